@@ -1,0 +1,3 @@
+"""Loss tables to exponents: sources, curves, approaches, bootstrap, allocation, figures, report."""
+
+from __future__ import annotations

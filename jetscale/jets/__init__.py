@@ -1,0 +1,3 @@
+"""Jet files to batches: schemas, labels, features, packed store, compositions, order, DataModules."""
+
+from __future__ import annotations
