@@ -1,0 +1,118 @@
+"""What a model costs: its size N by kind of parameter, and floating-point operations.
+
+Two counts of operations, never mixed: the paper's C = 6 N n_p per jet (`flops_6n`), which defines compute in
+every fit, and the operations that this implementation carries out (`executed_flops`), for comparison with
+what the hardware can do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from jetscale.model.transformer import SetTransformer
+
+PAPER_WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+MEAN_CONSTITUENTS = 40  # n_p of arXiv:2606.19781; the real mean differs by bucket, so runs count constituents
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Number of parameters by kind.
+
+    Attributes
+    ----------
+    embedding : input projection and particle-identity embedding
+    class_token : the learnable class token
+    blocks : weight matrices of the blocks, 10 D^2 each
+    norms : scales of every layer norm
+    head : classification head, the only part that depends on the task
+    """
+
+    embedding: int
+    class_token: int
+    blocks: int
+    norms: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        """N of the fits: everything."""
+        return self.embedding + self.class_token + self.blocks + self.norms + self.head
+
+
+def count_parameters(model: SetTransformer) -> ParameterCounts:
+    """Count a model's parameters by kind; every parameter is in exactly one."""
+    counts = dict.fromkeys(("embedding", "class_token", "blocks", "norms", "head"), 0)
+    for name, parameter in model.named_parameters():
+        counts[parameter_kind(name)] += parameter.numel()
+    return ParameterCounts(**counts)
+
+
+def parameter_kind(name: str) -> str:
+    """Kind, a field of `ParameterCounts`, of the parameter of this name.
+
+    Raises
+    ------
+    ValueError
+        for a name that `SetTransformer` does not have.
+    """
+    module, _, _ = name.partition(".")
+    if name.endswith("norm.weight"):
+        return "norms"
+    kinds = {
+        "embed": "embedding",
+        "pid": "embedding",
+        "class_token": "class_token",
+        "blocks": "blocks",
+        "head": "head",
+    }
+    if module not in kinds:
+        raise ValueError(f"no parameter of the set transformer is called {name!r}")
+    return kinds[module]
+
+
+def flops_6n(n_params: int, constituents: float) -> float:
+    """Training compute of the paper, C = 6 N n_p summed over jets.
+
+    Parameters
+    ----------
+    n_params : N
+    constituents : constituents of all the jets together; MEAN_CONSTITUENTS times jets for the paper's C
+
+    Returns
+    -------
+    float, since 6 N D overflows 64-bit integers at scale.
+    """
+    return 6.0 * n_params * constituents
+
+
+def executed_flops(model: SetTransformer, lengths_B: Tensor | Sequence[int], backward: bool = True) -> int:
+    """Operations in the matrix products of one step on these jets, as executed.
+
+    Counts 2 m n k for every product, on real tokens only (no padding), with the last block's query and
+    feed-forward for class tokens alone. The backward pass is twice the forward, but the features need no
+    gradient and attention recomputes its scores: 5 products for 2.
+
+    Parameters
+    ----------
+    model : gives width, depth, features and classes
+    lengths_B : constituents per jet
+    backward : count forward and backward, else the forward alone
+    """
+    tokens_B = [int(length) + 1 for length in lengths_B]
+    dim, depth = model.class_token.numel(), len(model.blocks)
+    n_jets, n_tokens = len(tokens_B), sum(tokens_B)
+    embed = 2 * (n_tokens - n_jets) * model.embed.in_features * dim
+    full_block = 2 * 10 * dim**2 * n_tokens
+    last_block = 2 * 2 * dim**2 * n_tokens + 2 * 8 * dim**2 * n_jets
+    head = 2 * n_jets * dim * model.head.out_features
+    full_attention = 4 * dim * sum(tokens**2 for tokens in tokens_B)
+    class_attention = 4 * dim * n_tokens
+    linear = (depth - 1) * full_block + last_block + head
+    attention = (depth - 1) * full_attention + class_attention
+    if not backward:
+        return embed + linear + attention
+    return 2 * embed + 3 * linear + attention * 7 // 2

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from jetscale.model.cost import (
+    MEAN_CONSTITUENTS,
+    PAPER_WIDTHS,
+    count_parameters,
+    executed_flops,
+    flops_6n,
+    parameter_kind,
+)
+from jetscale.model.transformer import SetTransformer
+from tests.model.jets import random_jets
+
+
+def test_sizes_of_the_paper() -> None:
+    totals = [count_parameters(SetTransformer(dim, 10)).total for dim in PAPER_WIDTHS]
+    assert len(totals) == 12
+    assert 2_500 < totals[0] < 3_500
+    assert 10_300_000 < totals[-1] < 10_800_000
+    assert totals == sorted(totals)
+
+
+@pytest.mark.parametrize(("dim", "n_pid"), [(8, 9), (32, 0)])
+def test_parameters_by_kind(dim: int, n_pid: int) -> None:
+    model = SetTransformer(dim, 10, n_pid=n_pid)
+    counts = count_parameters(model)
+    assert counts.blocks == 40 * dim**2
+    assert counts.embedding == (8 + 1 + n_pid) * dim
+    assert counts.class_token == dim
+    assert counts.norms == 9 * dim
+    assert counts.head == 10 * (dim + 1)
+    assert counts.total == sum(p.numel() for p in model.parameters())
+
+
+def test_unknown_parameter_is_an_error() -> None:
+    with pytest.raises(ValueError, match="decoder"):
+        parameter_kind("decoder.weight")
+
+
+def test_compute_of_the_paper_does_not_overflow() -> None:
+    jets = 76_800_000
+    compute = flops_6n(10_500_000, MEAN_CONSTITUENTS * jets)
+    assert compute == pytest.approx(6 * 10.5e6 * 40 * 7.68e7)
+    assert isinstance(compute, float)
+
+
+@pytest.mark.parametrize("dim", [8, 48])
+def test_executed_flops_are_what_pytorch_counts(dim: int) -> None:
+    """Jets of one length need no padding, and the unfused attention is plain matrix products."""
+    model = SetTransformer(dim, 10)
+    jets = random_jets([6] * 5)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as forward:
+        logits_BK = model(jets.x_TF, jets.pid_T, jets.lengths_B)
+    assert forward.get_total_flops() == executed_flops(model, jets.lengths_B, backward=False)
+    with FlopCounterMode(display=False) as backward:
+        logits_BK.sum().backward()
+    # unfused attention keeps its scores: 4 products in the backward where the fused recompute makes 5
+    recomputed = 2 * dim * (3 * 5 * 7**2 + 5 * 7)
+    both = executed_flops(model, jets.lengths_B)
+    assert forward.get_total_flops() + backward.get_total_flops() == both - recomputed
+
+
+def test_executed_flops_approach_6n_at_large_width() -> None:
+    model = SetTransformer(512, 10, depth=12)
+    n_params = count_parameters(model).blocks
+    ratio = executed_flops(model, [40] * 8) / flops_6n(n_params, 8 * 41)
+    assert 0.9 < ratio < 1.0  # less for the last block, more for attention
