@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install quickstart test lint bench clean
+.PHONY: help install test lint quickstart bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -12,9 +12,29 @@ install: $(VENV)/.installed  ## virtual environment with jetscale and its develo
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev,launchers,notebooks]'
 	touch $@
+
+test: install lint  ## style, types, import rules, and every test
+	$(BIN)/python -m pytest
+
+lint: install  ## ruff, mypy --strict, import-linter, whitespace and YAML
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	git ls-files '*.yaml' '*.yml' | xargs $(BIN)/check-yaml
+	$(BIN)/python -m pip check
+
+quickstart: install  ## simulate, sweep and fit in minutes; ends with multirun/quickstart/analysis/report.html
+	$(BIN)/python -m jetscale.simulate dataset=jetclass n_jets=16000 n_val=0 n_test=2000
+	$(BIN)/python -m jetscale.simulate dataset=jetclass2 n_jets=16000 n_val=0 n_test=0
+	$(BIN)/python -m jetscale.train -m +sweep=quickstart hydra/launcher=joblib hydra.launcher.n_jobs=2
+	$(BIN)/python -m jetscale.analysis source=local path=multirun/quickstart
+	@echo "open multirun/quickstart/analysis/report.html"
+
+bench: install  ## every speed ratio, into benchmarks/results.json
+	$(BIN)/python -m benchmarks
 
 clean:  ## remove the environment and caches, not data or runs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,92 @@
+"""What Hydra needs from us: where `conf` is, the command line users type, names of run directories, the closing table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from jetscale.training.settings import TrainSettings
+
+
+def _conf() -> Path:
+    here = Path(__file__).resolve().parent
+    packaged = here / "conf"  # in a wheel; in a checkout conf/ stands at the top
+    return packaged if packaged.is_dir() else here.parent / "conf"
+
+
+CONF = _conf()
+"""Directory of the configuration files."""
+
+# Overrides that do not make another run: they are in the path already, or change no number.
+_NOT_IN_NAME = re.compile(
+    r"(\+?experiment|\+?sweep|\+?budget|study|subset|seed|model\.dim|checkpoint_every)$"
+    r"|(tracking|device|hydra)[./]|data\.(dir|store|workers)$|pretrain\.library$"
+)
+_LONGEST_NAME = 80
+
+
+def multirun_first(argv: Sequence[str]) -> list[str]:
+    """Move ``-m``/``--multirun`` to the front: Hydra 1.3 rejects it between overrides (fixed in 1.4)."""
+    flags = [argument for argument in argv if argument in ("-m", "--multirun")]
+    return flags[:1] + [argument for argument in argv if argument not in flags]
+
+
+def run_suffix(overrides: Sequence[str]) -> str:
+    """Folder below ``seed=<s>`` for a run whose overrides go beyond subset, width and seed; empty for none.
+
+    ``finetune.lr=0.003`` stays readable; a name that is too long, or holds a slash, ends in a hash of the whole.
+    """
+    kept = sorted(item for item in overrides if not _NOT_IN_NAME.match(item.partition("=")[0].lstrip("+~")))
+    whole = ",".join(kept)
+    name = re.sub(r"[^A-Za-z0-9.,=_+\-]+", "_", whole)
+    if name != whole or len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+    return name
+
+
+def register() -> None:
+    """Make the typed settings and ``${run_suffix:...}`` known to Hydra; safe to call again."""
+    ConfigStore.instance().store(name="settings", node=TrainSettings)
+    OmegaConf.register_new_resolver("run_suffix", run_suffix, replace=True)
+
+
+class ClosingTable(Callback):
+    """After a sweep: what is done, what failed, and with which error."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the table of every run directory of the sweep."""
+        sweep = Path(config.hydra.sweep.dir)
+        runs = sorted({path.parent for name in ("identity.json", "failed.json") for path in sweep.rglob(name)})
+        if not runs:
+            return
+        table = Table(title=str(sweep), caption_justify="left")
+        for heading in ("run", "state", "test loss", "error"):
+            table.add_column(heading, overflow="fold")
+        failed = 0
+        for run in runs:
+            state, loss, error = _state(run)
+            failed += state == "failed"
+            table.add_row(str(run.relative_to(sweep)), state, loss, error)
+        table.caption = f"{len(runs)} runs, {failed} failed" + ("; tracebacks in failed.log" if failed else "")
+        Console(file=sys.stderr).print(table)
+
+
+def _state(run: Path) -> tuple[str, str, str]:
+    if (run / "done.json").exists():
+        final = json.loads((run / "done.json").read_text())["final"]
+        return "done", "  ".join(f"{weights} {value['loss']:.4f}" for weights, value in final.items()), ""
+    if (run / "failed.json").exists():
+        failure = json.loads((run / "failed.json").read_text())
+        return "failed", "", f"{failure['error']}: {failure['message']}"
+    return "interrupted", "", ""

@@ -1,0 +1,68 @@
+"""``test_blocks.parquet``: the test loss in 1,000 fixed blocks, so that any bootstrap over test jets can be done later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jetscale.files import atomic_path
+
+N_BLOCKS = 1_000
+"""A test jet's block is its position in the test split modulo this: the same jets for every run."""
+
+SCHEMA = pa.schema(
+    [
+        ("phase", pa.string()),
+        ("step", pa.int64()),
+        ("weights", pa.string()),
+        ("block", pa.int32()),
+        ("jets", pa.int64()),
+        ("loss_sum", pa.float64()),
+    ]
+)
+
+
+class BlockLog:
+    """The block losses of one run; the file on disk is always whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._table = pq.read_table(path, schema=SCHEMA) if path.exists() else SCHEMA.empty_table()
+
+    def append(
+        self,
+        phase: str,
+        step: int,
+        weights: str,
+        jets: npt.NDArray[np.int64],
+        loss_sum: npt.NDArray[np.float64],
+    ) -> None:
+        """Add one evaluation: jets and summed loss of each block, both of shape (N_BLOCKS,); empty blocks are left out."""
+        block = np.flatnonzero(jets)
+        rows = pa.table(
+            {
+                "phase": [phase] * len(block),
+                "step": np.full(len(block), step),
+                "weights": [weights] * len(block),
+                "block": block.astype(np.int32),
+                "jets": jets[block],
+                "loss_sum": loss_sum[block],
+            },
+            schema=SCHEMA,
+        )
+        self._write(pa.concat_tables([self._table, rows]))
+
+    def keep_until(self, phase: str, step: int) -> None:
+        """Drop evaluations of `phase` beyond `step`, which a resumed run makes again."""
+        keep = pc.or_(pc.not_equal(self._table["phase"], phase), pc.less_equal(self._table["step"], step))
+        self._write(self._table.filter(keep))
+
+    def _write(self, table: pa.Table) -> None:
+        with atomic_path(self.path) as aside:
+            pq.write_table(table, aside, compression="zstd")
+        self._table = table

@@ -1,0 +1,40 @@
+"""``python -m jetscale.train``: one run, or with ``-m`` a sweep of them.
+
+``python -m jetscale.train +experiment=bsm_all model.dim=256 -m seed=0,1,2,3,4``
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from jetscale.sweeps import CONF, multirun_first, register
+from jetscale.tracking.run_directory import leave_traceback
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def main(config: DictConfig) -> float:
+    """Run one job; returns the final test loss."""
+    # imported here: `--help` and the parsing of a sweep need no torch
+    from jetscale.training.run import run
+    from jetscale.training.settings import SettingsError, from_config
+
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        settings = from_config(config)
+    except SettingsError as error:
+        leave_traceback(directory, error)
+        raise
+    done = run(settings, directory)
+    return float(done["final"]["raw"]["loss"])
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = multirun_first(sys.argv[1:])
+    main()

@@ -1,0 +1,74 @@
+"""Pretrained backbones: made once, found again by what made them, never by name."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jetscale.files import fingerprint
+from jetscale.model.transformer import HEAD, SetTransformer
+from jetscale.tracking.metrics import MetricsLog
+from jetscale.tracking.run_directory import RunDirectory
+from jetscale.tracking.wandb_run import WandbRun
+from jetscale.training import ranks
+from jetscale.training.build import build, outputs_of
+from jetscale.training.checkpoint import read_checkpoint, write_weights
+from jetscale.training.phase import fit_phase
+from jetscale.training.settings import TrainSettings, to_yaml
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = Path("checkpoints", "final.pt")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A finished pretraining.
+
+    Attributes
+    ----------
+    path : its directory in the library
+    record : what it cost, for the ``done.json`` of the runs that start from it
+    """
+
+    path: Path
+    record: dict[str, Any]
+
+    def load_into(self, model: SetTransformer) -> None:
+        """Copy the raw pretrained weights into `model`, all but the head."""
+        weights = read_checkpoint(self.path / WEIGHTS)["weights"]
+        model.load_backbone({name: value for name, value in weights.items() if not name.startswith(HEAD)})
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Its metrics lines."""
+        return MetricsLog(self.path / "metrics.jsonl").read()
+
+
+def find_or_pretrain(settings: TrainSettings, wandb: WandbRun) -> Backbone | None:
+    """The backbone of these settings and this data: from the library, else pretrained now; None for scratch.
+
+    Where another process is pretraining the same one, wait for it and take its result.
+    """
+    if settings.pretrain.composition is None:
+        return None
+    phase, model, data = build(settings, "pretrain")
+    identity = fingerprint({**settings.backbone_identity(), "data_fingerprint": data.fingerprint})
+    name = f"{settings.subset}-dim={settings.model.dim}-seed={settings.pretrain_seed}-{identity[:12]}"
+    directory = RunDirectory(Path(settings.pretrain.library, name), identity)
+    with ranks.first_rank_holds(directory.claim(wait=True)):
+        record = ranks.agreed(directory.done())
+        if record is not None:
+            log.info("pretrained backbone found: %s", directory.path)
+            return Backbone(directory.path, record)
+        if ranks.is_first():
+            directory.start(to_yaml(settings))
+        result = fit_phase(settings, phase, model, data, outputs_of("pretrain", directory, wandb), test=None)
+        record = {**result.record, "fingerprint": identity, "data": data.fingerprint}
+        if ranks.is_first():
+            state = {"weights": result.weights, "average": result.average}
+            write_weights(directory.path / WEIGHTS, state, phase.steps)
+            directory.finish(record)
+            outputs_of("pretrain", directory, wandb).checkpoints.remove()
+        return Backbone(directory.path, ranks.agreed(record))

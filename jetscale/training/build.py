@@ -1,0 +1,68 @@
+"""The parts of one phase, made from the settings."""
+
+from __future__ import annotations
+
+import torch
+
+from jetscale.jets.datamodule import JetDataModule
+from jetscale.jets.features import N_PID
+from jetscale.model.cost import count_parameters
+from jetscale.model.transformer import SetTransformer
+from jetscale.tracking.blocks import BlockLog
+from jetscale.tracking.metrics import MetricsLog
+from jetscale.tracking.run_directory import RunDirectory
+from jetscale.tracking.wandb_run import WandbRun
+from jetscale.training.checkpoint import Checkpoints
+from jetscale.training.phase import capped_steps
+from jetscale.training.recorder import Outputs
+from jetscale.training.seeds import seed_for
+from jetscale.training.settings import PhaseSettings, TrainSettings
+
+
+def build(settings: TrainSettings, name: str) -> tuple[PhaseSettings, SetTransformer, JetDataModule]:
+    """Phase with its steps capped, freshly initialised model, and data ready to be read.
+
+    Parameters
+    ----------
+    name : ``pretrain`` or ``finetune``
+
+    Notes
+    -----
+    Initial weights and data order come from the seed and the phase alone, so that runs of one seed differ in
+    nothing but what they were pretrained on: same head, same jets in the same order.
+    """
+    pretrain = name == "pretrain"
+    phase: PhaseSettings = settings.pretrain if pretrain else settings.finetune
+    seed = settings.pretrain_seed if pretrain else settings.seed
+    data = JetDataModule(
+        settings.data_of(name),
+        composition=settings.pretrain.composition if pretrain else None,
+        batch_size=phase.batch_size,
+        n_steps=phase.steps,
+        seed=seed_for(seed, f"{name} order"),
+    )
+    torch.manual_seed(seed_for(seed, f"{name} weights"))
+    model = SetTransformer(
+        settings.model.dim,
+        n_classes=data.n_classes,
+        n_features=data.n_features,
+        n_pid=N_PID if data.has_pid else 0,
+        depth=settings.model.depth,
+        head_dim=settings.model.head_dim,
+    )
+    phase = capped_steps(phase, count_parameters(model).total)
+    data.n_steps = phase.steps
+    data.prepare_data()
+    data.setup()
+    return phase, model, data
+
+
+def outputs_of(name: str, directory: RunDirectory, wandb: WandbRun) -> Outputs:
+    """Where the phase writes."""
+    return Outputs(
+        phase=name,
+        metrics=MetricsLog(directory.metrics),
+        blocks=BlockLog(directory.blocks),
+        checkpoints=Checkpoints(directory.checkpoints, name),
+        wandb=wandb,
+    )

@@ -1,0 +1,107 @@
+"""Checkpoints: whole or absent, verified on load, without code in them.
+
+A checkpoint holds everything a phase needs to go on exactly: weights, their moving average, the optimiser and the
+losses since the last metrics line. The position in the data is the step itself (order is a pure function of it).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jetscale.files import atomic_path, sha256_file, write_json
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointError(RuntimeError):
+    """No checkpoint of this phase can be read although there are some."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """``last`` and the one before it, for one phase in one directory."""
+
+    directory: Path
+    phase: str
+
+    def _file(self, which: str) -> Path:
+        return self.directory / f"{self.phase}.{which}.pt"
+
+    def save(self, state: dict[str, Any], step: int) -> Path:
+        """Write a new ``last`` and keep the old one as ``previous``."""
+        last, previous = self._file("last"), self._file("previous")
+        if last.exists():
+            last.replace(previous)
+            last.with_suffix(".json").replace(previous.with_suffix(".json"))
+        _write(last, state, step)
+        return last
+
+    def load(self) -> dict[str, Any] | None:
+        """State of the newest whole checkpoint; None where there is none.
+
+        Raises
+        ------
+        CheckpointError
+            There are checkpoints, and none is whole.
+        """
+        damaged = []
+        for which in ("last", "previous"):
+            path = self._file(which)
+            if not path.exists():
+                continue
+            try:
+                return read_checkpoint(path)
+            except CheckpointError as error:
+                log.warning("%s", error)
+                damaged.append(str(path))
+        if damaged:
+            raise CheckpointError(f"no checkpoint can be used: {', '.join(damaged)}; remove them to start the phase anew")
+        return None
+
+    def newest(self) -> Path | None:
+        """Path of the newest checkpoint, for messages."""
+        return next((path for which in ("last", "previous") if (path := self._file(which)).exists()), None)
+
+    def remove(self) -> None:
+        """Delete them: the phase is finished and its weights are kept elsewhere."""
+        for which in ("last", "previous"):
+            self._file(which).unlink(missing_ok=True)
+            self._file(which).with_suffix(".json").unlink(missing_ok=True)
+
+
+def _write(path: Path, state: dict[str, Any], step: int) -> None:
+    with atomic_path(path) as aside:
+        torch.save(state, aside)
+        content = {"step": step, "sha256": sha256_file(aside), "torch": torch.__version__}
+    write_json(path.with_suffix(".json"), content)
+
+
+def write_weights(path: Path, state: dict[str, Any], step: int) -> None:
+    """Write final weights (``final.pt``) with a readable JSON beside them."""
+    _write(path, state, step)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, tensors and plain values only (``weights_only``).
+
+    Raises
+    ------
+    CheckpointError
+        Damaged: its checksum differs from the JSON beside it, or torch cannot read it.
+    """
+    meta = path.with_suffix(".json")
+    if meta.exists():  # killed between the two files: the checkpoint is whole (renamed), its JSON not yet there
+        expected = json.loads(meta.read_text())["sha256"]
+        if sha256_file(path) != expected:
+            raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {meta.name}")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds for a damaged file
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    return state

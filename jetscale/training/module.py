@@ -1,0 +1,163 @@
+"""The LightningModule of both phases: a set transformer learning jet classes.
+
+Legend: B jets, T constituents in the batch, K classes.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jetscale.jets.batch import JetBatch
+from jetscale.model.cost import count_parameters
+from jetscale.model.ema import WeightAverage
+from jetscale.model.transformer import SetTransformer
+from jetscale.training.rates import learning_rate, rate_at
+from jetscale.training.settings import EmaSettings, PhaseSettings
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss became NaN or infinite; the message names step, jets and the last good checkpoint."""
+
+
+class JetClassifier(L.LightningModule):
+    """One phase of training.
+
+    The module owns its position: `start_step` steps were done by earlier processes, Lightning's own counters start
+    at zero in each. Losses stay on the device in `window_S`, one entry a step since the last metrics line, and are
+    read only when a line is written.
+
+    Parameters
+    ----------
+    model : the network
+    phase : hyper-parameters; `phase.steps` is the last step
+    ema : moving average of the weights
+    window : steps between metrics lines
+    """
+
+    window_S: Tensor
+
+    def __init__(self, model: SetTransformer, phase: PhaseSettings, ema: EmaSettings, window: int) -> None:
+        super().__init__()
+        self.model = model
+        self.n_params = count_parameters(model).total
+        self.phase = phase
+        self.peak_rate = learning_rate(phase.lr, model.class_token.numel())
+        self.ema = ema
+        self.average: WeightAverage | None = None
+        self.register_buffer("window_S", torch.zeros(window), persistent=False)
+        self.start_step = 0
+        self._constituents_before = 0  # over all ranks, up to the last `count_constituents`
+        self._constituents_here = 0  # on this rank, since then
+        self._resumed: dict[str, Any] | None = None
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done, over all starts of the phase."""
+        return self.start_step + self.trainer.global_step
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step number `step`, counted from 0."""
+        return rate_at(step, self.peak_rate, self.phase.warmup, self.phase.steps, self.phase.schedule)
+
+    def forward(self, batch: JetBatch) -> Tensor:
+        """Logits, (B, K)."""
+        logits_BK: Tensor = self.model(batch.x_TF, batch.pid_T, batch.lengths_B)
+        return logits_BK
+
+    def training_step(self, batch: JetBatch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy of the batch."""
+        loss = F.cross_entropy(self(batch).float(), batch.labels_B)
+        self.window_S[self.step % len(self.window_S)] = loss.detach()
+        self._constituents_here += batch.n_constituents
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; its rate is set before each step, so there is no scheduler to resume."""
+        return torch.optim.AdamW(
+            self.model.parameters(),
+            lr=self.rate(self.start_step),
+            betas=(self.phase.beta1, self.phase.beta2),
+            weight_decay=self.phase.weight_decay,
+            fused=True,
+        )
+
+    def on_fit_start(self) -> None:
+        """Start the average, once the weights are on their device, and give a resumed run its state back."""
+        if self.ema.enabled:
+            self.average = WeightAverage(self.model, self.ema.fraction, self.ema.max_window)
+        if self._resumed is None:
+            return
+        self._torch_optimizer.load_state_dict(self._resumed["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(self._resumed["average"])
+        self._resumed = None
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Set the rate of this step."""
+        rate = self.rate(self.step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+    def on_train_batch_end(self, outputs: Any, batch: JetBatch, batch_idx: int) -> None:
+        """Follow the weights with their average."""
+        if self.average is not None:
+            self.average.update()
+
+    def evaluated_weights(self) -> dict[str, AbstractContextManager[None]]:
+        """Contexts in which `model` holds the raw weights and, where there is one, their average."""
+        contexts: dict[str, AbstractContextManager[None]] = {"raw": nullcontext()}
+        if self.average is not None:
+            contexts["ema"] = self.average.applied()
+        return contexts
+
+    def window_losses(self, since: int) -> Tensor:
+        """Losses of steps `since` .. now, mean over ranks, (steps,) float64 on the CPU; every rank must call."""
+        steps = torch.arange(since, self.step) % len(self.window_S)
+        return self._mean_window().cpu()[steps].double()
+
+    def count_constituents(self) -> int:
+        """Constituents seen by all ranks so far; every rank must call."""
+        seen = torch.tensor(self._constituents_here, device=self.device)
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(seen)
+        self._constituents_before += int(seen)
+        self._constituents_here = 0
+        return self._constituents_before
+
+    def _mean_window(self) -> Tensor:
+        if not torch.distributed.is_initialized():
+            return self.window_S
+        window_S = self.window_S.clone()
+        torch.distributed.all_reduce(window_S)
+        return window_S / torch.distributed.get_world_size()
+
+    def state(self) -> dict[str, Any]:
+        """Everything a checkpoint must hold, see `resume`; every rank must call."""
+        return {
+            "step": self.step,
+            "constituents": self.count_constituents(),
+            "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": self._torch_optimizer.state_dict(),
+            "window": self._mean_window(),
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint's state."""
+        self.start_step = state["step"]
+        self._constituents_before = state["constituents"]
+        self.model.load_state_dict(state["model"])
+        self._resumed = state
+        self.window_S.copy_(state["window"])
+
+    @property
+    def _torch_optimizer(self) -> torch.optim.Optimizer:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        return optimizer

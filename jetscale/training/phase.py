@@ -1,0 +1,166 @@
+"""One phase, pretraining or fine-tuning: built, resumed where it was, run to its last step."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+from jetscale.jets.datamodule import EvalSet, JetDataModule
+from jetscale.model.cost import MEAN_CONSTITUENTS, count_parameters, flops_6n
+from jetscale.model.transformer import SetTransformer
+from jetscale.training.checkpoint import CheckpointError
+from jetscale.training.evaluate import TestLoss
+from jetscale.training.module import JetClassifier
+from jetscale.training.progress import PhaseProgress
+from jetscale.training.rates import evaluation_steps
+from jetscale.training.recorder import Outputs, Recorder, Schedule
+from jetscale.training.settings import PhaseSettings, TrainSettings
+
+log = logging.getLogger(__name__)
+
+# Lightning advises more loader workers; one process a run that reads a memory map is what the measurements favour.
+_LOADER_ADVICE = r"The '.*' does not have many workers"
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """What a finished phase leaves in memory.
+
+    Attributes
+    ----------
+    weights, average : state dicts of the raw weights and of their moving average (None without one)
+    record : jets, constituents, flops, seconds, n_params by kind; for ``done.json``
+    test : last test loss by kind of weights, empty for a phase without a test set
+    """
+
+    weights: dict[str, Any]
+    average: dict[str, Any] | None
+    record: dict[str, Any]
+    test: dict[str, TestLoss]
+
+
+def fit_phase(
+    settings: TrainSettings,
+    phase: PhaseSettings,
+    model: SetTransformer,
+    data: JetDataModule,
+    outputs: Outputs,
+    test: EvalSet | None,
+) -> PhaseResult:
+    """Train `model` for `phase.steps` steps, from the newest checkpoint of the phase where there is one.
+
+    Raises
+    ------
+    NonFiniteLoss
+        The loss became NaN or infinite.
+    CheckpointError
+        No checkpoint can be read, or it was made on other data.
+    """
+    tracking = settings.tracking
+    module = JetClassifier(model, phase, settings.ema, tracking.log_every)
+    evaluations = evaluation_steps(phase.steps, settings.eval.every, settings.eval.log_points) if test else frozenset()
+    recorder = Recorder(
+        outputs=outputs,
+        schedule=Schedule(phase.steps, tracking.log_every, settings.checkpoint_every, evaluations),
+        test=test,
+        test_all=EvalSet(settings.data_of(outputs.phase)) if test and settings.eval.final_all else None,
+        eval_batch_size=settings.eval.batch_size,
+        stamp=data.fingerprint,
+    )
+    _resume(module, recorder)
+    data.start_step = module.start_step
+    trainer = _trainer(settings, phase, module, recorder)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=_LOADER_ADVICE)
+        trainer.fit(module, datamodule=data)
+    return _result(module, recorder)
+
+
+def capped_steps(phase: PhaseSettings, n_params: int) -> PhaseSettings:
+    """`phase` with its steps cut to `max_flops`, counted as C = 6 N 40 jets.
+
+    Raises
+    ------
+    ValueError
+        The cap is below one step.
+    """
+    if phase.max_flops is None:
+        return phase
+    affordable = int(phase.max_flops / flops_6n(n_params, MEAN_CONSTITUENTS * phase.batch_size))
+    if affordable < 1:
+        raise ValueError(f"max_flops={phase.max_flops:g} does not pay one step of a model with N={n_params}")
+    return replace(phase, steps=min(phase.steps, affordable))
+
+
+def _resume(module: JetClassifier, recorder: Recorder) -> None:
+    outputs = recorder.outputs
+    state = outputs.checkpoints.load()
+    if state is not None:
+        if state["stamp"] != recorder.stamp:
+            raise CheckpointError(
+                f"{outputs.checkpoints.newest()} was made on other data ({state['stamp'][:12]}, now "
+                f"{recorder.stamp[:12]}); put the data back, or remove the run directory to start anew"
+            )
+        module.resume(state)
+        recorder.seconds_before = state["seconds"]
+        log.info("%s: going on after step %d", outputs.phase, module.start_step)
+    if rank_zero_only.rank == 0:
+        outputs.rewind(module.start_step)
+
+
+def _trainer(
+    settings: TrainSettings, phase: PhaseSettings, module: JetClassifier, recorder: Recorder
+) -> L.Trainer:
+    device = settings.device
+    precision = device.precision
+    if precision == "auto":
+        cuda = device.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        precision = "bf16-mixed" if cuda else "32-true"
+    progress = PhaseProgress(recorder, module, settings.tracking.progress)
+    return L.Trainer(
+        accelerator=device.accelerator,
+        devices=device.devices,
+        num_nodes=device.num_nodes,
+        strategy=device.strategy,
+        precision=precision,  # type: ignore[arg-type]  # Lightning checks the string
+        max_steps=phase.steps - module.start_step,
+        max_epochs=-1,
+        gradient_clip_val=phase.clip,
+        callbacks=[recorder, progress],
+        deterministic=True if not torch.cuda.is_available() else "warn",
+        # the run directory is ours: nothing of Lightning's writes, logs, validates or shards
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def _result(module: JetClassifier, recorder: Recorder) -> PhaseResult:
+    steps = module.phase.steps
+    jets = steps * module.phase.batch_size
+    counts = count_parameters(module.model)
+    average = None
+    if module.average is not None:
+        with module.average.applied():
+            average = {name: value.detach().cpu().clone() for name, value in module.model.state_dict().items()}
+    record = {
+        "steps": steps,
+        "jets": jets,
+        "constituents": recorder.constituents,
+        "flops": flops_6n(counts.total, MEAN_CONSTITUENTS * jets),
+        "seconds": recorder.seconds,
+        "n_params": {**vars(counts), "total": counts.total},
+        "batch_size": module.phase.batch_size,
+        "lr": module.peak_rate,
+    }
+    weights = {name: value.detach().cpu() for name, value in module.model.state_dict().items()}
+    return PhaseResult(weights, average, record, recorder.last)

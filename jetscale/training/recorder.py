@@ -1,0 +1,170 @@
+"""The one callback that looks at a running phase: metrics lines, test losses, checkpoints.
+
+It acts only on steps that write something; every other step costs one comparison, and no device is waited for.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning as L
+from torch import Tensor
+
+from jetscale.jets.datamodule import EvalSet
+from jetscale.model.cost import MEAN_CONSTITUENTS, flops_6n
+from jetscale.tracking.blocks import BlockLog
+from jetscale.tracking.metrics import MetricsLine, MetricsLog
+from jetscale.tracking.wandb_run import WandbRun
+from jetscale.training.checkpoint import Checkpoints
+from jetscale.training.evaluate import TestLoss, evaluate
+from jetscale.training.module import JetClassifier, NonFiniteLoss
+
+
+@dataclass
+class Outputs:
+    """Where one phase writes; the same on every rank, used on the first alone."""
+
+    phase: str
+    metrics: MetricsLog
+    blocks: BlockLog
+    checkpoints: Checkpoints
+    wandb: WandbRun
+
+    def rewind(self, step: int) -> None:
+        """Drop what was written beyond `step`: a run that goes on from there writes it again, the same."""
+        self.metrics.keep_until(self.phase, step)
+        self.blocks.keep_until(self.phase, step)
+
+
+@dataclass
+class Schedule:
+    """The steps that write."""
+
+    steps: int
+    log_every: int
+    checkpoint_every: int
+    evaluations: frozenset[int]
+
+    def writes_line(self, step: int) -> bool:
+        """Whether `step` ends a window of the training loss."""
+        return step % self.log_every == 0 or step == self.steps
+
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint follows `step`; the last step needs none, the phase's weights follow it."""
+        return step % self.checkpoint_every == 0 and step < self.steps
+
+    def window_start(self, step: int) -> int:
+        """First step of the window that `step` (counted from 1) is in."""
+        return (step - 1) // self.log_every * self.log_every
+
+
+@dataclass
+class Recorder(L.Callback):
+    """Writes what `schedule` asks for.
+
+    Attributes
+    ----------
+    outputs, schedule : where and when
+    test : test jets of the curve, or None where a phase has no test loss (pretraining)
+    test_all : further test jets for one evaluation at the end
+    eval_batch_size : jets a forward pass
+    stamp : written into every checkpoint and demanded back on resume (the data's fingerprint)
+    seconds_before : wall time of earlier starts
+    """
+
+    outputs: Outputs
+    schedule: Schedule
+    test: EvalSet | None
+    test_all: EvalSet | None
+    eval_batch_size: int
+    stamp: str
+    seconds_before: float = 0.0
+    train_loss: float = float("nan")
+    constituents: int = 0
+    last: dict[str, TestLoss] = field(default_factory=dict)
+    _started: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the phase so far, over all its starts."""
+        return self.seconds_before + time.monotonic() - self._started
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write what is due after this step."""
+        assert isinstance(pl_module, JetClassifier)
+        step = pl_module.step
+        line, test, save = self.schedule.writes_line(step), step in self.schedule.evaluations, self.schedule.saves(step)
+        if not (line or test or save):
+            return
+        since = self.schedule.window_start(step)
+        losses = pl_module.window_losses(since)
+        self._require_finite(losses, since, pl_module.phase.batch_size)
+        if line:
+            self.train_loss = float(losses.mean())
+            self._write(trainer, pl_module, "train", "raw", self.train_loss, None)
+        if test and self.test is not None:
+            self.run_test(trainer, pl_module, self.test, "test")
+        if save:
+            self.save(trainer, pl_module)
+        if step == self.schedule.steps and self.test_all is not None:
+            self.run_test(trainer, pl_module, self.test_all, "test_all")
+
+    def run_test(self, trainer: L.Trainer, module: JetClassifier, test: EvalSet, split: str) -> None:
+        """Evaluate raw and averaged weights; block losses are kept for the curve's fixed jets (`test`) alone."""
+        for weights, context in module.evaluated_weights().items():
+            batches = test.batches(self.eval_batch_size, trainer.global_rank, trainer.world_size)
+            with context:
+                result = evaluate(module.model, batches, module.device, str(trainer.precision))
+            self._write(trainer, module, split, weights, result.loss, result.accuracy)
+            self.last[weights] = result
+            if trainer.is_global_zero and split == "test":
+                self.outputs.blocks.append(self.outputs.phase, module.step, weights, result.jets, result.loss_sum)
+
+    def save(self, trainer: L.Trainer, module: JetClassifier) -> None:
+        """Checkpoint now."""
+        state = {**module.state(), "stamp": self.stamp, "seconds": self.seconds}
+        if trainer.is_global_zero:
+            self.outputs.checkpoints.save(state, module.step)
+
+    def _require_finite(self, losses: Tensor, since: int, batch_size: int) -> None:
+        bad = (~losses.isfinite()).nonzero()
+        if len(bad) == 0:
+            return
+        step = since + int(bad[0])
+        raise NonFiniteLoss(
+            f"{self.outputs.phase}: the loss of step {step + 1} is {float(losses[bad[0]])}, on the jets at positions "
+            f"{step * batch_size} to {(step + 1) * batch_size - 1} of the stream; "
+            f"last good checkpoint: {self.outputs.checkpoints.newest() or 'none yet'}. Lower the learning rate, "
+            "lengthen the warm-up or set a gradient clip."
+        )
+
+    def _write(
+        self, trainer: L.Trainer, module: JetClassifier, split: str, weights: str, loss: float, accuracy: float | None
+    ) -> None:
+        self.constituents = module.count_constituents()
+        if not trainer.is_global_zero:
+            return
+        jets = module.step * module.phase.batch_size
+        line = MetricsLine(
+            phase=self.outputs.phase,
+            step=module.step,
+            jets=jets,
+            constituents=self.constituents,
+            flops=flops_6n(module.n_params, MEAN_CONSTITUENTS * jets),
+            split=split,
+            weights=weights,
+            loss=loss,
+            accuracy=accuracy,
+            lr=module.rate(module.step - 1),
+            seconds=self.seconds,
+        )
+        self.outputs.metrics.append(line)
+        self.outputs.wandb.log(line)

@@ -1,0 +1,112 @@
+"""One run: pretrain or find the backbone, fine-tune, leave the run directory of design.md."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from jetscale.jets.datamodule import EvalSet
+from jetscale.tracking.provenance import git_state, versions
+from jetscale.tracking.run_directory import RunDirectory, leave_traceback
+from jetscale.tracking.wandb_run import WandbRun
+from jetscale.training import ranks
+from jetscale.training.backbone import WEIGHTS, Backbone, find_or_pretrain
+from jetscale.training.build import build, outputs_of
+from jetscale.training.checkpoint import write_weights
+from jetscale.training.phase import PhaseResult, fit_phase
+from jetscale.training.settings import TrainSettings, to_yaml
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
+    """Make the run in directory `path`, or go on with it, or return at once where it is done.
+
+    Returns
+    -------
+    Content of ``done.json``.
+
+    Raises
+    ------
+    RunDirectoryError
+        The directory belongs to a run with other settings, or to a live process.
+    Exception
+        Whatever stopped the run; its traceback is in ``failed.log`` too.
+    """
+    torch.set_num_threads(settings.device.threads)
+    ranks.join(settings.device)
+    directory = RunDirectory(path, settings.identity())
+    with ranks.first_rank_holds(directory.claim()):
+        done = ranks.agreed(directory.done())
+        if done is not None:
+            log.info("%s is done already (final test loss %.4f)", path, done["final"]["raw"]["loss"])
+            return done
+        if ranks.is_first():
+            directory.start(to_yaml(settings))
+        wandb = _wandb(settings, directory)
+        try:
+            record = _train(settings, directory, wandb)
+        except Exception as error:
+            if ranks.is_first():
+                leave_traceback(directory.path, error)
+            wandb.finish(exit_code=1)
+            raise
+        wandb.finish({"final": record["final"], "n_params": record["n_params"]["total"]})
+        return record
+
+
+def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun) -> dict[str, Any]:
+    backbone = find_or_pretrain(settings, wandb)
+    phase, model, data = build(settings, "finetune")
+    test = EvalSet(settings.data_of("finetune"), n_jets=settings.eval.jets)
+    if backbone is not None:
+        backbone.load_into(model)
+    outputs = outputs_of("finetune", directory, wandb)
+    if backbone is not None and ranks.is_first():  # one file tells the whole story of a run
+        own = [line for line in outputs.metrics.read() if line["phase"] == "finetune"]
+        outputs.metrics.replace([*backbone.metrics(), *own])
+    result = fit_phase(settings, phase, model, data, outputs, test)
+    record = _record(settings, result, backbone, data.fingerprint)
+    if ranks.is_first():
+        write_weights(directory.path / WEIGHTS, {"weights": result.weights, "average": result.average}, phase.steps)
+        directory.finish(record)
+        outputs.checkpoints.remove()
+    return record
+
+
+def _record(
+    settings: TrainSettings, result: PhaseResult, backbone: Backbone | None, data_fingerprint: str
+) -> dict[str, Any]:
+    return {
+        "subset": settings.subset,
+        "dim": settings.model.dim,
+        "seed": settings.seed,
+        **result.record,
+        "final": {
+            weights: {"loss": test.loss, "accuracy": test.accuracy, "jets": int(test.jets.sum())}
+            for weights, test in result.test.items()
+        },
+        "pretrain": None if backbone is None else {**backbone.record, "path": str(backbone.path)},
+        "data": data_fingerprint,
+        "threads": settings.device.threads,
+        "versions": versions(),
+        "git": git_state(),
+    }
+
+
+def _wandb(settings: TrainSettings, directory: RunDirectory) -> WandbRun:
+    dim, seed = settings.model.dim, settings.seed
+    return WandbRun(
+        settings.tracking.wandb if ranks.is_first() else "disabled",
+        directory.path,
+        yaml.safe_load(to_yaml(settings)),
+        project=settings.tracking.project,
+        entity=settings.tracking.entity,
+        group=f"{settings.study}/{settings.subset}/dim={dim}",
+        name=f"{settings.subset}-dim={dim}-seed={seed}",
+        tags=[settings.study, settings.subset, f"dim={dim}"],
+    )

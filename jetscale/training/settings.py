@@ -1,0 +1,276 @@
+"""Typed settings of one run; `conf/` holds their values, an unknown key or a wrong type is an error.
+
+Defaults here are the paper's (arXiv:2606.19781) where it gives one; budgets in ``conf/budget`` replace them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from jetscale.files import fingerprint
+from jetscale.jets.settings import DataSettings
+from jetscale.training.rates import SCHEDULES, learning_rate
+
+
+class SettingsError(ValueError):
+    """A configuration that cannot be run; the message names the key and the mend."""
+
+
+@dataclass
+class ModelSettings:
+    """The set transformer. `dim` is the dial; `head_dim` below 8 is for off-grid widths under 8."""
+
+    dim: int = 64
+    depth: int = 4
+    head_dim: int = 8
+
+
+@dataclass
+class PhaseSettings:
+    """One training phase, AdamW throughout.
+
+    Attributes
+    ----------
+    steps : optimiser steps
+    max_flops : cap on the phase's compute C = 6 N 40 jets; steps are cut to fit (D capped per width), null for none
+    batch_size : jets a step, over all ranks
+    lr : a number, ``{table: {8: 3e-3, 16: 2e-3}}``, or ``{base: 1e-3, dim: 64, power: -0.5}`` for base*(d/dim)^power
+    warmup : steps of linear warm-up
+    schedule : ``constant`` or ``cosine`` (to zero at the last step)
+    weight_decay, beta1, beta2 : AdamW's
+    clip : gradient norm limit, null for none (the paper names none)
+    """
+
+    steps: int = 0
+    max_flops: float | None = None
+    batch_size: int = 128
+    lr: Any = 1e-3
+    warmup: int = 0
+    schedule: str = "constant"
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.999
+    clip: float | None = None
+
+
+@dataclass
+class PretrainSettings(PhaseSettings):
+    """Pretraining on JetClass-II.
+
+    Attributes
+    ----------
+    composition : weights of classes, buckets or label globs; null means no pretraining (scratch)
+    seed : null takes the run's seed; a number shares one pretraining between run seeds
+    library : folder of finished backbones, reused where settings and data are the same
+    """
+
+    steps: int = 200_000
+    warmup: int = 1_000
+    composition: dict[str, float] | None = None
+    seed: int | None = None
+    library: str = "multirun/backbones"
+
+
+@dataclass
+class FinetuneSettings(PhaseSettings):
+    """Fine-tuning on JetClass; from fresh weights where there is no pretraining."""
+
+    steps: int = 600_000
+    warmup: int = 5_000
+
+
+@dataclass
+class EmaSettings:
+    """Moving average of the weights, evaluated beside the raw ones.
+
+    The averaging window is `fraction` of the steps so far, at most `max_window` steps (facts: 10 % and 33 steps
+    at batch 32 halve the scatter of a constant-rate run).
+    """
+
+    enabled: bool = False
+    fraction: float = 0.1
+    max_window: int = 1_000
+
+
+@dataclass
+class EvalSettings:
+    """Test loss along training.
+
+    Attributes
+    ----------
+    jets : test jets at each evaluation, the same ones for every run
+    every : steps between evaluations
+    log_points : further evaluations at log-spaced steps
+    batch_size : jets a forward pass
+    final_all : at the end, evaluate once more on the whole test set (split ``test_all`` in the metrics)
+    """
+
+    jets: int = 100_000
+    every: int = 5_000
+    log_points: int = 30
+    batch_size: int = 512
+    final_all: bool = False
+
+
+@dataclass
+class TrackingSettings:
+    """What is written while training.
+
+    Attributes
+    ----------
+    log_every : steps between lines of the training loss (its mean since the line before)
+    wandb : ``auto`` (online with a key, else offline), ``online``, ``offline`` or ``disabled``
+    project, entity : W&B destination
+    progress : show a progress bar on a terminal
+    """
+
+    log_every: int = 100
+    wandb: str = "auto"
+    project: str = "jetscale"
+    entity: str | None = None
+    progress: bool = True
+
+
+@dataclass
+class DeviceSettings:
+    """Where the run computes.
+
+    Attributes
+    ----------
+    accelerator, devices, num_nodes, strategy : Lightning's; one device a run is best for grids of small models
+    precision : ``auto`` is bf16-mixed on CUDA and 32-true elsewhere
+    threads : CPU threads of torch; 1 keeps results independent of the number of cores
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "auto"
+    threads: int = 1
+
+
+@dataclass
+class TrainSettings:
+    """One run: pretrain (unless scratch), then fine-tune.
+
+    Attributes
+    ----------
+    study : name of the sweep; runs land in ``multirun/<study>``
+    subset : name of the pretraining composition
+    seed : run seed; 0 is a seed
+    checkpoint_every : steps between checkpoints, what a kill costs at most
+    """
+
+    study: str = "paper"
+    subset: str = "scratch"
+    seed: int = 0
+    checkpoint_every: int = 2_000
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    pretrain: PretrainSettings = field(default_factory=PretrainSettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    ema: EmaSettings = field(default_factory=EmaSettings)
+    eval: EvalSettings = field(default_factory=EvalSettings)
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)
+    device: DeviceSettings = field(default_factory=DeviceSettings)
+
+    @property
+    def pretrain_seed(self) -> int:
+        """The seed that pretraining runs with."""
+        return self.seed if self.pretrain.seed is None else self.pretrain.seed
+
+    def data_of(self, phase: str) -> DataSettings:
+        """Data settings of a phase: JetClass-II to pretrain, JetClass to fine-tune."""
+        return replace(self.data, dataset="jetclass2" if phase == "pretrain" else "jetclass")
+
+    def identity(self) -> str:
+        """Fingerprint of everything that decides the run's numbers; a finished run is reused only on equality.
+
+        Left out: where things are, who watches, and how often a checkpoint is written.
+        """
+        return fingerprint({**_numbers(self), "subset": self.subset, "seed": self.seed})
+
+    def backbone_identity(self) -> dict[str, Any]:
+        """The part of the settings that decides the pretrained weights."""
+        kept = _numbers(self)
+        pretrain = {key: kept["pretrain"][key] for key in kept["pretrain"] if key != "seed"}
+        return {
+            "model": kept["model"],
+            "data": kept["data"],
+            "pretrain": pretrain,
+            "ema": kept["ema"],
+            "precision": kept["precision"],
+            "seed": self.pretrain_seed,
+        }
+
+
+def from_config(config: DictConfig | Mapping[str, Any]) -> TrainSettings:
+    """Check a composed configuration against the types and against itself.
+
+    Raises
+    ------
+    SettingsError
+        Unknown key, wrong type, or values that cannot go together.
+    """
+    try:
+        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainSettings), config))
+    except OmegaConfBaseException as error:
+        raise SettingsError(str(error)) from error
+    assert isinstance(settings, TrainSettings)
+    _check(settings)
+    return settings
+
+
+def _check(settings: TrainSettings) -> None:
+    phases = {"finetune": settings.finetune}
+    if settings.pretrain.composition is not None:
+        phases["pretrain"] = settings.pretrain  # type: ignore[assignment]  # both are phases
+    if (settings.subset == "scratch") != (settings.pretrain.composition is None):
+        raise SettingsError(
+            f"subset={settings.subset} with pretrain.composition={settings.pretrain.composition}: the subset "
+            "'scratch' has no composition and every other one needs one (choose +experiment=NAME, or set both)"
+        )
+    for name, phase in phases.items():
+        for key, value in (("steps", phase.steps), ("batch_size", phase.batch_size)):
+            if value < 1:
+                raise SettingsError(f"{name}.{key}={value}: at least 1 is needed")
+        if phase.schedule not in SCHEDULES:
+            raise SettingsError(f"{name}.schedule={phase.schedule!r}: one of {', '.join(SCHEDULES)}")
+        try:
+            learning_rate(phase.lr, settings.model.dim)
+        except ValueError as error:
+            raise SettingsError(f"{name}.lr: {error}") from error
+    if settings.tracking.wandb not in ("auto", "online", "offline", "disabled"):
+        raise SettingsError(f"tracking.wandb={settings.tracking.wandb!r}: auto, online, offline or disabled")
+    for key, count in (
+        ("checkpoint_every", settings.checkpoint_every),
+        ("tracking.log_every", settings.tracking.log_every),
+        ("eval.every", settings.eval.every),
+        ("eval.jets", settings.eval.jets),
+    ):
+        if count < 1:
+            raise SettingsError(f"{key}={count}: at least 1 is needed")
+
+
+def _numbers(settings: TrainSettings) -> dict[str, Any]:
+    content: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(settings))  # type: ignore[assignment]  # a dict, as the dataclass is one
+    for place in ("dir", "store", "workers", "dataset"):
+        content["data"].pop(place, None)
+    content["pretrain"].pop("library")
+    if settings.pretrain.composition is None:
+        content["pretrain"] = None
+    content["precision"] = content.pop("device")["precision"]
+    for other in ("tracking", "study", "checkpoint_every", "subset", "seed"):
+        content.pop(other)
+    return content
+
+
+def to_yaml(settings: TrainSettings) -> str:
+    """The settings, every default included, as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(settings))

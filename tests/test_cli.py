@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from jetscale.cli import UsageError, parse
+
+
+@dataclass
+class Inner:
+    """Inner settings."""
+
+    delta: float = 0.5
+
+
+@dataclass
+class Settings:
+    """Settings of a test program.
+
+    Attributes
+    ----------
+    path : a path
+    """
+
+    path: str = "here"
+    n: int = 3
+    inner: Inner = field(default_factory=Inner)
+    names: dict[str, str] = field(default_factory=dict)
+
+
+def test_values_reach_their_fields_with_their_types():
+    got = parse(Settings, ["n=0", "inner.delta=0.001", "path=a/b c.csv", "names.N=Model Size"], "prog")
+    assert (got.n, got.inner.delta, got.path, got.names) == (0, 0.001, "a/b c.csv", {"N": "Model Size"})
+
+
+def test_unknown_key_names_the_nearest():
+    with pytest.raises(UsageError, match=r"unknown key 'inner.dleta'; did you mean inner.delta"):
+        parse(Settings, ["inner.dleta=1"], "prog")
+
+
+@pytest.mark.parametrize("argument", ["n=three", "n"])
+def test_bad_value_is_a_usage_error(argument):
+    with pytest.raises(UsageError):
+        parse(Settings, [argument], "prog")
+
+
+def test_help_shows_documentation_and_defaults(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(Settings, ["--help"], "prog")
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert "a path" in shown
+    assert "inner.delta=0.5" in shown

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from jetscale.files import atomic_path, fingerprint, sha256_file, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def interrupted_write():
+        with atomic_path(path) as aside:
+            aside.write_text("half")
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        interrupted_write()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_path_makes_folders_and_keeps_the_suffix(tmp_path):
+    with atomic_path(tmp_path / "b" / "c.parquet") as aside:
+        assert aside.suffix == ".parquet"
+        aside.write_bytes(b"abc")
+    assert sha256_file(tmp_path / "b" / "c.parquet").startswith("ba7816bf")  # FIPS 180-2, SHA-256 of "abc"
+
+
+def test_json_refuses_nan(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"loss": float("nan")})
+    assert not list(tmp_path.iterdir())
+    write_json(tmp_path / "x.json", {"loss": 1.5})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"loss": 1.5}
+
+
+def test_fingerprint_ignores_order_of_keys_only():
+    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
+    assert fingerprint({"a": [1, 2]}) != fingerprint({"a": [2, 1]})

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from jetscale.sweeps import CONF, multirun_first, register, run_suffix
+from jetscale.training.settings import SettingsError, from_config
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+BUDGETS = sorted(path.stem for path in (CONF / "budget").glob("*.yaml"))
+
+
+def composed(*overrides: str):
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=["study=test", *overrides])
+
+
+def test_multirun_flag_moves_to_the_front():
+    line = "+experiment=bsm_all model.dim=256 -m seed=0,1,2,3,4".split()
+    assert multirun_first(line) == ["-m", "+experiment=bsm_all", "model.dim=256", "seed=0,1,2,3,4"]
+    assert multirun_first(["seed=0"]) == ["seed=0"]
+    assert multirun_first(["seed=0", "--multirun"]) == ["--multirun", "seed=0"]
+
+
+def test_run_suffix_names_what_the_path_does_not():
+    assert run_suffix(["+experiment=bsm_all", "model.dim=256", "seed=0", "budget=smoke", "tracking.wandb=disabled"]) == ""
+    assert run_suffix(["seed=0", "finetune.lr=0.003"]) == "finetune.lr=0.003"
+    assert run_suffix(["data.dir=/elsewhere"]) == ""
+
+
+def test_run_suffix_keeps_different_overrides_apart():
+    first, second = run_suffix(["pretrain.composition={X_bb:1}"]), run_suffix(["pretrain.composition={X_bb;1}"])
+    assert first != second
+    assert "/" not in run_suffix(["model.note=a/b"])
+    assert len(run_suffix([f"finetune.lr={'1' * 300}"])) < 100
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_with_every_budget(experiment, budget):
+    settings = from_config(composed(f"+experiment={experiment}", f"budget={budget}"))
+    assert settings.subset == experiment
+    assert (settings.pretrain.composition is None) == (experiment == "scratch")
+
+
+def test_paper_values_are_the_default():
+    settings = from_config(composed())
+    assert (settings.pretrain.steps, settings.finetune.steps) == (200_000, 600_000)
+    assert (settings.pretrain.warmup, settings.finetune.warmup) == (1_000, 5_000)
+    assert settings.pretrain.batch_size * settings.pretrain.steps == 25_600_000
+    assert settings.finetune.batch_size * settings.finetune.steps == 76_800_000
+    assert settings.finetune.lr == 1e-3
+    assert settings.finetune.weight_decay == 0.01
+    assert not settings.ema.enabled
+
+
+def test_paper_sweep_is_the_grid_of_the_paper():
+    import yaml
+
+    grid = yaml.safe_load((CONF / "sweep" / "paper.yaml").read_text())["hydra"]["sweeper"]["params"]
+    subsets, widths, seeds = (str(grid[key]).split(",") for key in ("+experiment", "model.dim", "seed"))
+    assert set(subsets) <= set(EXPERIMENTS)
+    assert (len(subsets), len(widths), len(seeds)) == (5, 12, 5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["subset=bsm_all"], "composition"),
+        (["finetune.lr={table:{8:0.003}}"], "no rate for dim=64"),
+        (["finetune.schedule=linear"], "constant, cosine"),
+        (["finetune.steps=0"], "finetune.steps=0"),
+        (["tracking.wandb=on"], "tracking.wandb"),
+    ],
+)
+def test_settings_that_cannot_run_are_named(overrides, message):
+    with pytest.raises(SettingsError, match=message):
+        from_config(composed(*overrides))
+
+
+def test_a_typo_fails_at_composition():
+    with pytest.raises(Exception, match="finetune.stepz"):
+        composed("finetune.stepz=3")
+
+
+def test_identity_follows_the_numbers_and_nothing_else():
+    base = from_config(composed("+experiment=bsm_all")).identity()
+    same = ["tracking.wandb=disabled", "data.dir=/x", "device.devices=2", "checkpoint_every=7", "study=other"]
+    assert from_config(composed("+experiment=bsm_all", *same)).identity() == base
+    for other in ("seed=1", "model.dim=8", "finetune.lr=0.002", "eval.jets=5", "pretrain.steps=9", "ema.enabled=true"):
+        assert from_config(composed("+experiment=bsm_all", other)).identity() != base
+
+
+def test_backbone_identity_is_shared_between_fine_tunings():
+    def backbone(*overrides):
+        return from_config(composed("+experiment=bsm_all", *overrides)).backbone_identity()
+
+    assert backbone("finetune.lr=0.002", "eval.jets=5") == backbone()
+    assert backbone("pretrain.seed=7", "seed=1") == backbone("pretrain.seed=7", "seed=2")
+    assert backbone("seed=1") != backbone("seed=2")
+    assert backbone("pretrain.lr=0.002") != backbone()
