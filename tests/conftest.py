@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,16 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.runs import quiet_environment
+
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared" / "data"
-
-TINY = (
-    "budget=smoke", "pretrain.steps=24", "finetune.steps=40", "checkpoint_every=7", "tracking.log_every=5",
-    "eval.every=10", "eval.jets=120", "model.dim=8", "tracking.wandb=disabled", "pretrain.batch_size=8",
-    "finetune.batch_size=8",
-)  # fmt: skip
-"""A run of seconds that still has checkpoints, windows and evaluations at steps that do not coincide."""
-
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -57,14 +49,3 @@ def train(simulated_data: Path, tmp_path: Path) -> Callable[..., subprocess.Comp
 
     return call
 
-
-def quiet_environment() -> dict[str, str]:
-    """This environment without a W&B key and with warnings as errors in jetscale itself."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    return {**kept, "OMP_NUM_THREADS": "1"}
-
-
-def metrics_of(run: Path) -> list[dict[str, Any]]:
-    """Lines of ``metrics.jsonl`` without the wall time."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]

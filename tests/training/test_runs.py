@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from jetscale.sweeps import CONF
-from tests.conftest import TINY, metrics_of, quiet_environment
+from tests.runs import TINY, metrics_of, quiet_environment
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 

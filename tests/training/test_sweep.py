@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.conftest import TINY
+from tests.runs import TINY
 
 
 @pytest.mark.slow
