@@ -1,0 +1,173 @@
+"""Time of a training step against the same network on padded jets, and against the machine's matrix products.
+
+    python -m benchmarks.step
+
+One step is forward, backward and fused AdamW on 128 jets of 40 constituents on average, one thread. All ways
+start from the same weights, and their losses and gradients are compared before anything is timed. Rounds
+interleave the ways, so that a change of clock or a busy neighbour hits all of them; times are medians.
+
+The arithmetic rate counts executed operations (`jetscale.model.cost.executed_flops`) over the whole step,
+against a step's weight products alone, at their own sizes.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from jetscale.model.cost import MEAN_CONSTITUENTS, executed_flops
+from jetscale.model.reference import padded_logits
+from jetscale.model.transformer import Block, SetTransformer
+
+JETS = 128
+PADDED_TO = 128
+SPREAD = 17  # standard deviation of the multiplicity in the public sample of JetClass-II jets
+TARGETS_PADDED = {8: 12.0, 32: 12.0, 128: 10.0}
+TARGETS_LONGEST = {8: 5.0, 32: 4.5, 128: 3.3}
+TARGETS_ARITHMETIC = {128: 0.60, 256: 0.80}
+SECONDS_PER_DIM = 15.0
+MIN_ROUNDS, MAX_ROUNDS = 5, 60
+
+Step = Callable[[], float]
+Results = dict[str, dict[str, object]]
+
+
+def batch(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Random jets with a realistic spread of multiplicities: x_TF, pid_T, lengths_B, labels_B."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths_B = MEAN_CONSTITUENTS + SPREAD * torch.randn(JETS, generator=generator)
+    lengths_B = lengths_B.round().long().clamp(1, PADDED_TO)
+    total = int(lengths_B.sum())
+    x_TF = torch.randn(total, 8, generator=generator)
+    pid_T = torch.randint(1, 9, (total,), generator=generator)
+    return x_TF, pid_T, lengths_B, torch.randint(10, (JETS,), generator=generator)
+
+
+def training_step(model: SetTransformer, forward: Callable[[], Tensor], labels_B: Tensor) -> Step:
+    """One optimiser step as a function that returns the loss before it."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def step() -> float:
+        optimiser.zero_grad()
+        loss = functional.cross_entropy(forward(), labels_B)
+        loss.backward()
+        optimiser.step()
+        return loss.item()
+
+    return step
+
+
+def ways(dim: int) -> tuple[SetTransformer, dict[str, Step], Tensor]:
+    """Make the step in every way that is compared, check that they agree; with the model and lengths."""
+    torch.manual_seed(dim)
+    ours = SetTransformer(dim, 10)
+    padded, longest = copy.deepcopy(ours), copy.deepcopy(ours)
+    x_TF, pid_T, lengths_B, labels_B = batch()
+    forwards: dict[str, tuple[SetTransformer, Callable[[], Tensor]]] = {
+        "ours": (ours, lambda: ours(x_TF, pid_T, lengths_B)),
+        "padded": (padded, lambda: padded_logits(padded, x_TF, pid_T, lengths_B, PADDED_TO)),
+        "longest": (longest, lambda: padded_logits(longest, x_TF, pid_T, lengths_B)),
+    }
+    gradients = {}
+    for name, (model, forward) in forwards.items():
+        functional.cross_entropy(forward(), labels_B).backward()
+        gradients[name] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    for name in ("padded", "longest"):
+        torch.testing.assert_close(gradients["ours"], gradients[name], rtol=0, atol=1e-5)
+    return ours, {n: training_step(m, f, labels_B) for n, (m, f) in forwards.items()}, lengths_B
+
+
+def interleaved(steps: dict[str, Step]) -> dict[str, float]:
+    """Median seconds of each step, all of them once per round."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        step()
+    start = time.perf_counter()
+    for round_ in range(MAX_ROUNDS):
+        if round_ >= MIN_ROUNDS and time.perf_counter() - start > SECONDS_PER_DIM:
+            break
+        for name, step in steps.items():
+            begin = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def weight_products(model: SetTransformer, tokens: int) -> tuple[Step, int]:
+    """All matrix products with one block's weights, forward and backward, and their operations."""
+    block = model.blocks[0]
+    assert isinstance(block, Block)
+    products: list[tuple[Tensor, Tensor, Tensor]] = []
+    for linear in (block.qkv, block.out, block.gate_up, block.down):
+        weight_OI = linear.weight.detach()
+        x_SI, y_SO = torch.randn(tokens, weight_OI.shape[1]), torch.randn(tokens, weight_OI.shape[0])
+        products += [
+            (x_SI, weight_OI.T, torch.empty_like(y_SO)),
+            (y_SO, weight_OI, torch.empty_like(x_SI)),
+            (y_SO.T, x_SI, torch.empty_like(weight_OI)),
+        ]
+
+    def step() -> float:
+        for a, b, out in products:
+            torch.mm(a, b, out=out)
+        return 0.0
+
+    return step, sum(2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b, _ in products)
+
+
+def entry(ratio: float, target: float, ours: float, reference: float, unit: str) -> dict[str, object]:
+    return {
+        "ratio": ratio,
+        "target": target,
+        "met": ratio >= target,
+        "ours": ours,
+        "reference": reference,
+        "unit": unit,
+    }
+
+
+def run(dims: tuple[int, ...] = (8, 32, 128), arithmetic_dims: tuple[int, ...] = (128, 256)) -> Results:
+    """Measure; ratios above 1 mean that ours is that many times faster (shares: of the GEMM rate)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    results: Results = {}
+    try:
+        for dim in sorted({*dims, *arithmetic_dims}):
+            model, steps, lengths_B = ways(dim)
+            if dim not in dims:
+                steps = {"ours": steps["ours"]}
+            steps["gemm"], gemm_flops = weight_products(model, int(lengths_B.sum()) + JETS)
+            seconds = interleaved(steps)
+            for way, targets in (("padded", TARGETS_PADDED), ("longest", TARGETS_LONGEST)):
+                if way in seconds:
+                    ours, reference = 1e3 * seconds["ours"], 1e3 * seconds[way]
+                    results[f"step_dim{dim}_vs_{way}"] = entry(
+                        reference / ours, targets.get(dim, 1.0), ours, reference, "ms/step"
+                    )
+            if dim in arithmetic_dims:
+                ours = 1e-9 * executed_flops(model, lengths_B) / seconds["ours"]
+                reference = 1e-9 * gemm_flops / seconds["gemm"]
+                results[f"arithmetic_dim{dim}"] = entry(
+                    ours / reference, TARGETS_ARITHMETIC.get(dim, 0.0), ours, reference, "GFLOP/s"
+                )
+    finally:
+        torch.set_num_threads(threads)
+    return results
+
+
+def main() -> None:
+    for name, r in run().items():
+        print(
+            f"{name:24} {r['ratio']:6.2f}  target {r['target']:5.2f}  {'met' if r['met'] else 'NOT met':7}  "
+            f"ours {r['ours']:8.2f}  reference {r['reference']:8.2f} {r['unit']}"
+        )
+
+
+if __name__ == "__main__":
+    main()
