@@ -1,7 +1,9 @@
 """Checkpoints: whole or absent, verified on load, without code in them.
 
-A checkpoint holds everything a phase needs to go on exactly: weights, their moving average, the optimiser and the
-losses since the last metrics line. The position in the data is the step itself (order is a pure function of it).
+A checkpoint holds everything a phase needs to go on exactly: weights, their moving average, the optimiser and
+the
+losses since the last metrics line. The position in the data is the step itself (order is a pure function of
+it).
 """
 
 from __future__ import annotations
@@ -61,7 +63,9 @@ class Checkpoints:
                 log.warning("%s", error)
                 damaged.append(str(path))
         if damaged:
-            raise CheckpointError(f"no checkpoint can be used: {', '.join(damaged)}; remove them to start the phase anew")
+            raise CheckpointError(
+                f"no checkpoint can be used: {', '.join(damaged)}; remove them to start the phase anew"
+            )
         return None
 
     def newest(self) -> Path | None:
@@ -96,7 +100,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         Damaged: its checksum differs from the JSON beside it, or torch cannot read it.
     """
     meta = path.with_suffix(".json")
-    if meta.exists():  # killed between the two files: the checkpoint is whole (renamed), its JSON not yet there
+    if (
+        meta.exists()
+    ):  # killed between the two files: the checkpoint is whole (renamed), its JSON not yet there
         expected = json.loads(meta.read_text())["sha256"]
         if sha256_file(path) != expected:
             raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {meta.name}")

@@ -28,8 +28,10 @@ class NonFiniteLoss(RuntimeError):
 class JetClassifier(L.LightningModule):
     """One phase of training.
 
-    The module owns its position: `start_step` steps were done by earlier processes, Lightning's own counters start
-    at zero in each. Losses stay on the device in `window_S`, one entry a step since the last metrics line, and are
+    The module owns its position: `start_step` steps were done by earlier processes, Lightning's own counters
+    start
+    at zero in each. Losses stay on the device in `window_S`, one entry a step since the last metrics line,
+    and are
     read only when a line is written.
 
     Parameters
@@ -117,7 +119,10 @@ class JetClassifier(L.LightningModule):
         return contexts
 
     def window_losses(self, since: int) -> Tensor:
-        """Losses of steps `since` .. now, mean over ranks, (steps,) float64 on the CPU; every rank must call."""
+        """Losses of steps `since` ..
+
+        Now, mean over ranks, (steps,) float64 on the CPU; every rank must call.
+        """
         steps = torch.arange(since, self.step) % len(self.window_S)
         return self._mean_window().cpu()[steps].double()
 

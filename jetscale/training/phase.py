@@ -9,23 +9,30 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 
-from jetscale.jets.datamodule import EvalSet, JetDataModule
+from jetscale.files import fingerprint
+from jetscale.jets.datamodule import JetDataModule
+from jetscale.jets.evaluation import EvalSet
 from jetscale.model.cost import MEAN_CONSTITUENTS, count_parameters, flops_6n
 from jetscale.model.transformer import SetTransformer
 from jetscale.training.checkpoint import CheckpointError
 from jetscale.training.evaluate import TestLoss
 from jetscale.training.module import JetClassifier
 from jetscale.training.progress import PhaseProgress
+from jetscale.training.ranks import is_first
 from jetscale.training.rates import evaluation_steps
 from jetscale.training.recorder import Outputs, Recorder, Schedule
 from jetscale.training.settings import PhaseSettings, TrainSettings
 
 log = logging.getLogger(__name__)
 
-# Lightning advises more loader workers; one process a run that reads a memory map is what the measurements favour.
-_LOADER_ADVICE = r"The '.*' does not have many workers"
+# Warnings of Lightning that a user can do nothing about.
+_HUSHED = (
+    # one process a run that reads a memory map is what the measurements favour
+    r"The '.*' does not have many workers",
+    # Lightning 2.6 against torch 2.13
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+)
 
 
 @dataclass(frozen=True)
@@ -64,20 +71,23 @@ def fit_phase(
     """
     tracking = settings.tracking
     module = JetClassifier(model, phase, settings.ema, tracking.log_every)
-    evaluations = evaluation_steps(phase.steps, settings.eval.every, settings.eval.log_points) if test else frozenset()
+    evaluations = (
+        evaluation_steps(phase.steps, settings.eval.every, settings.eval.log_points) if test else frozenset()
+    )
     recorder = Recorder(
         outputs=outputs,
         schedule=Schedule(phase.steps, tracking.log_every, settings.checkpoint_every, evaluations),
         test=test,
         test_all=EvalSet(settings.data_of(outputs.phase)) if test and settings.eval.final_all else None,
         eval_batch_size=settings.eval.batch_size,
-        stamp=data.fingerprint,
+        stamp=fingerprint([data.fingerprint, test.fingerprint if test else None]),
     )
     _resume(module, recorder)
     data.start_step = module.start_step
     trainer = _trainer(settings, phase, module, recorder)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=_LOADER_ADVICE)
+        for message in _HUSHED:
+            warnings.filterwarnings("ignore", message=message)
         trainer.fit(module, datamodule=data)
     return _result(module, recorder)
 
@@ -110,7 +120,7 @@ def _resume(module: JetClassifier, recorder: Recorder) -> None:
         module.resume(state)
         recorder.seconds_before = state["seconds"]
         log.info("%s: going on after step %d", outputs.phase, module.start_step)
-    if rank_zero_only.rank == 0:
+    if is_first():
         outputs.rewind(module.start_step)
 
 
@@ -123,6 +133,8 @@ def _trainer(
         cuda = device.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         precision = "bf16-mixed" if cuda else "32-true"
     progress = PhaseProgress(recorder, module, settings.tracking.progress)
+    # its tips and device lists, once a phase of every run of a sweep
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
         accelerator=device.accelerator,
         devices=device.devices,
@@ -151,7 +163,9 @@ def _result(module: JetClassifier, recorder: Recorder) -> PhaseResult:
     average = None
     if module.average is not None:
         with module.average.applied():
-            average = {name: value.detach().cpu().clone() for name, value in module.model.state_dict().items()}
+            average = {
+                name: value.detach().cpu().clone() for name, value in module.model.state_dict().items()
+            }
     record = {
         "steps": steps,
         "jets": jets,

@@ -12,7 +12,6 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.utilities import rank_zero_only
 
 from jetscale.training.settings import DeviceSettings, SettingsError
 
@@ -32,7 +31,8 @@ def join(device: DeviceSettings) -> None:
     if started != wanted:
         raise SettingsError(
             f"device.devices x device.num_nodes = {wanted}, but {started} processes run; start one process a "
-            f"device: torchrun --nproc-per-node {device.devices} -m jetscale.train device.devices={device.devices} ..."
+            f"device: torchrun --nproc-per-node {device.devices} -m jetscale.train "
+            f"device.devices={device.devices} ..."
         )
     if wanted > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
@@ -40,7 +40,7 @@ def join(device: DeviceSettings) -> None:
 
 def is_first() -> bool:
     """Whether this is the rank that writes."""
-    return bool(rank_zero_only.rank == 0)
+    return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def agreed(value: Value) -> Value:

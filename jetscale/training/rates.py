@@ -14,7 +14,8 @@ def learning_rate(spec: Any, dim: int) -> float:
 
     Parameters
     ----------
-    spec : a number; ``{"table": {dim: rate}}``; or ``{"base": r, "dim": d0, "power": p}`` for r * (dim / d0)^p
+    spec : a number; ``{"table": {dim: rate}}``; or ``{"base": r, "dim": d0, "power": p}`` for r * (dim /
+        d0)^p
 
     Raises
     ------
@@ -31,14 +32,18 @@ def learning_rate(spec: Any, dim: int) -> float:
     elif isinstance(spec, (int, float, str)) and not isinstance(spec, bool):
         rate = float(spec)
     else:
-        raise ValueError(f"{spec!r} is no learning rate: a number, {{table: {{8: 3e-3}}}} or {{base: 1e-3, dim: 64, power: -0.5}}")
+        forms = "a number, {table: {8: 3e-3}} or {base: 1e-3, dim: 64, power: -0.5}"
+        raise ValueError(f"{spec!r} is no learning rate; give {forms}")
     if not (rate > 0 and math.isfinite(rate)):
         raise ValueError(f"the rate {rate} is not positive and finite")
     return rate
 
 
 def rate_at(step: int, peak: float, warmup: int, steps: int, schedule: str) -> float:
-    """Rate of optimiser step number `step` (counted from 0) out of `steps`: linear warm-up, then the schedule."""
+    """Rate of optimiser step number `step` (counted from 0) out of `steps`.
+
+    Linear warm-up, then the schedule.
+    """
     if step < warmup:
         return peak * (step + 1) / warmup
     if schedule == "cosine":

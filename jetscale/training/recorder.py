@@ -1,6 +1,7 @@
 """The one callback that looks at a running phase: metrics lines, test losses, checkpoints.
 
-It acts only on steps that write something; every other step costs one comparison, and no device is waited for.
+It acts only on steps that write something; every other step costs one comparison, and no device is waited
+for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
-from jetscale.jets.datamodule import EvalSet
+from jetscale.jets.evaluation import EvalSet
 from jetscale.model.cost import MEAN_CONSTITUENTS, flops_6n
 from jetscale.tracking.blocks import BlockLog
 from jetscale.tracking.metrics import MetricsLine, MetricsLog
@@ -101,7 +102,11 @@ class Recorder(L.Callback):
         """Write what is due after this step."""
         assert isinstance(pl_module, JetClassifier)
         step = pl_module.step
-        line, test, save = self.schedule.writes_line(step), step in self.schedule.evaluations, self.schedule.saves(step)
+        line, test, save = (
+            self.schedule.writes_line(step),
+            step in self.schedule.evaluations,
+            self.schedule.saves(step),
+        )
         if not (line or test or save):
             return
         since = self.schedule.window_start(step)
@@ -118,7 +123,10 @@ class Recorder(L.Callback):
             self.run_test(trainer, pl_module, self.test_all, "test_all")
 
     def run_test(self, trainer: L.Trainer, module: JetClassifier, test: EvalSet, split: str) -> None:
-        """Evaluate raw and averaged weights; block losses are kept for the curve's fixed jets (`test`) alone."""
+        """Evaluate raw and averaged weights.
+
+        Block losses are kept for the curve's fixed jets (`test`) alone.
+        """
         for weights, context in module.evaluated_weights().items():
             batches = test.batches(self.eval_batch_size, trainer.global_rank, trainer.world_size)
             with context:
@@ -126,7 +134,9 @@ class Recorder(L.Callback):
             self._write(trainer, module, split, weights, result.loss, result.accuracy)
             self.last[weights] = result
             if trainer.is_global_zero and split == "test":
-                self.outputs.blocks.append(self.outputs.phase, module.step, weights, result.jets, result.loss_sum)
+                self.outputs.blocks.append(
+                    self.outputs.phase, module.step, weights, result.jets, result.loss_sum
+                )
 
     def save(self, trainer: L.Trainer, module: JetClassifier) -> None:
         """Checkpoint now."""
@@ -140,14 +150,20 @@ class Recorder(L.Callback):
             return
         step = since + int(bad[0])
         raise NonFiniteLoss(
-            f"{self.outputs.phase}: the loss of step {step + 1} is {float(losses[bad[0]])}, on the jets at positions "
-            f"{step * batch_size} to {(step + 1) * batch_size - 1} of the stream; "
-            f"last good checkpoint: {self.outputs.checkpoints.newest() or 'none yet'}. Lower the learning rate, "
-            "lengthen the warm-up or set a gradient clip."
+            f"{self.outputs.phase}: the loss of step {step + 1} is {float(losses[bad[0]])}, on the jets at "
+            f"positions {step * batch_size} to {(step + 1) * batch_size - 1} of the stream; "
+            f"last good checkpoint: {self.outputs.checkpoints.newest() or 'none yet'}. "
+            "Lower the learning rate, lengthen the warm-up or set a gradient clip."
         )
 
     def _write(
-        self, trainer: L.Trainer, module: JetClassifier, split: str, weights: str, loss: float, accuracy: float | None
+        self,
+        trainer: L.Trainer,
+        module: JetClassifier,
+        split: str,
+        weights: str,
+        loss: float,
+        accuracy: float | None,
     ) -> None:
         self.constituents = module.count_constituents()
         if not trainer.is_global_zero:

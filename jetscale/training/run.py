@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml
 
-from jetscale.jets.datamodule import EvalSet
+from jetscale.jets.evaluation import EvalSet
 from jetscale.tracking.provenance import git_state, versions
 from jetscale.tracking.run_directory import RunDirectory, leave_traceback
 from jetscale.tracking.wandb_run import WandbRun
@@ -70,16 +70,18 @@ def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun) ->
         own = [line for line in outputs.metrics.read() if line["phase"] == "finetune"]
         outputs.metrics.replace([*backbone.metrics(), *own])
     result = fit_phase(settings, phase, model, data, outputs, test)
-    record = _record(settings, result, backbone, data.fingerprint)
+    record = _record(settings, result, backbone, {"train": data.fingerprint, "test": test.fingerprint})
     if ranks.is_first():
-        write_weights(directory.path / WEIGHTS, {"weights": result.weights, "average": result.average}, phase.steps)
+        write_weights(
+            directory.path / WEIGHTS, {"weights": result.weights, "average": result.average}, phase.steps
+        )
         directory.finish(record)
         outputs.checkpoints.remove()
     return record
 
 
 def _record(
-    settings: TrainSettings, result: PhaseResult, backbone: Backbone | None, data_fingerprint: str
+    settings: TrainSettings, result: PhaseResult, backbone: Backbone | None, data: dict[str, str]
 ) -> dict[str, Any]:
     return {
         "subset": settings.subset,
@@ -91,7 +93,7 @@ def _record(
             for weights, test in result.test.items()
         },
         "pretrain": None if backbone is None else {**backbone.record, "path": str(backbone.path)},
-        "data": data_fingerprint,
+        "data": data,
         "threads": settings.device.threads,
         "versions": versions(),
         "git": git_state(),

@@ -6,7 +6,7 @@ Defaults here are the paper's (arXiv:2606.19781) where it gives one; budgets in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -37,9 +37,11 @@ class PhaseSettings:
     Attributes
     ----------
     steps : optimiser steps
-    max_flops : cap on the phase's compute C = 6 N 40 jets; steps are cut to fit (D capped per width), null for none
+    max_flops : cap on the phase's compute C = 6 N 40 jets; steps are cut to fit (D capped per width), null
+        for none
     batch_size : jets a step, over all ranks
-    lr : a number, ``{table: {8: 3e-3, 16: 2e-3}}``, or ``{base: 1e-3, dim: 64, power: -0.5}`` for base*(d/dim)^power
+    lr : a number, ``{table: {8: 3e-3, 16: 2e-3}}``, or ``{base: 1e-3, dim: 64, power: -0.5}`` for
+        base*(d/dim)^power
     warmup : steps of linear warm-up
     schedule : ``constant`` or ``cosine`` (to zero at the last step)
     weight_decay, beta1, beta2 : AdamW's
@@ -88,7 +90,8 @@ class FinetuneSettings(PhaseSettings):
 class EmaSettings:
     """Moving average of the weights, evaluated beside the raw ones.
 
-    The averaging window is `fraction` of the steps so far, at most `max_window` steps (facts: 10 % and 33 steps
+    The averaging window is `fraction` of the steps so far, at most `max_window` steps (facts: 10 % and 33
+    steps
     at batch 32 halve the scatter of a constant-rate run).
     """
 
@@ -142,7 +145,8 @@ class DeviceSettings:
 
     Attributes
     ----------
-    accelerator, devices, num_nodes, strategy : Lightning's; one device a run is best for grids of small models
+    accelerator, devices, num_nodes, strategy : Lightning's; one device a run is best for grids of small
+        models
     precision : ``auto`` is bf16-mixed on CUDA and 32-true elsewhere
     threads : CPU threads of torch; 1 keeps results independent of the number of cores
     """
@@ -190,7 +194,7 @@ class TrainSettings:
         return replace(self.data, dataset="jetclass2" if phase == "pretrain" else "jetclass")
 
     def identity(self) -> str:
-        """Fingerprint of everything that decides the run's numbers; a finished run is reused only on equality.
+        """Fingerprint of all that decides the run's numbers; a finished run is reused only on equality.
 
         Left out: where things are, who watches, and how often a checkpoint is written.
         """
@@ -228,13 +232,14 @@ def from_config(config: DictConfig | Mapping[str, Any]) -> TrainSettings:
 
 
 def _check(settings: TrainSettings) -> None:
-    phases = {"finetune": settings.finetune}
+    phases: dict[str, PhaseSettings] = {"finetune": settings.finetune}
     if settings.pretrain.composition is not None:
-        phases["pretrain"] = settings.pretrain  # type: ignore[assignment]  # both are phases
+        phases["pretrain"] = settings.pretrain
     if (settings.subset == "scratch") != (settings.pretrain.composition is None):
         raise SettingsError(
             f"subset={settings.subset} with pretrain.composition={settings.pretrain.composition}: the subset "
-            "'scratch' has no composition and every other one needs one (choose +experiment=NAME, or set both)"
+            "'scratch' has no composition and every other one needs one (choose +experiment=NAME, "
+            "or set both)"
         )
     for name, phase in phases.items():
         for key, value in (("steps", phase.steps), ("batch_size", phase.batch_size)):
@@ -259,7 +264,7 @@ def _check(settings: TrainSettings) -> None:
 
 
 def _numbers(settings: TrainSettings) -> dict[str, Any]:
-    content: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(settings))  # type: ignore[assignment]  # a dict, as the dataclass is one
+    content = asdict(settings)
     for place in ("dir", "store", "workers", "dataset"):
         content["data"].pop(place, None)
     content["pretrain"].pop("library")
