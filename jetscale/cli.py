@@ -44,7 +44,9 @@ def parse(settings: type[Settings], argv: Sequence[str], program: str) -> Settin
         key, equals, _ = argument.partition("=")
         if not equals:
             raise UsageError(f"{argument!r} is not key=value; see `{program} --help`")
-        if key not in known and not any(key.startswith(f"{name}.") for name in known if _is_mapping(known[name])):
+        if key not in known and not any(
+            key.startswith(f"{name}.") for name in known if _is_mapping(known[name])
+        ):
             near = difflib.get_close_matches(key, known, n=3)
             hint = f"did you mean {', '.join(near)}?" if near else f"keys: {', '.join(known)}"
             raise UsageError(f"unknown key {key!r}; {hint}")
@@ -72,7 +74,13 @@ def run(main: Any, program: str) -> int:
 
 def usage(settings: type[Any], program: str) -> str:
     """Help text: the dataclass's docstring, then every key with its default."""
-    lines = [f"usage: {program} [key=value ...]", "", inspect.cleandoc(settings.__doc__ or ""), "", "defaults:"]
+    lines = [
+        f"usage: {program} [key=value ...]",
+        "",
+        inspect.cleandoc(settings.__doc__ or ""),
+        "",
+        "defaults:",
+    ]
     defaults = OmegaConf.structured(settings)
     lines += [f"  {key}={OmegaConf.select(defaults, key)}" for key, _ in _keys(settings)]
     return "\n".join(lines) + "\n"

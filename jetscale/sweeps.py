@@ -1,4 +1,7 @@
-"""What Hydra needs from us: where `conf` is, the command line users type, names of run directories, the closing table."""
+"""What Hydra needs from us.
+
+Where `conf` is, the command line users type, names of run directories, the closing table.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,8 @@ def multirun_first(argv: Sequence[str]) -> list[str]:
 def run_suffix(overrides: Sequence[str]) -> str:
     """Folder below ``seed=<s>`` for a run whose overrides go beyond subset, width and seed; empty for none.
 
-    ``finetune.lr=0.003`` stays readable; a name that is too long, or holds a slash, ends in a hash of the whole.
+    ``finetune.lr=0.003`` stays readable; a name that is too long, or holds a slash, ends in a hash of the
+    whole.
     """
     kept = sorted(item for item in overrides if not _NOT_IN_NAME.match(item.partition("=")[0].lstrip("+~")))
     whole = ",".join(kept)
@@ -67,7 +71,9 @@ class ClosingTable(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table of every run directory of the sweep."""
         sweep = Path(config.hydra.sweep.dir)
-        runs = sorted({path.parent for name in ("identity.json", "failed.json") for path in sweep.rglob(name)})
+        runs = sorted(
+            {path.parent for name in ("identity.json", "failed.json") for path in sweep.rglob(name)}
+        )
         if not runs:
             return
         table = Table(title=str(sweep), caption_justify="left")
@@ -78,7 +84,9 @@ class ClosingTable(Callback):
             state, loss, error = _state(run)
             failed += state == "failed"
             table.add_row(str(run.relative_to(sweep)), state, loss, error)
-        table.caption = f"{len(runs)} runs, {failed} failed" + ("; tracebacks in failed.log" if failed else "")
+        table.caption = f"{len(runs)} runs, {failed} failed" + (
+            "; tracebacks in failed.log" if failed else ""
+        )
         Console(file=sys.stderr).print(table)
 
 

@@ -13,6 +13,7 @@ from tests.runs import quiet_environment
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared" / "data"
 
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Reference files of the developers; absent elsewhere."""
@@ -48,4 +49,3 @@ def train(simulated_data: Path, tmp_path: Path) -> Callable[..., subprocess.Comp
         return done
 
     return call
-

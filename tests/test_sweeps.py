@@ -17,20 +17,28 @@ def composed(*overrides: str):
 
 
 def test_multirun_flag_moves_to_the_front():
-    line = "+experiment=bsm_all model.dim=256 -m seed=0,1,2,3,4".split()
+    line = ["+experiment=bsm_all", "model.dim=256", "-m", "seed=0,1,2,3,4"]
     assert multirun_first(line) == ["-m", "+experiment=bsm_all", "model.dim=256", "seed=0,1,2,3,4"]
     assert multirun_first(["seed=0"]) == ["seed=0"]
     assert multirun_first(["seed=0", "--multirun"]) == ["--multirun", "seed=0"]
 
 
 def test_run_suffix_names_what_the_path_does_not():
-    assert run_suffix(["+experiment=bsm_all", "model.dim=256", "seed=0", "budget=smoke", "tracking.wandb=disabled"]) == ""
+    assert (
+        run_suffix(
+            ["+experiment=bsm_all", "model.dim=256", "seed=0", "budget=smoke", "tracking.wandb=disabled"]
+        )
+        == ""
+    )
     assert run_suffix(["seed=0", "finetune.lr=0.003"]) == "finetune.lr=0.003"
     assert run_suffix(["data.dir=/elsewhere"]) == ""
 
 
 def test_run_suffix_keeps_different_overrides_apart():
-    first, second = run_suffix(["pretrain.composition={X_bb:1}"]), run_suffix(["pretrain.composition={X_bb;1}"])
+    first, second = (
+        run_suffix(["pretrain.composition={X_bb:1}"]),
+        run_suffix(["pretrain.composition={X_bb;1}"]),
+    )
     assert first != second
     assert "/" not in run_suffix(["model.note=a/b"])
     assert len(run_suffix([f"finetune.lr={'1' * 300}"])) < 100
@@ -80,7 +88,7 @@ def test_settings_that_cannot_run_are_named(overrides, message):
 
 
 def test_a_typo_fails_at_composition():
-    with pytest.raises(Exception, match="finetune.stepz"):
+    with pytest.raises(Exception, match=r"finetune\.stepz|stepz"):
         composed("finetune.stepz=3")
 
 
@@ -88,7 +96,14 @@ def test_identity_follows_the_numbers_and_nothing_else():
     base = from_config(composed("+experiment=bsm_all")).identity()
     same = ["tracking.wandb=disabled", "data.dir=/x", "device.devices=2", "checkpoint_every=7", "study=other"]
     assert from_config(composed("+experiment=bsm_all", *same)).identity() == base
-    for other in ("seed=1", "model.dim=8", "finetune.lr=0.002", "eval.jets=5", "pretrain.steps=9", "ema.enabled=true"):
+    for other in (
+        "seed=1",
+        "model.dim=8",
+        "finetune.lr=0.002",
+        "eval.jets=5",
+        "pretrain.steps=9",
+        "ema.enabled=true",
+    ):
         assert from_config(composed("+experiment=bsm_all", other)).identity() != base
 
 

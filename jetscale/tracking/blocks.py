@@ -1,4 +1,7 @@
-"""``test_blocks.parquet``: the test loss in 1,000 fixed blocks, so that any bootstrap over test jets can be done later."""
+"""``test_blocks.parquet``.
+
+The test loss in 1,000 fixed blocks, so that any bootstrap over test jets can be done later.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,10 @@ class BlockLog:
         jets: npt.NDArray[np.int64],
         loss_sum: npt.NDArray[np.float64],
     ) -> None:
-        """Add one evaluation: jets and summed loss of each block, both of shape (N_BLOCKS,); empty blocks are left out."""
+        """Add one evaluation: jets and summed loss of each block, both of shape (N_BLOCKS,).
+
+        Empty blocks are left out.
+        """
         block = np.flatnonzero(jets)
         rows = pa.table(
             {

@@ -1,7 +1,9 @@
 """The run directory: what marks a run as new, interrupted, failed or done, and who may write in it.
 
-``multirun/<study>/<subset>/dim=<d>/seed=<s>/`` holds ``config.yaml``, ``metrics.jsonl``, ``test_blocks.parquet``,
-``checkpoints/`` and, written last, ``done.json``. ``failed.json`` and ``failed.log`` tell of the last failure.
+``multirun/<study>/<subset>/dim=<d>/seed=<s>/`` holds ``config.yaml``, ``metrics.jsonl``,
+``test_blocks.parquet``,
+``checkpoints/`` and, written last, ``done.json``. ``failed.json`` and ``failed.log`` tell of the last
+failure.
 """
 
 from __future__ import annotations
@@ -113,13 +115,14 @@ class RunDirectory:
     def _check_identity(self, found: str, where: Path) -> None:
         if found != self.identity:
             raise RunDirectoryError(
-                f"{where} was written with other settings ({found[:12]}, now {self.identity[:12]}; see config.yaml "
-                "beside it). Give this sweep another name (study=NAME), or remove the directory to run it anew."
+                f"{where} was written with other settings ({found[:12]}, now {self.identity[:12]}; see "
+                "config.yaml beside it). Give this sweep another name (study=NAME), or remove the "
+                "directory to run it anew."
             )
 
 
 def leave_traceback(directory: Path, error: BaseException) -> None:
-    """Write ``failed.log`` and ``failed.json`` into a run's own folder (Hydra shows only the first of a sweep)."""
+    """Write ``failed.log`` and ``failed.json`` into a run's own folder: Hydra shows only the first."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "failed.log").write_text("".join(traceback.format_exception(error)))
     write_json(directory / "failed.json", {"error": type(error).__name__, "message": str(error)})

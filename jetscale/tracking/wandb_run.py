@@ -103,7 +103,9 @@ class WandbRun:
         try:
             call()
         except Exception as error:  # W&B fails in many ways, none of which may cost a run
-            log.warning("W&B %s failed (%s: %s); the run goes on without it", what, type(error).__name__, error)
+            log.warning(
+                "W&B %s failed (%s: %s); the run goes on without it", what, type(error).__name__, error
+            )
             self._run = None
 
 
