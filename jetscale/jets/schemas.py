@@ -1,8 +1,9 @@
 """The two published file formats: column names, types, file names and the train/val/test file numbers.
 
-One place for readers and for the simulator. Sources: ``jet-universe/jetclass_generation:postprocessing/rename.py``
-(JetClass ROOT) and ``jet-universe/jetclass2_generation:delphes_analyzers/makeNtuples.C`` (JetClass-II parquet).
-Momenta and energies in GeV, impact parameters and vertices in mm, times in mm/c, angles in rad.
+One place for readers and for the simulator. Sources:
+``jet-universe/jetclass_generation:postprocessing/rename.py`` (JetClass ROOT) and
+``jet-universe/jetclass2_generation:delphes_analyzers/makeNtuples.C`` (JetClass-II parquet). Momenta and
+energies in GeV, impact parameters and vertices in mm, times in mm/c, angles in rad.
 """
 
 from __future__ import annotations
@@ -77,13 +78,13 @@ JETCLASS_PREFIXES: dict[str, str] = {
 JETCLASS_FOLDERS = {"train": "train_100M", "val": "val_5M", "test": "test_20M"}
 """JetClass: folder of each split under ``JetClass/Pythia``."""
 
-JETCLASS_NUMBERS = {"train": range(0, 100), "val": range(120, 125), "test": range(100, 120)}
+JETCLASS_NUMBERS = {"train": range(100), "val": range(120, 125), "test": range(100, 120)}
 """JetClass: file numbers of each split, for every process."""
 
 JETCLASS2_NUMBERS = {
-    "Res2P": {"train": range(0, 200), "val": range(200, 250), "test": range(250, 300)},
-    "Res34P": {"train": range(0, 860), "val": range(860, 1075), "test": range(1075, 1290)},
-    "QCD": {"train": range(0, 280), "val": range(280, 350), "test": range(350, 420)},
+    "Res2P": {"train": range(200), "val": range(200, 250), "test": range(250, 300)},
+    "Res34P": {"train": range(860), "val": range(860, 1075), "test": range(1075, 1290)},
+    "QCD": {"train": range(280), "val": range(280, 350), "test": range(350, 420)},
 }
 """JetClass-II: file numbers of each split, by bucket."""
 

@@ -1,0 +1,199 @@
+"""Training batches for Lightning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from jetscale.files import fingerprint
+from jetscale.jets.batch import JetBatch
+from jetscale.jets.building import ensure_store
+from jetscale.jets.compositions import Composition
+from jetscale.jets.errors import JetDataError
+from jetscale.jets.features import feature_set
+from jetscale.jets.label_map import label_map
+from jetscale.jets.order import MixedOrder
+from jetscale.jets.request import store_request
+from jetscale.jets.settings import DataSettings
+from jetscale.jets.store import Store
+from jetscale.jets.stream import JetStream
+
+log = logging.getLogger(__name__)
+
+
+class StepBatches(Dataset[JetBatch]):
+    """The share that one rank has of the global batch of every step, by step number.
+
+    Step s with global batch B takes positions s * B to (s + 1) * B; rank r of R has the r-th of R equal
+    shares.
+    """
+
+    def __init__(self, stream: JetStream, batch_size: int, rank: int, world: int) -> None:
+        if batch_size % world:
+            raise JetDataError(f"a batch of {batch_size} jets cannot be shared equally by {world} processes")
+        self._stream = stream
+        self._batch_size = batch_size
+        self._share = batch_size // world
+        self._rank = rank
+
+    def __getitem__(self, step: int) -> JetBatch:
+        start = step * self._batch_size + self._rank * self._share
+        return self._stream.batch(start, start + self._share)
+
+
+class StepLoader:
+    """Batches of steps `start` to `n_steps`.
+
+    Not a `DataLoader` to Lightning, which would give one another sampler under DDP. Its length is that of
+    the whole run, since Lightning counts the steps before a restart too. It has the methods of a loader
+    whose state can be restored, with nothing in them: the position belongs to the run
+    (`JetDataModule.start_step`).
+    """
+
+    def __init__(self, batches: StepBatches, start: int, n_steps: int, workers: int) -> None:
+        self._batches = batches
+        self._start = start
+        self._n_steps = n_steps
+        self._workers = workers
+
+    def __len__(self) -> int:
+        return self._n_steps
+
+    def __iter__(self) -> Iterator[JetBatch]:
+        steps = range(self._start, self._n_steps)
+        pin = torch.cuda.is_available()
+        return iter(
+            DataLoader(
+                self._batches, batch_size=None, sampler=steps, num_workers=self._workers, pin_memory=pin
+            )
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
+
+class JetDataModule(L.LightningDataModule):
+    """Jets of the training split, in an order that is a pure function of (seed, composition, position).
+
+    Parameters
+    ----------
+    settings : which jets and inputs
+    composition : weights by class name, bucket or glob; None for the store as it is
+    batch_size : jets per step, over all processes
+    n_steps : steps of the run
+    seed : seed of the order
+
+    Attributes
+    ----------
+    start_step : step of the first batch to come; set it before the loader is made, to go on with a run
+    """
+
+    def __init__(
+        self,
+        settings: DataSettings,
+        composition: Mapping[str, float] | None,
+        batch_size: int,
+        n_steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.start_step = 0
+        self.batch_size = batch_size
+        self.n_steps = n_steps
+        self._settings = settings
+        self._seed = seed
+        self._labels = label_map(settings.dataset, settings.qcd_labels)
+        self._features = feature_set(settings.features)
+        self.composition = (
+            Composition.natural(self._labels)
+            if composition is None
+            else Composition.from_weights(composition, self._labels)
+        )
+        self._store: Store | None = None
+        self._stream: JetStream | None = None
+
+    def prepare_data(self) -> None:
+        """Make the packed store where it is missing. Any number of processes may call this at once."""
+        ensure_store(store_request(self._settings, "train"))
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the store and hold the number of jets asked against it.
+
+        Raises
+        ------
+        JetDataError
+            A component of the composition has fewer jets than the run asks for, and `repeat` is off.
+        """
+        del stage
+        if self._stream is not None:
+            return
+        self._store = ensure_store(store_request(self._settings, "train"))
+        order = MixedOrder(self._store, self._labels, self.composition, self._seed)
+        n_jets = self.batch_size * self.n_steps
+        if not self._settings.repeat:
+            order.check_supply(n_jets)
+        for selector, passes in order.passes(n_jets).items():
+            if passes > 1:
+                log.warning("%s: %d jets go %.3g times through its jets", selector, n_jets, passes)
+        self._stream = JetStream(
+            self._store,
+            order,
+            self._labels,
+            self._features,
+            self._settings.max_constituents,
+            self._settings.undo_deta_flip,
+        )
+
+    @property
+    def n_classes(self) -> int:
+        """K: all classes of the dataset's label map, whatever the composition."""
+        return self._labels.n_classes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the K classes, in the order of the model's output."""
+        return self._labels.names
+
+    @property
+    def n_features(self) -> int:
+        """F, continuous inputs per constituent."""
+        return self._features.n_features
+
+    @property
+    def has_pid(self) -> bool:
+        """Whether batches carry an integer identity."""
+        return self._features.has_pid
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the data, seed aside: the store's content, the composition, how jets become inputs."""
+        if self._store is None:
+            raise RuntimeError("call setup() first: the fingerprint is that of the store's content")
+        return fingerprint(
+            {
+                "store": self._store.fingerprint,
+                "composition": self.composition.definition(),
+                "classes": list(self._labels.class_of_label),
+                "max_constituents": self._settings.max_constituents,
+                "undo_deta_flip": self._settings.undo_deta_flip,
+            }
+        )
+
+    def train_dataloader(self) -> StepLoader:
+        """Batches of steps `start_step` to `n_steps`, this process's share of each."""
+        if self._stream is None:
+            raise RuntimeError("call setup() first")
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank = torch.distributed.get_rank() if distributed else 0
+        world = torch.distributed.get_world_size() if distributed else 1
+        batches = StepBatches(self._stream, self.batch_size, rank, world)
+        return StepLoader(batches, self.start_step, self.n_steps, self._settings.workers)

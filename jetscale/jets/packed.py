@@ -1,0 +1,155 @@
+"""Jets without padding, as numpy arrays and as an Arrow record batch.
+
+Shapes: B jets, T their constituents, F continuous inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from jetscale.jets.features import FeatureSet, particle_identity
+from jetscale.jets.raw import JET_COLUMNS, RawJets
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class PackedJets:
+    """B jets whose constituents are concatenated.
+
+    Attributes
+    ----------
+    offsets : (B + 1,) constituents of jet b are rows ``offsets[b]:offsets[b + 1]``
+    x_TF : (T, F) float16 continuous inputs
+    pid_T : (T,) uint8 identity 1-8, or None for a feature set without one
+    labels : (B,) uint8 label as published
+    jets : `JET_COLUMNS`, each (B,) float32
+    """
+
+    offsets: Array
+    x_TF: Array
+    pid_T: Array | None
+    labels: npt.NDArray[np.uint8]
+    jets: Mapping[str, npt.NDArray[np.float32]]
+
+    @property
+    def n_jets(self) -> int:
+        """B."""
+        return len(self.labels)
+
+    def take(self, rows: Array) -> PackedJets:
+        """The jets of these rows, in this order, copied."""
+        starts = self.offsets[:-1][rows].astype(np.int64)
+        lengths = self.offsets[1:][rows] - starts
+        ends = np.cumsum(lengths)
+        n_constituents = int(ends[-1]) if len(ends) else 0
+        index = np.arange(n_constituents) + np.repeat(starts - (ends - lengths), lengths)
+        return PackedJets(
+            offsets=np.concatenate([[0], ends]),
+            x_TF=_take_rows(self.x_TF, index),
+            pid_T=None if self.pid_T is None else self.pid_T.take(index),
+            labels=self.labels[rows],
+            jets={name: values[rows] for name, values in self.jets.items()},
+        )
+
+    def slice(self, start: int, stop: int) -> PackedJets:
+        """Jets `start` to `stop`, as views."""
+        low, high = int(self.offsets[start]), int(self.offsets[stop])
+        return PackedJets(
+            offsets=self.offsets[start : stop + 1] - low,
+            x_TF=self.x_TF[low:high],
+            pid_T=None if self.pid_T is None else self.pid_T[low:high],
+            labels=self.labels[start:stop],
+            jets={name: values[start:stop] for name, values in self.jets.items()},
+        )
+
+    def record_batch(self, schema: Any, extra: Mapping[str, Array]) -> Any:
+        """Arrow record batch of `schema` (see `packed_schema`)."""
+        offsets = pa.array(self.offsets.astype(np.int32))
+        flat = pa.array(np.ascontiguousarray(self.x_TF).reshape(-1))
+        columns: dict[str, Any] = {"label": self.labels, **self.jets, **extra}
+        arrays = {name: pa.array(values) for name, values in columns.items()}
+        rows = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("x").type.value_type)
+        arrays["x"] = pa.ListArray.from_arrays(offsets, rows, type=schema.field("x").type)
+        if self.pid_T is not None:
+            arrays["pid"] = pa.ListArray.from_arrays(
+                offsets, pa.array(self.pid_T), type=schema.field("pid").type
+            )
+        return pa.RecordBatch.from_arrays([arrays[name] for name in schema.names], schema=schema)
+
+
+def _take_rows(x_TF: Array, index: Array) -> Array:
+    """Rows of a contiguous matrix; one item per row makes numpy copy each with one move."""
+    n_features = x_TF.shape[1]
+    items = x_TF.view(f"V{n_features * x_TF.itemsize}")[:, 0]
+    return items.take(index).view(x_TF.dtype).reshape(-1, n_features)
+
+
+def pack(raw: RawJets, features: FeatureSet) -> PackedJets:
+    """Inputs of raw jets in half precision.
+
+    Rounding is at most 0.05 % of a value (0.2 % in pT and E, whose logarithms are stored), far below the
+    detector's resolution; tests/jets/test_precision.py shows it.
+    """
+    x_TF = torch.from_numpy(features.compute(raw)).to(torch.float16).numpy()  # 20 times faster than numpy's
+    return PackedJets(
+        offsets=raw.offsets,
+        x_TF=x_TF,
+        pid_T=particle_identity(raw) if features.has_pid else None,
+        labels=raw.labels,
+        jets={name: raw.jets[name] for name in JET_COLUMNS},
+    )
+
+
+def concatenate(pieces: Sequence[PackedJets]) -> PackedJets:
+    """All jets of `pieces`, in order, copied."""
+    lengths = np.concatenate([np.diff(piece.offsets) for piece in pieces])
+    pids = [piece.pid_T for piece in pieces if piece.pid_T is not None]
+    return PackedJets(
+        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+        x_TF=np.concatenate([piece.x_TF for piece in pieces]),
+        pid_T=np.concatenate(pids) if pids else None,
+        labels=np.concatenate([piece.labels for piece in pieces]),
+        jets={name: np.concatenate([piece.jets[name] for piece in pieces]) for name in JET_COLUMNS},
+    )
+
+
+def packed_schema(features: FeatureSet, extra: Mapping[str, Any], metadata: Mapping[str, str]) -> Any:
+    """Arrow schema of packed jets with `extra` columns (name to Arrow type)."""
+    fields = [pa.field("label", pa.uint8(), nullable=False)]
+    fields += [pa.field(name, pa.float32(), nullable=False) for name in JET_COLUMNS]
+    fields += [pa.field(name, kind, nullable=False) for name, kind in extra.items()]
+    row = pa.list_(pa.field("item", pa.float16(), nullable=False), features.n_features)
+    fields.append(pa.field("x", pa.list_(pa.field("item", row, nullable=False)), nullable=False))
+    if features.has_pid:
+        fields.append(pa.field("pid", pa.list_(pa.field("item", pa.uint8(), nullable=False)), nullable=False))
+    return pa.schema(fields, metadata=dict(metadata))
+
+
+def map_batches(path: Path) -> tuple[Any, list[Any]]:
+    """Schema and record batches of an Arrow file, memory-mapped: nothing is read before it is touched."""
+    with pa.memory_map(str(path)) as stream:
+        reader = pa.ipc.open_file(stream)
+        return reader.schema, [reader.get_batch(number) for number in range(reader.num_record_batches)]
+
+
+def view(batch: Any) -> PackedJets:
+    """A record batch as numpy arrays that share its memory."""
+    x = batch.column("x")
+    rows = x.values
+    pid = batch.column("pid").values.to_numpy() if "pid" in batch.schema.names else None
+    return PackedJets(
+        offsets=x.offsets.to_numpy(),
+        x_TF=rows.values.to_numpy().reshape(-1, rows.type.list_size),
+        pid_T=pid,
+        labels=batch.column("label").to_numpy(),
+        jets={name: batch.column(name).to_numpy() for name in JET_COLUMNS},
+    )

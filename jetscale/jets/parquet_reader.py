@@ -1,0 +1,111 @@
+"""JetClass-II parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jetscale.jets.errors import JetDataError
+from jetscale.jets.labels import JETCLASS2_LABELS
+from jetscale.jets.raw import Array, RawJets, assemble
+from jetscale.jets.root_reader import Reader
+
+LABEL = "jet_label"
+
+
+@dataclass(frozen=True)
+class ParquetReader:
+    """Reads only the row groups that an entry range touches."""
+
+    def count(self, path: Path) -> int:
+        """Jets in the file."""
+        with pq.ParquetFile(path) as file:
+            return int(file.metadata.num_rows)
+
+    def read(self, path: Path, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
+        """Jets of an entry range, at most `step` at a time."""
+        wanted = [*columns, LABEL]
+        with pq.ParquetFile(path) as file:
+            missing = sorted(set(wanted) - set(file.schema_arrow.names))
+            if missing:
+                raise JetDataError(f"{path}: no column {', '.join(missing)}")
+            for name in wanted:
+                _check_type(path, name, file.schema_arrow.field(name).type)
+            groups, entry = _row_groups(file.metadata, start, stop)
+            for batch in file.iter_batches(
+                batch_size=step, row_groups=groups, columns=wanted, use_threads=False
+            ):
+                low, high = max(start, entry), min(stop, entry + batch.num_rows)
+                if low < high:
+                    yield _cast(path, low, columns, batch.slice(low - entry, high - low))
+                entry += batch.num_rows
+
+
+READER: Reader = ParquetReader()
+
+
+def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
+    """Row groups that hold entries `start` to `stop`, and the first entry of the first of them."""
+    ends = np.cumsum([metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)])
+    first = int(np.searchsorted(ends, start, side="right"))
+    last = int(np.searchsorted(ends, stop, side="left"))
+    return list(range(first, min(last + 1, len(ends)))), int(ends[first - 1]) if first else 0
+
+
+def _check_type(path: Path, name: str, kind: Any) -> None:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    values = kind.value_type if is_list else kind
+    numeric = pa.types.is_integer(values) or pa.types.is_floating(values) or pa.types.is_boolean(values)
+    if not numeric or is_list != name.startswith("part_"):
+        wanted = "a list of numbers" if name.startswith("part_") else "one number"
+        raise JetDataError(f"{path}: column {name} is {kind}, not {wanted} per jet")
+    if name == LABEL and not pa.types.is_integer(kind):
+        raise JetDataError(f"{path}: column {name} is {kind}, not an integer")
+
+
+def _cast(path: Path, entry: int, columns: Sequence[str], batch: Any) -> RawJets:
+    labels = _numbers(path, entry, LABEL, batch.column(LABEL))
+    bad = np.flatnonzero((labels < 0) | (labels >= len(JETCLASS2_LABELS)))
+    if len(bad):
+        raise JetDataError(
+            f"{path}: entry {entry + bad[0]}: {LABEL} is {labels[bad[0]]}, "
+            f"outside 0 to {len(JETCLASS2_LABELS) - 1}"
+        )
+    return assemble(
+        path,
+        entry,
+        columns,
+        lambda name: _jagged(path, entry, name, batch.column(name)),
+        lambda name: _numbers(path, entry, name, batch.column(name)),
+        labels.astype(np.uint8),
+    )
+
+
+def _jagged(path: Path, entry: int, name: str, column: Any) -> tuple[npt.NDArray[np.int64], Array]:
+    _check_nulls(path, entry, name, column)
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    values = column.values.slice(offsets[0], offsets[-1] - offsets[0])
+    if values.null_count:
+        at = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
+        inside = int(np.searchsorted(offsets - offsets[0], at, side="right")) - 1
+        raise JetDataError(f"{path}: entry {entry + inside}: {name} holds a null")
+    return offsets - offsets[0], values.to_numpy(zero_copy_only=False)
+
+
+def _numbers(path: Path, entry: int, name: str, column: Any) -> Array:
+    _check_nulls(path, entry, name, column)
+    numbers: Array = column.to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _check_nulls(path: Path, entry: int, name: str, column: Any) -> None:
+    if column.null_count:
+        at = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+        raise JetDataError(f"{path}: entry {entry + at}: {name} is null")

@@ -1,0 +1,94 @@
+"""Second pass of `prepare`: the spill files to one part of the store.
+
+A part is one Arrow file with one record batch of shuffled jets of all sources. Its column
+``rows_by_label`` lists the part's rows sorted by label: with the counts per label that the manifest keeps
+it finds the n-th jet of any class without an index over the whole store.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from jetscale import __version__
+from jetscale.files import atomic_path, fingerprint, sha256_file
+from jetscale.jets.errors import JetDataError
+from jetscale.jets.features import feature_set
+from jetscale.jets.packed import PackedJets, concatenate, map_batches, packed_schema, view
+from jetscale.jets.randomness import permutation
+from jetscale.jets.spill import Spill
+
+
+@dataclass(frozen=True)
+class PartJob:
+    """Which parts to make from which spill files.
+
+    Attributes
+    ----------
+    numbers : the parts, in one job so that each spill file is opened once
+    folder : where to write them
+    spills : all spill files, in the order of the sources
+    definition : the store's identity as JSON, goes into the schema's metadata
+    """
+
+    numbers: tuple[int, ...]
+    folder: Path
+    spills: tuple[Path, ...]
+    definition: str
+
+
+def part_name(number: int) -> str:
+    """File name of a part."""
+    return f"part_{number:05d}.arrow"
+
+
+def write_parts(job: PartJob) -> list[dict[str, Any]]:
+    """Write the parts that are not there yet; return the manifest's entries of all that hold jets."""
+    definition: dict[str, Any] = json.loads(job.definition)
+    spills = [Spill(path, definition["n_parts"]) for path in job.spills]
+    entries = []
+    for number in job.numbers:
+        target = job.folder / part_name(number)
+        pieces = [piece for spill in spills for piece in spill.pieces(number)]
+        if pieces:
+            if not target.exists():
+                _write_part(target, number, concatenate(pieces), definition, job.definition)
+            entries.append(describe_part(target, definition["n_labels"]))
+    return entries
+
+
+def _write_part(
+    target: Path, number: int, jets: PackedJets, definition: dict[str, Any], definition_json: str
+) -> None:
+    jets = jets.take(permutation(jets.n_jets, "rows", definition["dataset"], definition["split"], number))
+    metadata = {
+        "jetscale.version": __version__,
+        "jetscale.fingerprint": fingerprint(definition),
+        "jetscale.definition": definition_json,
+    }
+    features = feature_set(definition["features"]["name"])
+    schema = packed_schema(features, {"rows_by_label": pa.uint32()}, metadata)
+    rows_by_label = np.argsort(jets.labels, kind="stable").astype(np.uint32)
+    with atomic_path(target) as aside, pa.ipc.new_file(str(aside), schema) as writer:
+        writer.write_batch(jets.record_batch(schema, {"rows_by_label": rows_by_label}))
+
+
+def describe_part(path: Path, n_labels: int) -> dict[str, Any]:
+    """Entry of a part in the manifest: file, size, checksum, jets, constituents, jets per label."""
+    _, batches = map_batches(path)
+    if len(batches) != 1:
+        raise JetDataError(f"{path}: {len(batches)} record batches, a part has one; remove the file")
+    jets = view(batches[0])
+    return {
+        "file": path.name,
+        "size": path.stat().st_size,
+        "sha256": sha256_file(path),
+        "n_jets": jets.n_jets,
+        "n_constituents": int(jets.offsets[-1]),
+        "label_counts": np.bincount(jets.labels, minlength=n_labels).tolist(),
+    }

@@ -1,0 +1,46 @@
+"""What a user may choose about jets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_CONSTITUENTS = 128
+"""Constituents kept per jet, the leading ones in pT: the length of ParT. The longest of 2,200 real JetClass
+jets has
+93, so for practical purposes none is lost."""
+
+
+@dataclass
+class DataSettings:
+    """Which jets, where, and how they become inputs.
+
+    Attributes
+    ----------
+    dir : folder with JetClass/ or JetClassII/ inside (and, by default, the packed store)
+    dataset : jetclass or jetclass2
+    store : folder of packed stores; default <dir>/store
+    features : paper (8 columns and the identity) or part17 (ParT's 17)
+    max_constituents : constituents kept per jet, leading in pT
+    undo_deta_flip : give part_deta its geometric sign back (published with the sign of jet_eta multiplied in)
+    selection : none, or sophon (200 < jet_pt < 2500 and 20 < jet_sdmass < 500 GeV)
+    qcd_labels : JetClass-II QCD classes: 27, 17 or 1
+    repeat : allow jets to be seen more than once
+    workers : processes that load batches; 0 loads in the training process
+    """
+
+    dir: str = "data"
+    dataset: str = "jetclass"
+    store: str | None = None
+    features: str = "paper"
+    max_constituents: int = MAX_CONSTITUENTS
+    undo_deta_flip: bool = False
+    selection: str = "none"
+    qcd_labels: str = "27"
+    repeat: bool = False
+    workers: int = 0
+
+    @property
+    def store_dir(self) -> Path:
+        """Folder of packed stores."""
+        return Path(self.store) if self.store is not None else Path(self.dir) / "store"

@@ -1,0 +1,109 @@
+"""First pass of `prepare`: one source file to one spill file, its jets dealt to the parts of the store.
+
+Which part a jet goes to depends on the file's name and the entry number alone, so that neither the number of
+workers nor the order in which files are read matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from jetscale.files import atomic_path, sha256_file
+from jetscale.jets.features import feature_set
+from jetscale.jets.packed import PackedJets, concatenate, map_batches, pack, packed_schema, view
+from jetscale.jets.randomness import raw_words
+from jetscale.jets.readers import count_jets, iter_jets
+from jetscale.jets.selection import selected
+
+GROUP = 100_000
+"""Jets dealt at once: about 80 MB packed, the size of a published file."""
+
+
+@dataclass(frozen=True)
+class SpillJob:
+    """What to read and where to put it."""
+
+    source: Path
+    target: Path
+    features: str
+    selection: str
+    n_parts: int
+
+
+def write_spill(job: SpillJob) -> int:
+    """Read, check, select and pack a source file; return its size in bytes.
+
+    Raises
+    ------
+    JetDataError
+        See `jetscale.jets.readers.iter_jets`.
+    """
+    features = feature_set(job.features)
+    checksum = sha256_file(job.source)
+    schema = packed_schema(features, {"part": pa.uint32()}, {"sha256": checksum})
+    parts_of_entry = (raw_words(count_jets(job.source), "part", job.source.name) % job.n_parts).astype(
+        np.uint32
+    )
+    with atomic_path(job.target) as aside, pa.ipc.new_file(str(aside), schema) as writer:
+        for jets, parts in _groups(job, parts_of_entry):
+            order = _stable_order(parts, job.n_parts)
+            writer.write_batch(jets.take(order).record_batch(schema, {"part": parts[order]}))
+    return job.source.stat().st_size
+
+
+def _groups(
+    job: SpillJob, parts_of_entry: npt.NDArray[np.uint32]
+) -> Iterator[tuple[PackedJets, npt.NDArray[np.uint32]]]:
+    """Selected jets with the part that each goes to, about `GROUP` at a time."""
+    features = feature_set(job.features)
+    held: list[PackedJets] = []
+    parts: list[npt.NDArray[np.uint32]] = []
+    for raw in iter_jets(job.source, features.reads):
+        passed = selected(raw, job.selection)
+        jets = pack(raw, features)
+        held.append(jets if passed.all() else jets.take(np.flatnonzero(passed)))
+        parts.append(parts_of_entry[raw.first_entry : raw.first_entry + raw.n_jets][passed])
+        if sum(len(some) for some in parts) >= GROUP:
+            yield concatenate(held), np.concatenate(parts)
+            held, parts = [], []
+    if held:
+        yield concatenate(held), np.concatenate(parts)
+
+
+def _stable_order(parts: npt.NDArray[np.uint32], n_parts: int) -> npt.NDArray[np.int64]:
+    small = parts.astype(np.uint16) if n_parts <= 1 << 16 else parts  # numpy sorts 16-bit keys by radix
+    return np.argsort(small, kind="stable")
+
+
+class Spill:
+    """A spill file, memory-mapped."""
+
+    def __init__(self, path: Path, n_parts: int) -> None:
+        schema, batches = map_batches(path)
+        self.checksum: str = schema.metadata[b"sha256"].decode()
+        self._groups = [view(batch) for batch in batches]
+        bounds = np.arange(n_parts + 1)
+        self._bounds: list[Any] = [
+            np.searchsorted(batch.column("part").to_numpy(), bounds) for batch in batches
+        ]
+
+    @property
+    def n_jets(self) -> int:
+        """Jets in the file."""
+        return sum(jets.n_jets for jets in self._groups)
+
+    def pieces(self, part: int) -> list[PackedJets]:
+        """Jets dealt to `part`, in the source's order."""
+        ranges = [(int(bounds[part]), int(bounds[part + 1])) for bounds in self._bounds]
+        return [
+            jets.slice(start, stop)
+            for jets, (start, stop) in zip(self._groups, ranges, strict=True)
+            if start < stop
+        ]

@@ -1,0 +1,143 @@
+"""Jet files to packed stores: ``python -m jetscale.prepare [key=value ...]``. Training does it by itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from jetscale import cli
+from jetscale.files import sha256_file
+from jetscale.jets.building import Progress as Report
+from jetscale.jets.building import ensure_store, open_store
+from jetscale.jets.errors import JetDataError
+from jetscale.jets.request import StoreRequest
+from jetscale.jets.schemas import SPLITS
+from jetscale.jets.settings import DataSettings
+from jetscale.jets.sources import FOLDERS, find_sources, missing_message
+from jetscale.jets.store import Store
+
+ALL = "all"
+
+
+@dataclass
+class PrepareSettings:
+    """Make packed stores of jet files, and check them.
+
+    Attributes
+    ----------
+    dir : folder with JetClass/ or JetClassII/ inside
+    dataset : jetclass, jetclass2, or all that are there
+    split : train, val, test, or all that are there
+    store : folder of packed stores; default <dir>/store
+    features : paper (8 columns and the identity) or part17 (ParT's 17)
+    selection : none, or sophon (200 < jet_pt < 2500 and 20 < jet_sdmass < 500 GeV)
+    workers : processes; 0 for one per core
+    check : make nothing; compare checksums of stores and of the source files that are there
+    """
+
+    dir: str = "data"
+    dataset: str = ALL
+    split: str = ALL
+    store: str | None = None
+    features: str = "paper"
+    selection: str = "none"
+    workers: int = 0
+    check: bool = False
+
+
+def main(argv: Sequence[str]) -> None:
+    """Make, or check, the stores that `argv` asks for."""
+    settings = cli.parse(PrepareSettings, argv, "python -m jetscale.prepare")
+    requests = _requests(settings)
+    console = Console(stderr=True)
+    for request in requests:
+        if settings.check:
+            store = open_store(request)
+            store.check()
+            _check_sources(request, store)
+        else:
+            with _progress_bar(console, request) as report:
+                store = ensure_store(request, settings.workers, report)
+        state = "checksums good" if settings.check else "ready"
+        console.print(
+            f"{store.path}: {state}, {store.n_jets:,} jets, {store.n_constituents:,} constituents, "
+            f"{len(store.entries)} parts, fingerprint {store.fingerprint[:12]}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+def _requests(settings: PrepareSettings) -> list[StoreRequest]:
+    """Stores asked for; of what was not named exactly, those that have a store or files to make it from."""
+    data = DataSettings(dir=settings.dir, store=settings.store)
+    directory = Path(settings.dir)
+    datasets = list(FOLDERS) if settings.dataset == ALL else [settings.dataset]
+    splits = list(SPLITS) if settings.split == ALL else [settings.split]
+    asked = [
+        StoreRequest(directory, data.store_dir, dataset, split, settings.features, settings.selection)
+        for dataset in datasets
+        for split in splits
+    ]
+    found = [
+        request
+        for request in asked
+        if request.path.exists()
+        or (not settings.check and find_sources(directory, request.dataset, request.split))
+    ]
+    if not found:
+        reasons = [
+            missing_message(directory, one.dataset, one.split, one.path) for one in asked[:: len(splits)]
+        ]
+        raise JetDataError("\n".join(reasons))
+    return found
+
+
+def _check_sources(request: StoreRequest, store: Store) -> None:
+    checksums = {source["name"]: source["sha256"] for source in store.definition["sources"]}
+    for file in request.sources():
+        found = sha256_file(file.path)
+        if found != checksums[file.name]:
+            raise JetDataError(
+                f"{file.path}: checksum {found}, the store {store.path} was made from a file with "
+                f"{checksums[file.name]}; the file is damaged or another: restore it, or remove the store"
+            )
+
+
+@contextmanager
+def _progress_bar(console: Console, request: StoreRequest) -> Iterator[Report]:
+    with Progress(
+        TextColumn(f"{request.path.name} {{task.description}}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TransferSpeedColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    ) as bars:
+        tasks = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, "python -m jetscale.prepare"))
