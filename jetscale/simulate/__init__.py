@@ -1,3 +1,6 @@
-"""Physics to jet files: processes, decay tables, detector, clustering, truth labels."""
+"""Physics to jet files: Pythia 8 events, a CMS-like detector, anti-kT jets, the published formats.
+
+``python -m jetscale.simulate dataset=jetclass n_jets=100000``; physics in ``docs/simulation.md``.
+"""
 
 from __future__ import annotations

@@ -1,0 +1,52 @@
+"""Array types of this room, and the two awkward habits it needs.
+
+Shape suffixes used throughout: E events of a batch, P particles of all its events concatenated, H stable
+particles that reach the detector, T tracks, O energy-flow objects, J jets, C constituents of all jets.
+"""
+
+from __future__ import annotations
+
+import awkward as ak
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+def offsets(counts: npt.NDArray[np.integer]) -> Ints:
+    """(n + 1,) start of each list, and the end of the last, from (n,) list lengths."""
+    out = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=out[1:])
+    return out
+
+
+def ranges(first: Ints, counts: Ints) -> Ints:
+    """Concatenate ``arange(first[i], first[i] + counts[i])`` over i."""
+    starts = offsets(counts)
+    return np.arange(starts[-1]) + np.repeat(first - starts[:-1], counts)
+
+
+def jagged(starts: Ints, **fields: Floats) -> ak.Array:
+    """Lists of records: the layout FastJet's batch interface takes."""
+    content = ak.contents.RecordArray(
+        [ak.contents.NumpyArray(values) for values in fields.values()], list(fields)
+    )
+    return ak.Array(ak.contents.ListOffsetArray(ak.index.Index64(starts), content))
+
+
+def wrap(angle: Floats) -> Floats:
+    """Bring angles to [-pi, pi)."""
+    return (angle + np.pi) % (2 * np.pi) - np.pi
+
+
+def delta_r(eta1: Floats, phi1: Floats, eta2: Floats, phi2: Floats) -> Floats:
+    """Distance in the (pseudorapidity, azimuth) plane."""
+    return np.hypot(eta1 - eta2, wrap(phi1 - phi2))
+
+
+def pseudorapidity(pt: Floats, pz: Floats) -> Floats:
+    """Pseudorapidity asinh(pz / pT); +-infinity along the beam."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.arcsinh(pz / pt)

@@ -1,0 +1,169 @@
+"""The unit of work: some jets of one file, a pure function of what they are called."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from jetscale.simulate import tables, truth_jetclass, truth_jetclass2
+from jetscale.simulate.arrays import Floats, Ints
+from jetscale.simulate.detector import detect
+from jetscale.simulate.jetfinding import cluster
+from jetscale.simulate.processes import N_DRAWS, Point, jetclass2_point, jetclass_points
+from jetscale.simulate.pythia import Generator
+from jetscale.simulate.seeds import generator, pythia_seed
+
+CHUNK_JETS = {"jetclass": 1000, "jetclass2": 2000}
+"""Jets in a chunk (the last of a file has the rest)."""
+JETS_PER_POINT = {"QCD": 250, "Res2P": 500, "Res34P": 500}
+"""JetClass-II: a chunk visits one point of parameter space for so many of its jets; fewer would cost more
+time in initialisation than in events."""
+BATCH_EVENTS = 200
+"""Events handled at a time: bounds memory (0.2 MB an event), large enough for array code to be free."""
+HOPELESS_EVENTS = 20_000
+"""Give up when so many events together gave fewer than one jet in `HOPELESS_YIELD` events."""
+HOPELESS_YIELD = 1000
+JET_CUTS = {"jetclass": (500.0, 1000.0, 2.0), "jetclass2": (200.0, np.inf, 2.5)}
+"""pT above, pT below (GeV), |eta| at most."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Name of a chunk.
+
+    Attributes
+    ----------
+    dataset, process, number : of its file, as in `jetscale.jets.schemas.JetFile`
+    index : position in the file
+    jets : how many to make
+    seed : of the run
+    mpi : multiparton interactions on
+    extra : further Pythia settings (tests provoke failures with them)
+    """
+
+    dataset: str
+    process: str
+    number: int
+    index: int
+    jets: int
+    seed: int
+    mpi: bool = True
+    extra: tuple[str, ...] = ()
+
+    @property
+    def purpose(self) -> tuple[str, str, int, int]:
+        """What all its random streams are for."""
+        return self.dataset, self.process, self.number, self.index
+
+
+@dataclass
+class Effort:
+    """What a chunk cost: events, jets, and wall seconds in all, in Pythia's set-up and in its events."""
+
+    events: int = 0
+    jets: int = 0
+    seconds: float = 0.0
+    init: float = 0.0
+    pythia: float = 0.0
+    rest: dict[str, float] = field(default_factory=dict)
+
+
+def points(chunk: Chunk) -> tuple[Point, ...]:
+    """Where in parameter space a chunk's events come from.
+
+    JetClass-II points are a Latin hypercube of the chunk: every chunk covers each parameter's range evenly.
+    """
+    if chunk.dataset == "jetclass":
+        return jetclass_points(chunk.process)
+    number = max(1, round(chunk.jets / JETS_PER_POINT[chunk.process]))
+    random = generator(chunk.seed, *chunk.purpose, "points")
+    cells = np.stack([random.permutation(number) for _ in range(N_DRAWS)], axis=1)
+    draws: Floats = (cells + random.random(cells.shape)) / number
+    return tuple(jetclass2_point(chunk.process, row) for row in draws)
+
+
+def simulate_chunk(chunk: Chunk) -> tuple[pa.Table, Effort]:
+    """Make the jets of a chunk.
+
+    Every point is visited for the same number of events until there are enough jets; a random subset of
+    exactly `chunk.jets` is kept, so the events' mixture does not depend on where the count fell.
+
+    Raises
+    ------
+    RuntimeError
+        Pythia fails, or hardly any event gives a jet.
+    """
+    began = time.perf_counter()
+    extra = (*chunk.extra, f"PartonLevel:MPI={'on' if chunk.mpi else 'off'}")
+    generators = [
+        Generator(point, pythia_seed(chunk.seed, *chunk.purpose, "pythia", turn), extra)
+        for turn, point in enumerate(points(chunk))
+    ]
+    random = generator(chunk.seed, *chunk.purpose, "detector")
+    found: list[pa.Table] = []
+    effort = Effort()
+    while effort.jets < chunk.jets:
+        n_events = _next_batch(chunk.jets, effort, len(generators))
+        for source in generators:
+            found.append(_jets(chunk, source, n_events, random))
+            effort.jets += found[-1].num_rows
+            effort.events += n_events
+        if effort.events >= HOPELESS_EVENTS and effort.jets * HOPELESS_YIELD < effort.events:
+            raise RuntimeError(
+                f"{effort.events} events gave {effort.jets} jets of {chunk.process}: giving up"
+            )
+    keep = generator(chunk.seed, *chunk.purpose, "subset").choice(effort.jets, chunk.jets, replace=False)
+    made = pa.concat_tables(found).take(np.sort(keep)).combine_chunks()
+    effort.jets = made.num_rows
+    effort.init = sum(source.seconds["init"] for source in generators)
+    effort.pythia = sum(source.seconds["events"] for source in generators)
+    effort.seconds = time.perf_counter() - began
+    return made, effort
+
+
+def _next_batch(wanted: int, effort: Effort, n_points: int) -> int:
+    """Events to ask of each point next, from the yield so far (first guess: one jet an event)."""
+    rate = max(effort.jets, 1) / effort.events if effort.events else 1.0
+    missing = (wanted - effort.jets) / rate / n_points
+    share = 0.6 if not effort.events else 1.02
+    return int(np.clip(np.ceil(missing * share), 5, BATCH_EVENTS))
+
+
+def _jets(chunk: Chunk, source: Generator, n_events: int, random: np.random.Generator) -> pa.Table:
+    """Jets of one batch of events."""
+    events = source.batch(n_events)
+    objects = detect(events, random)
+    low, high, eta_max = JET_CUTS[chunk.dataset]
+    jets = cluster(objects.event, objects.momenta(), events.n_events, low)
+    jets = jets.select((jets.pt > low) & (jets.pt < high) & (np.abs(jets.eta) <= eta_max))
+    if chunk.dataset == "jetclass":
+        match = truth_jetclass.match(chunk.process, events, jets)
+        kept = np.flatnonzero(np.isin(match.code, truth_jetclass.CODES[chunk.process]))
+        match = truth_jetclass.Match(match.code[kept], match.resonance[kept])
+        columns = tables.jetclass_columns(
+            chunk.process, events, objects, jets.select(kept), match, source.point
+        )
+    else:
+        codes = next(iter(source.point.published.values()), ())
+        labels = truth_jetclass2.match(chunk.process, events, jets, codes)
+        kept = np.flatnonzero(labels.label != -1)
+        columns = tables.jetclass2_columns(
+            events, objects, jets.select(kept), labels.select(kept), source.point
+        )
+    return tables.table(chunk.dataset, columns)
+
+
+def chunks(
+    dataset: str, process: str, number: int, jets: int, seed: int, *, mpi: bool = True
+) -> Sequence[Chunk]:
+    """Cut a file's jets into chunks."""
+    size = CHUNK_JETS[dataset]
+    starts: Ints = np.arange(0, jets, size)
+    return [
+        Chunk(dataset, process, number, index, min(size, jets - int(start)), seed, mpi)
+        for index, start in enumerate(starts)
+    ]

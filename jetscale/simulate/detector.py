@@ -1,0 +1,157 @@
+"""From stable particles to energy-flow objects: tracks, photons and neutral hadrons.
+
+The chain of the published Delphes cards, without pile-up: propagation, tracking efficiency, momentum
+smearing, impact-parameter smearing, ECal, HCal, particle flow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jetscale.simulate.arrays import Bools, Floats, Ints
+from jetscale.simulate.calorimeter import ECAL, HCAL, Hits, energy_flow
+from jetscale.simulate.helix import Motion, calorimeter_entry, impact_parameters, starts_inside
+from jetscale.simulate.pythia import Events
+from jetscale.simulate.resolution import (
+    impact_resolution,
+    log_normal,
+    momentum_resolution,
+    tracking_efficiency,
+)
+
+NEUTRINOS = (12, 14, 16)
+PHOTON = 22
+NEUTRAL_HADRON = 0
+"""Code of a neutral HCal object, Delphes' choice."""
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Energy-flow objects of a batch, sorted by event.
+
+    Attributes
+    ----------
+    event : (O,) event number
+    pid : (O,) PDG code of a track; 22 for a photon, 0 for a neutral hadron
+    pt, eta, phi, mass : (O,) GeV, 1, rad, GeV
+    charge : (O,) units of e
+    d0, d0_error, dz, dz_error : (O,) mm; 0 for neutrals
+    """
+
+    event: Ints
+    pid: Ints
+    pt: Floats
+    eta: Floats
+    phi: Floats
+    mass: Floats
+    charge: Floats
+    d0: Floats
+    d0_error: Floats
+    dz: Floats
+    dz_error: Floats
+
+    def __getitem__(self, which: Ints) -> Objects:
+        """Select objects."""
+        return Objects(**{name: values[which] for name, values in vars(self).items()})
+
+    def momenta(self) -> dict[str, Floats]:
+        """Components px, py, pz, E in GeV."""
+        pz = self.pt * np.sinh(self.eta)
+        energy = np.sqrt(self.pt**2 + pz**2 + self.mass**2)
+        return {"px": self.pt * np.cos(self.phi), "py": self.pt * np.sin(self.phi), "pz": pz, "E": energy}
+
+
+def stable_visible(events: Events) -> Ints:
+    """Rows of the final-state particles other than neutrinos."""
+    final = (events.status > 0) & ~np.isin(np.abs(events.pid), NEUTRINOS)
+    return np.flatnonzero(final)
+
+
+def detect(events: Events, random: np.random.Generator) -> Objects:
+    """Simulate the detector's response to a batch of events."""
+    rows = stable_visible(events)
+    pt = events.pt(rows)
+    motion = Motion(
+        events.x[rows], events.y[rows], events.z[rows], pt, events.phi(rows),
+        np.divide(events.pz[rows], pt, out=np.zeros_like(pt), where=pt > 0), events.charge[rows],
+    )  # fmt: skip
+    seen = starts_inside(motion)
+    rows, motion = rows[seen], motion[seen]
+    eta, phi = calorimeter_entry(motion)
+    code = np.abs(events.pid[rows])
+    electromagnetic = (code == 11) | (code == PHOTON)
+    invisible = code == 13
+
+    tracks, at = _tracks(events, rows, motion, eta, random)
+    track_hits = Hits(tracks.event, eta[at], phi[at], _energy(tracks))
+    particle_hits = Hits(events.event[rows], eta, phi, events.energy[rows])
+    is_electron, is_muon = np.abs(tracks.pid) == 11, np.abs(tracks.pid) == 13
+
+    scale = np.ones(len(at))
+    photons, scale[is_electron] = energy_flow(
+        ECAL, _select(particle_hits, electromagnetic), _select(track_hits, is_electron), random
+    )
+    hadronic = ~is_electron & ~is_muon
+    hadrons, scale[hadronic] = energy_flow(
+        HCAL, _select(particle_hits, ~electromagnetic & ~invisible), _select(track_hits, hadronic), random
+    )
+    tracks = Objects(**{**vars(tracks), "pt": tracks.pt * scale})[np.flatnonzero(scale > 0)]
+    return _merge(tracks, _towers(photons, PHOTON), _towers(hadrons, NEUTRAL_HADRON))
+
+
+def _tracks(
+    events: Events, rows: Ints, motion: Motion, entry_eta: Floats, random: np.random.Generator
+) -> tuple[Objects, Ints]:
+    """Reconstructed tracks, and the position in `rows` of the particle behind each.
+
+    Efficiency and momentum resolution look at the calorimeter entry point's pseudorapidity, impact-parameter
+    resolution at the momentum's: Delphes' habits.
+    """
+    pid = events.pid[rows]
+    electron, muon = np.abs(pid) == 11, np.abs(pid) == 13
+    efficiency = tracking_efficiency(motion.pt, entry_eta, electron, muon)
+    found = (motion.charge != 0) & (random.random(len(rows)) < efficiency)
+    at = np.flatnonzero(found)
+    track = motion[found]
+    sigma = momentum_resolution(track.pt, entry_eta[at], electron[at], muon[at])
+    pt = log_normal(track.pt, sigma * track.pt, random.standard_normal(len(at)))
+    eta = np.arcsinh(track.slope)
+    d0, dz = impact_parameters(track)
+    d0_error, dz_error = impact_resolution(pt, eta)
+    smear = random.standard_normal((2, len(at)))
+    return Objects(
+        event=events.event[rows][at],
+        pid=pid[at],
+        pt=pt,
+        eta=eta,
+        phi=track.phi,
+        mass=events.mass[rows][at],
+        charge=track.charge,
+        d0=d0 + d0_error * smear[0],
+        d0_error=d0_error,
+        dz=dz + dz_error * smear[1],
+        dz_error=dz_error,
+    ), at
+
+
+def _energy(objects: Objects) -> Floats:
+    return np.sqrt((objects.pt * np.cosh(objects.eta)) ** 2 + objects.mass**2)
+
+
+def _select(hits: Hits, which: Bools) -> Hits:
+    return Hits(hits.event[which], hits.eta[which], hits.phi[which], hits.energy[which])
+
+
+def _towers(hits: Hits, pid: int) -> Objects:
+    zero = np.zeros(len(hits.event))
+    pt = hits.energy / np.cosh(hits.eta)
+    code = np.full(len(hits.event), pid)
+    return Objects(hits.event, code, pt, hits.eta, hits.phi, zero, zero, zero, zero, zero, zero)
+
+
+def _merge(*parts: Objects) -> Objects:
+    names = vars(parts[0])
+    merged = Objects(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    return merged[np.argsort(merged.event, kind="stable")]

@@ -1,0 +1,184 @@
+"""Pythia 8 in batches: events as flat arrays, with nothing lost on the way.
+
+``Pythia.nextBatch`` leaves failed events out by default ("skip"). Here every event gets a bounded number of
+trials, and the number that came back is compared with the number that was asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import awkward as ak
+import numpy as np
+import pythia8mc
+
+from jetscale.simulate.arrays import Floats, Ints, offsets, pseudorapidity
+from jetscale.simulate.processes import Point
+
+COMMON = (
+    "Beams:eCM=13000",
+    "Print:quiet=on",
+    "Random:setSeed=on",
+)
+TRIALS = 100.0
+"""Trials an event gets before the batch is given up; a float, because an integer means something else."""
+HARD_RESONANCE = 22
+"""|status| of an intermediate particle of the hardest process."""
+SYSTEM = 90
+"""Particle code of entry 0 of every Pythia event: the whole event."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """A batch of E events, their P particles concatenated (the full history, entry 0 included).
+
+    Attributes
+    ----------
+    first : (E + 1,) row of the first particle of each event
+    event : (P,) event of each particle
+    pid, status : (P,) PDG code and Pythia status, negative for particles that decayed or branched
+    mother1, mother2, daughter1, daughter2 : (P,) rows; -1 where Pythia gives none
+    px, py, pz, energy, mass : (P,) GeV
+    x, y, z, t : (P,) production vertex in mm and mm/c
+    charge : (P,) units of e
+    """
+
+    first: Ints
+    event: Ints
+    pid: Ints
+    status: Ints
+    mother1: Ints
+    mother2: Ints
+    daughter1: Ints
+    daughter2: Ints
+    px: Floats
+    py: Floats
+    pz: Floats
+    energy: Floats
+    mass: Floats
+    x: Floats
+    y: Floats
+    z: Floats
+    t: Floats
+    charge: Floats
+
+    @property
+    def n_events(self) -> int:
+        """Number of events E."""
+        return len(self.first) - 1
+
+    def pt(self, rows: Ints) -> Floats:
+        """Transverse momentum of particles, GeV."""
+        return np.hypot(self.px[rows], self.py[rows])
+
+    def eta(self, rows: Ints) -> Floats:
+        """Pseudorapidity of particles."""
+        return pseudorapidity(self.pt(rows), self.pz[rows])
+
+    def phi(self, rows: Ints) -> Floats:
+        """Azimuth of particles."""
+        return np.arctan2(self.py[rows], self.px[rows])
+
+
+class Generator:
+    """One initialised Pythia at one point of one process.
+
+    Attributes
+    ----------
+    seconds : wall time spent inside Pythia so far: `init` and `events`
+
+    Raises
+    ------
+    RuntimeError
+        Pythia refuses a setting or cannot be initialised.
+    """
+
+    def __init__(self, point: Point, seed: int, extra: Sequence[str] = ()) -> None:
+        began = time.perf_counter()
+        self.point = point
+        self._pythia = pythia8mc.Pythia("", False)
+        for line in (*COMMON, f"Random:seed={seed}", *point.settings, *extra):
+            if not self._pythia.readString(line):
+                raise RuntimeError(f"Pythia does not accept {line!r} ({point.name})")
+        if not self._pythia.init():
+            raise RuntimeError(f"Pythia cannot be initialised for {point.name}: {', '.join(point.settings)}")
+        self.seconds = {"init": time.perf_counter() - began, "events": 0.0}
+
+    def batch(self, n_events: int) -> Events:
+        """Generate exactly `n_events` events.
+
+        Raises
+        ------
+        RuntimeError
+            An event failed `TRIALS` times, or a resonance has a mass the point does not allow.
+        """
+        began = time.perf_counter()
+        batch = self._pythia.nextBatch(n_events, TRIALS)
+        self.seconds["events"] += time.perf_counter() - began
+        n_found = 0 if batch is None else len(batch)
+        if n_found != n_events:
+            raise RuntimeError(
+                f"Pythia made {n_found} of {n_events} events for {self.point.name}; each had {TRIALS:.0f} trials"
+            )
+        events = self._flatten(batch.prt)
+        _check_masses(events, self.point)
+        return events
+
+    def _flatten(self, particles: ak.Array) -> Events:
+        counts = ak.to_numpy(ak.num(particles.id, axis=1)).astype(np.int64)
+        first = offsets(counts)
+        event = np.repeat(np.arange(len(counts)), counts)
+        flat = ak.flatten(particles, axis=1)
+
+        def rows(name: str) -> Ints:
+            within = ak.to_numpy(flat[name]).astype(np.int64)
+            return np.where(within > 0, within + first[event], -1)
+
+        def floats(array: ak.Array) -> Floats:
+            return np.ascontiguousarray(ak.to_numpy(array), np.float64)
+
+        pid = ak.to_numpy(flat.id).astype(np.int64)
+        if not np.all(pid[first[:-1]] == SYSTEM):
+            raise RuntimeError(
+                "Pythia's events do not start with their system entry: rows would be off by one"
+            )
+        vertex = {name: floats(ak.fill_none(flat.vProd[name], 0.0)) for name in ("px", "py", "pz", "e")}
+        codes, inverse = np.unique(pid, return_inverse=True)
+        charges = np.array([self._pythia.particleData.charge(int(code)) for code in codes], np.float64)
+        return Events(
+            first=first,
+            event=event,
+            pid=pid,
+            status=ak.to_numpy(flat.status).astype(np.int64),
+            mother1=rows("mother1"),
+            mother2=rows("mother2"),
+            daughter1=rows("daughter1"),
+            daughter2=rows("daughter2"),
+            px=floats(flat.p.px),
+            py=floats(flat.p.py),
+            pz=floats(flat.p.pz),
+            energy=floats(flat.p.e),
+            mass=floats(flat.m),
+            x=vertex["px"],
+            y=vertex["py"],
+            z=vertex["pz"],
+            t=vertex["e"],
+            charge=charges[inverse],
+        )
+
+
+def _check_masses(events: Events, point: Point) -> None:
+    """Stop if a hard-process resonance is outside its mass window.
+
+    Pythia silently keeps ``mMin`` = 50 GeV for Higgs bosons whose ``m0`` was set lower.
+    """
+    hard = np.abs(events.status) == HARD_RESONANCE
+    for code, (low, high) in point.masses.items():
+        found = events.mass[hard & (np.abs(events.pid) == code)]
+        if found.size and (found.min() < low - 1e-6 or found.max() > high + 1e-6):
+            raise RuntimeError(
+                f"{point.name}: particle {code} generated with mass {found.min():.2f} to {found.max():.2f} GeV, "
+                f"asked for {low} to {high}"
+            )

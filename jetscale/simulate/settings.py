@@ -1,0 +1,147 @@
+"""Settings of the simulator, and the files they ask for."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from jetscale.cli import UsageError
+from jetscale.jets.schemas import (
+    JETCLASS2_NUMBERS,
+    JETCLASS_NUMBERS,
+    JETCLASS_PREFIXES,
+    SPLITS,
+    JetFile,
+    jet_file,
+)
+
+MAX_JETS_PER_FILE = 100_000
+"""Jets in a published file."""
+DEFAULT_SHARE = {"val": 0.1, "test": 0.2}
+"""Validation and test jets where their number is not given, as a share of `n_jets`."""
+
+
+@dataclass
+class Settings:
+    """Simulate jets in the formats of JetClass and JetClass-II.
+
+    Files are named and numbered as the published ones. The same command again skips finished files and goes on
+    with unfinished ones; what it writes depends on the seed alone, not on the number of workers.
+
+    Attributes
+    ----------
+    dataset : jetclass or jetclass2
+    n_jets : training jets in all; JetClass classes get equal numbers
+    n_val, n_test : validation and test jets in all (default: 10% and 20% of n_jets)
+    classes : JetClass labels to simulate, e.g. [QCD,Hbb] (default: all ten)
+    buckets : JetClass-II buckets and their relative shares, e.g. buckets.QCD=2 (default: equal; 0 leaves one out)
+    jets_per_file : jets in a file, at most 100000; the last file of a split has the rest
+    out : data directory; files land in out/JetClass/Pythia and out/JetClassII/Pythia
+    seed : of everything random
+    workers : processes (default: one a core)
+    mpi : multiparton interactions; off is several times faster and lowers the multiplicity
+    """
+
+    dataset: str = "jetclass"
+    n_jets: int = 100_000
+    n_val: int | None = None
+    n_test: int | None = None
+    classes: list[str] = field(default_factory=list)
+    buckets: dict[str, float] = field(default_factory=lambda: dict.fromkeys(JETCLASS2_NUMBERS, 1.0))
+    jets_per_file: int = 10_000
+    out: str = "data"
+    seed: int = 0
+    workers: int | None = None
+    mpi: bool = True
+
+
+def n_workers(settings: Settings) -> int:
+    """Worker processes to start."""
+    return settings.workers or len(os.sched_getaffinity(0))
+
+
+def plan(settings: Settings) -> list[tuple[JetFile, int]]:
+    """Files to write and the jets in each, split by split.
+
+    Raises
+    ------
+    UsageError
+        Settings that contradict the published formats or each other.
+    """
+    _check(settings)
+    totals = {"train": settings.n_jets, "val": settings.n_val, "test": settings.n_test}
+    files: list[tuple[JetFile, int]] = []
+    for split in SPLITS:
+        for process, jets in _per_process(settings, split, totals[split]):
+            files += _files(settings, process, split, jets)
+    return files
+
+
+def _check(settings: Settings) -> None:
+    if settings.dataset not in ("jetclass", "jetclass2"):
+        raise UsageError(f"dataset={settings.dataset}: choose jetclass or jetclass2")
+    for name in ("n_jets", "n_val", "n_test", "seed"):
+        value = getattr(settings, name)
+        if value is not None and value < 0:
+            raise UsageError(f"{name}={value} must not be negative")
+    if not 1 <= settings.jets_per_file <= MAX_JETS_PER_FILE:
+        raise UsageError(f"jets_per_file={settings.jets_per_file} must be 1 to {MAX_JETS_PER_FILE}")
+    if settings.workers is not None and settings.workers < 1:
+        raise UsageError(f"workers={settings.workers} must be at least 1")
+    if unknown := set(settings.classes) - set(JETCLASS_PREFIXES):
+        raise UsageError(
+            f"classes: no {', '.join(sorted(unknown))}; choose from {', '.join(JETCLASS_PREFIXES)}"
+        )
+    if len(set(settings.classes)) != len(settings.classes):
+        raise UsageError(f"classes: {settings.classes} names one twice")
+    if unknown := set(settings.buckets) - set(JETCLASS2_NUMBERS):
+        raise UsageError(
+            f"buckets: no {', '.join(sorted(unknown))}; choose from {', '.join(JETCLASS2_NUMBERS)}"
+        )
+    if min(settings.buckets.values()) < 0 or not any(settings.buckets.values()):
+        raise UsageError(f"buckets: shares must not be negative, nor all 0: {settings.buckets}")
+
+
+def _per_process(settings: Settings, split: str, total: int | None) -> list[tuple[str, int]]:
+    """Processes and their jets in one split."""
+    if settings.dataset == "jetclass":
+        labels: Sequence[str] = settings.classes or tuple(JETCLASS_PREFIXES)
+        if total is None:
+            total = math.ceil(settings.n_jets * DEFAULT_SHARE[split] / len(labels)) * len(labels)
+        each, left = divmod(total, len(labels))
+        if left:
+            name = {"train": "n_jets"}.get(split, f"n_{split}")
+            raise UsageError(
+                f"{name}={total} cannot be shared equally by {len(labels)} classes; "
+                f"take {total - left} or {total - left + len(labels)}"
+            )
+        return [(JETCLASS_PREFIXES[label], each) for label in labels]
+    if total is None:
+        total = math.ceil(settings.n_jets * DEFAULT_SHARE[split])
+    shares = {name: share for name, share in settings.buckets.items() if share > 0}
+    edges, summed = [0], 0.0
+    for share in shares.values():
+        summed += share
+        edges.append(round(total * summed / sum(shares.values())))
+    return [(name, high - low) for name, low, high in zip(shares, edges[:-1], edges[1:], strict=True)]
+
+
+def _files(settings: Settings, process: str, split: str, jets: int) -> list[tuple[JetFile, int]]:
+    """Cut the jets of one process and split into numbered files."""
+    numbering = JETCLASS_NUMBERS if settings.dataset == "jetclass" else JETCLASS2_NUMBERS[process]
+    numbers = numbering[split]
+    wanted = math.ceil(jets / settings.jets_per_file)
+    if wanted > len(numbers):
+        raise UsageError(
+            f"{jets} {split} jets of {process} need {wanted} files of jets_per_file={settings.jets_per_file}, "
+            f"and the published numbering has {len(numbers)}; take jets_per_file={math.ceil(jets / len(numbers))}"
+        )
+    return [
+        (
+            jet_file(settings.dataset, process, numbers[index]),
+            min(settings.jets_per_file, jets - index * settings.jets_per_file),
+        )
+        for index in range(wanted)
+    ]
