@@ -27,8 +27,8 @@ def main(argv: Sequence[str]) -> None:
     card = write_card(out, settings.dataset)
     jets = sum(target.jets for target in targets)
     sys.stdout.write(
-        f"{len(targets)} files, {jets:,} jets in {card.parent} ({len(made)} new, {len(targets) - len(made)} kept); "
-        f"what they are: {card}\n"
+        f"{len(targets)} files, {jets:,} jets in {card.parent} "
+        f"({len(made)} new, {len(targets) - len(made)} kept); what they are: {card}\n"
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from jetscale.simulate.arrays import Bools, Floats, Ints
 from jetscale.simulate.resolution import ecal_resolution, hcal_resolution, log_normal
@@ -61,15 +62,15 @@ def energy_flow(
     Tower energies are smeared and cut. Energy beyond that of the tower's tracks becomes a neutral object when
     it is large and significant; otherwise the tracks are scaled to the tower's energy. The published cards
     give TrackSmearing a momentum resolution of zero, which Delphes reads as no weight for the tracks: the
-    calorimeter's energy replaces theirs, and tracks in a tower below threshold vanish (factor 0). Kept, because
-    it shapes the published jets: few charged hadrons below 1 GeV.
+    calorimeter's energy replaces theirs, and tracks in a tower below threshold vanish (factor 0). Kept,
+    because it shapes the published jets: few charged hadrons below 1 GeV.
     """
     cells, inside = calorimeter.cells(deposits.event, deposits.eta, deposits.phi)
     track_cells, track_inside = calorimeter.cells(tracks.event, tracks.eta, tracks.phi)
     towers, where = np.unique(np.concatenate([cells[inside], track_cells[track_inside]]), return_inverse=True)
     where_deposit, where_track = np.split(where, [int(inside.sum())])
-    deposited = np.bincount(where_deposit, deposits.energy[inside], len(towers))
-    tracked = np.bincount(where_track, tracks.energy[track_inside], len(towers))
+    deposited = _sum(where_deposit, deposits.energy[inside], len(towers))
+    tracked = _sum(where_track, tracks.energy[track_inside], len(towers))
 
     rings, sectors = len(calorimeter.phi_bins), int(calorimeter.phi_bins.max())
     ring, sector = (towers // sectors) % rings, towers % sectors
@@ -97,9 +98,13 @@ def energy_flow(
     return objects, scale
 
 
-def _rings(*groups: tuple[Floats, int]) -> tuple[Floats, Ints]:
-    """Merge (upper edges, towers around the azimuth) into ascending rings; the lowest edge opens the first."""
-    edges = np.concatenate([edges for edges, _ in groups])
+def _sum(where: Ints, energy: Floats, n_towers: int) -> Floats:
+    return np.asarray(np.bincount(where, energy, n_towers), np.float64)
+
+
+def _rings(*groups: tuple[npt.NDArray[np.floating], int]) -> tuple[Floats, Ints]:
+    """Merge groups of (upper edges, towers around the azimuth); the lowest edge opens the first ring."""
+    edges: Floats = np.concatenate([np.asarray(edges, np.float64) for edges, _ in groups])
     bins = np.concatenate([np.full(len(edges), count) for edges, count in groups])
     order = np.argsort(edges)
     return edges[order], bins[order][1:]

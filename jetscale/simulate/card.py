@@ -15,12 +15,12 @@ TITLES = {"jetclass": "JetClass", "jetclass2": "JetClass-II"}
 
 _TEXT = """# Simulated jets in the {title} format
 
-Made by jetscale's simulator (physics {physics}), not the published {title} dataset. Same columns, types, names,
-cuts and truth labels; other events. Physics, formulas and sources: docs/simulation.md of jetscale.
+Made by jetscale's simulator (physics {physics}), not the published {title} dataset. Same columns, types,
+names, cuts and truth labels; other events. Physics, formulas and sources: docs/simulation.md of jetscale.
 
 | | here | published |
 |---|---|---|
-| hard process, shower, hadrons | Pythia 8 alone, 13 TeV, default tune and PDF | MadGraph matrix elements{mlm}, Pythia 8 |
+| events | Pythia 8 alone, 13 TeV, default tune and PDF | MadGraph matrix elements{mlm}, Pythia 8 |
 | signal production | {production} | {published} |
 | pile-up | none | {pileup} |
 | detector | vectorised parametrisation of the CMS-like Delphes card | Delphes 3 |
@@ -38,7 +38,7 @@ _WORDS = {
         "production": "A H with A made a second 125 GeV H; Z Z, W W, t t~, Z(nu nu) + one jet",
         "published": "H, W, Z with Z(nu nu); t t~; Z(nu nu) + one or two jets",
         "pileup": "none",
-        "cuts": "500 < pT < 1000 GeV, |eta| <= 2",
+        "cuts": "500 < pT < 1000 GeV, eta within 2",
         "sharing": "mostly one, two for t t~",
     },
     "jetclass2": {
@@ -46,7 +46,7 @@ _WORDS = {
         "production": "A H, H+ H-, A H2 with even masses 15-500 GeV and pT thresholds",
         "published": "h h, h+ h-, h1 h1 on a grid of the same range",
         "pileup": "50 interactions on average, PUPPI",
-        "cuts": "pT > 200 GeV, |eta| < 2.5",
+        "cuts": "pT > 200 GeV, eta within 2.5",
         "sharing": "several",
     },
 }
@@ -68,7 +68,8 @@ def write_card(out: Path, dataset: str) -> Path:
         mpi = sorted({"on" if manifest["settings"]["mpi"] else "off" for manifest in manifests})
         jets = sum(manifest["jets"] for manifest in manifests)
         lines.append(
-            f"| {process} | {split} | {len(manifests)} | {jets:,} | {', '.join(map(str, seeds))} | {', '.join(mpi)} |"
+            f"| {process} | {split} | {len(manifests)} | {jets:,} | {', '.join(map(str, seeds))} "
+            f"| {', '.join(mpi)} |"
         )
     card = folder / "DATACARD.md"
     text = _TEXT.format(title=TITLES[dataset], physics=PHYSICS, files="\n".join(lines), **_WORDS[dataset])

@@ -144,9 +144,7 @@ def _jets(chunk: Chunk, source: Generator, n_events: int, random: np.random.Gene
         match = truth_jetclass.match(chunk.process, events, jets)
         kept = np.flatnonzero(np.isin(match.code, truth_jetclass.CODES[chunk.process]))
         match = truth_jetclass.Match(match.code[kept], match.resonance[kept])
-        columns = tables.jetclass_columns(
-            chunk.process, events, objects, jets.select(kept), match, source.point
-        )
+        columns = tables.jetclass_columns(events, objects, jets.select(kept), match, source.point)
     else:
         codes = next(iter(source.point.published.values()), ())
         labels = truth_jetclass2.match(chunk.process, events, jets, codes)

@@ -94,8 +94,8 @@ def substructure(jets: Jets, momenta: dict[str, Floats], *, tau: bool = True) ->
     """Groom jets and measure their N-subjettiness.
 
     Soft drop with beta 0, zcut 0.1 on Cambridge/Aachen (arXiv:1402.2657); tau_N with beta 1, radius 0.8,
-    normalised, axes from exclusive kT with one pass of minimisation (arXiv:1011.2268, 1108.2701), which is the
-    published card's ``AxisMode 4``. tau is 0 for a jet of at most N constituents.
+    normalised, axes from exclusive kT with one pass of minimisation (arXiv:1011.2268, 1108.2701), which is
+    the published card's ``AxisMode 4``. tau is 0 for a jet of at most N constituents.
     """
     if not len(jets):
         return Substructure(np.zeros(0), np.zeros((0, len(N_SUBJETTINESS))))

@@ -120,7 +120,8 @@ class Generator:
         n_found = 0 if batch is None else len(batch)
         if n_found != n_events:
             raise RuntimeError(
-                f"Pythia made {n_found} of {n_events} events for {self.point.name}; each had {TRIALS:.0f} trials"
+                f"Pythia made {n_found} of {n_events} events for {self.point.name}, "
+                f"each in at most {TRIALS:.0f} trials"
             )
         events = self._flatten(batch.prt)
         _check_masses(events, self.point)
@@ -179,6 +180,6 @@ def _check_masses(events: Events, point: Point) -> None:
         found = events.mass[hard & (np.abs(events.pid) == code)]
         if found.size and (found.min() < low - 1e-6 or found.max() > high + 1e-6):
             raise RuntimeError(
-                f"{point.name}: particle {code} generated with mass {found.min():.2f} to {found.max():.2f} GeV, "
-                f"asked for {low} to {high}"
+                f"{point.name}: particle {code} has masses of {found.min():.2f} to {found.max():.2f} GeV, "
+                f"{low} to {high} asked for"
             )

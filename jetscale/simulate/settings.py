@@ -27,8 +27,8 @@ DEFAULT_SHARE = {"val": 0.1, "test": 0.2}
 class Settings:
     """Simulate jets in the formats of JetClass and JetClass-II.
 
-    Files are named and numbered as the published ones. The same command again skips finished files and goes on
-    with unfinished ones; what it writes depends on the seed alone, not on the number of workers.
+    Files are named and numbered as the published ones. The same command again skips finished files and goes
+    on with unfinished ones; what it writes depends on the seed alone, not on the number of workers.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Settings:
     n_jets : training jets in all; JetClass classes get equal numbers
     n_val, n_test : validation and test jets in all (default: 10% and 20% of n_jets)
     classes : JetClass labels to simulate, e.g. [QCD,Hbb] (default: all ten)
-    buckets : JetClass-II buckets and their relative shares, e.g. buckets.QCD=2 (default: equal; 0 leaves one out)
+    buckets : relative shares of the JetClass-II buckets, e.g. buckets.QCD=2 (default: equal; 0 leaves it out)
     jets_per_file : jets in a file, at most 100000; the last file of a split has the rest
     out : data directory; files land in out/JetClass/Pythia and out/JetClassII/Pythia
     seed : of everything random
@@ -135,8 +135,8 @@ def _files(settings: Settings, process: str, split: str, jets: int) -> list[tupl
     wanted = math.ceil(jets / settings.jets_per_file)
     if wanted > len(numbers):
         raise UsageError(
-            f"{jets} {split} jets of {process} need {wanted} files of jets_per_file={settings.jets_per_file}, "
-            f"and the published numbering has {len(numbers)}; take jets_per_file={math.ceil(jets / len(numbers))}"
+            f"{jets} {split} jets of {process} need {wanted} files of {settings.jets_per_file}; "
+            f"the published numbering has {len(numbers)}: take jets_per_file={math.ceil(jets / len(numbers))}"
         )
     return [
         (

@@ -67,7 +67,7 @@ def table(dataset: str, columns: Mapping[str, Any]) -> pa.Table:
 
 
 def jetclass_columns(
-    process: str, events: Events, objects: Objects, jets: Jets, match: truth_jetclass.Match, point: Point
+    events: Events, objects: Objects, jets: Jets, match: truth_jetclass.Match, point: Point
 ) -> dict[str, Any]:
     """All 41 JetClass branches of matched jets."""
     momenta = objects.momenta()

@@ -128,7 +128,7 @@ _LABELS = {"Res2P": _keys("X_", "Res2P"), "Res34P": _keys("X_YY_", "Res34P")}
 
 @dataclass
 class _Leg:
-    """Two decay products per jet, the one that counts first; matched or not; what the pair may end a name in."""
+    """Two decay products per jet, the one that counts first, and what they make of the label."""
 
     rows: Ints  # (J, 2)
     matched: Bools  # (J, 2)
