@@ -19,7 +19,8 @@ TAU_TO_ELECTRON, TAU_TO_MUON, TAU_TO_HADRONS = 0, 1, 2
 def last_copies(events: Events, codes: tuple[int, ...]) -> Ints:
     """Rows of the given |PDG codes| that no later copy of the same particle descends from."""
     rows: Ints = np.flatnonzero(np.isin(np.abs(events.pid), codes))
-    return rows[_next_copy(events, rows) == NONE]
+    last: Ints = rows[_next_copy(events, rows) == NONE]
+    return last
 
 
 def final_copy(events: Events, rows: Ints) -> Ints:
