@@ -1,0 +1,91 @@
+"""`python -m jetscale.analysis`: loss table to exponents, figures and report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from jetscale.analysis.settings import ColumnSettings, FitSettings
+from jetscale.cli import UsageError, parse, run
+
+PROGRAM = "python -m jetscale.analysis"
+
+
+@dataclass
+class Command(FitSettings):
+    """Compute-optimal exponents of a set of training runs.
+
+    Writes results.json, losses.parquet, replicates.parquet, figures/ and report.html.
+
+    Attributes
+    ----------
+    source : local (run directories), table (.csv or .parquet), wandb (the API) or wandb-offline (folders).
+    path : the folder or file; entity/project for wandb.
+    out : folder to write to; PATH/analysis for source=local.
+    columns : names of a table's columns, such as columns.N="Model Size".
+    where : pandas query that selects rows of a table, such as "tokens > 1e9".
+    flops_per_param_sample : k of C = k N D, for tables that give only one of D and C.
+    unfinished : take runs without done.json too.
+    weights : raw or ema; empty: ema where the runs have it.
+    n_params : definition of N: total, or kinds joined by +, such as blocks+head.
+    flops : paper (6 N 40 a jet) or constituents (6 N per constituent seen).
+    drop_largest : leave out that many rows with the largest losses, per subset.
+    curves : loss curves to points: smooth and bin (in ln D; in parts of the schedule), average_seeds,
+        running_minimum, drop (steps; -1: the warm-up), cut_plateau, points (a curve, 0: all).
+    approach1 : envelope (hull, record-low or bins), bins.
+    approach2 : slices, window (factor of N about the lowest loss, 0: all), min_points, tolerance (of ln C).
+    approach3 : objective (huber, squared or absolute), delta, residual (log or raw).
+    uncertainty : method (auto, hierarchical, wild, runs or none), replicates, test_jet_samples,
+        test_jet_fraction, seed.
+    """
+
+    source: str = "local"
+    path: str = ""
+    out: str = ""
+    columns: ColumnSettings = field(default_factory=ColumnSettings)
+    where: str = ""
+    flops_per_param_sample: float = 6.0
+    unfinished: bool = False
+
+    def fit_settings(self) -> FitSettings:
+        """Return the part that `fit` needs."""
+        return FitSettings(**{part.name: getattr(self, part.name) for part in fields(FitSettings)})
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the program.
+
+    Raises
+    ------
+    UsageError
+        See `load_losses` and `fit`; also a missing path or out.
+    """
+    command = parse(Command, argv, PROGRAM)
+    if not command.path:
+        raise UsageError("path=... is needed; see --help")
+    if not command.out and command.source != "local":
+        raise UsageError(f"out=... is needed for source={command.source}: the folder to write the results to")
+    out = Path(command.out) if command.out else Path(command.path) / "analysis"
+
+    from jetscale.analysis.fit import fit
+    from jetscale.analysis.loading import load_losses
+    from jetscale.analysis.report import write_report
+
+    losses = load_losses(
+        command.path,
+        command.source,
+        columns=command.columns,
+        where=command.where,
+        flops_per_param_sample=command.flops_per_param_sample,
+        unfinished=command.unfinished,
+    )
+    result = fit(losses, command.fit_settings())
+    result.save(out)
+    report = write_report(result, out)
+    sys.stdout.write(f"{result}\n{out / 'results.json'}\n{report}\n")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main, PROGRAM))

@@ -1,0 +1,266 @@
+"""Loss curves to the points that are fitted: the protocol of the paper, each step an option.
+
+Smoothed, binned, averaged over seeds, made monotone by a running minimum, the first steps dropped
+(arXiv:2606.19781); besides, the plateau at the class prior is cut, since the end of warm-up does not end it.
+Everything but the running minimum is linear in ln L, so one `CurveSet` serves the data and every replicate.
+
+Shapes: R replicates, E evaluations (rows of the loss table), S runs, K bins of a curve, P points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetscale.analysis.settings import CurveSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+PLATEAU_SLOPE = 0.5  # of the curve's steepest slope
+SLOPE_WINDOW = float(np.log(2))  # half-width in ln D of the local slope
+PLATEAU_MIN_POINTS = 8
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """One cell (a size, with all its seeds): how its evaluations become points."""
+
+    rows: list[Index]  # evaluations of each run
+    runs: list[int]  # position of each run in the set
+    operators: list[Array]  # (K, evaluations of the run)
+    holds: NDArray[np.bool_]  # (runs, K): the run has evaluations in the bin
+    log_D_K: Array
+    log_C_K: Array
+    chosen: Index  # bins that become points
+
+    def apply(self, log_L_RE: Array, weight_RS: Array, monotone: bool) -> Array:
+        """(R, K) ln of the curve."""
+        total = np.zeros((max(len(log_L_RE), len(weight_RS)), len(self.log_D_K)))
+        norm = np.zeros_like(total)
+        for rows, run, operator, holds in zip(self.rows, self.runs, self.operators, self.holds, strict=True):
+            weight = weight_RS[:, [run]] * holds
+            total += weight * (log_L_RE[:, rows] @ operator.T)
+            norm += weight
+        curve = total / np.where(np.abs(norm) > 1e-12, norm, np.nan)
+        return np.minimum.accumulate(curve, axis=1) if monotone else curve
+
+
+@dataclass(frozen=True)
+class CurveSet:
+    """Points of one subset and how to recompute their losses.
+
+    Attributes
+    ----------
+    log_N, log_D, log_C : (P,).
+    cell : (P,) number of the cell (curve) of each point.
+    cell_runs : names of the runs of each cell; several where seeds are averaged.
+    seeds : seed of each run, as `runs`.
+    runs : names of the S runs.
+    is_curve : whether runs have several evaluations each.
+    warnings : what was noticed.
+    """
+
+    log_N: Array
+    log_D: Array
+    log_C: Array
+    cell: Index
+    cell_runs: list[list[int]]
+    runs: list[str]
+    seeds: list[str]
+    is_curve: bool
+    warnings: list[str]
+    _curves: list[_Curve]
+    _monotone: bool
+
+    @property
+    def seeds_per_cell(self) -> list[int]:
+        """Runs averaged in each cell."""
+        return [len(runs) for runs in self.cell_runs]
+
+    def log_losses(self, log_L_RE: Array, weight_RS: Array | None = None) -> Array:
+        """Turn ln L of the evaluations (R, E) into ln L of the points (R, P).
+
+        `weight_RS`: weights of the runs inside their cells, all alike by default.
+        """
+        if not self.is_curve:
+            return log_L_RE
+        weights = np.ones((1, len(self.runs))) if weight_RS is None else weight_RS
+        return np.concatenate(
+            [curve.apply(log_L_RE, weights, self._monotone)[:, curve.chosen] for curve in self._curves],
+            axis=1,
+        )
+
+
+def build(frame: pd.DataFrame, settings: CurveSettings) -> CurveSet:
+    """Curve set of one subset.
+
+    Parameters
+    ----------
+    frame : rows of one subset, split and kind of weights, in canonical order; row i is evaluation i.
+
+    Raises
+    ------
+    ValueError
+        No point is left after dropping the start of every curve.
+    """
+    run_codes, runs = _codes(frame["run"].to_numpy())
+    if len(runs) == len(frame):
+        return _final_losses(frame, runs)
+    first = [int(np.flatnonzero(run_codes == code)[0]) for code in range(len(runs))]
+    sizes = frame["n_params"].to_numpy(float)
+    seeds = [str(frame["seed"].iloc[row]) for row in first]
+    cells: dict[float | int, list[int]] = {}
+    for code, row in enumerate(first):
+        cells.setdefault(float(sizes[row]) if settings.average_seeds else code, []).append(code)
+    warnings: list[str] = []
+    curves, log_N, cell_runs = [], [], []
+    for members in cells.values():
+        curve = _curve(frame, run_codes, members, settings, warnings)
+        if curve is None:
+            continue
+        curves.append(curve)
+        cell_runs.append(members)
+        log_N.append(np.full(len(curve.chosen), np.log(sizes[first[members[0]]])))
+    if not curves:
+        raise ValueError("no evaluation is left once the start of every curve is dropped")
+    return CurveSet(
+        log_N=np.concatenate(log_N),
+        log_D=np.concatenate([curve.log_D_K[curve.chosen] for curve in curves]),
+        log_C=np.concatenate([curve.log_C_K[curve.chosen] for curve in curves]),
+        cell=np.concatenate([np.full(len(curve.chosen), number) for number, curve in enumerate(curves)]),
+        cell_runs=cell_runs,
+        runs=runs,
+        seeds=seeds,
+        is_curve=True,
+        warnings=warnings,
+        _curves=curves,
+        _monotone=settings.running_minimum,
+    )
+
+
+def _final_losses(frame: pd.DataFrame, runs: list[str]) -> CurveSet:
+    """A table of final losses: every row is a point."""
+    return CurveSet(
+        log_N=np.log(frame["n_params"].to_numpy(float)),
+        log_D=np.log(frame["jets"].to_numpy(float)),
+        log_C=np.log(frame["flops"].to_numpy(float)),
+        cell=np.arange(len(frame)),
+        cell_runs=[[row] for row in range(len(frame))],
+        runs=runs,
+        seeds=[str(seed) for seed in frame["seed"]],
+        is_curve=False,
+        warnings=[],
+        _curves=[],
+        _monotone=False,
+    )
+
+
+def _codes(values: NDArray[np.object_]) -> tuple[Index, list[str]]:
+    names, codes = np.unique(values.astype(str), return_inverse=True)
+    return codes, [str(name) for name in names]
+
+
+def _curve(
+    frame: pd.DataFrame, run_codes: Index, members: list[int], settings: CurveSettings, warnings: list[str]
+) -> _Curve | None:
+    """Operators of one cell."""
+    step_E = frame["step"].to_numpy(float)
+    rows = [np.flatnonzero(run_codes == run) for run in members]
+    rows = [row[np.argsort(step_E[row], kind="stable")] for row in rows]
+    members_E = np.concatenate(rows)
+    schedule, warmup = (
+        float(frame[name].to_numpy(float)[members_E].max()) if name in frame else 0.0
+        for name in ("schedule", "warmup")
+    )
+    width = settings.bin * (schedule if schedule > 0 else float(step_E[members_E].max()))
+    bins = [np.floor(step_E[row] / width) if width > 0 else step_E[row] for row in rows]
+    labels = np.unique(np.concatenate(bins))
+    log_D_E, log_C_E = (np.log(frame[name].to_numpy(float)) for name in ("jets", "flops"))
+    operators, holds, log_D, log_C = [], [], [], []
+    for row, bin_of in zip(rows, bins, strict=True):
+        member = (bin_of[None, :] == labels[:, None]).astype(float)
+        count = member.sum(axis=1, keepdims=True)
+        mean = member / np.maximum(count, 1)
+        operators.append(mean @ smoother(log_D_E[row], settings.smooth))
+        holds.append(count[:, 0] > 0)
+        log_D.append(np.where(holds[-1], mean @ log_D_E[row], np.nan))
+        log_C.append(np.where(holds[-1], mean @ log_C_E[row], np.nan))
+    log_D_K, log_C_K = np.nanmean(log_D, axis=0), np.nanmean(log_C, axis=0)
+    curve = _Curve(rows, members, operators, np.stack(holds), log_D_K, log_C_K, np.arange(len(labels)))
+    last_step = np.array(
+        [
+            max(step_E[row][bin_of == label].max(initial=0) for row, bin_of in zip(rows, bins, strict=True))
+            for label in labels
+        ]
+    )
+    drop = settings.drop if settings.drop >= 0 else warmup
+    keep = np.flatnonzero(last_step > drop)
+    if not len(keep):
+        return None
+    if settings.cut_plateau:
+        log_L = curve.apply(
+            np.log(frame["loss"].to_numpy(float))[None], np.ones((1, run_codes.max() + 1)), False
+        )[0]
+        begin = plateau_end(log_D_K[keep], log_L[keep])
+        if begin > len(keep) / 2:
+            size = frame["n_params"].iloc[rows[0][0]]
+            warnings.append(f"N = {size:.4g}: more than half of the curve is a plateau and was cut")
+        keep = keep[begin:]
+    chosen = keep[_spread(log_D_K[keep], settings.points)]
+    return _Curve(rows, members, operators, np.stack(holds), log_D_K, log_C_K, chosen)
+
+
+def smoother(x_T: Array, half_width: float) -> Array:
+    """Local-linear smoother (T, T) of a curve over `x_T` = ln D: a power law passes unchanged.
+
+    Tricube weights over `half_width`; a point with fewer than three in its window is kept as it is.
+    """
+    T = len(x_T)
+    if half_width <= 0:
+        return np.eye(T)
+    operator = np.eye(T)
+    for t in range(T):
+        distance = (x_T - x_T[t]) / half_width
+        weight = np.where(np.abs(distance) < 1, (1 - np.minimum(np.abs(distance), 1) ** 3) ** 3, 0.0)
+        if (weight > 0).sum() < 3:
+            continue
+        s0, s1, s2 = (weight @ distance**power for power in (0, 1, 2))
+        if s0 * s2 - s1**2 > 1e-12 * s0 * s2:
+            operator[t] = weight * (s2 - s1 * distance) / (s0 * s2 - s1**2)
+    return operator
+
+
+def plateau_end(log_D_K: Array, log_L_K: Array) -> int:
+    """Index of the first point after the plateau at the class prior; 0 where there is none.
+
+    Rule: the plateau ends where the local slope of ln L against ln D (least squares within a factor 2 of D)
+    first reaches half of the curve's steepest slope. The slope of E + B / D^beta is steepest at its start,
+    so a curve that follows the law loses nothing.
+    """
+    if len(log_D_K) < PLATEAU_MIN_POINTS:
+        return 0
+    slope_K = np.full(len(log_D_K), np.nan)
+    for k, centre in enumerate(log_D_K):
+        near = np.abs(log_D_K - centre) <= SLOPE_WINDOW
+        x, y = log_D_K[near] - log_D_K[near].mean(), log_L_K[near]
+        if near.sum() >= 3:
+            slope_K[k] = x @ y / (x @ x)
+    steepest = np.nanmin(slope_K) if np.isfinite(slope_K).any() else 0.0
+    if not steepest < 0:
+        return 0
+    return int(np.flatnonzero(slope_K <= PLATEAU_SLOPE * steepest)[0])
+
+
+def _spread(x_K: Array, count: int) -> Index:
+    """At most `count` indices, evenly spread in `x_K`, the ends included; all of them for 0."""
+    if count <= 0 or len(x_K) <= count:
+        return np.arange(len(x_K))
+    targets = np.linspace(x_K[0], x_K[-1], count)
+    return np.unique(np.abs(x_K[None, :] - targets[:, None]).argmin(axis=1))

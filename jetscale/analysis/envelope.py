@@ -1,0 +1,122 @@
+"""Approach 1: power laws of N and D along the lower envelope of all (C, loss) points.
+
+The answer depends on what is called the envelope, so the definition is named in the result:
+``record-low`` (below every point of lower C), ``hull`` (lower-left convex hull of (ln C, ln L),
+while L falls), ``bins`` (lowest loss of each of n log-spaced bins of C).
+
+Shapes: R replicates, P points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Definition = Literal["hull", "record-low", "bins"]
+
+MIN_POINTS = 3
+MIN_DECADES = 0.5  # of C on the envelope
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """Envelope fits of R replicates.
+
+    Attributes
+    ----------
+    a, b : (R,) slopes of ln N and ln D on ln C; NaN where the envelope is too short.
+    log_cN, log_cD : (R,) intercepts: N* = cN C^a, D* = cD C^b.
+    member_RP : (R, P) the points on the envelope.
+    """
+
+    a: Array
+    b: Array
+    log_cN: Array
+    log_cD: Array
+    member_RP: Mask
+
+
+def fit_envelope(
+    log_N: Array, log_D: Array, log_C: Array, log_L_RP: Array, weight_RP: Array, definition: str, bins: int
+) -> Envelope:
+    """Pick the envelope of every replicate and fit it; points of weight 0 are absent from a replicate."""
+    if definition not in get_args(Definition):
+        raise ValueError(f"envelope {definition!r}: choose one of {', '.join(get_args(Definition))}")
+    shape = np.broadcast_shapes(log_L_RP.shape, weight_RP.shape)
+    present = np.broadcast_to(weight_RP > 0, shape)
+    log_L_RP = np.where(present, log_L_RP, np.inf)
+    if definition == "bins":
+        member = _bins(log_C, log_L_RP, bins)
+    else:
+        member = (_hull if definition == "hull" else _record_low)(log_C, log_L_RP)
+    usable = (member.sum(axis=1) >= MIN_POINTS) & (_span(log_C, member) >= MIN_DECADES * np.log(10))
+    a, log_cN = _lines(log_C, log_N, member)
+    b, log_cD = _lines(log_C, log_D, member)
+    a, b, log_cN, log_cD = (np.where(usable, value, np.nan) for value in (a, b, log_cN, log_cD))
+    return Envelope(a, b, log_cN, log_cD, member)
+
+
+def _span(log_C: Array, member_RP: Mask) -> Array:
+    high = np.where(member_RP, log_C, -np.inf).max(axis=1)
+    low = np.where(member_RP, log_C, np.inf).min(axis=1)
+    return np.asarray(np.where(member_RP.any(axis=1), high - low, 0.0))
+
+
+def _lines(x_P: Array, y_P: Array, member_RP: Mask) -> tuple[Array, Array]:
+    """Least-squares slope and intercept of y on x over each replicate's members."""
+    m = member_RP.astype(float)
+    count = np.maximum(m.sum(axis=1), 1)
+    x_mean, y_mean = m @ x_P / count, m @ y_P / count
+    dx = m * (x_P - x_mean[:, None])
+    squares = (dx**2).sum(axis=1)
+    slope = (dx @ y_P) / np.where(squares > 0, squares, np.nan)
+    return slope, y_mean - slope * x_mean
+
+
+def _record_low(log_C: Array, log_L_RP: Array) -> Mask:
+    """Below every point of lower C; among points of one C only the lowest can be."""
+    member = np.zeros(log_L_RP.shape, dtype=bool)
+    for r, log_L in enumerate(log_L_RP):
+        order = np.lexsort((log_L, log_C))
+        best = np.minimum.accumulate(log_L[order])
+        fresh = np.r_[True, best[1:] < best[:-1]]
+        member[r, order[fresh & np.isfinite(log_L[order])]] = True
+    return member
+
+
+def _hull(log_C: Array, log_L_RP: Array) -> Mask:
+    """Lower convex hull of the record lows (monotone chain); hull points all are record lows."""
+    member = np.zeros(log_L_RP.shape, dtype=bool)
+    for r, record in enumerate(_record_low(log_C, log_L_RP)):
+        index = np.flatnonzero(record)
+        index = index[np.argsort(log_C[index], kind="stable")]
+        x, y = log_C[index].tolist(), log_L_RP[r, index].tolist()
+        chain: list[int] = []
+        for i in range(len(index)):
+            while len(chain) >= 2 and _turns_up(x, y, chain[-2], chain[-1], i) <= 0:
+                chain.pop()
+            chain.append(i)
+        member[r, index[chain]] = True
+    return member
+
+
+def _turns_up(x: list[float], y: list[float], i: int, j: int, k: int) -> float:
+    return (x[j] - x[i]) * (y[k] - y[i]) - (y[j] - y[i]) * (x[k] - x[i])
+
+
+def _bins(log_C: Array, log_L_RP: Array, bins: int) -> Mask:
+    """Lowest loss of each bin of ln C between the smallest and the largest budget."""
+    edges = np.linspace(log_C.min(), log_C.max(), bins + 1)
+    number = np.clip(np.searchsorted(edges, log_C, side="right") - 1, 0, bins - 1)
+    member = np.zeros(log_L_RP.shape, dtype=bool)
+    row = np.arange(len(log_L_RP))
+    for b in np.unique(number):
+        inside = np.flatnonzero(number == b)
+        lowest = inside[log_L_RP[:, inside].argmin(axis=1)]
+        member[row, lowest] = np.isfinite(log_L_RP[row, lowest])
+    return member

@@ -1,0 +1,53 @@
+"""The paper's figure 3: fine-tuning loss against data, one panel a width, one curve a subset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jetscale.analysis.figures.style import COLOURS, DASHES, new_figure, ordered
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from jetscale.analysis.results import FitResult
+
+COLUMNS = 4
+
+
+def draw_losses(result: FitResult) -> Figure | None:
+    """Draw every subset's seed-averaged curve, faint seeds behind; None for tables of final losses."""
+    frame = result.losses.frame
+    frame = frame[frame["split"] == "test"]
+    weights = "ema" if "ema" in set(frame["weights"]) else str(frame["weights"].iloc[0])
+    frame = frame[frame["weights"] == weights]
+    if frame["run"].nunique() == len(frame):
+        return None
+    sizes = np.sort(frame["n_params"].unique())
+    columns = min(COLUMNS, len(sizes))
+    rows = -(-len(sizes) // columns)
+    figure = new_figure(3.4 * columns, 2.9 * rows + 0.5)
+    panels = np.atleast_1d(figure.subplots(rows, columns, squeeze=False, sharex=True)).ravel()
+    names = ordered(list(result.subsets))
+    for panel, size in zip(panels, sizes, strict=False):
+        at_size = frame[frame["n_params"] == size]
+        for rank, name in enumerate(names):
+            runs = at_size[at_size["subset"] == name]
+            colour, dash = COLOURS[rank % len(COLOURS)], DASHES[rank % len(DASHES)]
+            for _, run in runs.groupby("run"):
+                panel.plot(run["jets"], run["loss"], color=colour, lw=0.5, alpha=0.3)
+            mean = runs.groupby("jets")["loss"].mean()
+            panel.plot(mean.index, mean.to_numpy(), color=colour, ls=dash, lw=1.5, label=name)
+        dim = at_size["dim"].iloc[0]
+        title = f"N = {size:,.0f}" if not np.isfinite(dim) else f"dim = {dim:.0f} (N = {size:,.0f})"
+        panel.set(xscale="log", yscale="log", title=title)
+        panel.yaxis.set_major_formatter("{x:.3g}")
+        panel.yaxis.set_minor_formatter("{x:.3g}")
+        panel.tick_params(axis="y", which="minor", labelsize=6.5)
+    for panel in panels[len(sizes) :]:
+        panel.set_axis_off()
+    figure.supxlabel(f"fine-tuning data D ({result.losses.sample}s)")
+    figure.supylabel(f"test loss ({weights} weights)")
+    panels[0].legend(fontsize=7)
+    return figure

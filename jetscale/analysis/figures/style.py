@@ -1,0 +1,62 @@
+"""One look for every figure: colours that survive colour blindness, marks that survive grey."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jetscale.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, ordered so that neighbours differ in lightness; told apart by dash and marker too
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2, 2, 2)), (0, (3, 1)), (0, (2, 3)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+SUBSET_ORDER = ("scratch", "qcd", "qcd_res2p", "qcd_res34p", "bsm_all")
+LOSS_MAP = "viridis"
+
+_RC: dict[str, Any] = {
+    "font.size": 9.0,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.5,
+    "axes.titlesize": 10.0,
+    "legend.fontsize": 8.0,
+    "legend.framealpha": 0.9,
+    "svg.hashsalt": "jetscale",
+    "svg.fonttype": "path",
+    "figure.dpi": 100.0,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw inside this."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_RC):  # type: ignore[arg-type]
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Figure of the given size in inches, laid out by constraints."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: Figure, out: Path, name: str) -> Path:
+    """Write NAME.svg (the same bytes each time) and NAME.png; the SVG's path is returned."""
+    for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
+        with style(), atomic_path(out / f"{name}{suffix}") as aside:
+            figure.savefig(aside, dpi=150, metadata=metadata)
+    return out / f"{name}.svg"
+
+
+def ordered(subsets: list[str]) -> list[str]:
+    """The paper's order first, then the alphabet."""
+    return [s for s in SUBSET_ORDER if s in subsets] + sorted(s for s in subsets if s not in SUBSET_ORDER)

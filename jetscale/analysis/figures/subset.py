@@ -1,0 +1,168 @@
+"""The paper's figures 1 and 2: for one subset, loss contours, isoFLOP slices, optima against compute."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetscale.analysis.envelope import fit_envelope
+from jetscale.analysis.figures.style import COLOURS, DASHES, LOSS_MAP, MARKERS, new_figure
+from jetscale.analysis.joint import Task, surfaces_of
+from jetscale.analysis.surface import Surfaces
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from jetscale.analysis.results import SubsetFit
+
+Array = NDArray[np.float64]
+
+MAX_SLICES_DRAWN = 7
+
+
+def draw_subset(subset: SubsetFit, flops_per_param_sample: float, sample: str) -> Figure:
+    """Draw three panels for one subset."""
+    task = subset.task
+    assert task is not None
+    surface = surface_of(subset)
+    log_k = float(np.log(flops_per_param_sample))
+    figure = new_figure(13.0, 4.2)
+    contours, slices, optima = figure.subplots(1, 3)
+    figure.suptitle(f"{subset.name}: {subset.n_runs} runs, {subset.n_sizes} sizes", fontsize=11)
+    draw_contours(contours, task, surface, log_k, sample)
+    draw_slices(slices, task, surface, log_k)
+    draw_optima(optima, subset, task, surface, log_k, sample)
+    return figure
+
+
+def surface_of(subset: SubsetFit) -> Surfaces | None:
+    """Surface of the point fit."""
+    values = {f"approach3.{key}": quantity.value for key, quantity in subset.approach3.items()}
+    if values.get("approach3.alpha") is None:
+        return None
+    return surfaces_of({key: np.array([value]) for key, value in values.items() if value is not None})
+
+
+def draw_contours(axes: Axes, task: Task, surface: Surfaces | None, log_k: float, sample: str) -> None:
+    """Losses of all points, contours of the surface, frontier, approach-1 crosses."""
+    c = task.curves
+    loss_P = np.exp(task.log_L_P)
+    dots = axes.scatter(np.exp(c.log_N), np.exp(c.log_D), c=loss_P, s=12, cmap=LOSS_MAP, edgecolors="none")
+    axes.figure.colorbar(dots, ax=axes, label="test loss")
+    if surface is not None:
+        log_N, log_D = (
+            np.linspace(c.log_N.min(), c.log_N.max(), 80),
+            np.linspace(c.log_D.min(), c.log_D.max(), 80),
+        )
+        grid_N, grid_D = np.meshgrid(log_N, log_D)
+        loss = np.exp(surface.log_loss(grid_N.ravel(), grid_D.ravel())).reshape(grid_N.shape)
+        levels = np.unique(np.quantile(loss, np.linspace(0.05, 0.95, 9)))
+        if len(levels) > 1:
+            lines = axes.contour(
+                np.exp(log_N), np.exp(log_D), loss, levels=levels, colors="0.35", linewidths=0.7
+            )
+            axes.clabel(lines, fontsize=7, fmt="%.3g")
+        log_C = np.linspace(c.log_C.min(), c.log_C.max(), 100)
+        best_N, best_D = (np.exp(value[0]) for value in surface.optimum(log_C, log_k))
+        axes.plot(best_N, best_D, color=COLOURS[1], lw=1.8, label="frontier, approach 3")
+    member = _envelope(task)
+    axes.plot(
+        np.exp(c.log_N[member]), np.exp(c.log_D[member]), "x", color=COLOURS[0], ms=6, label="approach 1"
+    )
+    axes.set(
+        xscale="log", yscale="log", xlabel="parameters N", ylabel=f"data D ({sample}s)", title="loss L(N, D)"
+    )
+    margin = 1.25
+    axes.set_xlim(np.exp(c.log_N.min()) / margin, np.exp(c.log_N.max()) * margin)
+    axes.set_ylim(np.exp(c.log_D.min()) / margin, np.exp(c.log_D.max()) * margin)
+    axes.legend(loc="best")
+
+
+def draw_slices(axes: Axes, task: Task, surface: Surfaces | None, log_k: float) -> None:
+    """IsoFLOP slices: observed solid, parametric dashed, vertices starred."""
+    import matplotlib as mpl
+
+    axes.set(xscale="log", xlabel="parameters N", ylabel="test loss", title="isoFLOP slices")
+    slices = task.profiles.slices
+    if not slices:
+        axes.text(
+            0.5,
+            0.5,
+            f"no slice:\n{task.profiles.reason}",
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            wrap=True,
+        )
+        return
+    shown = np.unique(np.linspace(0, len(slices) - 1, min(MAX_SLICES_DRAWN, len(slices))).round().astype(int))
+    for rank, number in enumerate(shown):
+        one, vertex = slices[number], task.vertices_N[number]
+        colour = mpl.colormaps[LOSS_MAP](0.05 + 0.8 * rank / max(1, len(shown) - 1))
+        log_N = one.at(task.curves.log_N)
+        order = np.argsort(log_N)
+        label = f"{np.exp(one.log_C):.1e} FLOPs"
+        axes.plot(
+            np.exp(log_N[order]), np.exp(one.at(task.log_L_P)[order]), "-",
+            marker=MARKERS[rank % len(MARKERS)], ms=4, lw=1.0, color=colour, label=label,
+        )  # fmt: skip
+        if surface is not None:
+            fine = np.linspace(log_N.min(), log_N.max(), 60)
+            axes.plot(
+                np.exp(fine),
+                np.exp(surface.log_loss(fine, one.log_C - log_k - fine)[0]),
+                "--",
+                color=colour,
+                lw=0.9,
+            )
+        if not vertex.problem:
+            level = np.interp(vertex.position, log_N[order], one.at(task.log_L_P)[order])
+            axes.plot(np.exp(vertex.position), np.exp(level), "*", color=COLOURS[1], ms=10, mec="k", mew=0.5)
+    axes.plot([], [], "*", color=COLOURS[1], ms=10, mec="k", mew=0.5, label="vertex of the parabola")
+    axes.plot([], [], "--", color="0.3", lw=0.9, label="approach 3")
+    axes.legend(fontsize=6.5)
+
+
+def draw_optima(
+    axes: Axes, subset: SubsetFit, task: Task, surface: Surfaces | None, log_k: float, sample: str
+) -> None:
+    """N* and D* against compute, by both approaches."""
+    c = task.curves
+    log_C = np.linspace(c.log_C.min(), c.log_C.max(), 50)
+    used = task.used_slices
+    budgets = np.exp([one.log_C for one in used])
+    for rank, (symbol, vertices, exponent, intercept) in enumerate(
+        (("N", task.vertices_N, "a", "log_cN"), ("D", task.vertices_D, "b", "log_cD"))
+    ):
+        colour = COLOURS[1 + rank]
+        paired = zip(task.vertices_N, task.vertices_D, vertices, strict=True)
+        stars = [v.position for in_N, in_D, v in paired if not in_N.problem and not in_D.problem]
+        axes.plot(budgets, np.exp(stars), MARKERS[rank], color=colour, ms=5, mfc="none", ls="none")
+        slope, start = subset.approach2[exponent].value, subset.approach2[intercept].value
+        if slope is not None and start is not None:
+            label = f"{symbol}*, approach 2: {exponent} = {slope:.3f}"
+            axes.plot(np.exp(log_C), np.exp(start + slope * log_C), "-", color=colour, lw=1.4, label=label)
+        if surface is not None:
+            best = surface.optimum(log_C, log_k)[rank][0]
+            value = subset.approach3[exponent].value
+            label = f"{symbol}*, approach 3: {exponent} = {value:.3f}"
+            axes.plot(np.exp(log_C), np.exp(best), ls=DASHES[1], color=colour, lw=1.4, label=label)
+    member = _envelope(task)
+    axes.plot(
+        np.exp(c.log_C[member]), np.exp(c.log_N[member]), "x", color=COLOURS[0], ms=5, label="N, approach 1"
+    )
+    axes.set(
+        xscale="log", yscale="log", xlabel="compute C (FLOPs)", ylabel=f"N* (parameters), D* ({sample}s)",
+        title="compute-optimal size and data",
+    )  # fmt: skip
+    axes.legend(fontsize=7)
+
+
+def _envelope(task: Task) -> NDArray[np.bool_]:
+    one, c = task.settings.approach1, task.curves
+    ones = np.ones((1, len(task.log_L_P)))
+    fitted = fit_envelope(c.log_N, c.log_D, c.log_C, task.log_L_P[None], ones, one.envelope, one.bins)
+    return np.asarray(fitted.member_RP[0])

@@ -1,0 +1,152 @@
+"""One subset, fitted by all three approaches at once: for the data and for every replicate alike.
+
+Shapes: R replicates, P points, K slices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetscale.analysis.curves import CurveSet
+from jetscale.analysis.envelope import fit_envelope
+from jetscale.analysis.isoflop import (
+    Profiles,
+    Slice,
+    Vertex,
+    check_slice,
+    find_profiles,
+    polynomial_vertices,
+    power_law,
+    windowed,
+)
+from jetscale.analysis.settings import FitSettings
+from jetscale.analysis.surface import Surfaces
+from jetscale.analysis.surface_fit import Fitter
+
+Array = NDArray[np.float64]
+
+# what every replicate yields, each (R,); "approach2.cubic_a" and the like are further estimates of the same
+Draws = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A subset's points and settings, ready to be fitted again and again.
+
+    Attributes
+    ----------
+    name : subset.
+    curves : its points.
+    log_L_P : ln loss of the points themselves.
+    profiles : approach 2's slices, restricted to the window.
+    vertices_N, vertices_D : each slice's vertex in ln N and ln D, from the data.
+    settings : of the fit.
+    """
+
+    name: str
+    curves: CurveSet
+    log_L_P: Array
+    profiles: Profiles
+    vertices_N: list[Vertex]
+    vertices_D: list[Vertex]
+    settings: FitSettings
+
+    @property
+    def fitter(self) -> Fitter:
+        """Approach 3 on these points."""
+        return Fitter(self.curves.log_N, self.curves.log_D, self.settings.approach3.build())
+
+    @property
+    def used_slices(self) -> list[Slice]:
+        """Slices with a vertex in ln N and in ln D."""
+        pairs = zip(self.profiles.slices, self.vertices_N, self.vertices_D, strict=True)
+        return [one for one, in_N, in_D in pairs if not in_N.problem and not in_D.problem]
+
+
+def prepare(name: str, curves: CurveSet, log_L_P: Array, settings: FitSettings) -> Task:
+    """Find and check the slices of approach 2."""
+    two = settings.approach2
+    profiles = find_profiles(curves.log_N, curves.log_C, two, curves.is_curve)
+    slices = []
+    for one in profiles.slices:
+        chosen = windowed(one.at(curves.log_N), one.at(log_L_P), two.window)
+        slices.append(Slice(one.log_C, one.low[chosen], one.high[chosen], one.fraction[chosen]))
+    vertices = [
+        [check_slice(one.at(x_P), one.at(log_L_P), 2, two.min_points) for one in slices]
+        for x_P in (curves.log_N, curves.log_D)
+    ]
+    return Task(name, curves, log_L_P, replace(profiles, slices=slices), vertices[0], vertices[1], settings)
+
+
+def fit_profiles(task: Task, log_L_RP: Array, weight_RP: Array, degree: int) -> tuple[Array, Array]:
+    """Vertices in ln N and ln D of the used slices, each (R, K)."""
+    found = []
+    for x_P in (task.curves.log_N, task.curves.log_D):
+        columns = [
+            polynomial_vertices(
+                one.at(x_P),
+                one.at(log_L_RP),
+                one.weights(weight_RP),
+                degree,
+                task.settings.approach2.min_points,
+            )
+            for one in task.used_slices
+        ]
+        replicates = max(len(log_L_RP), len(weight_RP))
+        found.append(np.stack(columns, axis=1) if columns else np.empty((replicates, 0)))
+    return found[0], found[1]
+
+
+def profile_draws(task: Task, log_L_RP: Array, weight_RP: Array) -> Draws:
+    """Approach 2 by parabolas and by cubics."""
+    log_C_K = np.array([one.log_C for one in task.used_slices])
+    draws: Draws = {}
+    for degree, prefix in ((2, "approach2."), (3, "approach2.cubic_")):
+        in_N, in_D = fit_profiles(task, log_L_RP, weight_RP, degree)
+        draws[f"{prefix}a"], draws[f"{prefix}log_cN"] = power_law(log_C_K, in_N)
+        draws[f"{prefix}b"], draws[f"{prefix}log_cD"] = power_law(log_C_K, in_D)
+    draws["approach2.a_plus_b"] = draws["approach2.a"] + draws["approach2.b"]
+    return draws
+
+
+def envelope_draws(task: Task, log_L_RP: Array, weight_RP: Array) -> Draws:
+    """Approach 1."""
+    one, c = task.settings.approach1, task.curves
+    envelope = fit_envelope(c.log_N, c.log_D, c.log_C, log_L_RP, weight_RP, one.envelope, one.bins)
+    return {
+        "approach1.a": envelope.a,
+        "approach1.b": envelope.b,
+        "approach1.log_cN": envelope.log_cN,
+        "approach1.log_cD": envelope.log_cD,
+    }
+
+
+def surface_draws(surfaces: Surfaces) -> Draws:
+    """Approach 3's parameters by their names in results.json."""
+    return {
+        "approach3.L_inf": np.exp(surfaces.log_E),
+        "approach3.A": np.exp(surfaces.log_A),
+        "approach3.B": np.exp(surfaces.log_B),
+        "approach3.alpha": surfaces.alpha,
+        "approach3.beta": surfaces.beta,
+        "approach3.a": surfaces.a,
+        "approach3.b": surfaces.b,
+    }
+
+
+def surfaces_of(draws: Draws) -> Surfaces:
+    """Inverse of `surface_draws`."""
+    log_A, log_B, log_E = (np.log(draws[f"approach3.{name}"]) for name in ("A", "B", "L_inf"))
+    return Surfaces(log_A, log_B, log_E, draws["approach3.alpha"], draws["approach3.beta"])
+
+
+def fit_jointly(task: Task, log_L_RP: Array, weight_RP: Array, *, surface: bool) -> Draws:
+    """All approaches on every replicate; `surface`: whether approach 3 can be fitted at all."""
+    draws = envelope_draws(task, log_L_RP, weight_RP) | profile_draws(task, log_L_RP, weight_RP)
+    if surface:
+        fits = task.fitter.replicates(log_L_RP, weight_RP, starts=1)
+        draws |= surface_draws(fits.surfaces) | {"approach3.objective": fits.objective}
+    return draws

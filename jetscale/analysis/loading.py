@@ -1,0 +1,58 @@
+"""`load_losses`: any source to a loss table."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from jetscale.analysis.settings import ColumnSettings
+from jetscale.analysis.sources.table import FLOPS_PER_PARAM_TOKEN
+from jetscale.analysis.table import LossTable
+from jetscale.cli import UsageError
+
+SOURCES = ("local", "table", "wandb", "wandb-offline")
+
+
+def load_losses(
+    path: str | Path,
+    source: str = "",
+    *,
+    columns: ColumnSettings | dict[str, str] | None = None,
+    where: str = "",
+    flops_per_param_sample: float = FLOPS_PER_PARAM_TOKEN,
+    unfinished: bool = False,
+) -> LossTable:
+    """Read losses from wherever they are.
+
+    Parameters
+    ----------
+    path : a folder of runs (`local`), a .csv or .parquet file (`table`), ``entity/project`` (`wandb`) or a
+        folder of offline W&B runs (`wandb-offline`).
+    source : one of those names; empty: `local` for a folder, `table` for a file.
+    columns : names of a table's columns, such as ``{"N": "Model Size", "C": "Training FLOP"}``.
+    where : pandas query that selects rows of a table.
+    flops_per_param_sample : k of C = k N D, for tables that give only one of D and C.
+    unfinished : take runs that have not finished.
+
+    Raises
+    ------
+    UsageError
+        What cannot be read, with file, row, value and the mend.
+    """
+    from jetscale.analysis.sources import local, table
+
+    kind = source or ("local" if Path(path).is_dir() else "table")
+    if kind == "local":
+        return local.load(Path(path), unfinished=unfinished)
+    if kind == "table":
+        names = columns if isinstance(columns, ColumnSettings) else _columns(columns or {})
+        return table.load(Path(path), names, where=where, flops_per_param_sample=flops_per_param_sample)
+    raise UsageError(f"source={kind!r}: choose one of {', '.join(SOURCES)}")
+
+
+def _columns(names: dict[str, str]) -> ColumnSettings:
+    known = [field.name for field in fields(ColumnSettings)]
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise UsageError(f"columns has no {', '.join(unknown)}; keys: {', '.join(known)}")
+    return ColumnSettings(**names)

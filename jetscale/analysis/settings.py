@@ -1,0 +1,99 @@
+"""Settings of an analysis: one dataclass, its fields the keys of the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jetscale.analysis.objective import Objective
+
+
+@dataclass
+class ColumnSettings:
+    """Names of a table's columns; empty: found by their usual names (see docs/analysis.md)."""
+
+    N: str = ""
+    D: str = ""
+    C: str = ""
+    loss: str = ""
+    run: str = ""
+    seed: str = ""
+    subset: str = ""
+
+
+@dataclass
+class CurveSettings:
+    """Loss curves to fit points; the values of the paper are the defaults, each step can be switched off."""
+
+    smooth: float = 0.05
+    bin: float = 1 / 600
+    average_seeds: bool = True
+    running_minimum: bool = True
+    drop: float = -1.0
+    cut_plateau: bool = True
+    points: int = 60
+
+
+@dataclass
+class Approach1Settings:
+    """The envelope of all (C, loss) points."""
+
+    envelope: str = "hull"
+    bins: int = 30
+
+
+@dataclass
+class Approach2Settings:
+    """IsoFLOP profiles."""
+
+    slices: int = 10
+    window: float = 0.0
+    min_points: int = 4
+    tolerance: float = 0.1
+
+
+@dataclass
+class Approach3Settings:
+    """The parametric surface."""
+
+    objective: str = "huber"
+    delta: float = 1e-3
+    residual: str = "log"
+
+    def build(self) -> Objective:
+        """Return the objective these settings name; ValueError where they are not sensible."""
+        return Objective(self.objective, self.delta, self.residual)  # type: ignore[arg-type]
+
+
+@dataclass
+class UncertaintySettings:
+    """Replicates and what they resample."""
+
+    method: str = "auto"
+    replicates: int = 1000
+    test_jet_samples: int = 100
+    test_jet_fraction: float = 0.8
+    seed: int = 0
+
+
+@dataclass
+class FitSettings:
+    """What `fit` may be told.
+
+    Attributes
+    ----------
+    curves : see `CurveSettings`.
+    weights : which weights of the runs were evaluated: ema or raw; empty: ema where the runs have it.
+    n_params : definition of N: total, or kinds of done.json joined by +, such as blocks+head.
+    flops : compute of a run: paper (6 N 40 per jet) or constituents (6 N per constituent seen).
+    drop_largest : leave out the rows with the largest losses, that many per subset.
+    """
+
+    curves: CurveSettings = field(default_factory=CurveSettings)
+    approach1: Approach1Settings = field(default_factory=Approach1Settings)
+    approach2: Approach2Settings = field(default_factory=Approach2Settings)
+    approach3: Approach3Settings = field(default_factory=Approach3Settings)
+    uncertainty: UncertaintySettings = field(default_factory=UncertaintySettings)
+    weights: str = ""
+    n_params: str = "total"
+    flops: str = "paper"
+    drop_largest: int = 0

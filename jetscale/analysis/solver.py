@@ -1,0 +1,210 @@
+"""Damped Gauss-Newton for the loss surface, batched over replicates.
+
+With q = ln(A N^-alpha + B D^-beta + E) and p the softmax of its three terms, the row of the Jacobian is
+(p1, p2, p3, -p1 x, -p2 y). Huber's penalty enters as weights m / max(1, |r| / delta), for which
+J' W r is the exact gradient and J' W J bounds the curvature (iteratively reweighted least squares).
+
+Shapes: R replicates, P points, Q = 5 parameters (ln A, ln B, ln E, alpha, beta), F free parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetscale.analysis.objective import Objective
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+# (phi_RF, numbers of these replicates) -> (theta_RQ, dtheta/dphi of shape (R, Q, F))
+Constraint = Callable[[Array, Index], tuple[Array, Array]]
+
+EXPONENT_BOUNDS = (1e-3, 4.0)
+FLOOR_BOUND = 1e-6  # E as a share of the lowest loss: below this there is no floor
+_CHUNK_ELEMENTS = 400_000  # replicates x points held at a time
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Minima of R replicates.
+
+    Attributes
+    ----------
+    phi : (R, F) free parameters; theta : (R, 5).
+    objective : (R,) value of the objective (a sum over points).
+    decrease : (R,) relative decrease predicted for a further step, g' H^-1 g / (2 F).
+    gradient : (R,) largest absolute derivative of the objective by a free parameter.
+    curvature : (R, F, F) J' W J at the solution, in the units of the objective.
+    """
+
+    phi: Array
+    theta: Array
+    objective: Array
+    decrease: Array
+    gradient: Array
+    curvature: Array
+
+
+def free(phi_RF: Array, _: Index) -> tuple[Array, Array]:
+    """No constraint: the five parameters themselves."""
+    return phi_RF, np.broadcast_to(np.eye(5), (len(phi_RF), 5, 5))
+
+
+def tied(phi_RF: Array, _: Index) -> tuple[Array, Array]:
+    """One exponent for both terms, alpha = beta: phi = (ln A, ln B, ln E, exponent)."""
+    tangent = np.zeros((5, 4))
+    tangent[[0, 1, 2, 3, 4], [0, 1, 2, 3, 3]] = 1.0
+    return phi_RF[:, [0, 1, 2, 3, 3]], np.broadcast_to(tangent, (len(phi_RF), 5, 4))
+
+
+def solve(
+    start_RF: Array,
+    x_P: Array,
+    y_P: Array,
+    log_L_RP: Array,
+    weight_RP: Array,
+    objective: Objective,
+    constraint: Constraint = free,
+    *,
+    tolerance: float = 1e-9,
+    max_iterations: int = 400,
+) -> Solution:
+    """Minimise from `start_RF`; `log_L_RP` and `weight_RP` are (R, P) or (1, P).
+
+    A replicate is done when a further step is predicted to lower its objective by less than `tolerance`
+    (relative), or when no step lowers it any more.
+    """
+    rows = max(1, _CHUNK_ELEMENTS // max(1, len(x_P)))
+    parts = [
+        _Batch(x_P, y_P, log_L_RP, weight_RP, objective, constraint).minimise(
+            start_RF[begin : begin + rows],
+            np.arange(begin, min(begin + rows, len(start_RF))),
+            tolerance,
+            max_iterations,
+        )
+        for begin in range(0, len(start_RF), rows)
+    ]
+    return Solution(
+        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Solution))
+    )
+
+
+@dataclass
+class _State:
+    """Where each active replicate stands: parameters, objective, weighted residual and Jacobian moments."""
+
+    phi: Array
+    theta: Array
+    value: Array
+    gradient: Array  # (R, F) J' W r
+    curvature: Array  # (R, F, F) J' W J
+
+    def take(self, keep: NDArray[np.bool_]) -> _State:
+        return _State(*(getattr(self, field.name)[keep] for field in fields(self)))
+
+    def accept(self, other: _State, good: NDArray[np.bool_]) -> None:
+        for field in fields(self):
+            mine = getattr(self, field.name)
+            mine[good] = getattr(other, field.name)[good]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    x_P: Array
+    y_P: Array
+    log_L_RP: Array
+    weight_RP: Array
+    objective: Objective
+    constraint: Constraint
+
+    def minimise(self, start_RF: Array, index: Index, tolerance: float, max_iterations: int) -> Solution:
+        state = self.evaluate(start_RF, index)
+        R = len(index)
+        damping = np.full(R, 1e-3)
+        solution = self.report(state)
+        active = np.arange(R)
+        for _ in range(max_iterations):
+            step, decrease = _damped_step(state, damping)
+            trial = self.evaluate(state.phi + step, index[active])
+            good = trial.value <= state.value
+            state.accept(trial, good)
+            damping = np.where(good, np.maximum(damping / 5, 1e-10), damping * 8)
+            done = (decrease <= tolerance * state.value) | (damping > 1e12)
+            if done.any():
+                _store(solution, active[done], self.report(state.take(done)))
+                active, damping, state = active[~done], damping[~done], state.take(~done)
+                if not len(active):
+                    return solution
+        _store(solution, active, self.report(state))
+        return solution
+
+    def evaluate(self, phi_RF: Array, index: Index) -> _State:
+        theta, tangent = self.constraint(phi_RF, index)
+        log_L = self.log_L_RP[index] if len(self.log_L_RP) > 1 else self.log_L_RP
+        weight = self.weight_RP[index] if len(self.weight_RP) > 1 else self.weight_RP
+        outside = (theta[:, 3:] < EXPONENT_BOUNDS[0]) | (theta[:, 3:] > EXPONENT_BOUNDS[1])
+        outside = outside.any(axis=1) | (theta[:, 2] < np.log(FLOOR_BOUND) + log_L.min(axis=1))
+        outside |= ~np.isfinite(theta).all(axis=1) | (np.abs(theta) > 500).any(axis=1)
+        theta = np.where(outside[:, None], 0.0, theta)
+        value, gradient_RQ, curvature_RQQ = self.moments(theta, log_L, weight)
+        value = np.where(outside, np.inf, value)
+        gradient = np.einsum("rqf,rq->rf", tangent, gradient_RQ)
+        curvature = np.swapaxes(tangent, 1, 2) @ curvature_RQQ @ tangent
+        return _State(phi_RF.copy(), theta.copy(), value, gradient, curvature)
+
+    def moments(self, theta_RQ: Array, log_L_RP: Array, weight_RP: Array) -> tuple[Array, Array, Array]:
+        """Objective (R,), J' W r (R, Q) and J' W J (R, Q, Q); the last two in Huber's units."""
+        log_A, log_B, log_E, alpha, beta = theta_RQ.T[:, :, None]
+        with np.errstate(over="ignore", invalid="ignore"):
+            J_RQP = np.empty((len(theta_RQ), 5, len(self.x_P)))
+            J_RQP[:, 0] = np.exp(log_A - alpha * self.x_P)
+            J_RQP[:, 1] = np.exp(log_B - beta * self.y_P)
+            J_RQP[:, 2] = np.exp(log_E)
+            loss_RP = J_RQP[:, :3].sum(axis=1)
+            residual_RP = np.log(loss_RP) - log_L_RP
+            if self.objective.residual == "raw":
+                residual_RP = loss_RP - np.exp(log_L_RP)
+            else:
+                J_RQP[:, :3] /= loss_RP[:, None]
+            np.multiply(J_RQP[:, 0], -self.x_P, out=J_RQP[:, 3])
+            np.multiply(J_RQP[:, 1], -self.y_P, out=J_RQP[:, 4])
+            value = self.objective.value(residual_RP, weight_RP)
+            weighted_RQP = (
+                J_RQP * (weight_RP / np.maximum(1.0, np.abs(residual_RP) / self.objective.corner))[:, None]
+            )
+            gradient = (weighted_RQP @ residual_RP[:, :, None])[:, :, 0]
+            curvature = weighted_RQP @ J_RQP.transpose(0, 2, 1)
+        value = np.where(np.isfinite(value), value, np.inf)
+        return value, np.asarray(np.nan_to_num(gradient)), np.asarray(np.nan_to_num(curvature))
+
+    def report(self, state: _State) -> Solution:
+        # an undamped step, by least squares: at a bound or on a ray of N and D the curvature is singular
+        step = np.linalg.pinv(state.curvature, rcond=1e-14, hermitian=True) @ state.gradient[:, :, None]
+        scale = self.objective.scale
+        predicted = 0.5 * scale * np.einsum("rf,rf->r", state.gradient, step[:, :, 0])
+        return Solution(
+            phi=state.phi,
+            theta=state.theta,
+            objective=state.value,
+            decrease=predicted / np.maximum(state.value, np.finfo(float).tiny),
+            gradient=scale * np.abs(state.gradient).max(axis=1),
+            curvature=scale * state.curvature,
+        )
+
+
+def _damped_step(state: _State, damping: Array) -> tuple[Array, Array]:
+    """Levenberg-Marquardt step (R, F) and the decrease of the objective it predicts (Huber's units)."""
+    curvature = state.curvature.copy()
+    diagonal = np.einsum("rff->rf", curvature)
+    diagonal += damping[:, None] * diagonal + 1e-300
+    step = -np.linalg.solve(curvature, state.gradient[:, :, None])[:, :, 0]
+    return np.asarray(step), np.asarray(-0.5 * np.einsum("rf,rf->r", state.gradient, step))
+
+
+def _store(solution: Solution, rows: Index, part: Solution) -> None:
+    for field in fields(solution):
+        getattr(solution, field.name)[rows] = getattr(part, field.name)

@@ -1,0 +1,100 @@
+"""Starting points of a surface fit by variable projection, for every replicate at once.
+
+For fixed (alpha, beta) the loss is linear in (E, A, B), so the best surface of every node of an (alpha, beta)
+grid is a 3 x 3 linear problem whose matrices are linear in the weights: all replicates times all nodes are a
+few matrix products. Nothing is taken from a published answer, and every replicate searches the whole grid.
+
+Shapes: R replicates, P points, G exponents of the grid, Q = 5 parameters (ln A, ln B, ln E, alpha, beta).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+EXPONENTS_G = np.arange(0.05, 1.2001, 0.05)
+_CHUNK = 256  # replicates a time: 256 x 576 nodes stay in cache
+
+
+def projected_starts(x_P: Array, y_P: Array, log_L_RP: Array, weight_RP: Array, count: int = 1) -> Array:
+    """Return the `count` best grid nodes of every replicate, (R, count, 5).
+
+    Parameters
+    ----------
+    x_P, y_P : centred ln N and ln D.
+    log_L_RP, weight_RP : (R, P) or (1, P); R is the larger of the two.
+    count : starts a replicate; they differ by at least two grid steps in an exponent.
+
+    The sum of squares is relative (weights divided by L^2), close to the log residuals of the fit proper.
+    """
+    replicates = max(len(log_L_RP), len(weight_RP))
+    starts = np.empty((replicates, count, 5))
+    for begin in range(0, replicates, _CHUNK):
+        rows = slice(begin, begin + _CHUNK)
+        log_L = log_L_RP[rows] if len(log_L_RP) > 1 else log_L_RP
+        weight = weight_RP[rows] if len(weight_RP) > 1 else weight_RP
+        starts[rows] = _best_nodes(x_P, y_P, np.exp(log_L), weight, count)
+    return starts
+
+
+def _best_nodes(x_P: Array, y_P: Array, L_RP: Array, weight_RP: Array, count: int) -> Array:
+    A_RGG, B_RGG, E_RGG, square_RGG = _solve_nodes(x_P, y_P, L_RP, weight_RP)
+    usable = (A_RGG > 0) & (B_RGG > 0) & (E_RGG > 0)
+    square_RGG = np.where(usable, square_RGG, np.inf)
+    R, G = len(square_RGG), len(EXPONENTS_G)
+    row = np.arange(R)
+    node = np.arange(G)
+    starts = np.empty((R, count, 5))
+    fallback = _fallback(L_RP)
+    for k in range(count):
+        best = square_RGG.reshape(R, -1).argmin(axis=1)
+        i, j = np.divmod(best, G)
+        found = np.isfinite(square_RGG[row, i, j])
+        A, B, E = (np.where(found, grid[row, i, j], 1.0) for grid in (A_RGG, B_RGG, E_RGG))
+        theta = np.stack([np.log(A), np.log(B), np.log(E), EXPONENTS_G[i], EXPONENTS_G[j]], axis=1)
+        starts[:, k] = np.where(found[:, None], theta, fallback[:, k % fallback.shape[1]])
+        near = (np.abs(node - i[:, None]) < 2)[:, :, None] & (np.abs(node - j[:, None]) < 2)[:, None, :]
+        square_RGG = np.where(near, np.inf, square_RGG)
+    return starts
+
+
+def _fallback(L_RP: Array) -> Array:
+    """Plain guesses, (R, 4, 5), where no node has three positive coefficients."""
+    low = np.log(L_RP.min(axis=1))
+    part = np.log(0.3) + np.log(np.median(L_RP, axis=1))
+    guesses = [(0.1, 0.1), (0.3, 0.3), (0.1, 0.4), (0.4, 0.1)]
+    return np.stack(
+        [
+            np.stack([part, part, low - 1.0, 0 * low + alpha, 0 * low + beta], axis=1)
+            for alpha, beta in guesses
+        ],
+        axis=1,
+    )
+
+
+def _solve_nodes(x_P: Array, y_P: Array, L_RP: Array, weight_RP: Array) -> tuple[Array, Array, Array, Array]:
+    """Least squares of L on (1, N^-alpha, D^-beta) at every node: A, B, E, squares; (R, G, G)."""
+    f_PG = np.exp(-np.outer(x_P, EXPONENTS_G))
+    g_PG = np.exp(-np.outer(y_P, EXPONENTS_G))
+    w_RP = np.broadcast_to(weight_RP, np.broadcast_shapes(weight_RP.shape, L_RP.shape)) / L_RP**2
+    wL_RP = w_RP * L_RP
+    R, G = len(w_RP), len(EXPONENTS_G)
+    total = w_RP.sum(axis=1)[:, None, None]
+    f, ff = (w_RP @ f_PG)[:, :, None], (w_RP @ f_PG**2)[:, :, None]
+    g, gg = (w_RP @ g_PG)[:, None, :], (w_RP @ g_PG**2)[:, None, :]
+    fg = (w_RP @ (f_PG[:, :, None] * g_PG[:, None, :]).reshape(-1, G * G)).reshape(R, G, G)
+    t = wL_RP.sum(axis=1)[:, None, None]
+    tf, tg = (wL_RP @ f_PG)[:, :, None], (wL_RP @ g_PG)[:, None, :]
+    tt = (wL_RP * L_RP).sum(axis=1)[:, None, None]
+    # moments about the weighted means: the constant E is eliminated
+    ff, gg, fg = ff - f * f / total, gg - g * g / total, fg - f * g / total
+    tf, tg, tt = tf - t * f / total, tg - t * g / total, tt - t * t / total
+    determinant = ff * gg - fg * fg
+    singular = determinant <= 1e-12 * ff * gg
+    determinant = np.where(singular, 1.0, determinant)
+    A = np.where(singular, -1.0, (gg * tf - fg * tg) / determinant)
+    B = (ff * tg - fg * tf) / determinant
+    E = (t - A * f - B * g) / total
+    return A, B, E, tt - A * tf - B * tg

@@ -1,0 +1,137 @@
+"""The loss table: one row per (run, step, split, weights), the one input of every fit.
+
+Columns of `LossTable.frame` (floats unless said): run (str), subset (str), dim (NaN where unknown),
+seed (str), n_params, n_params_KIND (where the runs count kinds), step, jets, constituents (NaN where not
+counted), flops, split (str), weights (str), loss. For foreign tables `jets` holds D in whatever sample the
+table counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jetscale.cli import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from jetscale.analysis.blocks import BlockLosses
+
+REQUIRED = ("run", "subset", "seed", "n_params", "step", "jets", "flops", "split", "weights", "loss")
+POSITIVE = ("n_params", "jets", "flops", "loss")
+MAX_ROWS = 2_000_000
+MAX_LOSS = 1e3  # nats; a cross-entropy beyond is another quantity or another unit
+
+
+@dataclass(frozen=True)
+class LossTable:
+    """A checked loss table.
+
+    Attributes
+    ----------
+    frame : pandas DataFrame with the columns of the module's docstring, in canonical order (a permutation of
+        the rows of the source gives the same frame).
+    source : where it came from, for messages and the report.
+    flops_per_param_sample : k / N of the cost C = k D: 6 for tokens, 240 for the paper's jets.
+    sample : what D counts: "jet", or "sample" where the table does not say.
+    warnings : what was noticed while reading.
+    blocks : test losses by block, where the source has them.
+    """
+
+    frame: pd.DataFrame
+    source: str
+    flops_per_param_sample: float
+    sample: str = "sample"
+    warnings: list[str] = field(default_factory=list)
+    blocks: BlockLosses | None = None
+
+    def __str__(self) -> str:
+        frame = self.frame
+        lines = [f"loss table of {self.source}: {len(frame)} rows, {frame['run'].nunique()} runs"]
+        for subset, rows in frame.groupby("subset"):
+            lines.append(
+                f"  {subset}: {rows['run'].nunique()} runs, {rows['n_params'].nunique()} sizes, "
+                f"N {rows['n_params'].min():.3g} to {rows['n_params'].max():.3g}, "
+                f"D {rows['jets'].min():.3g} to {rows['jets'].max():.3g} {self.sample}s"
+            )
+        return "\n".join(lines + [f"  warning: {text}" for text in self.warnings])
+
+
+def checked(table: LossTable) -> LossTable:
+    """Hold the rules every fit relies on and put the rows in canonical order.
+
+    Raises
+    ------
+    UsageError
+        A value that is not finite or not positive, two losses for one evaluation, too many rows, no row.
+    """
+    frame = table.frame
+    if not len(frame):
+        raise UsageError(f"{table.source}: no loss in it")
+    if len(frame) > MAX_ROWS:
+        raise UsageError(
+            f"{table.source}: {len(frame):,} rows, more than {MAX_ROWS:,}; keep the rows to fit (final"
+            " losses, or a few tens of points a run), for instance with where=... or a coarser evaluation"
+        )
+    for column in POSITIVE:
+        values = frame[column].to_numpy(dtype=float)
+        bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+        if len(bad):
+            raise UsageError(
+                f"{table.source}: {column} is {values[bad[0]]} in row {frame.index[bad[0]]}"
+                f" ({len(bad)} such rows); it must be finite and positive: mend or remove them"
+            )
+    if frame["loss"].max() > MAX_LOSS:
+        raise UsageError(
+            f"{table.source}: a loss of {frame['loss'].max():.3g};"
+            f" a cross-entropy in nats is below {MAX_LOSS:g}"
+        )
+    frame, warnings = _without_repeats(frame, table.source)
+    order = ["subset", "n_params", "jets", "run", "step", "split", "weights", "loss"]
+    frame = frame.sort_values(order, kind="stable").reset_index(drop=True)
+    warnings += _unit_warnings(frame)
+    return LossTable(
+        frame,
+        table.source,
+        table.flops_per_param_sample,
+        table.sample,
+        table.warnings + warnings,
+        table.blocks,
+    )
+
+
+def _without_repeats(frame: pd.DataFrame, source: str) -> tuple[pd.DataFrame, list[str]]:
+    """One row per evaluation; equal repeats go with a warning, contradicting ones are an error."""
+    key = ["subset", "run", "step", "jets", "split", "weights"]
+    repeated = frame.duplicated(key, keep=False)
+    if not repeated.any():
+        return frame, []
+    spread = frame[repeated].groupby(key)["loss"].agg(["min", "max"])
+    clash = spread[spread["max"] > spread["min"]]
+    if len(clash):
+        where = dict(zip(key, clash.index[0], strict=True))
+        raise UsageError(
+            f"{source}: run {where['run']} has two losses at step {where['step']:g} "
+            f"({clash['min'].iloc[0]:.6g} and {clash['max'].iloc[0]:.6g});"
+            " give each run its own name or remove one"
+        )
+    kept = frame.drop_duplicates(key)
+    return kept, [f"{len(frame) - len(kept)} repeated rows (same run, step and loss) were dropped"]
+
+
+def _unit_warnings(frame: pd.DataFrame) -> list[str]:
+    """A gap of more than a factor 300 in N or D inside one table: two units, more likely than not."""
+    found = []
+    for column, symbol in (("n_params", "N"), ("jets", "D")):
+        values = np.unique(frame[column].to_numpy(dtype=float))
+        gap = np.diff(np.log(values))
+        if len(gap) and gap.max() > np.log(300):
+            at = int(gap.argmax())
+            found.append(
+                f"{symbol} jumps from {values[at]:.4g} to {values[at + 1]:.4g}:"
+                " are there two units in one column?"
+            )
+    return found
