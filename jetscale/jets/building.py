@@ -57,7 +57,7 @@ def ensure_store(
     ------
     JetDataError
         There is neither store nor source files; the store was made from other files or settings; a source
-        file is unusable (see `jetscale.jets.readers.iter_jets`).
+        file is unusable (see `jetscale.jets.readers.JetFileReader`).
     """
     if not request.path.exists():
         sources = request.sources()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +14,39 @@ import pyarrow.parquet as pq
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.labels import JETCLASS2_LABELS
 from jetscale.jets.raw import Array, RawJets, assemble
-from jetscale.jets.root_reader import Reader
 
 LABEL = "jet_label"
 
 
-@dataclass(frozen=True)
 class ParquetReader:
-    """Reads only the row groups that an entry range touches."""
+    """One open file, of which only the row groups that an entry range touches are read."""
 
-    def count(self, path: Path) -> int:
-        """Jets in the file."""
-        with pq.ParquetFile(path) as file:
-            return int(file.metadata.num_rows)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = pq.ParquetFile(path)
+        self.n_jets = int(self._file.metadata.num_rows)
 
-    def read(self, path: Path, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
+    def read(self, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
         """Jets of an entry range, at most `step` at a time."""
         wanted = [*columns, LABEL]
-        with pq.ParquetFile(path) as file:
-            missing = sorted(set(wanted) - set(file.schema_arrow.names))
-            if missing:
-                raise JetDataError(f"{path}: no column {', '.join(missing)}")
-            for name in wanted:
-                _check_type(path, name, file.schema_arrow.field(name).type)
-            groups, entry = _row_groups(file.metadata, start, stop)
-            for batch in file.iter_batches(
-                batch_size=step, row_groups=groups, columns=wanted, use_threads=False
-            ):
-                low, high = max(start, entry), min(stop, entry + batch.num_rows)
-                if low < high:
-                    yield _cast(path, low, columns, batch.slice(low - entry, high - low))
-                entry += batch.num_rows
+        schema = self._file.schema_arrow
+        missing = sorted(set(wanted) - set(schema.names))
+        if missing:
+            raise JetDataError(f"{self._path}: no column {', '.join(missing)}")
+        for name in wanted:
+            _check_type(self._path, name, schema.field(name).type)
+        groups, entry = _row_groups(self._file.metadata, start, stop)
+        for batch in self._file.iter_batches(
+            batch_size=step, row_groups=groups, columns=wanted, use_threads=False
+        ):
+            low, high = max(start, entry), min(stop, entry + batch.num_rows)
+            if low < high:
+                yield _cast(self._path, low, columns, batch.slice(low - entry, high - low))
+            entry += batch.num_rows
 
-
-READER: Reader = ParquetReader()
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from jetscale.jets import parquet_reader, root_reader
 from jetscale.jets.errors import JetDataError
+from jetscale.jets.parquet_reader import ParquetReader
 from jetscale.jets.raw import JET_COLUMNS, RawJets, check_jets
+from jetscale.jets.root_reader import RootReader
 
 STEP = 25_000
 """Jets read at once: about 80 MB of JetClass."""
@@ -32,63 +34,82 @@ def needed_columns(features: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*_NEEDED, *features, *JET_COLUMNS)))
 
 
-def count_jets(path: Path) -> int:
-    """Jets in a file, from its metadata.
+class JetReader(Protocol):
+    """What a file format offers: one open file."""
+
+    n_jets: int
+
+    def read(self, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
+        """Jets of an entry range, at most `step` at a time."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+class JetFileReader:
+    """An open jet file: its number of jets, and any range of them.
+
+    Parameters
+    ----------
+    path : a ``.root`` file is read as JetClass, a ``.parquet`` file as JetClass-II
 
     Raises
     ------
     JetDataError
         The file cannot be opened, is truncated, or holds no jets.
     """
-    with _reading(path):
-        n_jets = _reader(path).count(path)
-    if n_jets == 0:
-        raise JetDataError(f"{path}: the file holds no jets; download or simulate it again")
-    return n_jets
 
-
-def iter_jets(
-    path: Path, features: Sequence[str], start: int = 0, stop: int | None = None, step: int = STEP
-) -> Iterator[RawJets]:
-    """Jets ``start`` to ``stop`` of a file, at most `step` at a time, checked.
-
-    Parameters
-    ----------
-    path : a ``.root`` file is read as JetClass, a ``.parquet`` file as JetClass-II
-    features : columns wanted beyond those always read (`needed_columns`)
-
-    Raises
-    ------
-    JetDataError
-        An unreadable or truncated file, a missing branch, a branch of the wrong type, constituent branches of
-        different lengths, a non-finite input, an empty jet, labels that are not one-hot or out of range, an
-        entry range outside the file.
-    """
-    n_jets = count_jets(path)
-    stop = n_jets if stop is None else stop
-    if not 0 <= start <= stop <= n_jets:
-        raise JetDataError(f"{path}: entries {start} to {stop} asked, the file has {n_jets}")
-    jets = _reader(path).read(path, needed_columns(features), start, stop, step)
-    expected = start
-    while True:
+    def __init__(self, path: Path) -> None:
+        self.path = path
         with _reading(path):
-            raw = next(jets, None)
-        if raw is None:
-            break
-        check_jets(raw)
-        expected += raw.n_jets
-        yield raw
-    if expected != stop:
-        raise JetDataError(
-            f"{path}: entries {start} to {stop} asked, the file ended at {expected}: it is truncated"
-        )
+            self._reader = _open(path)
+        self.n_jets = self._reader.n_jets
+        if self.n_jets == 0:
+            raise JetDataError(f"{path}: the file holds no jets; download or simulate it again")
+
+    def jets(
+        self, features: Sequence[str], start: int = 0, stop: int | None = None, step: int = STEP
+    ) -> Iterator[RawJets]:
+        """Jets `start` to `stop`, at most `step` at a time, checked.
+
+        Parameters
+        ----------
+        features : columns wanted beyond those always read (`needed_columns`)
+
+        Raises
+        ------
+        JetDataError
+            A truncated file, a missing branch, a branch of the wrong type, constituent branches of different
+            lengths, a non-finite input, an empty jet, labels that are not one-hot or out of range, an entry
+            range outside the file.
+        """
+        stop = self.n_jets if stop is None else stop
+        if not 0 <= start <= stop <= self.n_jets:
+            raise JetDataError(f"{self.path}: entries {start} to {stop} asked, the file has {self.n_jets}")
+        chunks = self._reader.read(needed_columns(features), start, stop, step)
+        while True:
+            with _reading(self.path):
+                raw = next(chunks, None)
+            if raw is None:
+                break
+            check_jets(raw)
+            start += raw.n_jets
+            yield raw
+        if start != stop:
+            raise JetDataError(f"{self.path}: ends at entry {start} instead of {stop}: it is truncated")
+
+    def __enter__(self) -> JetFileReader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._reader.close()
 
 
-def _reader(path: Path) -> root_reader.Reader:
+def _open(path: Path) -> JetReader:
     if path.suffix == ".root":
-        return root_reader.READER
+        return RootReader(path)
     if path.suffix == ".parquet":
-        return parquet_reader.READER
+        return ParquetReader(path)
     raise JetDataError(f"{path}: neither .root (JetClass) nor .parquet (JetClass-II)")
 
 

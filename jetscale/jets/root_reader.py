@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import awkward as ak
 import numpy as np
@@ -18,52 +17,35 @@ from jetscale.jets.raw import Array, RawJets, assemble
 from jetscale.jets.schemas import JETCLASS_TREE
 
 
-class Reader(Protocol):
-    """What a file format must offer."""
-
-    def count(self, path: Path) -> int:
-        """Jets in the file."""
-
-    def read(self, path: Path, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
-        """Jets of an entry range, at most `step` at a time."""
-
-
-@dataclass(frozen=True)
 class RootReader:
-    """Reads TTree ``tree``."""
+    """TTree ``tree`` of one open file."""
 
-    def count(self, path: Path) -> int:
-        """Jets in the file."""
-        with uproot.open(path) as file:
-            return int(_tree(file, path).num_entries)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = uproot.open(path)
+        if JETCLASS_TREE not in self._file:
+            held = ", ".join(self._file.keys()) or "nothing"
+            raise JetDataError(f"{path}: no TTree {JETCLASS_TREE!r}; it holds {held}")
+        self._tree = self._file[JETCLASS_TREE]
+        self.n_jets = int(self._tree.num_entries)
 
-    def read(self, path: Path, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
+    def read(self, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
         """Jets of an entry range, at most `step` at a time."""
         labels = [f"label_{name}" for name in JETCLASS_LABELS]
         wanted = [*columns, *labels]
-        with uproot.open(path) as file:
-            tree = _tree(file, path)
-            missing = sorted(set(wanted) - set(tree.keys()))
-            if missing:
-                raise JetDataError(f"{path}: no branch {', '.join(missing)} in {JETCLASS_TREE!r}")
-            chunks = tree.iterate(
-                filter_name=wanted, entry_start=start, entry_stop=stop, step_size=step, library="ak", how=dict
-            )
-            for arrays in chunks:
-                raw = _cast(path, start, columns, labels, arrays)
-                yield raw
-                start += raw.n_jets
+        missing = sorted(set(wanted) - set(self._tree.keys()))
+        if missing:
+            raise JetDataError(f"{self._path}: no branch {', '.join(missing)} in {JETCLASS_TREE!r}")
+        for arrays in self._tree.iterate(
+            filter_name=wanted, entry_start=start, entry_stop=stop, step_size=step, library="ak", how=dict
+        ):
+            raw = _cast(self._path, start, columns, labels, arrays)
+            yield raw
+            start += raw.n_jets
 
-
-READER: Reader = RootReader()
-
-
-def _tree(file: Any, path: Path) -> Any:
-    if JETCLASS_TREE not in file:
-        raise JetDataError(
-            f"{path}: no TTree {JETCLASS_TREE!r}; it holds {', '.join(file.keys()) or 'nothing'}"
-        )
-    return file[JETCLASS_TREE]
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def _cast(

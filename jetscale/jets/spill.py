@@ -19,8 +19,10 @@ from jetscale.files import atomic_path, sha256_file
 from jetscale.jets.features import feature_set
 from jetscale.jets.packed import PackedJets, concatenate, map_batches, pack, packed_schema, view
 from jetscale.jets.randomness import raw_words
-from jetscale.jets.readers import count_jets, iter_jets
+from jetscale.jets.readers import JetFileReader
 from jetscale.jets.selection import selected
+
+Parts = npt.NDArray[np.uint32]
 
 GROUP = 100_000
 """Jets dealt at once: about 80 MB packed, the size of a published file."""
@@ -43,33 +45,33 @@ def write_spill(job: SpillJob) -> int:
     Raises
     ------
     JetDataError
-        See `jetscale.jets.readers.iter_jets`.
+        See `jetscale.jets.readers.JetFileReader`.
     """
     features = feature_set(job.features)
     checksum = sha256_file(job.source)
     schema = packed_schema(features, {"part": pa.uint32()}, {"sha256": checksum})
-    parts_of_entry = (raw_words(count_jets(job.source), "part", job.source.name) % job.n_parts).astype(
-        np.uint32
-    )
-    with atomic_path(job.target) as aside, pa.ipc.new_file(str(aside), schema) as writer:
-        for jets, parts in _groups(job, parts_of_entry):
+    with (
+        JetFileReader(job.source) as source,
+        atomic_path(job.target) as aside,
+        pa.ipc.new_file(str(aside), schema) as writer,
+    ):
+        for jets, parts in _groups(source, job):
             order = _stable_order(parts, job.n_parts)
             writer.write_batch(jets.take(order).record_batch(schema, {"part": parts[order]}))
     return job.source.stat().st_size
 
 
-def _groups(
-    job: SpillJob, parts_of_entry: npt.NDArray[np.uint32]
-) -> Iterator[tuple[PackedJets, npt.NDArray[np.uint32]]]:
+def _groups(source: JetFileReader, job: SpillJob) -> Iterator[tuple[PackedJets, Parts]]:
     """Selected jets with the part that each goes to, about `GROUP` at a time."""
     features = feature_set(job.features)
+    part_of_entry = (raw_words(source.n_jets, "part", job.source.name) % job.n_parts).astype(np.uint32)
     held: list[PackedJets] = []
-    parts: list[npt.NDArray[np.uint32]] = []
-    for raw in iter_jets(job.source, features.reads):
+    parts: list[Parts] = []
+    for raw in source.jets(features.reads):
         passed = selected(raw, job.selection)
         jets = pack(raw, features)
         held.append(jets if passed.all() else jets.take(np.flatnonzero(passed)))
-        parts.append(parts_of_entry[raw.first_entry : raw.first_entry + raw.n_jets][passed])
+        parts.append(part_of_entry[raw.first_entry : raw.first_entry + raw.n_jets][passed])
         if sum(len(some) for some in parts) >= GROUP:
             yield concatenate(held), np.concatenate(parts)
             held, parts = [], []
@@ -77,7 +79,7 @@ def _groups(
         yield concatenate(held), np.concatenate(parts)
 
 
-def _stable_order(parts: npt.NDArray[np.uint32], n_parts: int) -> npt.NDArray[np.int64]:
+def _stable_order(parts: Parts, n_parts: int) -> npt.NDArray[np.int64]:
     small = parts.astype(np.uint16) if n_parts <= 1 << 16 else parts  # numpy sorts 16-bit keys by radix
     return np.argsort(small, kind="stable")
 
