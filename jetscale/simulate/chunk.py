@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,14 +14,14 @@ from jetscale.simulate.arrays import Floats, Ints
 from jetscale.simulate.detector import detect
 from jetscale.simulate.jetfinding import cluster
 from jetscale.simulate.processes import N_DRAWS, Point, jetclass2_point, jetclass_points
-from jetscale.simulate.pythia import Generator
+from jetscale.simulate.pythia import Generator, mpi_settings
 from jetscale.simulate.seeds import generator, pythia_seed
 
 CHUNK_JETS = {"jetclass": 1000, "jetclass2": 2000}
 """Jets in a chunk (the last of a file has the rest)."""
-JETS_PER_POINT = {"QCD": 250, "Res2P": 500, "Res34P": 500}
-"""JetClass-II: a chunk visits one point of parameter space for so many of its jets; fewer would cost more
-time in initialisation than in events."""
+JETS_PER_POINT = 250
+"""JetClass-II: a chunk visits one point of parameter space for every so many jets. Fewer would be finer, and
+would cost more time in initialisation than in events."""
 BATCH_EVENTS = 200
 """Events handled at a time: bounds memory (0.2 MB an event), large enough for array code to be free."""
 HOPELESS_EVENTS = 20_000
@@ -41,7 +41,6 @@ class Chunk:
     index : position in the file
     jets : how many to make
     seed : of the run
-    mpi : multiparton interactions on
     extra : further Pythia settings (tests provoke failures with them)
     """
 
@@ -51,7 +50,6 @@ class Chunk:
     index: int
     jets: int
     seed: int
-    mpi: bool = True
     extra: tuple[str, ...] = ()
 
     @property
@@ -69,7 +67,6 @@ class Effort:
     seconds: float = 0.0
     init: float = 0.0
     pythia: float = 0.0
-    rest: dict[str, float] = field(default_factory=dict)
 
 
 def points(chunk: Chunk) -> tuple[Point, ...]:
@@ -79,18 +76,19 @@ def points(chunk: Chunk) -> tuple[Point, ...]:
     """
     if chunk.dataset == "jetclass":
         return jetclass_points(chunk.process)
-    number = max(1, round(chunk.jets / JETS_PER_POINT[chunk.process]))
+    number = max(1, round(chunk.jets / JETS_PER_POINT))
     random = generator(chunk.seed, *chunk.purpose, "points")
     cells = np.stack([random.permutation(number) for _ in range(N_DRAWS)], axis=1)
     draws: Floats = (cells + random.random(cells.shape)) / number
     return tuple(jetclass2_point(chunk.process, row) for row in draws)
 
 
-def simulate_chunk(chunk: Chunk) -> tuple[pa.Table, Effort]:
+def simulate_chunk(chunk: Chunk, mpi_table: Path | None) -> tuple[pa.Table, Effort]:
     """Make the jets of a chunk.
 
     Every point is visited for the same number of events until there are enough jets; a random subset of
-    exactly `chunk.jets` is kept, so the events' mixture does not depend on where the count fell.
+    exactly `chunk.jets` is kept, so the events' mixture does not depend on where the count fell. `mpi_table`
+    is the saved state of the multiparton interactions; None turns them off.
 
     Raises
     ------
@@ -98,7 +96,7 @@ def simulate_chunk(chunk: Chunk) -> tuple[pa.Table, Effort]:
         Pythia fails, or hardly any event gives a jet.
     """
     began = time.perf_counter()
-    extra = (*chunk.extra, f"PartonLevel:MPI={'on' if chunk.mpi else 'off'}")
+    extra = (*chunk.extra, *mpi_settings(mpi_table))
     generators = [
         Generator(point, pythia_seed(chunk.seed, *chunk.purpose, "pythia", turn), extra)
         for turn, point in enumerate(points(chunk))
@@ -155,13 +153,11 @@ def _jets(chunk: Chunk, source: Generator, n_events: int, random: np.random.Gene
     return tables.table(chunk.dataset, columns)
 
 
-def chunks(
-    dataset: str, process: str, number: int, jets: int, seed: int, *, mpi: bool = True
-) -> Sequence[Chunk]:
+def chunks(dataset: str, process: str, number: int, jets: int, seed: int) -> list[Chunk]:
     """Cut a file's jets into chunks."""
     size = CHUNK_JETS[dataset]
     starts: Ints = np.arange(0, jets, size)
     return [
-        Chunk(dataset, process, number, index, min(size, jets - int(start)), seed, mpi)
+        Chunk(dataset, process, number, index, min(size, jets - int(start)), seed)
         for index, start in enumerate(starts)
     ]

@@ -24,7 +24,7 @@ NEUTRINOS = "12 14 16"
 
 MASS_X = (15.0, 500.0)
 """GeV, the published range of the resonance mass."""
-MASS_WINDOWS = 10
+MASS_WINDOWS = 8
 """A point takes one of so many equal windows of `MASS_X`; inside it the mass is continuous."""
 PTHAT_X = np.geomspace(100.0, 2499.0, 50)
 """GeV, the published grid of the resonances' least transverse momentum."""

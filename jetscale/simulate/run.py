@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from jetscale.cli import UsageError
 from jetscale.simulate.chunk import Chunk, Effort, simulate_chunk
 from jetscale.simulate.progress import Progress
+from jetscale.simulate.pythia import save_mpi_table
 from jetscale.simulate.store import PARTS, Target, assemble, is_finished, write_part
 
 QUEUED = 3
@@ -25,7 +26,7 @@ QUEUED = 3
 def make_chunk(target: Target, chunk: Chunk) -> Effort:
     """Simulate a chunk and save it."""
     try:
-        jets, effort = simulate_chunk(chunk)
+        jets, effort = simulate_chunk(chunk, target.mpi_table)
     except Exception as error:
         raise RuntimeError(f"{target.path.name}, chunk {chunk.index}, seed {chunk.seed}: {error}") from error
     write_part(target.part(chunk), jets)
@@ -47,6 +48,9 @@ def simulate(targets: list[Target], workers: int, out: Path) -> list[Target]:
         missing = [target for target in targets if not is_finished(target)]
         todo = [(t, chunk) for t in missing for chunk in t.chunks() if not t.part(chunk).exists()]
         waiting = {id(t): sum(1 for other, _ in todo if other is t) for t in missing}
+        for table in {target.mpi_table for target, _ in todo} - {None}:
+            if table and not table.exists():
+                save_mpi_table(table)
         for target in missing:
             if not waiting[id(target)]:
                 assemble(target)

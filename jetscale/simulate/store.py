@@ -63,7 +63,7 @@ class Target:
             "mpi": self.mpi,
             "physics": PHYSICS,
             "chunk_jets": CHUNK_JETS[self.file.dataset],
-            "jets_per_point": JETS_PER_POINT.get(self.file.process),
+            "jets_per_point": JETS_PER_POINT,
             "versions": {name: version(name) for name in programs},
         }
 
@@ -72,6 +72,11 @@ class Target:
         """Hidden folder of its chunks; another setting has another folder."""
         return self.out / PARTS / f"{self.path.stem}-{fingerprint(self.settings)[:16]}"
 
+    @property
+    def mpi_table(self) -> Path | None:
+        """Saved state of Pythia's multiparton interactions, shared by all files; None when they are off."""
+        return self.out / PARTS / f"mpi-{version('pythia8mc')}.txt" if self.mpi else None
+
     def part(self, chunk: Chunk) -> Path:
         """File of a finished chunk."""
         return self.parts / f"{chunk.index:05d}.arrow"
@@ -79,7 +84,7 @@ class Target:
     def chunks(self) -> list[Chunk]:
         """Its chunks, in order."""
         file = self.file
-        return list(chunks(file.dataset, file.process, file.number, self.jets, self.seed, mpi=self.mpi))
+        return chunks(file.dataset, file.process, file.number, self.jets, self.seed)
 
 
 def is_finished(target: Target) -> bool:
