@@ -29,7 +29,15 @@ def simulated_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     common = [f"out={out}", "mpi=false", "workers=2"]  # without MPI: fewer constituents, three times faster
     for arguments in (
         ["dataset=jetclass", "n_jets=400", "n_val=0", "n_test=200"],
-        ["dataset=jetclass2", "n_jets=360", "n_val=0", "n_test=0"],
+        [
+            "dataset=jetclass2",
+            "n_jets=490",
+            "n_val=0",
+            "n_test=0",
+            "buckets.QCD=200",
+            "buckets.Res2P=130",
+            "buckets.Res34P=160",
+        ],
     ):
         done = subprocess.run(
             [sys.executable, "-m", "jetscale.simulate", *arguments, *common], capture_output=True, text=True
@@ -44,7 +52,9 @@ def train(simulated_data: Path, tmp_path: Path) -> Callable[..., subprocess.Comp
 
     def call(*arguments: str, launch: tuple[str, ...] = (sys.executable, "-m"), check: bool = True) -> Any:
         command = [*launch, "jetscale.train", f"data.dir={simulated_data}", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=quiet_environment())
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, env=quiet_environment(), timeout=300
+        )
         assert not check or done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done
 

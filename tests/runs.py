@@ -23,3 +23,11 @@ def metrics_of(run: Path) -> list[dict[str, Any]]:
     """Lines of ``metrics.jsonl`` without the wall time."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def runs_under(root: Path) -> list[Path]:
+    """Run directories of the study ``smoke`` below `root`, failed ones too."""
+    marks = [
+        mark for name in ("identity.json", "failed.json") for mark in (root / "multirun/smoke").rglob(name)
+    ]
+    return sorted({mark.parent for mark in marks})

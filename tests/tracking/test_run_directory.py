@@ -29,7 +29,8 @@ def test_an_interrupted_run_of_other_settings_is_not_continued(tmp_path):
 def test_two_processes_never_write_one_run(tmp_path):
     holder = (
         "import sys; from pathlib import Path; from jetscale.tracking.run_directory import RunDirectory\n"
-        f"with RunDirectory(Path({str(tmp_path)!r}), 'x').claim(): print('held', flush=True); sys.stdin.read()"
+        f"with RunDirectory(Path({str(tmp_path)!r}), 'x').claim():\n"
+        "    print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -15,26 +15,25 @@ import pytest
 import torch
 
 from jetscale.sweeps import CONF
-from tests.runs import TINY, metrics_of, quiet_environment
+from tests.runs import TINY, metrics_of, quiet_environment, runs_under
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-
-
-def run_of(root: Path, subset: str, dim: int = 8, seed: int = 0) -> Path:
-    return root / f"multirun/smoke/{subset}/dim={dim}/seed={seed}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_trains(train, tmp_path, experiment):
     train(f"+experiment={experiment}", *TINY)
-    run = run_of(tmp_path, experiment)
+    (run,) = runs_under(tmp_path)
+    assert run.relative_to(tmp_path / "multirun/smoke").parts[:3] == (experiment, "dim=8", "seed=0")
     done = json.loads((run / "done.json").read_text())
     assert done["jets"] == 40 * 8
     assert done["n_params"]["total"] == sum(n for kind, n in done["n_params"].items() if kind != "total")
     assert (done["pretrain"] is None) == (experiment == "scratch")
     lines = metrics_of(run)
-    assert {line["phase"] for line in lines} == ({"finetune"} if experiment == "scratch" else {"pretrain", "finetune"})
+    assert {line["phase"] for line in lines} == (
+        {"finetune"} if experiment == "scratch" else {"pretrain", "finetune"}
+    )
     last = [line for line in lines if line["split"] == "test"][-2:]
     assert [line["weights"] for line in last] == ["raw", "ema"]
     assert all(line["step"] == 40 and math.isfinite(line["loss"]) for line in last)
@@ -47,21 +46,31 @@ def test_every_experiment_trains(train, tmp_path, experiment):
 
 def test_the_first_loss_is_that_of_a_guess(train, tmp_path):
     train(*TINY, "finetune.lr=1e-9")
-    train_losses = [line["loss"] for line in metrics_of(run_of(tmp_path, "scratch") / "finetune.lr=1e-9")]
-    assert all(abs(loss - math.log(10)) < 0.1 for loss in train_losses)
+    (run,) = runs_under(tmp_path)
+    assert all(abs(line["loss"] - math.log(10)) < 0.1 for line in metrics_of(run))
 
 
 @pytest.mark.slow
 def test_killed_anywhere_the_run_is_the_same_to_the_last_bit(train, tmp_path, simulated_data):
-    arguments = ["+experiment=bsm_all", *TINY, "pretrain.steps=80", "finetune.steps=120", f"data.dir={simulated_data}"]
+    arguments = [
+        "+experiment=bsm_all",
+        *TINY,
+        "pretrain.steps=80",
+        "finetune.steps=120",
+        "data.repeat=true",
+        f"data.dir={simulated_data}",
+    ]
     train(*arguments, f"hydra.run.dir={tmp_path}/whole", "pretrain.library=whole_backbones")
     broken = tmp_path / "broken"
     command = [
-        sys.executable, "-m", "jetscale.train", *arguments, f"hydra.run.dir={broken}", "pretrain.library=backbones",
+        sys.executable, "-m", "jetscale.train", *arguments,
+        f"hydra.run.dir={broken}", "pretrain.library=backbones",
     ]  # fmt: skip
     kills = 0
     for steps in (15, 43, 95, 131, 178):  # counted over both phases
-        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, env=quiet_environment()) as process:
+        with subprocess.Popen(
+            command, cwd=tmp_path, stderr=subprocess.DEVNULL, env=quiet_environment()
+        ) as process:
             while _progress(tmp_path, broken) < steps and process.poll() is None:
                 time.sleep(0.005)
             process.send_signal(signal.SIGKILL)
@@ -69,9 +78,13 @@ def test_killed_anywhere_the_run_is_the_same_to_the_last_bit(train, tmp_path, si
     assert kills == 5
     subprocess.run(command, cwd=tmp_path, check=True, stderr=subprocess.DEVNULL, env=quiet_environment())
     assert metrics_of(broken) == metrics_of(tmp_path / "whole")
-    assert pq.read_table(broken / "test_blocks.parquet").equals(pq.read_table(tmp_path / "whole/test_blocks.parquet"))
+    assert pq.read_table(broken / "test_blocks.parquet").equals(
+        pq.read_table(tmp_path / "whole/test_blocks.parquet")
+    )
     for which in ("weights", "average"):
-        ours, theirs = (torch.load(run / "checkpoints/final.pt")[which] for run in (broken, tmp_path / "whole"))
+        ours, theirs = (
+            torch.load(run / "checkpoints/final.pt")[which] for run in (broken, tmp_path / "whole")
+        )
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
@@ -95,9 +108,10 @@ def test_seed_zero_twice_is_the_same_and_seed_one_is_not(train, tmp_path):
 @pytest.mark.slow
 def test_two_processes_give_the_curve_of_one(train, tmp_path):
     train("+experiment=qcd", *TINY, f"hydra.run.dir={tmp_path}/one")
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m")
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
     train(
-        "+experiment=qcd", *TINY, f"hydra.run.dir={tmp_path}/two", "device.devices=2", "device.accelerator=cpu",
+        "+experiment=qcd", *TINY, f"hydra.run.dir={tmp_path}/two",
+        "device.devices=2", "device.accelerator=cpu",
         "pretrain.library=other_backbones", launch=torchrun,
     )  # fmt: skip
     one, two = metrics_of(tmp_path / "one"), metrics_of(tmp_path / "two")
@@ -129,7 +143,8 @@ def test_a_backbone_is_shared_by_what_it_is_not_by_name(train, tmp_path):
 def test_a_loss_that_blows_up_names_step_and_jets(train, tmp_path):
     done = train(*TINY, "finetune.lr=1e30", check=False)
     assert done.returncode != 0
-    failure = json.loads(next(run_of(tmp_path, "scratch").rglob("failed.json")).read_text())
+    (run,) = runs_under(tmp_path)
+    failure = json.loads((run / "failed.json").read_text())
     assert failure["error"] == "NonFiniteLoss"
     assert "positions" in failure["message"]
     assert "last good checkpoint" in failure["message"]
