@@ -6,9 +6,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jetscale.analysis.settings import ColumnSettings, FitSettings
 from jetscale.cli import UsageError, parse, run
+
+if TYPE_CHECKING:
+    from jetscale.analysis.table import LossTable
 
 PROGRAM = "python -m jetscale.analysis"
 
@@ -26,6 +30,7 @@ class Command(FitSettings):
     out : folder to write to; PATH/analysis for source=local.
     columns : names of a table's columns, such as columns.N="Model Size".
     where : pandas query that selects rows of a table, such as "tokens > 1e9".
+    held_out : rows to predict instead of fitting: a pandas query, or another table of the same columns.
     flops_per_param_sample : k of C = k N D, for tables that give only one of D and C.
     unfinished : take runs without done.json too.
     weights : raw or ema; empty: ema where the runs have it.
@@ -36,7 +41,8 @@ class Command(FitSettings):
         running_minimum, drop (steps; -1: the warm-up), cut_plateau, points (a curve, 0: all).
     approach1 : envelope (hull, record-low or bins), bins.
     approach2 : slices, window (factor of N about the lowest loss, 0: all), min_points, tolerance (of ln C).
-    approach3 : objective (huber, squared or absolute), delta, residual (log or raw).
+    approach3 : objective (huber, squared or absolute), delta, residual (log or raw), form (separate, or tied:
+        alpha = beta).
     uncertainty : method (auto, hierarchical, wild, runs or none), replicates, test_jet_samples,
         test_jet_fraction, seed.
     """
@@ -46,6 +52,7 @@ class Command(FitSettings):
     out: str = ""
     columns: ColumnSettings = field(default_factory=ColumnSettings)
     where: str = ""
+    held_out: str = ""
     flops_per_param_sample: float = 6.0
     unfinished: bool = False
 
@@ -73,15 +80,24 @@ def main(argv: Sequence[str]) -> None:
     from jetscale.analysis.loading import load_losses
     from jetscale.analysis.report import write_report
 
-    losses = load_losses(
-        command.path,
-        command.source,
-        columns=command.columns,
-        where=command.where,
-        flops_per_param_sample=command.flops_per_param_sample,
-        unfinished=command.unfinished,
-    )
-    result = fit(losses, command.fit_settings())
+    def load(path: str, where: str) -> LossTable:
+        return load_losses(
+            path,
+            command.source,
+            columns=command.columns,
+            where=where,
+            flops_per_param_sample=command.flops_per_param_sample,
+            unfinished=command.unfinished,
+        )
+
+    where, held_out = command.where, None
+    if command.held_out and Path(command.held_out).is_file():
+        held_out = load(command.held_out, where)
+    elif command.held_out:
+        every = f"({where}) and " if where else ""
+        held_out = load(command.path, f"{every}({command.held_out})")
+        where = f"{every}not ({command.held_out})"
+    result = fit(load(command.path, where), command.fit_settings(), held_out=held_out)
     result.save(out)
     report = write_report(result, out)
     sys.stdout.write(f"{result}\n{out / 'results.json'}\n{report}\n")

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis import curves as curve_building
-from jetscale.analysis import joint, resampling, selection
+from jetscale.analysis import heldout, joint, resampling, selection
 from jetscale.analysis.blocks import BlockLosses
 from jetscale.analysis.isoflop import EDGE, power_law
+from jetscale.analysis.lack_of_fit import SIGNIFICANT, bend_test
 from jetscale.analysis.results import FitResult, Quantity, SubsetFit, summarise
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.surface import Surfaces
@@ -44,13 +45,16 @@ class Point:
     warnings: list[str]
 
 
-def fit(losses: LossTable, settings: FitSettings | None = None) -> FitResult:
+def fit(
+    losses: LossTable, settings: FitSettings | None = None, *, held_out: LossTable | None = None
+) -> FitResult:
     """Fit every subset of a loss table.
 
     Parameters
     ----------
     losses : from `load_losses`.
     settings : see `FitSettings`; the paper's protocol by default.
+    held_out : rows to predict with each subset's surface; not fitted.
 
     Raises
     ------
@@ -62,12 +66,18 @@ def fit(losses: LossTable, settings: FitSettings | None = None) -> FitResult:
     subsets = {}
     for name in sorted(losses.frame["subset"].unique()):
         frame = selection.select(losses.frame[losses.frame["subset"] == name], settings, losses)
-        subsets[str(name)] = fit_subset(str(name), frame, losses, settings)
+        extra = None
+        if held_out is not None:
+            same = held_out.frame["subset"] == name
+            extra = held_out.frame[same] if same.any() else None
+        subsets[str(name)] = fit_subset(str(name), frame, losses, settings, extra)
     return FitResult(subsets, differences(subsets), asdict(settings), list(losses.warnings), losses)
 
 
-def fit_subset(name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSettings) -> SubsetFit:
-    """Fit the selected rows of one subset."""
+def fit_subset(
+    name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSettings, held_out: pd.DataFrame | None
+) -> SubsetFit:
+    """Fit the selected rows of one subset and predict the held-out ones."""
     try:
         curves = curve_building.build(frame, settings.curves)
         log_L_E = np.log(frame["loss"].to_numpy(float))
@@ -80,12 +90,17 @@ def fit_subset(name: str, frame: pd.DataFrame, losses: LossTable, settings: FitS
     except ValueError as error:
         raise UsageError(f"{losses.source}, subset {name}: {error}") from error
     warnings = curves.warnings + point.warnings + ([reason] if reason else [])
-    draws, dof = _replicates(task, point, method, log_L_E, blocks)
+    draws, replicates = _replicates(task, point, method, log_L_E, blocks)
+    dof = np.inf if replicates is None else replicates.dof
     errors = {}
     if blocks is not None:
         by_jets, _ = _replicates(task, point, "test_jets", log_L_E, blocks)
         errors["test_jets"] = _summaries(point.values, by_jets, "test_jets", np.inf)
     groups = _summaries(point.values, draws, method, dof)
+    details = describe(task, point)
+    if point.surface is not None:
+        details |= judge(task, point.surface, draws, replicates, held_out)
+        warnings += _judgement(details)
     return SubsetFit(
         name=name,
         n_runs=len(curves.runs),
@@ -97,7 +112,7 @@ def fit_subset(name: str, frame: pd.DataFrame, losses: LossTable, settings: FitS
         method=method,
         errors=errors,
         certificate=point.certificate,
-        details=describe(task, point),
+        details=details,
         warnings=warnings,
         draws=draws,
         task=task,
@@ -157,9 +172,9 @@ def _blocks(frame: pd.DataFrame, losses: LossTable) -> BlockLosses | None:
 
 def _replicates(
     task: joint.Task, point: Point, method: str, log_L_E: Array, blocks: BlockLosses | None
-) -> tuple[joint.Draws, float]:
+) -> tuple[joint.Draws, resampling.Replicates | None]:
     if method == "none":
-        return {}, np.inf
+        return {}, None
     fitted = None
     if point.surface is not None:
         fitted = point.surface.log_loss(task.curves.log_N, task.curves.log_D)[0]
@@ -167,7 +182,7 @@ def _replicates(
     draws = joint.fit_jointly(
         task, replicates.log_L_RP, replicates.weight_RP, surface=point.surface is not None
     )
-    return draws, replicates.dof
+    return draws, replicates
 
 
 def _summaries(values: dict[str, float], draws: joint.Draws, method: str, dof: float) -> dict[str, Quantity]:
@@ -205,7 +220,43 @@ def describe(task: joint.Task, point: Point) -> dict[str, Any]:
     }
     if point.surface is not None and np.isfinite(point.values["approach2.a"]):
         approach2 |= parabola_bias(task, point.surface)
-    return {"approach1": {"envelope": task.settings.approach1.envelope}, "approach2": approach2}
+    approach1 = {"envelope": task.settings.approach1.envelope, **joint.envelope_counts(task)}
+    return {"approach1": approach1, "approach2": approach2}
+
+
+def judge(
+    task: joint.Task,
+    surface: Surfaces,
+    draws: joint.Draws,
+    replicates: resampling.Replicates | None,
+    held_out: pd.DataFrame | None,
+) -> dict[str, Any]:
+    """Lack of fit, expanding-window hold-out, and the errors on rows held out by the user."""
+    c = task.curves
+    residual = task.log_L_P - surface.log_loss(c.log_N, c.log_D)[0]
+    of_replicates, dof = None, np.inf
+    if c.is_curve and replicates is not None:
+        fitted = joint.surfaces_of(draws).log_loss(c.log_N, c.log_D)
+        of_replicates, dof = replicates.log_L_RP - fitted, replicates.dof
+    testable = not c.is_curve or replicates is not None
+    found: dict[str, Any] = {
+        "lack_of_fit": bend_test(surface, c.log_N, c.log_D, residual, of_replicates, dof)
+        if testable
+        else None,
+        "windows": heldout.windows(task, float(surface.a[0])),
+    }
+    if held_out is not None:
+        found["held_out"] = heldout.predict_rows(surface, held_out).to_json()
+    return found
+
+
+def _judgement(details: dict[str, Any]) -> list[str]:
+    test = details["lack_of_fit"]
+    if test is None or test["p_value"] >= SIGNIFICANT:
+        return []
+    bend, rms = 100 * test["bend_rms"], 100 * test["residual_rms"]
+    text = f"approach 3: lack of fit (p = {test['p_value']:.1g}): residuals bend by {bend:.2g}% of the loss"
+    return [f"{text} (rms of all: {rms:.2g}%); exponents describe this range, extrapolate with care"]
 
 
 def parabola_bias(task: joint.Task, surface: Surfaces) -> dict[str, float]:

@@ -57,7 +57,8 @@ class Task:
     @property
     def fitter(self) -> Fitter:
         """Approach 3 on these points."""
-        return Fitter(self.curves.log_N, self.curves.log_D, self.settings.approach3.build())
+        three = self.settings.approach3
+        return Fitter(self.curves.log_N, self.curves.log_D, three.build(), tied=three.form == "tied")
 
     @property
     def used_slices(self) -> list[Slice]:
@@ -122,6 +123,20 @@ def envelope_draws(task: Task, log_L_RP: Array, weight_RP: Array) -> Draws:
         "approach1.log_cN": envelope.log_cN,
         "approach1.log_cD": envelope.log_cD,
     }
+
+
+def envelope_counts(task: Task) -> dict[str, int]:
+    """How many points, and how many runs or sizes, make the envelope of the data."""
+    member = envelope_members(task)
+    return {"points": int(member.sum()), "runs": len(np.unique(task.curves.cell[member]))}
+
+
+def envelope_members(task: Task) -> NDArray[np.bool_]:
+    """Points of the data on the envelope, (P,)."""
+    one, c = task.settings.approach1, task.curves
+    ones = np.ones((1, len(task.log_L_P)))
+    fitted = fit_envelope(c.log_N, c.log_D, c.log_C, task.log_L_P[None], ones, one.envelope, one.bins)
+    return np.asarray(fitted.member_RP[0])
 
 
 def surface_draws(surfaces: Surfaces) -> Draws:

@@ -58,9 +58,12 @@ class Approach3Settings:
     objective: str = "huber"
     delta: float = 1e-3
     residual: str = "log"
+    form: str = "separate"
 
     def build(self) -> Objective:
         """Return the objective these settings name; ValueError where they are not sensible."""
+        if self.form not in ("separate", "tied"):
+            raise ValueError(f"approach3.form={self.form!r}: choose separate or tied")
         return Objective(self.objective, self.delta, self.residual)  # type: ignore[arg-type]
 
 

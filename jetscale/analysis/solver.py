@@ -24,7 +24,7 @@ Index = NDArray[np.intp]
 Constraint = Callable[[Array, Index], tuple[Array, Array]]
 
 EXPONENT_BOUNDS = (1e-3, 4.0)
-FLOOR_BOUND = 1e-6  # E as a share of the lowest loss: below this there is no floor
+FLOOR_BOUND = 1e-4  # E as a share of the lowest loss: below this there is no floor
 _CHUNK_ELEMENTS = 400_000  # replicates x points held at a time
 
 
@@ -49,6 +49,28 @@ class Solution:
     curvature: Array
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """Box that steps are projected onto; (F,) each."""
+
+    low: Array
+    high: Array
+
+    def active(self, phi_RF: Array, gradient_RF: Array) -> NDArray[np.bool_]:
+        """Parameters at a bound that the objective pushes outwards: they do not take part in a step."""
+        outwards = ((phi_RF <= self.low) & (gradient_RF > 0)) | ((phi_RF >= self.high) & (gradient_RF < 0))
+        return np.asarray(outwards)
+
+
+def natural_bounds(log_L_RP: Array, parameters: int) -> Bounds:
+    """Bounds of ln A, ln B, ln E and the one or two exponents."""
+    low = np.array(
+        [-500.0, -500.0, np.log(FLOOR_BOUND) + log_L_RP.min(), *[EXPONENT_BOUNDS[0]] * (parameters - 3)]
+    )
+    high = np.array([500.0, 500.0, 500.0, *[EXPONENT_BOUNDS[1]] * (parameters - 3)])
+    return Bounds(low, high)
+
+
 def free(phi_RF: Array, _: Index) -> tuple[Array, Array]:
     """No constraint: the five parameters themselves."""
     return phi_RF, np.broadcast_to(np.eye(5), (len(phi_RF), 5, 5))
@@ -69,6 +91,7 @@ def solve(
     weight_RP: Array,
     objective: Objective,
     constraint: Constraint = free,
+    bounds: Bounds | None = None,
     *,
     tolerance: float = 1e-9,
     max_iterations: int = 400,
@@ -80,7 +103,7 @@ def solve(
     """
     rows = max(1, _CHUNK_ELEMENTS // max(1, len(x_P)))
     parts = [
-        _Batch(x_P, y_P, log_L_RP, weight_RP, objective, constraint).minimise(
+        _Batch(x_P, y_P, log_L_RP, weight_RP, objective, constraint, bounds).minimise(
             start_RF[begin : begin + rows],
             np.arange(begin, min(begin + rows, len(start_RF))),
             tolerance,
@@ -120,16 +143,29 @@ class _Batch:
     weight_RP: Array
     objective: Objective
     constraint: Constraint
+    bounds: Bounds | None
+
+    def project(self, phi_RF: Array) -> Array:
+        return phi_RF if self.bounds is None else np.clip(phi_RF, self.bounds.low, self.bounds.high)
+
+    def without_active(self, state: _State) -> tuple[Array, Array]:
+        """Gradient and curvature with the parameters that rest on a bound taken out."""
+        if self.bounds is None:
+            return state.gradient, state.curvature.copy()
+        moves = np.logical_not(self.bounds.active(state.phi, state.gradient))
+        curvature = state.curvature * (moves[:, :, None] & moves[:, None, :])
+        np.einsum("rff->rf", curvature)[~moves] = 1.0
+        return state.gradient * moves, curvature
 
     def minimise(self, start_RF: Array, index: Index, tolerance: float, max_iterations: int) -> Solution:
-        state = self.evaluate(start_RF, index)
+        state = self.evaluate(self.project(start_RF), index)
         R = len(index)
         damping = np.full(R, 1e-3)
         solution = self.report(state)
         active = np.arange(R)
         for _ in range(max_iterations):
-            step, decrease = _damped_step(state, damping)
-            trial = self.evaluate(state.phi + step, index[active])
+            step, decrease = _damped_step(*self.without_active(state), damping)
+            trial = self.evaluate(self.project(state.phi + step), index[active])
             good = trial.value <= state.value
             state.accept(trial, good)
             damping = np.where(good, np.maximum(damping / 5, 1e-10), damping * 8)
@@ -146,9 +182,9 @@ class _Batch:
         theta, tangent = self.constraint(phi_RF, index)
         log_L = self.log_L_RP[index] if len(self.log_L_RP) > 1 else self.log_L_RP
         weight = self.weight_RP[index] if len(self.weight_RP) > 1 else self.weight_RP
-        outside = (theta[:, 3:] < EXPONENT_BOUNDS[0]) | (theta[:, 3:] > EXPONENT_BOUNDS[1])
-        outside = outside.any(axis=1) | (theta[:, 2] < np.log(FLOOR_BOUND) + log_L.min(axis=1))
-        outside |= ~np.isfinite(theta).all(axis=1) | (np.abs(theta) > 500).any(axis=1)
+        # constraints without bounds of their own (profiles) must not leave the domain either
+        outside = (theta[:, 3:] < 0.5 * EXPONENT_BOUNDS[0]).any(axis=1) | (np.abs(theta) > 1000).any(axis=1)
+        outside |= ~np.isfinite(theta).all(axis=1)
         theta = np.where(outside[:, None], 0.0, theta)
         value, gradient_RQ, curvature_RQQ = self.moments(theta, log_L, weight)
         value = np.where(outside, np.inf, value)
@@ -183,26 +219,26 @@ class _Batch:
 
     def report(self, state: _State) -> Solution:
         # an undamped step, by least squares: at a bound or on a ray of N and D the curvature is singular
-        step = np.linalg.pinv(state.curvature, rcond=1e-14, hermitian=True) @ state.gradient[:, :, None]
+        gradient, curvature = self.without_active(state)
+        step = np.linalg.pinv(curvature, rcond=1e-14, hermitian=True) @ gradient[:, :, None]
         scale = self.objective.scale
-        predicted = 0.5 * scale * np.einsum("rf,rf->r", state.gradient, step[:, :, 0])
+        predicted = 0.5 * scale * np.einsum("rf,rf->r", gradient, step[:, :, 0])
         return Solution(
             phi=state.phi,
             theta=state.theta,
             objective=state.value,
             decrease=predicted / np.maximum(state.value, np.finfo(float).tiny),
-            gradient=scale * np.abs(state.gradient).max(axis=1),
+            gradient=scale * np.abs(gradient).max(axis=1),
             curvature=scale * state.curvature,
         )
 
 
-def _damped_step(state: _State, damping: Array) -> tuple[Array, Array]:
+def _damped_step(gradient: Array, curvature: Array, damping: Array) -> tuple[Array, Array]:
     """Levenberg-Marquardt step (R, F) and the decrease of the objective it predicts (Huber's units)."""
-    curvature = state.curvature.copy()
     diagonal = np.einsum("rff->rf", curvature)
     diagonal += damping[:, None] * diagonal + 1e-300
-    step = -np.linalg.solve(curvature, state.gradient[:, :, None])[:, :, 0]
-    return np.asarray(step), np.asarray(-0.5 * np.einsum("rf,rf->r", state.gradient, step))
+    step = -np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
+    return np.asarray(step), np.asarray(-0.5 * np.einsum("rf,rf->r", gradient, step))
 
 
 def _store(solution: Solution, rows: Index, part: Solution) -> None:

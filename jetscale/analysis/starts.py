@@ -18,7 +18,9 @@ EXPONENTS_G = np.arange(0.05, 1.2001, 0.05)
 _CHUNK = 256  # replicates a time: 256 x 576 nodes stay in cache
 
 
-def projected_starts(x_P: Array, y_P: Array, log_L_RP: Array, weight_RP: Array, count: int = 1) -> Array:
+def projected_starts(
+    x_P: Array, y_P: Array, log_L_RP: Array, weight_RP: Array, count: int = 1, *, tied: bool = False
+) -> Array:
     """Return the `count` best grid nodes of every replicate, (R, count, 5).
 
     Parameters
@@ -26,6 +28,7 @@ def projected_starts(x_P: Array, y_P: Array, log_L_RP: Array, weight_RP: Array, 
     x_P, y_P : centred ln N and ln D.
     log_L_RP, weight_RP : (R, P) or (1, P); R is the larger of the two.
     count : starts a replicate; they differ by at least two grid steps in an exponent.
+    tied : only nodes with alpha = beta.
 
     The sum of squares is relative (weights divided by L^2), close to the log residuals of the fit proper.
     """
@@ -35,13 +38,15 @@ def projected_starts(x_P: Array, y_P: Array, log_L_RP: Array, weight_RP: Array, 
         rows = slice(begin, begin + _CHUNK)
         log_L = log_L_RP[rows] if len(log_L_RP) > 1 else log_L_RP
         weight = weight_RP[rows] if len(weight_RP) > 1 else weight_RP
-        starts[rows] = _best_nodes(x_P, y_P, np.exp(log_L), weight, count)
+        starts[rows] = _best_nodes(x_P, y_P, np.exp(log_L), weight, count, tied)
     return starts
 
 
-def _best_nodes(x_P: Array, y_P: Array, L_RP: Array, weight_RP: Array, count: int) -> Array:
+def _best_nodes(x_P: Array, y_P: Array, L_RP: Array, weight_RP: Array, count: int, tied: bool) -> Array:
     A_RGG, B_RGG, E_RGG, square_RGG = _solve_nodes(x_P, y_P, L_RP, weight_RP)
     usable = (A_RGG > 0) & (B_RGG > 0) & (E_RGG > 0)
+    if tied:
+        usable &= np.eye(len(EXPONENTS_G), dtype=bool)
     square_RGG = np.where(usable, square_RGG, np.inf)
     R, G = len(square_RGG), len(EXPONENTS_G)
     row = np.arange(R)

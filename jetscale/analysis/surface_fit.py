@@ -11,14 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.objective import Objective
-from jetscale.analysis.solver import EXPONENT_BOUNDS, FLOOR_BOUND, Constraint, Solution, free, solve
+from jetscale.analysis.solver import (
+    EXPONENT_BOUNDS,
+    FLOOR_BOUND,
+    Constraint,
+    Solution,
+    free,
+    natural_bounds,
+    solve,
+    tied,
+)
 from jetscale.analysis.starts import projected_starts
 from jetscale.analysis.surface import Surfaces
 
 Array = NDArray[np.float64]
 
 AGREEMENT = 1e-6  # relative difference of the objective below which two starts found the same minimum
-MIN_POINTS = 6  # five parameters and one degree of freedom
 
 
 @dataclass(frozen=True)
@@ -82,11 +90,18 @@ class Fitter:
     ----------
     log_N, log_D : (P,).
     objective : what is minimised.
+    tied : one exponent for both terms, alpha = beta.
     """
 
     log_N: Array
     log_D: Array
     objective: Objective
+    tied: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """How many are fitted."""
+        return 4 if self.tied else 5
 
     @property
     def centre(self) -> Array:
@@ -103,7 +118,11 @@ class Fitter:
     ) -> Solution:
         """`solver.solve` in centred coordinates."""
         x, y = self.log_N - self.centre[0], self.log_D - self.centre[1]
-        return solve(start, x, y, log_L, weight, self.objective, constraint, tolerance=tolerance)
+        bounds = None
+        if constraint is None:
+            bounds = natural_bounds(log_L, self.parameters)
+            constraint = tied if self.tied else free
+        return solve(start, x, y, log_L, weight, self.objective, constraint, bounds, tolerance=tolerance)
 
     def starts(self, log_L: Array, weight: Array, count: int) -> Array:
         """(R, count, 5) in centred coordinates."""
@@ -145,7 +164,7 @@ class Fitter:
         Raises
         ------
         ValueError
-            Fewer than 6 points, or N or D takes fewer than two values: five parameters cannot be found.
+            Too few points for the parameters, or fewer than three values of N or of D.
         """
         self.check_points(log_L)
         weights = np.ones((1, len(log_L))) if weight is None else weight[None]
@@ -153,7 +172,7 @@ class Fitter:
             self.starts(log_L[None], weights, starts)[0], *_tile(starts, log_L[None], weights)
         )
         best = int(solution.objective.argmin())
-        final = self.solve(solution.theta[[best]], log_L[None], weights, tolerance=1e-14)
+        final = self.solve(solution.phi[[best]], log_L[None], weights, tolerance=1e-14)
         agreeing = int((solution.objective <= final.objective[0] * (1 + AGREEMENT)).sum())
         certificate = self.certify(final, log_L, starts, agreeing)
         return SurfaceFit(self.uncentred(final.theta), final.objective), certificate
@@ -161,10 +180,8 @@ class Fitter:
     def check_points(self, log_L: Array) -> None:
         """Refuse what cannot determine five parameters."""
         distinct_N, distinct_D = len(np.unique(self.log_N)), len(np.unique(self.log_D))
-        if len(log_L) < MIN_POINTS:
-            raise ValueError(
-                f"{len(log_L)} points cannot determine five parameters; at least {MIN_POINTS} needed"
-            )
+        if len(log_L) <= self.parameters:
+            raise ValueError(f"{len(log_L)} points cannot determine {self.parameters} parameters")
         if distinct_N < 3 or distinct_D < 3:
             raise ValueError(
                 f"N takes {distinct_N} and D takes {distinct_D} values; a surface needs at least 3 of each"
@@ -187,7 +204,7 @@ class Fitter:
             decrease=float(solution.decrease[0]),
             starts=starts,
             agreeing=agreeing,
-            condition=float(eigenvalues[-1] / max(eigenvalues[0], np.finfo(float).tiny)),
+            condition=float(eigenvalues[-1] / max(eigenvalues[0], 1e-16 * eigenvalues[-1], 1e-300)),
             floor_share=floor_share,
             at_bound=at_bound,
             correlation=float(np.corrcoef(self.log_N, self.log_D)[0, 1]),

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.envelope import fit_envelope
 from jetscale.analysis.figures.style import COLOURS, DASHES, LOSS_MAP, MARKERS, new_figure
-from jetscale.analysis.joint import Task, surfaces_of
+from jetscale.analysis.joint import Task, envelope_members, surfaces_of
 from jetscale.analysis.surface import Surfaces
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def draw_contours(axes: Axes, task: Task, surface: Surfaces | None, log_k: float
         log_C = np.linspace(c.log_C.min(), c.log_C.max(), 100)
         best_N, best_D = (np.exp(value[0]) for value in surface.optimum(log_C, log_k))
         axes.plot(best_N, best_D, color=COLOURS[1], lw=1.8, label="frontier, approach 3")
-    member = _envelope(task)
+    member = envelope_members(task)
     axes.plot(
         np.exp(c.log_N[member]), np.exp(c.log_D[member]), "x", color=COLOURS[0], ms=6, label="approach 1"
     )
@@ -150,7 +149,7 @@ def draw_optima(
             value = subset.approach3[exponent].value
             label = f"{symbol}*, approach 3: {exponent} = {value:.3f}"
             axes.plot(np.exp(log_C), np.exp(best), ls=DASHES[1], color=colour, lw=1.4, label=label)
-    member = _envelope(task)
+    member = envelope_members(task)
     axes.plot(
         np.exp(c.log_C[member]), np.exp(c.log_N[member]), "x", color=COLOURS[0], ms=5, label="N, approach 1"
     )
@@ -159,10 +158,3 @@ def draw_optima(
         title="compute-optimal size and data",
     )  # fmt: skip
     axes.legend(fontsize=7)
-
-
-def _envelope(task: Task) -> NDArray[np.bool_]:
-    one, c = task.settings.approach1, task.curves
-    ones = np.ones((1, len(task.log_L_P)))
-    fitted = fit_envelope(c.log_N, c.log_D, c.log_C, task.log_L_P[None], ones, one.envelope, one.bins)
-    return np.asarray(fitted.member_RP[0])

@@ -231,18 +231,19 @@ def _assemble(
 
 
 def _name_rows(frame: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
-    """Without a run column every row is a run of its own; equal rows are one run written twice."""
+    """Without a run column every row is a run of its own; equal rows are kept, and said."""
     key = ["subset", "n_params", "jets", "seed", "loss"]
     repeats = int(frame.duplicated(key).sum())
     if repeats:
-        warnings.append(f"{repeats} rows repeat another row's N, D and loss and were dropped")
-        frame = frame.drop_duplicates(key)
+        warnings.append(
+            f"{repeats} rows repeat another row's N, D and loss; they are kept, and count as runs of their own"
+        )
     cells = frame.groupby(["subset", "n_params", "jets", "seed"])["loss"].agg(["min", "max", "size"])
     mixed = cells[(cells["size"] > 1) & (cells["max"] > 1.3 * cells["min"])]
     if len(mixed):
         warnings.append(
             f"{len(mixed)} cells of one N, D and seed hold losses more than 30% apart: "
-            "are several evaluation sets mixed in one column? select one with where=..."
+            "are several evaluation sets mixed in it? select one with where=..."
         )
     frame = frame.sort_values(key, kind="stable")
     frame["run"] = [f"row {rank:07d}" for rank in range(len(frame))]

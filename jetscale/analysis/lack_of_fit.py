@@ -1,0 +1,90 @@
+"""Does the surface L = E + A/N^alpha + B/D^beta describe the data? A test of what it leaves behind.
+
+The residuals are regressed on the fit's own five directions and on three bends, (ln N)^2, ln N ln D and
+(ln D)^2: a surface of another form leaves bends, noise does not. Final losses are independent: F test. Points
+of one curve are not: Wald test with the covariance of the bends over replicates, in Hotelling's form.
+
+Shapes: R replicates, P points.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetscale.analysis.surface import Surfaces
+
+Array = NDArray[np.float64]
+
+BENDS = 3
+SIGNIFICANT = 0.01
+
+
+def _directions(surface: Surfaces, log_N: Array, log_D: Array) -> Array:
+    """Derivatives of the fitted ln L by the five parameters, (P, 5)."""
+    total = surface.log_loss(log_N, log_D)[0]
+    p1 = np.exp(surface.log_A[0] - surface.alpha[0] * log_N - total)
+    p2 = np.exp(surface.log_B[0] - surface.beta[0] * log_D - total)
+    x, y = log_N - log_N.mean(), log_D - log_D.mean()
+    return np.stack([p1, p2, 1 - p1 - p2, p1 * x, p2 * y], axis=1)
+
+
+def _bends(log_N: Array, log_D: Array) -> Array:
+    x, y = ((v - v.mean()) / max(float(v.std()), 1e-12) for v in (log_N, log_D))
+    return np.stack([x**2, x * y, y**2], axis=1)
+
+
+def bend_test(
+    surface: Surfaces,
+    log_N: Array,
+    log_D: Array,
+    residual_P: Array,
+    replicate_residual_RP: Array | None,
+    dof: float,
+) -> dict[str, Any] | None:
+    """Test the residuals for bends.
+
+    Parameters
+    ----------
+    surface : the fitted one.
+    residual_P : observed minus fitted ln L.
+    replicate_residual_RP : those of the replicates, for correlated points; None for independent ones.
+    dof : degrees of freedom of the replicates.
+
+    Returns
+    -------
+    test ("F" or "Hotelling"), p_value, bend_rms (the part of the loss that bends explain, relative),
+    residual_rms; None where there are too few points, or too little scatter between runs, to tell.
+    """
+    from scipy.stats import f
+
+    directions, bends = _directions(surface, log_N, log_D), _bends(log_N, log_D)
+    basis, _ = np.linalg.qr(directions)
+    bends = bends - basis @ (basis.T @ bends)
+    left = residual_P - basis @ (basis.T @ residual_P)
+    gram = bends.T @ bends
+    if len(residual_P) < 5 + BENDS + 2 or np.linalg.cond(gram) > 1e10:
+        return None
+    project = np.linalg.solve(gram, bends.T)
+    bend = project @ left
+    shape = bends @ bend
+    if replicate_residual_RP is None:
+        free = len(residual_P) - 5 - BENDS
+        ratio = (shape @ shape / BENDS) / max(((left - shape) ** 2).sum() / free, 1e-300)
+        name, p_value = "F", float(f.sf(ratio, BENDS, free))
+    else:
+        if not dof > BENDS:
+            return None
+        draws = (replicate_residual_RP - (replicate_residual_RP @ basis) @ basis.T) @ project.T
+        covariance = np.cov(draws.T)
+        statistic = float(bend @ np.linalg.solve(covariance, bend))
+        ratio = statistic / BENDS if not np.isfinite(dof) else statistic * (dof - BENDS + 1) / (BENDS * dof)
+        name, p_value = "Hotelling", float(f.sf(ratio, BENDS, min(dof - BENDS + 1, 1e9)))
+    return {
+        "test": name,
+        "p_value": p_value,
+        "bend_rms": float(np.sqrt((shape**2).mean())),
+        "residual_rms": float(np.sqrt((residual_P**2).mean())),
+    }
