@@ -42,8 +42,6 @@ class JetClassifier(L.LightningModule):
     window : steps between metrics lines
     """
 
-    window_S: Tensor
-
     def __init__(self, model: SetTransformer, phase: PhaseSettings, ema: EmaSettings, window: int) -> None:
         super().__init__()
         self.model = model
@@ -52,7 +50,7 @@ class JetClassifier(L.LightningModule):
         self.peak_rate = learning_rate(phase.lr, model.class_token.numel())
         self.ema = ema
         self.average: WeightAverage | None = None
-        self.register_buffer("window_S", torch.zeros(window), persistent=False)
+        self.window_S = torch.zeros(window)  # no buffer: DDP would overwrite every rank's with the first's
         self.start_step = 0
         self._constituents_before = 0  # over all ranks, up to the last `count_constituents`
         self._constituents_here = 0  # on this rank, since then
@@ -91,6 +89,7 @@ class JetClassifier(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Start the average, once the weights are on their device, and give a resumed run its state back."""
+        self.window_S = self.window_S.to(self.device)
         if self.ema.enabled:
             self.average = WeightAverage(self.model, self.ema.fraction, self.ema.max_window)
         if self._resumed is None:
