@@ -105,8 +105,9 @@ class JetClassifier(L.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = rate
 
-    def on_train_batch_end(self, outputs: Any, batch: JetBatch, batch_idx: int) -> None:
-        """Follow the weights with their average."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then follow the weights with their average, before any callback looks at it."""
+        super().optimizer_step(*args, **kwargs)
         if self.average is not None:
             self.average.update()
 
