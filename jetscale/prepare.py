@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskProgressColumn,
     TextColumn,
@@ -124,7 +123,6 @@ def _progress_bar(console: Console, request: StoreRequest) -> Iterator[Report]:
         BarColumn(),
         TaskProgressColumn(),
         TransferSpeedColumn(),
-        MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
         transient=True,

@@ -41,12 +41,12 @@ def apportion(n: int, weights_K: npt.NDArray[np.float64]) -> Counts:
 
 
 def run_out(available_K: Counts, weights_K: npt.NDArray[np.float64]) -> int:
-    """Jets in all that can be taken before a component has none left."""
-    end_K = _key(available_K, weights_K)  # place of the first seat that cannot be filled
-    component = int(np.argmin(end_K))
-    before_K = np.floor(weights_K * end_K[component] + 0.5).astype(np.int64)
-    before_K[component] = available_K[component]
-    return int(before_K.sum())
+    """Jets in all that can be taken before a component has none left.
+
+    Where seats tie with the first one that cannot be filled, none of them is counted.
+    """
+    end = _key(available_K, weights_K).min() * (1 - 1e-12)  # a hair before the place of that seat
+    return int(np.ceil(weights_K * end - 0.5).sum())
 
 
 def _key(jet: npt.ArrayLike, weight: npt.ArrayLike) -> npt.NDArray[np.float64]:

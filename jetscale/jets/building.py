@@ -24,16 +24,17 @@ from jetscale.jets.request import StoreRequest
 from jetscale.jets.sources import SourceFile, missing_message
 from jetscale.jets.spill import Spill, SpillJob, write_spill
 from jetscale.jets.store import MANIFEST, Store
-from jetscale.jets.workers import available_cores, run_jobs
+from jetscale.jets.workers import Workers, available_cores
 
 PART_BYTES = 1 << 27
 """Source bytes per part: about 100,000 JetClass jets, 75 MB packed; a window that stays cached."""
 INLINE_BYTES = 1 << 26
 """Below this many source bytes starting worker processes takes longer than the work."""
 PARTS_PER_JOB = 16
+PLAN = "plan.json"
 
 Progress = Callable[[str, int, int], None]
-"""Told (what, done, total) as the work goes on."""
+"""Told (what, bytes done, bytes in all) as the work goes on."""
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,8 @@ def ensure_store(
             if not request.path.exists():
                 if workers == 0:
                     workers = available_cores() if sum(file.size for file in sources) > INLINE_BYTES else 1
-                _build(request, sources, workers, progress, part_bytes)
+                with Workers(workers) as pool:
+                    _Build(request, sources, progress, part_bytes).run(pool)
     return open_store(request)
 
 
@@ -106,101 +108,103 @@ def open_store(request: StoreRequest) -> Store:
     return store
 
 
-def _build(
-    request: StoreRequest, sources: list[SourceFile], workers: int, progress: Progress, part_bytes: int
-) -> None:
-    log.info("packing %d files into %s with %d workers", len(sources), request.path, workers)
-    total = sum(file.size for file in sources)
-    plan = {**request.definition(), "n_parts": -(-total // part_bytes)}
-    files = [{"name": file.name, "size": file.size} for file in sources]
-    staging = request.store_dir / f".{request.path.name}.building"
-    _start_staging(staging, {**plan, "sources": files, "jetscale": __version__})
-    spills = _first_pass(request, sources, staging, plan["n_parts"], workers, progress)
-    opened = [Spill(path, plan["n_parts"]) for path in spills]
-    _refuse_duplicates(sources, opened)
-    if not sum(spill.n_jets for spill in opened):
-        raise JetDataError(
-            f"{request.directory}: no jet of {len(sources)} files passes selection={request.selection}"
+class _Build:
+    """One build of one store."""
+
+    def __init__(
+        self, request: StoreRequest, sources: list[SourceFile], progress: Progress, part_bytes: int
+    ) -> None:
+        self.request = request
+        self.sources = sources
+        self.progress = progress
+        self.total = sum(file.size for file in sources)
+        self.n_parts = -(-self.total // part_bytes)
+        self.plan = {**request.definition(), "n_parts": self.n_parts}
+        self.files = [{"name": file.name, "size": file.size} for file in sources]
+        self.staging = request.store_dir / f".{request.path.name}.building"
+        self.spills = [self.staging / "spill" / f"{file.name}.arrow" for file in sources]
+
+    def run(self, workers: Workers) -> None:
+        """From source files to the store under its name."""
+        log.info(
+            "packing %d files into %s, %d workers", len(self.sources), self.request.path, workers.n_workers
         )
-    definition = {
-        **plan,
-        "sources": [{**file, "sha256": spill.checksum} for file, spill in zip(files, opened, strict=True)],
-    }
-    entries = _second_pass(staging, definition, spills, workers, progress)
-    write_json(staging / MANIFEST, _manifest(definition, entries))
-    shutil.rmtree(staging / "spill")
-    (staging / "plan.json").unlink()
-    staging.rename(request.path)
-    fsync_directory(request.store_dir)
+        self._start_staging()
+        self._first_pass(workers)
+        definition = {**self.plan, "sources": self._sources_with_checksums()}
+        entries = self._second_pass(workers, definition)
+        manifest = {
+            "fingerprint": fingerprint(definition),
+            "jetscale": __version__,
+            "n_jets": sum(entry["n_jets"] for entry in entries),
+            "n_constituents": sum(entry["n_constituents"] for entry in entries),
+            "definition": definition,
+            "parts": entries,
+        }
+        write_json(self.staging / MANIFEST, manifest)
+        shutil.rmtree(self.staging / "spill")
+        (self.staging / PLAN).unlink()
+        self.staging.rename(self.request.path)
+        fsync_directory(self.request.store_dir)
 
+    def _start_staging(self) -> None:
+        """Go on with an interrupted build of the same plan; discard what one of another plan left."""
+        plan = {**self.plan, "sources": self.files, "jetscale": __version__}
+        planned = self.staging / PLAN
+        if self.staging.exists() and not (planned.exists() and json.loads(planned.read_text()) == plan):
+            log.warning("%s: left by an interrupted build of something else, starting afresh", self.staging)
+            shutil.rmtree(self.staging)
+        (self.staging / "spill").mkdir(parents=True, exist_ok=True)
+        for left_over in self.staging.rglob(".*.part*"):
+            left_over.unlink()
+        write_json(planned, plan)
 
-def _start_staging(staging: Path, plan: dict[str, Any]) -> None:
-    """Go on with an interrupted build of the same plan; discard what an interrupted build of another left."""
-    planned = staging / "plan.json"
-    if staging.exists() and not (planned.exists() and json.loads(planned.read_text()) == plan):
-        log.warning("%s: left by an interrupted build from other files or settings, starting afresh", staging)
-        shutil.rmtree(staging)
-    (staging / "spill").mkdir(parents=True, exist_ok=True)
-    for left_over in [*staging.glob(".*.part*"), *(staging / "spill").glob(".*.part*")]:
-        left_over.unlink()
-    write_json(planned, plan)
+    def _first_pass(self, workers: Workers) -> None:
+        jobs = [
+            SpillJob(file.path, spill, self.request.features, self.request.selection, self.n_parts)
+            for file, spill in zip(self.sources, self.spills, strict=True)
+            if not spill.exists()
+        ]
+        done = self.total - sum(job.source.stat().st_size for job in jobs)
+        self.progress("reading", done, self.total)
+        for size in workers.run(write_spill, jobs):
+            done += size
+            self.progress("reading", done, self.total)
 
-
-def _first_pass(
-    request: StoreRequest,
-    sources: list[SourceFile],
-    staging: Path,
-    n_parts: int,
-    workers: int,
-    progress: Progress,
-) -> list[Path]:
-    spills = [staging / "spill" / f"{file.name}.arrow" for file in sources]
-    jobs = [
-        SpillJob(file.path, spill, request.features, request.selection, n_parts)
-        for file, spill in zip(sources, spills, strict=True)
-        if not spill.exists()
-    ]
-    total = sum(file.size for file in sources)
-    done = total - sum(job.source.stat().st_size for job in jobs)
-    progress("reading", done, total)
-    for size in run_jobs(write_spill, jobs, workers):
-        done += size
-        progress("reading", done, total)
-    return spills
-
-
-def _refuse_duplicates(sources: list[SourceFile], spills: list[Spill]) -> None:
-    first: dict[str, SourceFile] = {}
-    for file, spill in zip(sources, spills, strict=True):
-        if spill.checksum in first:
+    def _sources_with_checksums(self) -> list[dict[str, Any]]:
+        """Name, size and checksum of every source; no two the same, and some jet selected."""
+        opened = [Spill(path, self.n_parts) for path in self.spills]
+        first: dict[str, Path] = {}
+        for file, spill in zip(self.sources, opened, strict=True):
+            if spill.checksum in first:
+                raise JetDataError(
+                    f"{file.path}: duplicated file, the same bytes as {first[spill.checksum]}; "
+                    "remove one of them"
+                )
+            first[spill.checksum] = file.path
+        if not any(spill.n_jets for spill in opened):
             raise JetDataError(
-                f"{file.path}: duplicated file, the same bytes as {first[spill.checksum].path}; "
-                "remove one of them"
+                f"{self.request.directory}: no jet of {len(self.sources)} files passes "
+                f"selection={self.request.selection}"
             )
-        first[spill.checksum] = file
+        return [{**file, "sha256": spill.checksum} for file, spill in zip(self.files, opened, strict=True)]
 
-
-def _second_pass(
-    staging: Path, definition: dict[str, Any], spills: list[Path], workers: int, progress: Progress
-) -> list[dict[str, Any]]:
-    n_parts: int = definition["n_parts"]
-    per_job = max(1, min(PARTS_PER_JOB, -(-n_parts // workers)))
-    numbers = [tuple(range(start, min(start + per_job, n_parts))) for start in range(0, n_parts, per_job)]
-    jobs = [PartJob(some, staging, tuple(spills), json.dumps(definition)) for some in numbers]
-    entries: list[dict[str, Any]] = []
-    progress("mixing", 0, n_parts)
-    for number, made in enumerate(run_jobs(write_parts, jobs, workers), start=1):
-        entries += made
-        progress("mixing", min(number * per_job, n_parts), n_parts)
-    return sorted(entries, key=lambda entry: str(entry["file"]))
-
-
-def _manifest(definition: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "fingerprint": fingerprint(definition),
-        "jetscale": __version__,
-        "n_jets": sum(entry["n_jets"] for entry in entries),
-        "n_constituents": sum(entry["n_constituents"] for entry in entries),
-        "definition": definition,
-        "parts": entries,
-    }
+    def _second_pass(self, workers: Workers, definition: dict[str, Any]) -> list[dict[str, Any]]:
+        """Manifest entries of all parts, in order."""
+        per_job = max(1, min(PARTS_PER_JOB, -(-self.n_parts // workers.n_workers)))
+        jobs = [
+            PartJob(
+                tuple(range(start, min(start + per_job, self.n_parts))),
+                self.staging,
+                tuple(self.spills),
+                json.dumps(definition),
+            )
+            for start in range(0, self.n_parts, per_job)
+        ]
+        entries: list[dict[str, Any]] = []
+        total = sum(spill.stat().st_size for spill in self.spills)
+        self.progress("mixing", 0, total)
+        for number, made in enumerate(workers.run(write_parts, jobs), start=1):
+            entries += made
+            self.progress("mixing", total * number // len(jobs), total)
+        return sorted(entries, key=lambda entry: str(entry["file"]))

@@ -76,12 +76,13 @@ def particle_identity(raw: RawJets) -> npt.NDArray[np.uint8]:
     the JetClass-II definition; in JetClass it also covers charged hadrons that its flags do not name.
     """
     part = raw.constituents
-    positive = (part["part_charge"] > 0).view(np.uint8)
-    charged_hadron = PID_HADRON_MINUS + positive
-    pid = np.where(part["part_charge"] == 0, np.uint8(PID_NEUTRAL_HADRON), charged_hadron)
-    pid = np.where(part["part_isPhoton"], np.uint8(PID_PHOTON), pid)
-    pid = np.where(part["part_isElectron"], PID_ELECTRON_MINUS + positive, pid)
-    return np.where(part["part_isMuon"], PID_MUON_MINUS + positive, pid).astype(np.uint8, copy=False)
+    charge = part["part_charge"]
+    flag = {name: part[f"part_is{name}"].view(np.uint8) for name in ("Photon", "Electron", "Muon")}
+    charged = PID_HADRON_MINUS + (charge > 0).view(np.uint8)
+    charged += np.uint8(PID_ELECTRON_MINUS - PID_HADRON_MINUS) * flag["Electron"]
+    charged += np.uint8(PID_MUON_MINUS - PID_HADRON_MINUS) * flag["Muon"]
+    neutral = PID_NEUTRAL_HADRON + flag["Photon"]
+    return np.where(charge == 0, neutral, charged)
 
 
 def _pt(raw: RawJets) -> Floats:

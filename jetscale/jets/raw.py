@@ -143,6 +143,7 @@ def _check_constituents(raw: RawJets) -> None:
     _demand(raw, kinds <= 1, "part_isPhoton", "is set together with part_isElectron or part_isMuon")
     lepton = part["part_isElectron"] | part["part_isMuon"]
     _demand(raw, ~lepton | (charge != 0), "part_charge", "of an electron or muon must be -1 or +1")
+    _demand(raw, ~part["part_isPhoton"] | (charge == 0), "part_charge", "of a photon must be 0")
 
 
 def _demand(raw: RawJets, good: Array, name: str, why: str) -> None:

@@ -21,20 +21,33 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
-    """Yield ``function(job)`` for all jobs as they finish; with one worker or one job in this process.
+class Workers:
+    """Up to `n_workers` processes, started when there is more than one job; a context manager.
 
-    Raises
-    ------
-    JetDataError
-        A worker process died (killed, out of memory).
+    Parameters
+    ----------
+    n_workers : with 1 all jobs run in this process
     """
-    if workers <= 1 or len(jobs) <= 1:
-        yield from map(function, jobs)
-        return
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _die_with_parent) as pool:
-        futures = [pool.submit(function, job) for job in jobs]
+
+    def __init__(self, n_workers: int) -> None:
+        self.n_workers = n_workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
+        """Yield ``function(job)`` for all jobs as they finish.
+
+        Raises
+        ------
+        JetDataError
+            A worker process died (killed, out of memory).
+        """
+        if self.n_workers <= 1 or len(jobs) <= 1:
+            yield from map(function, jobs)
+            return
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+            self._pool = ProcessPoolExecutor(self.n_workers, context, _die_with_parent)
+        futures = [self._pool.submit(function, job) for job in jobs]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -43,8 +56,13 @@ def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: in
                 "a worker process died (killed, or out of memory); start again, finished files are kept, "
                 "or use fewer workers"
             ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _die_with_parent() -> None:

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from jetscale.cli import UsageError
+from jetscale.files import sha256_file
+from jetscale.jets.schemas import jet_file
+from jetscale.prepare import main
+
+
+def test_everything_that_is_there(
+    fill: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill.jetclass(tmp_path, n_jets=5, files=1)
+    fill.jetclass2(tmp_path, n_jets=5, files=1)
+    main([f"dir={tmp_path}", "workers=1"])
+    stores = {path.name for path in (tmp_path / "store").iterdir() if path.is_dir()}
+    assert stores == {
+        f"{dataset}_{split}_paper" for dataset in ("jetclass", "jetclass2") for split in ("train", "test")
+    }
+    report = capsys.readouterr().err
+    assert "jetclass_train_paper: ready, 95 jets" in report
+    main([f"dir={tmp_path}", "check=true"])
+    assert capsys.readouterr().err.count("checksums good") == 4
+
+
+def test_check_names_the_changed_source(fill: SimpleNamespace, tmp_path: Path) -> None:
+    fill.jetclass(tmp_path, n_jets=5, files=1)
+    main([f"dir={tmp_path}", "dataset=jetclass", "split=train", "workers=1"])
+    source = tmp_path / jet_file("jetclass", "HToBB", 0).path
+    changed = bytearray(source.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    source.write_bytes(changed)
+    with pytest.raises(UsageError, match=rf"HToBB_000.root: checksum {sha256_file(source)}, the store"):
+        main([f"dir={tmp_path}", "check=true"])
+
+
+def test_other_choices(fill: SimpleNamespace, tmp_path: Path) -> None:
+    fill.jetclass2(tmp_path, n_jets=5, files=1)
+    main([f"dir={tmp_path}", f"store={tmp_path}/packed", "features=part17", "selection=sophon", "split=test"])
+    assert (tmp_path / "packed" / "jetclass2_test_part17_sophon" / "store.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("dataset=jetclass3", "no .* of 'jetclass3'"),
+        ("split=training", "no 'training' of"),
+        ("features=all", "no feature set 'all'"),
+        ("selection=cms", "no selection 'cms'"),
+        ("worker=2", "unknown key 'worker'; did you mean workers"),
+    ],
+)
+def test_bad_choices(fill: SimpleNamespace, tmp_path: Path, argument: str, message: str) -> None:
+    fill.jetclass(tmp_path, n_jets=5, files=1)
+    with pytest.raises(UsageError, match=message):
+        main([f"dir={tmp_path}", argument])
+
+
+def test_command_without_data_says_what_to_do(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jetscale.prepare"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    for part in (
+        "Zenodo record 6619768",
+        "jet-universe/jetclass2",
+        "python -m jetscale.simulate dataset=jetclass ",
+    ):
+        assert part in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_readers_and_labels_import_little() -> None:
+    modules = ("readers", "features", "compositions", "store", "building", "order", "stream", "evaluation")
+    code = (
+        "import sys; import jetscale.jets.labels, jetscale.jets.schemas; assert 'torch' not in sys.modules; "
+        f"import {', '.join(f'jetscale.jets.{name}' for name in modules)}; "
+        "assert not {'lightning', 'hydra'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
