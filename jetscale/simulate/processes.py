@@ -24,18 +24,18 @@ NEUTRINOS = "12 14 16"
 
 MASS_X = (15.0, 500.0)
 """GeV, the published range of the resonance mass."""
-MASS_WINDOWS = 8
-"""A point takes one of so many equal windows of `MASS_X`; inside it the mass is continuous."""
+MASS_SPREAD = 0.1
+"""A point's resonance mass is drawn evenly from `MASS_X`; its events spread so far around it."""
 PTHAT_X = np.geomspace(100.0, 2499.0, 50)
 """GeV, the published grid of the resonances' least transverse momentum."""
 PTHAT_QCD = np.geomspace(100.0, 5000.0, 200)
 """GeV, the published grid of HardQCD's least transverse momentum."""
 CHARGED_SHARE = 144 / (192 + 144)
 """Share of charged X among the published Res2P jobs."""
-MASS_RATIO_Y = (0.05, 0.75)
+MASS_RATIO_Y = (0.05, 0.7)
 """m_Y / m_X is drawn evenly from here; above one half at least one Y is off shell."""
-WIDTH_RATIO_Y = (1e-3, 3e-2)
-"""Width of Y over its mass, drawn evenly in its logarithm."""
+WIDTH_RATIO_Y = (1e-2, 5e-2)
+"""Width of Y over its mass, drawn evenly in its logarithm. Below one per cent Pythia finds no off-shell Y."""
 MASS_MIN_Y = 1.0
 """GeV; lightest off-shell Y. The published 1e-6 cannot hadronise."""
 
@@ -187,14 +187,18 @@ def jetclass2_point(bucket: str, draws: Floats) -> Point:
         lines = ["HardQCD:all=on", f"PhaseSpace:pTHatMin={pthat:.3f}"]
         return Point(f"QCD with pTHat above {pthat:.0f} GeV", tuple(lines))
     pthat = PTHAT_X[int(draws[0] * len(PTHAT_X))]
-    edges = np.linspace(*MASS_X, MASS_WINDOWS + 1)
-    low, high = (float(edge) for edge in edges[int(draws[1] * MASS_WINDOWS) :][:2])
+    mass = MASS_X[0] + (MASS_X[1] - MASS_X[0]) * float(draws[1])
+    window = (max(MASS_X[0], (1 - MASS_SPREAD) * mass), min(MASS_X[1], (1 + MASS_SPREAD) * mass))
     lines = ["Higgs:useBSM=on", f"PhaseSpace:pTHatMin={pthat:.3f}"]
     if bucket == "Res2P":
-        return _two_prong(lines, (low, high), charged=bool(draws[2] < CHARGED_SHARE))
+        return _two_prong(lines, window, charged=bool(draws[2] < CHARGED_SHARE))
     if bucket == "Res34P":
-        return _four_prong(lines, (low, high), draws[2], draws[3])
+        return _four_prong(lines, window, draws[2], draws[3])
     raise ValueError(f"no JetClass-II bucket {bucket!r}")
+
+
+def _span(window: tuple[float, float]) -> str:
+    return f"{window[0]:.0f}-{window[1]:.0f}"
 
 
 def _flat(code: int, window: tuple[float, float]) -> list[str]:
@@ -206,11 +210,11 @@ def _two_prong(lines: list[str], window: tuple[float, float], *, charged: bool) 
     """Build X X with X to two products: A H for neutral X, H+ H- for charged X."""
     if charged:
         lines = [*lines, "HiggsBSM:ffbar2H+H-=on", *_flat(37, window), *decays(37, CHARGED_CHANNELS)]
-        return Point(f"charged X of {window} GeV", tuple(lines), {37: window}, {37: (37,)})
+        return Point(f"charged X of {_span(window)} GeV", tuple(lines), {37: window}, {37: (37,)})
     lines = [*lines, "HiggsBSM:ffbar2A3H1=on"]
     for code in (25, 36):
         lines += _flat(code, window) + decays(code, NEUTRAL_CHANNELS)
-    return Point(f"neutral X of {window} GeV", tuple(lines), {25: window, 36: window}, {25: (25, 36)})
+    return Point(f"neutral X of {_span(window)} GeV", tuple(lines), {25: window, 36: window}, {25: (25, 36)})
 
 
 def _four_prong(lines: list[str], window: tuple[float, float], mass_draw: float, width_draw: float) -> Point:
@@ -225,5 +229,5 @@ def _four_prong(lines: list[str], window: tuple[float, float], mass_draw: float,
     lines += resonance(25, mass, width, window_y) + decays(25, NEUTRAL_CHANNELS)
     lines += resonance(37, mass, width, window_y) + decays(37, CHARGED_CHANNELS_Y)
     masses = {35: window, 36: window, 25: window_y, 37: window_y}
-    name = f"X of {window} GeV to Y of {mass:.1f} GeV"
+    name = f"X of {_span(window)} GeV to Y of {mass:.1f} GeV"
     return Point(name, tuple(lines), masses, {25: (35, 36), 35: (25,), 37: (37,)})

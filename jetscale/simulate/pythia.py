@@ -1,7 +1,7 @@
 """Pythia 8 in batches: events as flat arrays, with nothing lost on the way.
 
-``Pythia.nextBatch`` leaves failed events out by default ("skip"). Here every event gets a bounded number of
-trials, and the number that came back is compared with the number that was asked for.
+``Pythia.nextBatch`` leaves failed events out by default ("skip"). Here failed events are tried again, a
+bounded number of times, and the number that came back is compared with the number that was asked for.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ COMMON = (
     "Print:quiet=on",
     "Random:setSeed=on",
 )
-TRIALS = 100.0
-"""Trials an event gets before the batch is given up; a float, because an integer means something else."""
+TRIALS = 10.0
+"""Trials per event of a batch before it is given up; a float, because an integer is no valid error mode."""
 HARD_RESONANCE = 22
 """|status| of an intermediate particle of the hardest process."""
 SYSTEM = 90
@@ -135,10 +135,16 @@ class Generator:
         Raises
         ------
         RuntimeError
-            An event failed `TRIALS` times, or a resonance has a mass the point does not allow.
+            Events keep failing (`TRIALS` trials each on average), or a resonance has a mass that the point
+            does not allow.
         """
         began = time.perf_counter()
-        batch = self._pythia.nextBatch(n_events, TRIALS)
+        try:
+            batch = self._pythia.nextBatch(n_events, TRIALS)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"Pythia cannot make {n_events} events for {self.point.name}: {error}"
+            ) from error
         self.seconds["events"] += time.perf_counter() - began
         n_found = 0 if batch is None else len(batch)
         if n_found != n_events:
