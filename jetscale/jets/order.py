@@ -8,6 +8,7 @@ store. Shapes: K components, P parts, L labels, B positions.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -42,7 +43,7 @@ class StoreOrder:
 
     def block(self, number: int) -> tuple[Integers, Integers]:
         """Part and row of the block's positions; the last block is short."""
-        return self._walk.locate(np.arange(number * BLOCK, min((number + 1) * BLOCK, self.n_jets)))
+        return self._walk.locate(number * BLOCK, min((number + 1) * BLOCK, self.n_jets))
 
 
 class MixedOrder:
@@ -62,12 +63,9 @@ class MixedOrder:
 
     def block(self, number: int) -> tuple[Integers, Integers]:
         """Part and row of the block's positions."""
-        component_B, rank_B = self._deal(number)
-        part_B, row_B = np.empty_like(rank_B), np.empty_like(rank_B)
-        for k, walk in enumerate(self._walks):
-            here = np.flatnonzero(component_B == k)
-            if len(here):
-                part_B[here], row_B[here] = walk.locate(rank_B[here])
+        part_B, row_B = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64)
+        for k, before, here in self._deal(number):
+            part_B[here], row_B[here] = self._walks[k].locate(before, before + len(here))
         return part_B, row_B
 
     def passes(self, n_jets: int) -> dict[str, float]:
@@ -102,25 +100,28 @@ class MixedOrder:
         available_K = np.array([walk.n_jets for walk in self._walks])
         number = run_out(available_K, self._weights_K) // BLOCK
         while True:
-            component_B, rank_B = self._deal(number)
-            beyond = np.flatnonzero(rank_B >= available_K[component_B])
-            if len(beyond):
-                return number * BLOCK + int(beyond[0]), int(component_B[beyond[0]])
+            ends = [
+                (number * BLOCK + int(here[available_K[k] - before]), k)
+                for k, before, here in self._deal(number)
+                if before + len(here) > available_K[k]
+            ]
+            if ends:
+                return min(ends)
             number += 1
 
-    def _deal(self, number: int) -> tuple[Integers, Integers]:
-        """Component of each position of a block, and the position's rank among that component's jets."""
+    def _deal(self, number: int) -> list[tuple[int, int, Integers]]:
+        """How the positions of a block are dealt.
+
+        Returns
+        -------
+        For each component that has some: its number, how many of its jets come before the block, and its
+        places in the block, ascending.
+        """
         before_K = apportion(number * BLOCK, self._weights_K)
         quota_K = apportion((number + 1) * BLOCK, self._weights_K) - before_K
-        component_B = np.repeat(np.arange(len(quota_K)), quota_K)[
-            permutation(BLOCK, "block", self._seed, number)
-        ]
-        by_component = np.argsort(component_B, kind="stable")
-        rank_B = np.empty(BLOCK, np.int64)
-        rank_B[by_component] = np.arange(BLOCK) + np.repeat(
-            before_K - (np.cumsum(quota_K) - quota_K), quota_K
-        )
-        return component_B, rank_B
+        shuffled = permutation(BLOCK, "block", self._seed, number)
+        places = np.split(shuffled, np.cumsum(quota_K)[:-1])
+        return [(k, int(before_K[k]), np.sort(here)) for k, here in enumerate(places) if len(here)]
 
 
 class Walk:
@@ -139,28 +140,38 @@ class Walk:
         self._key = ",".join(map(str, labels))
         self._all_labels = len(labels) == store.label_counts_PL.shape[1]
         self._counts_P = store.label_counts_PL[:, labels].sum(axis=1)
-        self._starts_PL = np.cumsum(store.label_counts_PL, axis=1) - store.label_counts_PL
         self.n_jets = int(self._counts_P.sum())
         self._pass: tuple[int, Integers, Integers] | None = None
-        self._window: tuple[tuple[int, int], Integers] | None = None
+        self._window = _Window(0, 0, 0, np.empty(0, np.int64))
 
-    def locate(self, rank_B: Integers) -> tuple[Integers, Integers]:
-        """Part and row of the component's jets number `rank_B`, counted over all passes."""
-        pass_B, place_B = np.divmod(rank_B, self.n_jets)
-        part_B, row_B = np.empty_like(rank_B), np.empty_like(rank_B)
-        for number in np.unique(pass_B):
-            parts, ends = self._parts_of_pass(int(number))
-            stop_B = np.searchsorted(ends, place_B, side="right")
-            for stop in np.unique(stop_B[pass_B == number]):
-                here = np.flatnonzero((pass_B == number) & (stop_B == stop))
-                part = int(parts[stop])
-                rows = self._rows(int(number), part)
-                part_B[here] = part
-                row_B[here] = rows[place_B[here] - (ends[stop] - self._counts_P[part])]
+    def locate(self, start: int, stop: int) -> tuple[Integers, Integers]:
+        """Part and row of the component's jets number `start` to `stop`, counted over all passes."""
+        part_B, row_B = np.empty(stop - start, np.int64), np.empty(stop - start, np.int64)
+        at = start
+        while at < stop:
+            if not self._window.start <= at < self._window.stop:
+                self._window = self._open_window(at)
+            window = self._window
+            end = min(stop, window.stop)
+            part_B[at - start : end - start] = window.part
+            row_B[at - start : end - start] = window.rows[at - window.start : end - window.start]
+            at = end
         return part_B, row_B
 
+    def _open_window(self, jet: int) -> _Window:
+        """The window that holds the component's jet number `jet`."""
+        number, place = divmod(jet, self.n_jets)
+        parts, ends = self._parts_of_pass(number)
+        turn = int(np.searchsorted(ends, place, side="right"))
+        part = int(parts[turn])
+        stop = number * self.n_jets + int(ends[turn])
+        rows = self._rows(part)
+        if self._seed is not None:
+            rows = rows[permutation(len(rows), "window", self._seed, self._key, number, part)]
+        return _Window(stop - len(rows), stop, part, rows)
+
     def _parts_of_pass(self, number: int) -> tuple[Integers, Integers]:
-        """Parts in the order of this pass, and how many of the component's jets lie up to the end of each."""
+        """Parts in the order of a pass, and how many of the component's jets lie up to the end of each."""
         if self._pass is None or self._pass[0] != number:
             n_parts = len(self._counts_P)
             parts = (
@@ -171,20 +182,22 @@ class Walk:
             self._pass = (number, parts, np.cumsum(self._counts_P[parts]))
         return self._pass[1], self._pass[2]
 
-    def _rows(self, number: int, part: int) -> Integers:
-        """Rows of the component's jets in a part, in the order of this pass."""
-        if self._window is None or self._window[0] != (number, part):
-            rows = self._natural_rows(part)
-            if self._seed is not None:
-                rows = rows[permutation(len(rows), "window", self._seed, self._key, number, part)]
-            self._window = ((number, part), rows)
-        return self._window[1]
-
-    def _natural_rows(self, part: int) -> Integers:
+    def _rows(self, part: int) -> Integers:
+        """Rows of the component's jets in a part, ascending."""
         if self._all_labels:
             return np.arange(self._counts_P[part])
         by_label = self._store.part(part).rows_by_label
-        starts = self._starts_PL[part]
         counts = self._store.label_counts_PL[part]
+        starts = np.cumsum(counts) - counts
         slices = [by_label[starts[label] : starts[label] + counts[label]] for label in self._labels]
         return np.sort(np.concatenate(slices)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Jets of one component in one part, in the order of a pass: number `start` to `stop` of its walk."""
+
+    start: int
+    stop: int
+    part: int
+    rows: Integers

@@ -5,6 +5,7 @@ Shapes: B jets, T their constituents, F inputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,19 +22,24 @@ Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class _Block:
-    """Where each jet of a block of positions is, and its class."""
+class _Places:
+    """Where the constituents of some jets are, and the jets' classes."""
 
-    part: Integers
-    start: Integers
-    length: Integers
-    label: Integers
-    side: npt.NDArray[np.float32]
+    part_B: Integers
+    start_B: Integers
+    length_B: Integers
+    class_B: Integers
+    side_B: Integers
 
-    def __getitem__(self, chosen: slice) -> _Block:
-        return _Block(
-            self.part[chosen], self.start[chosen], self.length[chosen], self.label[chosen], self.side[chosen]
-        )
+    def __getitem__(self, chosen: slice) -> _Places:
+        return _Places(*(values[chosen] for values in self._columns()))
+
+    def _columns(self) -> tuple[Integers, ...]:
+        return self.part_B, self.start_B, self.length_B, self.class_B, self.side_B
+
+    def followed_by(self, others: Sequence[_Places]) -> _Places:
+        """These jets, then those of `others`."""
+        return _Places(*map(np.concatenate, zip(*(some._columns() for some in (self, *others)), strict=True)))
 
 
 class JetStream:
@@ -60,62 +66,57 @@ class JetStream:
         self._class_of_label = np.array(labels.class_of_label)
         self._max_constituents = max_constituents
         self._deta_column = features.deta_column if undo_deta_flip else None
-        self._blocks: dict[int, _Block] = {}
+        self._blocks: dict[int, _Places] = {}
 
     def batch(self, start: int, stop: int) -> JetBatch:
         """Jets at positions `start` to `stop`, a pure function of the two numbers."""
-        places = [
+        first, *others = [
             self._block(number)[max(start - number * BLOCK, 0) : stop - number * BLOCK]
             for number in range(start // BLOCK, -(-stop // BLOCK))
         ]
-        jets = places[0] if len(places) == 1 else _join(places)
+        jets = first.followed_by(others)
         x_TF, pid_T = self._gather(jets)
         if self._deta_column is not None:
-            x_TF[:, self._deta_column] *= torch.from_numpy(np.repeat(jets.side, jets.length))
+            side_T = np.repeat(jets.side_B.astype(np.float32), jets.length_B)
+            x_TF[:, self._deta_column] *= torch.from_numpy(side_T)
         return JetBatch(
             x_TF=x_TF,
             pid_T=pid_T,
-            lengths_B=torch.from_numpy(jets.length.copy()),
-            labels_B=torch.from_numpy(jets.label.copy()),
+            lengths_B=torch.from_numpy(jets.length_B),
+            labels_B=torch.from_numpy(jets.class_B),
             positions_B=torch.arange(start, stop),
         )
 
-    def _gather(self, jets: _Block) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _gather(self, jets: _Places) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Constituents of the jets, one contiguous copy each, then to float32 at once."""
-        stops = (jets.start + jets.length).tolist()
-        ranges = list(zip(jets.part.tolist(), jets.start.tolist(), stops, strict=True))
-        packed = {number: self._store.part(number).jets for number in {number for number, _, _ in ranges}}
-        x = {number: jets.x_TF for number, jets in packed.items()}
+        stops = (jets.start_B + jets.length_B).tolist()
+        ranges = list(zip(jets.part_B.tolist(), jets.start_B.tolist(), stops, strict=True))
+        packed = {number: self._store.part(number).jets for number in set(jets.part_B.tolist())}
+        x = {number: part.x_TF for number, part in packed.items()}
+        pid = {number: part.pid_T for number, part in packed.items() if part.pid_T is not None}
         x_TF = torch.from_numpy(np.concatenate([x[number][low:high] for number, low, high in ranges])).float()
-        pid = {number: jets.pid_T for number, jets in packed.items() if jets.pid_T is not None}
         if not pid:
             return x_TF, None
-        return x_TF, torch.from_numpy(
-            np.concatenate([pid[number][low:high] for number, low, high in ranges])
-        ).long()
+        pid_T = torch.from_numpy(np.concatenate([pid[number][low:high] for number, low, high in ranges]))
+        return x_TF, pid_T.long()
 
-    def _block(self, number: int) -> _Block:
+    def _block(self, number: int) -> _Places:
         if number not in self._blocks:
             while len(self._blocks) > 1:
                 self._blocks.pop(next(iter(self._blocks)))
             self._blocks[number] = self._locate(number)
         return self._blocks[number]
 
-    def _locate(self, number: int) -> _Block:
+    def _locate(self, number: int) -> _Places:
         part_B, row_B = self._order.block(number)
-        start, stop, label = np.empty_like(row_B), np.empty_like(row_B), np.empty_like(row_B)
-        side = np.empty(len(row_B), np.float32)
-        for part in np.unique(part_B):
+        start_B, stop_B, label_B = np.empty_like(row_B), np.empty_like(row_B), np.empty_like(row_B)
+        side_B = np.ones_like(row_B)
+        for part in set(part_B.tolist()):
             here = np.flatnonzero(part_B == part)
-            jets, rows = self._store.part(int(part)).jets, row_B[here]
-            start[here], stop[here] = jets.offsets[rows], jets.offsets[rows + 1]
-            label[here] = jets.labels[rows]
-            side[here] = np.where(jets.jets["jet_eta"][rows] > 0, 1, -1)
-        length = np.minimum(stop - start, self._max_constituents)
-        return _Block(part_B, start, length, self._class_of_label[label], side)
-
-
-def _join(places: list[_Block]) -> _Block:
-    return _Block(
-        *(np.concatenate([getattr(place, name) for place in places]) for name in _Block.__dataclass_fields__)
-    )
+            jets, rows = self._store.part(part).jets, row_B[here]
+            start_B[here], stop_B[here] = jets.offsets[rows], jets.offsets[rows + 1]
+            label_B[here] = jets.labels[rows]
+            if self._deta_column is not None:
+                side_B[here] = np.where(jets.jets["jet_eta"][rows] > 0, 1, -1)
+        length_B = np.minimum(stop_B - start_B, self._max_constituents)
+        return _Places(part_B, start_B, length_B, self._class_of_label[label_B], side_B)

@@ -1,0 +1,92 @@
+"""A store of a hundred million jets: one small part, linked under 1,526 names."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jetscale.files import fingerprint, write_json
+from jetscale.jets.features import PAPER
+from jetscale.jets.packed import PackedJets, packed_schema
+from jetscale.jets.parts import describe_part, part_name
+from jetscale.jets.raw import JET_COLUMNS
+from jetscale.jets.request import StoreRequest
+
+N_PARTS, N_JETS = 1526, 65_536
+
+OPEN_AND_READ = """
+import json, resource, sys, time
+from jetscale.jets.datamodule import JetDataModule
+from jetscale.jets.settings import DataSettings
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = time.perf_counter()
+mix = json.loads(sys.argv[2])
+data = JetDataModule(DataSettings(dir=sys.argv[1], dataset="jetclass2"), mix, 128, 500, seed=1)
+data.prepare_data()
+data.setup()
+batches = iter(data.train_dataloader())
+next(batches)
+opened = time.perf_counter() - start
+start = time.process_time()
+n_jets = sum(batch.n_jets for batch in batches)
+rate = n_jets / (time.process_time() - start)
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(json.dumps({"opened": opened, "rate": rate, "MiB": grown / 1024, "jets": data._store.n_jets}))
+"""
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("large")
+    request = StoreRequest(directory, directory / "store", "jetclass2", "train", "paper", "none")
+    request.path.mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    labels = np.concatenate([np.arange(188), rng.integers(0, 188, N_JETS - 188)]).astype(np.uint8)
+    jets = PackedJets(
+        offsets=np.arange(0, 3 * N_JETS + 1, 3),
+        x_TF=rng.normal(size=(3 * N_JETS, 8)).astype(np.float16),
+        pid_T=np.ones(3 * N_JETS, np.uint8),
+        labels=labels,
+        jets={name: np.ones(N_JETS, np.float32) for name in JET_COLUMNS},
+    )
+    schema = packed_schema(PAPER, {"rows_by_label": pa.uint32()}, {})
+    first = request.path / part_name(0)
+    with pa.ipc.new_file(str(first), schema) as writer:
+        by_label = np.argsort(labels, kind="stable").astype(np.uint32)
+        writer.write_batch(jets.record_batch(schema, {"rows_by_label": by_label}))
+    for number in range(1, N_PARTS):
+        os.link(first, request.path / part_name(number))
+    entry = describe_part(first, 188)
+    sources = [{"name": f"QCD_{number:04d}.parquet", "size": 1, "sha256": "0" * 64} for number in range(1340)]
+    definition = {**request.definition(), "n_parts": N_PARTS, "sources": sources}
+    manifest = {
+        "fingerprint": fingerprint(definition),
+        "n_jets": N_PARTS * N_JETS,
+        "n_constituents": 3 * N_PARTS * N_JETS,
+        "definition": definition,
+        "parts": [{**entry, "file": part_name(number)} for number in range(N_PARTS)],
+    }
+    write_json(request.path / "store.json", manifest)
+    return directory
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "composition",
+    [None, {"QCD": 15, "Res2P": 20, "Res34P": 65}, {f"QCD_{name}": 1 for name in ("b", "bb", "c", "light")}],
+    ids=["natural", "buckets", "classes"],
+)
+def test_opens_in_seconds_and_little_memory(directory: Path, composition: dict[str, float] | None) -> None:
+    command = [sys.executable, "-c", OPEN_AND_READ, str(directory), json.dumps(composition)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(run.stdout)
+    assert found["jets"] >= 100_000_000
+    assert found["opened"] < 2
+    assert found["MiB"] < 1024
