@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,6 +24,7 @@ from jetscale.files import sha256_file
 from jetscale.jets.building import Progress as Report
 from jetscale.jets.building import ensure_store, open_store
 from jetscale.jets.errors import JetDataError
+from jetscale.jets.label_map import STORED_LABELS
 from jetscale.jets.request import StoreRequest
 from jetscale.jets.schemas import SPLITS
 from jetscale.jets.settings import DataSettings
@@ -61,9 +63,8 @@ class PrepareSettings:
 def main(argv: Sequence[str]) -> None:
     """Make, or check, the stores that `argv` asks for."""
     settings = cli.parse(PrepareSettings, argv, "python -m jetscale.prepare")
-    requests = _requests(settings)
-    console = Console(stderr=True)
-    for request in requests:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for request in _requests(settings):
         if settings.check:
             store = open_store(request)
             store.check()
@@ -71,13 +72,19 @@ def main(argv: Sequence[str]) -> None:
         else:
             with _progress_bar(console, request) as report:
                 store = ensure_store(request, settings.workers, report)
-        state = "checksums good" if settings.check else "ready"
-        console.print(
-            f"{store.path}: {state}, {store.n_jets:,} jets, {store.n_constituents:,} constituents, "
-            f"{len(store.entries)} parts, fingerprint {store.fingerprint[:12]}",
-            soft_wrap=True,
-            highlight=False,
-        )
+        _report(console, store, "checksums good" if settings.check else "ready")
+
+
+def _report(console: Console, store: Store, state: str) -> None:
+    console.print(
+        f"{store.path}: {state}, {store.n_jets:,} jets, {store.n_constituents:,} constituents, "
+        f"{len(store.entries)} parts, fingerprint {store.fingerprint[:12]}"
+    )
+    labels = STORED_LABELS[store.definition["dataset"]]
+    without = [labels[label] for label in np.flatnonzero(store.label_counts == 0)]
+    if without:
+        some = ", ".join(without[:10]) + (", ..." if len(without) > 10 else "")
+        console.print(f"  {len(without)} labels have no jets: {some}")
 
 
 def _requests(settings: PrepareSettings) -> list[StoreRequest]:

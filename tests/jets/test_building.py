@@ -117,6 +117,7 @@ def test_any_arrow_reader_understands_a_part(jetclass_dir: Path, tmp_path: Path)
         assert source == {"name": file.name, "size": file.size, "sha256": sha256_file(file.path)}
 
 
+@pytest.mark.slow
 def test_same_bytes_whatever_the_workers(jetclass2_dir: Path, tmp_path: Path) -> None:
     one = ensure_store(request(jetclass2_dir, tmp_path / "one"), workers=1, part_bytes=MANY_PARTS)
     two = ensure_store(request(jetclass2_dir, tmp_path / "two"), workers=2, part_bytes=MANY_PARTS)
@@ -251,7 +252,7 @@ def test_bad_file_leaves_no_store(fill: SimpleNamespace, tmp_path: Path) -> None
     bad.write_bytes(good[: len(good) // 2])
     wanted = request(tmp_path, tmp_path / "store", "jetclass")
     with pytest.raises(JetDataError, match=r"TTBar_000.root"):
-        ensure_store(wanted, workers=2)
+        ensure_store(wanted, workers=1)
     assert not wanted.path.exists()
     bad.write_bytes(good)
     assert ensure_store(wanted, workers=1).n_jets == sum(5 + index for index in range(10))
@@ -309,6 +310,7 @@ def kill_when(build: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None
     build.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["first spill", "third spill", "first part", "fourth part"])
 def test_killed_and_started_again(jetclass2_dir: Path, tmp_path: Path, when: str) -> None:
     undisturbed = ensure_store(request(jetclass2_dir, tmp_path / "whole"), workers=1, part_bytes=MANY_PARTS)
@@ -326,6 +328,7 @@ def test_killed_and_started_again(jetclass2_dir: Path, tmp_path: Path, when: str
     assert not staging.exists()
 
 
+@pytest.mark.slow
 def test_workers_die_with_a_killed_parent(jetclass2_dir: Path, tmp_path: Path) -> None:
     wanted = request(jetclass2_dir, tmp_path / "store")
     staging = wanted.store_dir / f".{wanted.path.name}.building"
@@ -370,6 +373,7 @@ def test_leftovers_of_another_build_are_discarded(
     )
 
 
+@pytest.mark.slow
 def test_processes_that_build_at_once(jetclass2_dir: Path, tmp_path: Path) -> None:
     script = tmp_path / "build.py"
     builds = [start_build(script, jetclass2_dir, tmp_path / "store", workers=1) for _ in range(2)]
@@ -391,6 +395,7 @@ def test_read_only_store(jetclass_dir: Path, tmp_path: Path) -> None:
         wanted.store_dir.chmod(0o700)
 
 
+@pytest.mark.slow
 def test_killed_worker(jetclass2_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = request(jetclass2_dir, tmp_path / "store")
     seen: list[str] = []
@@ -415,3 +420,14 @@ def test_views_share_the_mapped_memory(jetclass_dir: Path, tmp_path: Path) -> No
     assert pa.total_allocated_bytes() == allocated
     batch = pa.ipc.open_file(store.path / store.entries[0]["file"]).get_batch(0)
     assert np.array_equal(view(batch).x_TF, jets.x_TF)
+
+
+def test_reading_example_of_the_docs(
+    jetclass_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ensure_store(request(jetclass_dir, tmp_path, "jetclass"), workers=1)
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    example = page.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(store.path)
+    exec(compile(example, "formats.md", "exec"), {})
+    assert "HToBB_000.root" in capsys.readouterr().out

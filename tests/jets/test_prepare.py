@@ -25,6 +25,7 @@ def test_everything_that_is_there(
     }
     report = capsys.readouterr().err
     assert "jetclass_train_paper: ready, 95 jets" in report
+    assert "labels have no jets" not in report
     main([f"dir={tmp_path}", "check=true"])
     assert capsys.readouterr().err.count("checksums good") == 4
 
@@ -84,3 +85,12 @@ def test_readers_and_labels_import_little() -> None:
         "assert not {'lightning', 'hydra'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_labels_without_jets_are_named(
+    fill: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill.jetclass(tmp_path, n_jets=5, files=1)
+    (tmp_path / jet_file("jetclass", "HToBB", 0).path).unlink()
+    main([f"dir={tmp_path}", "split=train", "workers=1"])
+    assert "1 labels have no jets: Hbb" in capsys.readouterr().err
