@@ -5,6 +5,7 @@ Where `conf` is, the command line users type, names of run directories, the clos
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import re
@@ -66,28 +67,32 @@ def register() -> None:
 
 
 class ClosingTable(Callback):
-    """After a sweep: what is done, what failed, and with which error."""
+    """Ends a sweep with what is done, what failed, and with which error.
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the table of every run directory of the sweep."""
-        sweep = Path(config.hydra.sweep.dir)
-        runs = sorted(
-            {path.parent for name in ("identity.json", "failed.json") for path in sweep.rglob(name)}
-        )
-        if not runs:
-            return
-        table = Table(title=str(sweep), caption_justify="left")
-        for heading in ("run", "state", "test loss", "error"):
-            table.add_column(heading, overflow="fold")
-        failed = 0
-        for run in runs:
-            state, loss, error = _state(run)
-            failed += state == "failed"
-            table.add_row(str(run.relative_to(sweep)), state, loss, error)
-        table.caption = f"{len(runs)} runs, {failed} failed" + (
-            "; tracebacks in failed.log" if failed else ""
-        )
-        Console(file=sys.stderr).print(table)
+    Printed as the process exits: Hydra leaves out ``on_multirun_end`` where a job failed, when it is needed most.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note which sweep this is."""
+        atexit.register(print_table, Path(config.hydra.sweep.dir))
+
+
+def print_table(sweep: Path) -> None:
+    """Print one row a run directory below `sweep`, to stderr."""
+    runs = sorted({path.parent for name in ("identity.json", "failed.json") for path in sweep.rglob(name)})
+    if not runs:
+        return
+    table = Table(title=str(sweep))
+    for heading in ("run", "state", "test loss", "error"):
+        table.add_column(heading, overflow="fold")
+    failed = 0
+    for run in runs:
+        state, loss, error = _state(run)
+        failed += state == "failed"
+        table.add_row(str(run.relative_to(sweep)), state, loss, error)
+    console = Console(file=sys.stderr)
+    console.print(table)
+    console.print(f"{len(runs)} runs, {failed} failed" + ("; tracebacks in failed.log" if failed else ""))
 
 
 def _state(run: Path) -> tuple[str, str, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import netrc
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from jetscale.tracking.metrics import MetricsLine
 
@@ -19,7 +21,8 @@ class WandbRun:
 
     Parameters
     ----------
-    mode : ``auto`` (online where a key is set, else offline), ``online``, ``offline`` or ``disabled``
+    mode : ``auto`` (online where a key is set, else offline), ``online``, ``offline`` or ``disabled``; where
+        the server cannot be reached the run is kept offline, to be sent later with ``wandb sync``
     directory : the run directory; W&B's own files go under it
     config, project, entity, group, name, tags : as W&B's
     """
@@ -37,34 +40,37 @@ class WandbRun:
         tags: list[str],
     ) -> None:
         self._run: Any = None
-        if mode == "disabled":
-            return
-        identity = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]
+        names: dict[str, Any] = {
+            "project": project,
+            "entity": entity,
+            "group": group,
+            "name": name,
+            "tags": tags,
+        }
+        online = mode == "online" or (mode == "auto" and _has_key())
+        if online:
+            self._guarded("start online", lambda: self._start("online", directory, config, names))
+            if not self.active:
+                self._guarded("teardown", _forget_failed_start)
+        if mode != "disabled" and not self.active:
+            self._guarded("start offline", lambda: self._start("offline", directory, config, names))
 
-        def start() -> None:
-            import wandb
+    def _start(self, mode: Literal["online", "offline"], directory: Path, config: Any, names: Any) -> None:
+        import wandb
 
-            resolved = mode if mode != "auto" else ("online" if _has_key() else "offline")
-            self._run = wandb.init(
-                id=identity,  # a resumed run goes on under its id
-                resume="allow" if resolved == "online" else None,
-                mode="online" if resolved == "online" else "offline",
-                dir=directory,
-                config=config,
-                project=project,
-                entity=entity,
-                group=group,
-                name=name,
-                tags=tags,
-                settings=wandb.Settings(silent=True, x_disable_stats=True),
-            )
-            # every curve can be drawn against any of the three; W&B's own step counts log calls
-            for axis in ("step", "jets", "flops"):
-                self._run.define_metric(axis, hidden=True)
-            for phase in ("pretrain", "finetune"):
-                self._run.define_metric(f"{phase}/*", step_metric=f"{phase}/step")
-
-        self._guarded("start", start)
+        self._run = wandb.init(
+            id=hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12],  # a resumed run keeps it
+            resume="allow" if mode == "online" else None,
+            mode=mode,
+            dir=directory,
+            config=config,
+            settings=wandb.Settings(silent=True, x_disable_stats=True),
+            **names,
+        )
+        for axis in ("step", "jets", "flops"):  # every curve can be drawn against any of the three
+            self._run.define_metric(axis, hidden=True)
+        for phase in ("pretrain", "finetune"):
+            self._run.define_metric(f"{phase}/*", step_metric=f"{phase}/step")
 
     @property
     def active(self) -> bool:
@@ -84,7 +90,8 @@ class WandbRun:
         }
         if line.accuracy is not None:
             values[f"{line.phase}/{line.split}_accuracy{suffix}"] = line.accuracy
-        self._guarded("log", lambda: self._run.log(values))
+        if self.active:
+            self._guarded("log", lambda: self._run.log(values))
 
     def finish(self, summary: dict[str, Any] | None = None, exit_code: int = 0) -> None:
         """Close the run; several runs may share one process."""
@@ -94,12 +101,11 @@ class WandbRun:
                 self._run.summary[key] = value
             self._run.finish(exit_code=exit_code)
 
-        self._guarded("finish", close)
+        if self.active:
+            self._guarded("finish", close)
         self._run = None
 
     def _guarded(self, what: str, call: Callable[[], None]) -> None:
-        if self._run is None and what != "start":
-            return
         try:
             call()
         except Exception as error:  # W&B fails in many ways, none of which may cost a run
@@ -109,12 +115,18 @@ class WandbRun:
             self._run = None
 
 
+def _forget_failed_start() -> None:
+    # the client's service still holds the run's id: "run ID is in use" for the offline start that follows
+    import wandb
+
+    wandb.teardown()
+
+
 def _has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
-    import netrc
-
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
     try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
+        return netrc.netrc().authenticators(host or "") is not None
     except (FileNotFoundError, netrc.NetrcParseError):
         return False

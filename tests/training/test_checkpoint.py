@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from jetscale.training.checkpoint import CheckpointError, Checkpoints, read_checkpoint, write_weights
+
+
+def state(step: int) -> dict[str, object]:
+    return {"step": step, "model": {"w": torch.full((3,), float(step))}}
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    made = Checkpoints(tmp_path, "finetune")
+    made.save(state(1), 1)
+    made.save(state(2), 2)
+    return made
+
+
+def test_the_newest_is_loaded_and_one_more_is_kept(checkpoints, tmp_path):
+    loaded = checkpoints.load()
+    assert loaded is not None
+    assert loaded["step"] == 2
+    assert torch.equal(loaded["model"]["w"], torch.full((3,), 2.0))
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["finetune.last.pt", "finetune.previous.pt"]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip"])
+def test_a_damaged_one_falls_back_to_the_one_before_and_says_so(checkpoints, tmp_path, damage, caplog):
+    path = tmp_path / "finetune.last.pt"
+    content = bytearray(path.read_bytes())
+    if damage == "truncate":
+        del content[len(content) // 2 :]
+    else:
+        content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    loaded = checkpoints.load()
+    assert loaded is not None
+    assert loaded["step"] == 1
+    assert "finetune.last.pt is damaged" in caplog.text
+
+
+def test_both_damaged_is_an_error_that_names_them(checkpoints, tmp_path):
+    for path in tmp_path.glob("*.pt"):
+        path.write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"finetune.last.pt.*finetune.previous.pt.*anew"):
+        checkpoints.load()
+
+
+def test_none_is_none_and_phases_are_apart(tmp_path, checkpoints):
+    assert Checkpoints(tmp_path, "pretrain").load() is None
+    checkpoints.remove()
+    assert checkpoints.load() is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path}/ran",)
+
+    path = tmp_path / "evil.pt"
+    torch.save({"weights": Evil()}, path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_checkpoint(path)
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_checkpoint(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_come_back_to_the_last_bit(tmp_path):
+    torch.manual_seed(0)
+    weights = {"w": torch.randn(5, dtype=torch.float32)}
+    write_weights(tmp_path / "final.pt", {"weights": weights, "average": None}, 3)
+    assert torch.equal(read_checkpoint(tmp_path / "final.pt")["weights"]["w"], weights["w"])
