@@ -113,6 +113,16 @@ def profile_draws(task: Task, log_L_RP: Array, weight_RP: Array) -> Draws:
     return draws
 
 
+def parabola_bias(task: Task, surface: Surfaces) -> dict[str, float]:
+    """What approach 2 would find for a and b on this grid if `surface` were the truth, minus that truth."""
+    smooth = surface.log_loss(task.curves.log_N, task.curves.log_D)
+    found = profile_draws(task, smooth, np.ones_like(smooth))
+    return {
+        "a": float(found["approach2.a"][0] - surface.a[0]),
+        "b": float(found["approach2.b"][0] - surface.b[0]),
+    }
+
+
 def envelope_draws(task: Task, log_L_RP: Array, weight_RP: Array) -> Draws:
     """Approach 1."""
     one, c = task.settings.approach1, task.curves

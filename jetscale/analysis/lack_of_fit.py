@@ -22,15 +22,6 @@ BENDS = 3
 SIGNIFICANT = 0.01
 
 
-def _directions(surface: Surfaces, log_N: Array, log_D: Array) -> Array:
-    """Derivatives of the fitted ln L by the five parameters, (P, 5)."""
-    total = surface.log_loss(log_N, log_D)[0]
-    p1 = np.exp(surface.log_A[0] - surface.alpha[0] * log_N - total)
-    p2 = np.exp(surface.log_B[0] - surface.beta[0] * log_D - total)
-    x, y = log_N - log_N.mean(), log_D - log_D.mean()
-    return np.stack([p1, p2, 1 - p1 - p2, p1 * x, p2 * y], axis=1)
-
-
 def _bends(log_N: Array, log_D: Array) -> Array:
     x, y = ((v - v.mean()) / max(float(v.std()), 1e-12) for v in (log_N, log_D))
     return np.stack([x**2, x * y, y**2], axis=1)
@@ -60,7 +51,7 @@ def bend_test(
     """
     from scipy.stats import f
 
-    directions, bends = _directions(surface, log_N, log_D), _bends(log_N, log_D)
+    directions, bends = surface.directions(log_N, log_D), _bends(log_N, log_D)
     basis, _ = np.linalg.qr(directions)
     bends = bends - basis @ (basis.T @ bends)
     left = residual_P - basis @ (basis.T @ residual_P)

@@ -14,14 +14,17 @@ Shapes: R replicates, E evaluations, S runs, P points, B blocks.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.blocks import BlockLosses, resampled_blocks, subsampled_blocks
 from jetscale.analysis.curves import CurveSet
+from jetscale.analysis.objective import Objective
 from jetscale.analysis.settings import UncertaintySettings
+from jetscale.analysis.surface import Surfaces
+from jetscale.analysis.surface_fit import Fitter
 
 Array = NDArray[np.float64]
 
@@ -74,10 +77,11 @@ def draw(
     curves: CurveSet,
     log_L_E: Array,
     fitted_P: Array | None,
+    noise_P: Array | None,
     blocks: BlockLosses | None,
     settings: UncertaintySettings,
 ) -> Replicates:
-    """Make the replicates; `fitted_P`: ln losses of the surface at the points (for ``wild``)."""
+    """Make the replicates; for ``wild``: ln losses of the surface and the noise about it, at the points."""
     P = len(curves.log_N)
     ones = np.ones((1, P))
     if method == "test_jets":
@@ -95,12 +99,33 @@ def draw(
         return Replicates(method, curves.log_losses(log_L_RE, _seed_weights(curves, settings)), ones, dof)
     assert method == "wild"
     assert fitted_P is not None
+    assert noise_P is not None
     data_P = curves.log_losses(log_L_E[None])[0]
     clusters = len(curves.cell_runs)
     dof = max(clusters - N_PARAMETERS, 1)
     flips_RC = _rng(settings.seed, "wild", clusters).choice(WEBB, size=(settings.replicates, clusters))
-    noise_RP = np.sqrt(clusters / dof) * flips_RC[:, curves.cell] * (data_P - fitted_P)
-    return Replicates(method, fitted_P + noise_RP + curves.log_losses(log_L_RE) - data_P, ones, dof)
+    by_jets_RP = curves.log_losses(log_L_RE) - data_P
+    return Replicates(method, fitted_P + flips_RC[:, curves.cell] * noise_P + by_jets_RP, ones, dof)
+
+
+def wild_noise(curves: CurveSet, fitter: Fitter, log_L_P: Array, surface: Surfaces) -> Array:
+    """Residuals that the wild bootstrap flips, (P,), freed of the shrinking that fitting does to them.
+
+    They are those of a least-squares fit: a robust fit passes through as many points as it has parameters,
+    and those residuals would be 0. Independent points are divided by sqrt(1 - leverage) (HC2); for curves,
+    where a whole curve flips at once, all are stretched by sqrt(G / (G - p)) for G curves.
+    """
+    squares = replace(fitter, objective=Objective("squared"))
+    start = squares.centred(surface)[:, : squares.parameters]
+    solution = squares.solve(start, log_L_P[None], np.ones((1, len(log_L_P))))
+    fitted = squares.uncentred(solution.theta)
+    residual = log_L_P - fitted.log_loss(curves.log_N, curves.log_D)[0]
+    if curves.is_curve:
+        clusters = len(curves.cell_runs)
+        return np.asarray(np.sqrt(clusters / max(clusters - fitter.parameters, 1)) * residual)
+    basis, _ = np.linalg.qr(fitted.directions(curves.log_N, curves.log_D))
+    leverage = np.minimum((basis**2).sum(axis=1), 0.95)
+    return np.asarray(residual / np.sqrt(1 - leverage))
 
 
 def _rng(seed: int, purpose: str, *more: int) -> np.random.Generator:

@@ -55,7 +55,7 @@ class SubsetFit:
     n_runs, n_sizes, n_points : what was fitted.
     approach1, approach2, approach3 : quantities by name (a, b, ...); a value is None where the data do not
         determine it, and `warnings` says why.
-    method : model of errors behind sd and ci95.
+    method, dof : model of errors behind sd and ci95, and its degrees of freedom.
     errors : the same quantities under other models of errors, by method ("test_jets", "profile").
     certificate : of approach 3; None where it was not fitted.
     details : per-approach facts that are not quantities (slices, envelope, lack of fit, ...).
@@ -70,6 +70,7 @@ class SubsetFit:
     approach2: dict[str, Quantity]
     approach3: dict[str, Quantity]
     method: str
+    dof: float
     errors: dict[str, dict[str, Quantity]]
     certificate: Certificate | None
     details: dict[str, Any]
@@ -109,6 +110,7 @@ class SubsetFit:
             | {"certificate": certificate}
             | self.details.get("approach3", {}),
             "method": self.method,
+            "dof": self.dof,
             "errors": {method: _quantities(group) for method, group in self.errors.items()},
             "warnings": self.warnings,
         } | {key: value for key, value in self.details.items() if not key.startswith("approach")}

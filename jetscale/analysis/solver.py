@@ -152,9 +152,10 @@ class _Batch:
         """Gradient and curvature with the parameters that rest on a bound taken out."""
         if self.bounds is None:
             return state.gradient, state.curvature.copy()
-        moves = np.logical_not(self.bounds.active(state.phi, state.gradient))
+        moves = ~self.bounds.active(state.phi, state.gradient)
         curvature = state.curvature * (moves[:, :, None] & moves[:, None, :])
-        np.einsum("rff->rf", curvature)[~moves] = 1.0
+        diagonal: Array = np.einsum("rff->rf", curvature)
+        diagonal[~moves] = 1.0
         return state.gradient * moves, curvature
 
     def minimise(self, start_RF: Array, index: Index, tolerance: float, max_iterations: int) -> Solution:
@@ -184,7 +185,7 @@ class _Batch:
         weight = self.weight_RP[index] if len(self.weight_RP) > 1 else self.weight_RP
         # constraints without bounds of their own (profiles) must not leave the domain either
         outside = (theta[:, 3:] < 0.5 * EXPONENT_BOUNDS[0]).any(axis=1) | (np.abs(theta) > 1000).any(axis=1)
-        outside |= ~np.isfinite(theta).all(axis=1)
+        outside = np.asarray(outside | ~np.isfinite(theta).all(axis=1))
         theta = np.where(outside[:, None], 0.0, theta)
         value, gradient_RQ, curvature_RQQ = self.moments(theta, log_L, weight)
         value = np.where(outside, np.inf, value)

@@ -55,6 +55,14 @@ class Surfaces:
         data = self.log_B[:, None] - self.beta[:, None] * log_D
         return np.logaddexp(np.logaddexp(model, data), self.log_E[:, None])
 
+    def directions(self, log_N: Array, log_D: Array) -> Array:
+        """Derivatives of ln L of the first surface by its five parameters (up to a centring), (P, 5)."""
+        total = self.log_loss(log_N, log_D)[0]
+        p1 = np.exp(self.log_A[0] - self.alpha[0] * log_N - total)
+        p2 = np.exp(self.log_B[0] - self.beta[0] * log_D - total)
+        x, y = log_N - log_N.mean(), log_D - log_D.mean()
+        return np.stack([p1, p2, 1 - p1 - p2, p1 * x, p2 * y], axis=1)
+
     def optimum(self, log_C: Array, log_k: float) -> tuple[Array, Array]:
         """Return ln N* and ln D* (R, K) for budgets of shape (K,) or (R, K) at cost C = k N D.
 

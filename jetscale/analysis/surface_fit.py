@@ -113,7 +113,7 @@ class Fitter:
         start: Array,
         log_L: Array,
         weight: Array,
-        constraint: Constraint = free,
+        constraint: Constraint | None = None,
         tolerance: float = 1e-9,
     ) -> Solution:
         """`solver.solve` in centred coordinates."""

@@ -69,8 +69,8 @@ def test_chinchilla(
 
 @pytest.mark.parametrize(("options", "A", "B", "E", "alpha", "beta", "a", "F"), CHINCHILLA[:1])
 def test_chinchilla_by_command(
-    shared: Shared, tmp_path: Path, options: list[str], A: float, B: float, E: float, alpha: float, beta: float,
-    a: float, F: float,
+    shared: Shared, tmp_path: Path, options: list[str], A: float, B: float, E: float, alpha: float,
+    beta: float, a: float, F: float,
 ) -> None:  # fmt: skip
     path = shared("chinchilla_epoch.csv")
     columns = ["columns.N=Model Size", "columns.C=Training FLOP"]

@@ -235,9 +235,7 @@ def _name_rows(frame: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
     key = ["subset", "n_params", "jets", "seed", "loss"]
     repeats = int(frame.duplicated(key).sum())
     if repeats:
-        warnings.append(
-            f"{repeats} rows repeat another row's N, D and loss; they are kept, and count as runs of their own"
-        )
+        warnings.append(f"{repeats} rows repeat another row's N, D and loss; they are kept and count as runs")
     cells = frame.groupby(["subset", "n_params", "jets", "seed"])["loss"].agg(["min", "max", "size"])
     mixed = cells[(cells["size"] > 1) & (cells["max"] > 1.3 * cells["min"])]
     if len(mixed):

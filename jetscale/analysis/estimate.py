@@ -1,0 +1,205 @@
+"""One subset's estimates: the fit of the data, the replicates, and the intervals they give.
+
+Shapes: R replicates, E evaluations, P points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetscale.analysis import curves as curve_building
+from jetscale.analysis import joint, resampling
+from jetscale.analysis.blocks import BlockLosses
+from jetscale.analysis.isoflop import EDGE
+from jetscale.analysis.profile import QUANTITIES, profile
+from jetscale.analysis.results import Quantity, summarise
+from jetscale.analysis.settings import FitSettings
+from jetscale.analysis.surface import Surfaces
+from jetscale.analysis.surface_fit import Certificate
+from jetscale.analysis.table import LossTable
+from jetscale.cli import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+
+MIN_SLICES = 3  # two vertices always lie on a line
+MIN_FILLED_BLOCKS = 50
+POSITIVE = ("approach3.A", "approach3.B", "approach3.L_inf", "approach3.alpha", "approach3.beta")
+SURFACE_KEYS = ("L_inf", "A", "B", "alpha", "beta", "a", "b", "objective")
+
+
+@dataclass(frozen=True)
+class Point:
+    """The fit of the data themselves; values are NaN where the data do not determine them."""
+
+    values: dict[str, float]
+    surface: Surfaces | None
+    certificate: Certificate | None
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A subset's quantities with their errors.
+
+    Attributes
+    ----------
+    task, point : what was fitted and what came out.
+    method : model of errors of `quantities`.
+    replicates, draws : perturbed data and their fits; None and empty for method "none".
+    quantities : "approach3.a" and the like.
+    errors : the same under other models of errors.
+    warnings : what a reader must know.
+    """
+
+    task: joint.Task
+    point: Point
+    method: str
+    replicates: resampling.Replicates | None
+    draws: joint.Draws
+    quantities: dict[str, Quantity]
+    errors: dict[str, dict[str, Quantity]]
+    warnings: list[str]
+
+
+def estimate(name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSettings) -> Estimate:
+    """Fit the selected rows of one subset, with errors.
+
+    Raises
+    ------
+    UsageError
+        A setting that these data cannot meet.
+    """
+    log_L_E = np.log(frame["loss"].to_numpy(float))
+    blocks = _blocks(frame, losses)
+    try:
+        curves = curve_building.build(frame, settings.curves)
+        task = joint.prepare(name, curves, curves.log_losses(log_L_E[None])[0], settings)
+        point = fit_point(task)
+        method, reason = resampling.choose_method(
+            settings.uncertainty.method, curves, point.surface is not None
+        )
+    except ValueError as error:
+        raise UsageError(f"{losses.source}, subset {name}: {error}") from error
+    replicates, draws = _replicate(task, point, method, log_L_E, blocks)
+    dof = np.inf if replicates is None else replicates.dof
+    quantities = _summaries(point.values, draws, method, dof)
+    if point.surface is not None:
+        quantities = _with_parabola_bias(quantities, task, point.surface)
+    errors = {}
+    if blocks is not None:
+        _, by_jets = _replicate(task, point, "test_jets", log_L_E, blocks)
+        errors["test_jets"] = _summaries(point.values, by_jets, "test_jets", np.inf)
+    if point.surface is not None and (draws or not curves.is_curve):
+        errors["profile"] = _profile(task, point.surface, draws, losses.flops_per_param_sample)
+    warnings = curves.warnings + point.warnings + ([reason] if reason else [])
+    return Estimate(task, point, method, replicates, draws, quantities, errors, warnings)
+
+
+def fit_point(task: joint.Task) -> Point:
+    """Fit the data; what they do not determine is NaN with a warning."""
+    warnings = []
+    log_L_RP, ones = task.log_L_P[None], np.ones((1, len(task.log_L_P)))
+    draws = joint.fit_jointly(task, log_L_RP, ones, surface=False)
+    surface, certificate = None, None
+    try:
+        found, certificate = task.fitter.point(task.log_L_P)
+    except ValueError as error:
+        warnings.append(f"approach 3: {error}")
+        draws |= {f"approach3.{key}": np.array([np.nan]) for key in SURFACE_KEYS}
+    else:
+        surface = found.surfaces
+        draws |= joint.surface_draws(surface) | {"approach3.objective": found.objective}
+        warnings += certificate.warnings()
+    values = {key: float(value[0]) for key, value in draws.items()}
+    if len(task.used_slices) < MIN_SLICES:
+        warnings.append(f"approach 2: {_why_no_slices(task)}")
+        values |= {key: np.nan for key in values if key.startswith("approach2.")}
+    if not np.isfinite(values["approach1.a"]):
+        warnings.append(
+            "approach 1: too few points on the envelope, or too short a range of C, for an exponent"
+        )
+    return Point(values, surface, certificate, warnings)
+
+
+def _why_no_slices(task: joint.Task) -> str:
+    if task.profiles.reason:
+        return f"no exponent: {task.profiles.reason}"
+    problems = [vertex.problem for vertex in task.vertices_N if vertex.problem]
+    at_edge = sum(EDGE in problem for problem in problems)
+    used, total = len(task.used_slices), len(task.vertices_N)
+    if 2 * at_edge > len(problems):
+        return f"no exponent: {EDGE} in {at_edge} of {total} slices; {used} usable, {MIN_SLICES} needed"
+    example = f" ({problems[0]})" if problems else ""
+    return f"no exponent: {used} of {total} slices usable, {MIN_SLICES} needed{example}"
+
+
+def _blocks(frame: pd.DataFrame, losses: LossTable) -> BlockLosses | None:
+    if losses.blocks is None:
+        return None
+    keys = zip(frame["run"], frame["step"].astype(float), frame["weights"], strict=True)
+    blocks = losses.blocks.select([(str(run), float(step), str(weights)) for run, step, weights in keys])
+    if blocks is None or (blocks.jets_EB > 0).sum(axis=1).min() < MIN_FILLED_BLOCKS:
+        return None  # some evaluation without blocks, or a test set of a few jets
+    return blocks
+
+
+def _replicate(
+    task: joint.Task, point: Point, method: str, log_L_E: Array, blocks: BlockLosses | None
+) -> tuple[resampling.Replicates | None, joint.Draws]:
+    if method == "none":
+        return None, {}
+    fitted, noise = None, None
+    if point.surface is not None:
+        fitted = point.surface.log_loss(task.curves.log_N, task.curves.log_D)[0]
+        noise = resampling.wild_noise(task.curves, task.fitter, task.log_L_P, point.surface)
+    settings = task.settings.uncertainty
+    replicates = resampling.draw(method, task.curves, log_L_E, fitted, noise, blocks, settings)
+    draws = joint.fit_jointly(
+        task, replicates.log_L_RP, replicates.weight_RP, surface=point.surface is not None
+    )
+    return replicates, draws
+
+
+def _summaries(values: dict[str, float], draws: joint.Draws, method: str, dof: float) -> dict[str, Quantity]:
+    return {
+        key: summarise(value, draws.get(key), method, dof, positive=key in POSITIVE)
+        for key, value in values.items()
+    }
+
+
+def _with_parabola_bias(
+    quantities: dict[str, Quantity], task: joint.Task, surface: Surfaces
+) -> dict[str, Quantity]:
+    """Widen approach 2's intervals towards the truth by the bias the fitted surface predicts."""
+    bias = joint.parabola_bias(task, surface)
+    widened = dict(quantities)
+    for name in ("a", "b"):
+        quantity = quantities[f"approach2.{name}"]
+        if quantity.ci95 is None or not np.isfinite(bias[name]):
+            continue
+        low, high = quantity.ci95
+        ends = (low - max(bias[name], 0.0), high - min(bias[name], 0.0))
+        widened[f"approach2.{name}"] = Quantity(quantity.value, quantity.sd, ends)
+    return widened
+
+
+def _profile(task: joint.Task, surface: Surfaces, draws: joint.Draws, k: float) -> dict[str, Quantity]:
+    """Profile likelihood, N* and D* at the largest budget of the data; none for the tied form."""
+    if task.fitter.tied:
+        return {}
+    reach = float(task.curves.log_C.max() - np.log(k))
+    spreads = None
+    if task.curves.is_curve:
+        log_N, log_D = (value[:, 0] for value in joint.surfaces_of(draws).optimum(np.array([reach]), 0.0))
+        named = {name: draws[f"approach3.{name}"] for name in QUANTITIES[:4]}
+        named |= {"N_star": log_N, "D_star": log_D}
+        spreads = {name: float(np.nanstd(draw)) for name, draw in named.items()}
+    found = profile(task.fitter, task.log_L_P, surface, reach, spreads)
+    return {f"approach3.{name}": quantity for name, quantity in found.items()}

@@ -1,0 +1,177 @@
+"""Each bad table gets an error that names the trouble, or a stated warning; none a wrong number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jetscale.analysis import FitSettings, fit, load_losses
+from jetscale.analysis.settings import UncertaintySettings
+from jetscale.analysis.surface import Surfaces
+from jetscale.analysis.synthetic import Noise, grid_table
+from jetscale.analysis.table import MAX_ROWS
+from jetscale.cli import UsageError
+
+TRUTH = Surfaces.single(E=1.8, A=480.0, B=2100.0, alpha=0.35, beta=0.37)
+QUICK = FitSettings(uncertainty=UncertaintySettings(method="none"))
+
+
+def good() -> pd.DataFrame:
+    N, D = (g.ravel() for g in np.meshgrid(np.geomspace(1e7, 1e10, 6), np.geomspace(1e9, 1e12, 6)))
+    frame = grid_table(TRUTH, N, D, Noise(runs=0.002), np.random.default_rng(0)).frame
+    return frame[["n_params", "jets", "loss"]].set_axis(["N", "D", "loss"], axis=1)
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[..., object]:
+    def write_and_load(frame: pd.DataFrame, **options: object) -> object:
+        path = tmp_path / "table.csv"
+        frame.to_csv(path, index=False)
+        return load_losses(path, **options)  # type: ignore[arg-type]
+
+    return write_and_load
+
+
+def spoiled(column: str, value: object) -> pd.DataFrame:
+    frame = good().astype({column: object})
+    frame.loc[3, column] = value
+    return frame
+
+
+@pytest.mark.parametrize("column", ["N", "D", "loss"])
+@pytest.mark.parametrize("value", [float("nan"), 0, -1.5, float("inf")])
+def test_values_that_are_not_finite_and_positive(
+    load: Callable[..., object], column: str, value: float
+) -> None:
+    with pytest.raises(UsageError, match="row 3"):
+        load(spoiled(column, value))
+
+
+@pytest.mark.parametrize(("text", "message"), [("n/a?", "not a number"), ("3 parsecs", "not a number")])
+def test_text_in_numbers(load: Callable[..., object], text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=rf"'N' in row 3.*{message}"):
+        load(spoiled("N", text))
+
+
+def test_suffixes_are_read_when_all_have_them(load: Callable[..., object]) -> None:
+    frame = good()
+    plain = load(frame)
+    frame["N"] = [f"{value / 1e6:.17g}M" for value in frame["N"]]
+    losses = load(frame)
+    np.testing.assert_allclose(losses.frame["n_params"], plain.frame["n_params"])  # type: ignore[attr-defined]
+    assert any("read as powers of 1,000" in text for text in losses.warnings)  # type: ignore[attr-defined]
+    frame.loc[0, "N"] = "70"
+    with pytest.raises(UsageError, match="with and without a suffix"):
+        load(frame)
+
+
+def test_thousands_separators_are_read_and_said(load: Callable[..., object]) -> None:
+    frame = good()
+    frame["D"] = [f"{value:,.0f}" for value in frame["D"]]
+    losses = load(frame)
+    assert losses.frame["jets"].max() == 1e12  # type: ignore[attr-defined]
+    assert any("holds text" in text for text in losses.warnings)  # type: ignore[attr-defined]
+
+
+def test_integers_do_not_overflow(load: Callable[..., object]) -> None:
+    frame = good().assign(
+        N=lambda f: f["N"].round().astype(int) * 1000, D=lambda f: f["D"].round().astype(int)
+    )
+    losses = load(frame)
+    assert losses.frame["flops"].max() == pytest.approx(6 * 1e13 * 1e12)  # type: ignore[attr-defined]
+    assert (losses.frame["flops"] > 0).all()  # type: ignore[attr-defined]
+
+
+def test_one_width(load: Callable[..., object]) -> None:
+    frame = good()
+    result = fit(load(frame[frame["N"] == frame["N"].min()]), QUICK)  # type: ignore[arg-type]
+    one = result.subsets["all"]
+    assert one.approach3["a"].value is None
+    assert one.approach2["a"].value is None
+    assert any("N takes 1" in text for text in one.warnings)
+
+
+def test_one_seed_of_every_size_says_nothing_about_run_scatter(load: Callable[..., object]) -> None:
+    frame = good().iloc[:5]
+    result = fit(load(frame))  # type: ignore[arg-type]
+    assert result.subsets["all"].approach3["a"].value is None
+    assert any("scatter between runs" in text for text in result.subsets["all"].warnings)
+
+
+def test_duplicate_rows_are_said(load: Callable[..., object]) -> None:
+    frame = good()
+    losses = load(pd.concat([frame, frame.iloc[:2]]))
+    assert any(text.startswith("2 rows repeat") for text in losses.warnings)  # type: ignore[attr-defined]
+
+
+def test_a_run_with_two_losses_at_one_step(load: Callable[..., object]) -> None:
+    frame = good().assign(run=lambda f: [f"r{i}" for i in range(len(f))])
+    clash = pd.concat([frame, frame.iloc[:1].assign(loss=9.0)])
+    with pytest.raises(UsageError, match="run r0 has two losses"):
+        load(clash)
+
+
+def test_unsorted_steps_change_nothing(load: Callable[..., object]) -> None:
+    frame = good().assign(run=lambda f: f["N"].astype(str))
+    shuffled = frame.sample(frac=1, random_state=1)
+    values = [fit(load(f), QUICK).subsets["all"].approach3["a"].value for f in (frame, shuffled)]  # type: ignore[arg-type]
+    assert values[0] == values[1]
+
+
+def test_mixed_units_are_said(load: Callable[..., object]) -> None:
+    frame = good()
+    frame.loc[:3, "N"] /= 1e6
+    assert any("two units" in text for text in load(frame).warnings)  # type: ignore[attr-defined]
+    frame = good().assign(C=lambda f: 6 * f["N"] * f["D"])
+    frame.loc[:3, "C"] /= 1e15
+    assert any("two units" in text for text in load(frame).warnings)  # type: ignore[attr-defined]
+
+
+def test_mixed_evaluation_sets_are_said(load: Callable[..., object]) -> None:
+    frame = good()
+    losses = load(pd.concat([frame, frame.assign(loss=2 * frame["loss"])]))
+    assert any("evaluation sets" in text for text in losses.warnings)  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_ten_million_rows_are_refused_with_the_mend(tmp_path: Path) -> None:
+    path = tmp_path / "large.parquet"
+    N = np.random.default_rng(0).uniform(1e6, 1e9, 10_000_000)
+    pd.DataFrame({"N": N, "D": 20 * N, "loss": 2.0 + 1e6 / N}).to_parquet(path)
+    with pytest.raises(UsageError, match=r"10,000,000 rows, more than .* where="):
+        load_losses(path)
+    assert len(load_losses(path, where=f"N < {1e6 + 1e9 * MAX_ROWS / 4e7}").frame) < MAX_ROWS
+
+
+def test_missing_and_ambiguous_columns(load: Callable[..., object]) -> None:
+    with pytest.raises(UsageError, match=r"columns\.D=NAME or columns\.C=NAME"):
+        load(good()[["N", "loss"]])
+    with pytest.raises(UsageError, match="could all be N"):
+        load(good().rename(columns={"N": "params"}).assign(model_size=1.0))
+    with pytest.raises(UsageError, match="no column 'size' for N"):
+        load(good(), columns={"N": "size"})
+    with pytest.raises(UsageError, match="selects none"):
+        load(good(), where="N < 0")
+    with pytest.raises(UsageError, match="not a query"):
+        load(good(), where="nothing > 3")
+
+
+def test_collinear_design_is_said(load: Callable[..., object]) -> None:
+    N = np.geomspace(1e7, 1e10, 20)
+    frame = grid_table(TRUTH, N, 20 * N, Noise(runs=0.001), np.random.default_rng(0)).frame
+    columns = frame[["n_params", "jets", "loss"]].set_axis(["N", "D", "loss"], axis=1)
+    warnings = fit(load(columns), QUICK).subsets["all"].warnings  # type: ignore[arg-type]
+    assert any("collinear" in text for text in warnings)
+
+
+def test_no_floor_is_said(load: Callable[..., object]) -> None:
+    flat = Surfaces.single(E=1e-9, A=20.0, B=30.0, alpha=0.2, beta=0.2)
+    N, D = (g.ravel() for g in np.meshgrid(np.geomspace(1e7, 1e10, 6), np.geomspace(1e9, 1e12, 6)))
+    frame = grid_table(flat, N, D, Noise(runs=1e-5), np.random.default_rng(0)).frame
+    columns = frame[["n_params", "jets", "loss"]].set_axis(["N", "D", "loss"], axis=1)
+    warnings = fit(load(columns), QUICK).subsets["all"].warnings  # type: ignore[arg-type]
+    assert any("no floor" in text for text in warnings)

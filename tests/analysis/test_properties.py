@@ -1,0 +1,142 @@
+"""Invariances: the order of rows and the units of N and D change no exponent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jetscale.analysis import FitSettings, LossTable, fit
+from jetscale.analysis.estimate import estimate
+from jetscale.analysis.objective import Objective
+from jetscale.analysis.results import plain
+from jetscale.analysis.selection import select
+from jetscale.analysis.settings import UncertaintySettings
+from jetscale.analysis.solver import solve
+from jetscale.analysis.surface import Surfaces
+from jetscale.analysis.surface_fit import Fitter
+from jetscale.analysis.synthetic import Noise, curves_table, grid_table
+from jetscale.analysis.table import checked
+
+SETTINGS = FitSettings(uncertainty=UncertaintySettings(replicates=30))
+TRUTH = Surfaces.single(E=0.35, A=60.0, B=14.0, alpha=0.44, beta=0.3)
+EXPONENTS = ("approach1.a", "approach2.a", "approach2.b", "approach3.alpha", "approach3.beta", "approach3.a")
+
+
+def grid(seed: int) -> LossTable:
+    N, D = (g.ravel() for g in np.meshgrid(np.geomspace(1e4, 1e7, 7), np.geomspace(1e5, 1e8, 7)))
+    return grid_table(TRUTH, N, D, Noise(runs=0.003), np.random.default_rng(seed))
+
+
+def curves(seed: int) -> LossTable:
+    return curves_table(
+        {"all": TRUTH},
+        Noise(),
+        np.random.default_rng(seed),
+        widths=(16, 32, 64, 128, 256),
+        seeds=2,
+        evaluations=15,
+    )
+
+
+def quantities(losses: LossTable) -> dict[str, tuple[float | None, float | None]]:
+    found = estimate("all", select(losses.frame, SETTINGS, losses), losses, SETTINGS).quantities
+    return {name: (found[name].value, found[name].sd) for name in EXPONENTS}
+
+
+@pytest.mark.parametrize("make", [grid, curves])
+@given(seed=st.integers(0, 1000), order=st.integers(0, 2**31))
+@settings(max_examples=8, deadline=None)
+def test_permuting_rows_changes_nothing(make, seed: int, order: int) -> None:  # type: ignore[no-untyped-def]
+    losses = make(seed)
+    shuffled = checked(replace(losses, frame=losses.frame.sample(frac=1, random_state=order)))
+    assert quantities(shuffled) == quantities(losses)
+
+
+@pytest.mark.parametrize("make", [grid, curves])
+@given(seed=st.integers(0, 1000), per_N=st.floats(1e-6, 1e6), per_D=st.floats(1e-6, 1e6))
+@settings(max_examples=8, deadline=None)
+def test_units_of_n_and_d_change_no_exponent(make, seed: int, per_N: float, per_D: float) -> None:  # type: ignore[no-untyped-def]
+    losses = make(seed)
+    scaled = losses.frame.assign(
+        n_params=losses.frame["n_params"] * per_N,
+        jets=losses.frame["jets"] * per_D,
+        flops=losses.frame["flops"] * per_N * per_D,
+    )
+    before, after = quantities(losses), quantities(checked(replace(losses, frame=scaled)))
+    for name in EXPONENTS:
+        for one, other in zip(before[name], after[name], strict=True):
+            assert (one is None) == (other is None), name
+            if one is not None:
+                assert other == pytest.approx(one, rel=1e-4, abs=1e-6), name
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_gradient_is_the_derivative_of_the_objective(seed: int) -> None:
+    """Against central differences of an objective written out here, for every penalty and residual."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(2, 30))
+    theta = np.array([-1.0, -0.8, 0.4, 0.3, 0.35]) + 0.1 * rng.normal(size=5)
+    log_L = Surfaces.from_theta(theta).log_loss(x, y)[0] + 0.05 * rng.normal(size=30)
+    penalty = ("huber", "squared", "absolute")[seed % 3]
+    residual = ("log", "raw")[seed % 2]
+    objective = Objective(penalty, 0.02, residual)  # type: ignore[arg-type]
+
+    def value(at: np.ndarray) -> float:
+        fitted = np.logaddexp(np.logaddexp(at[0] - at[3] * x, at[1] - at[4] * y), at[2])
+        r = fitted - log_L if residual == "log" else np.exp(fitted) - np.exp(log_L)
+        if penalty == "squared":
+            return float((r**2).sum())
+        corner = 0.02 if penalty == "huber" else 1e-7
+        size = np.abs(r)
+        huber = np.where(size <= corner, r**2 / 2, corner * (size - corner / 2)).sum()
+        return float(huber if penalty == "huber" else huber / corner)
+
+    numeric = np.array([(value(theta + step) - value(theta - step)) / 2e-6 for step in 1e-6 * np.eye(5)])
+    start = solve(theta[None], x, y, log_L[None], np.ones((1, 30)), objective, max_iterations=0)
+    assert start.objective[0] == pytest.approx(value(theta), rel=1e-12)
+    assert start.gradient[0] == pytest.approx(np.abs(numeric).max(), rel=1e-4)
+
+
+@given(a=st.floats(0.2, 0.8), alpha=st.floats(0.15, 0.6), floor=st.floats(0.1, 2.0))
+@settings(max_examples=25, deadline=None)
+def test_noise_free_surfaces_are_recovered(a: float, alpha: float, floor: float) -> None:
+    beta = alpha * a / (1 - a)
+    if not 0.1 <= beta <= 1.0:
+        return
+    truth = Surfaces.from_theta(
+        np.array(
+            [
+                [
+                    np.log(0.4) + alpha * np.log(3e5),
+                    np.log(0.4) + beta * np.log(3e6),
+                    np.log(floor),
+                    alpha,
+                    beta,
+                ]
+            ]
+        )
+    )
+    N, D = (np.log(g.ravel()) for g in np.meshgrid(np.geomspace(1e4, 1e7, 7), np.geomspace(1e5, 1e8, 7)))
+    found, certificate = Fitter(N, D, Objective("squared")).point(truth.log_loss(N, D)[0])
+    assert certificate.agreeing >= 1
+    np.testing.assert_allclose(found.surfaces.theta, truth.theta, rtol=2e-3, atol=2e-3)
+
+
+def test_optimum_is_the_minimum_on_the_constraint() -> None:
+    log_C, log_k = np.log(np.array([1e18, 1e22])), np.log(6)
+    log_N, log_D = TRUTH.optimum(log_C, log_k)
+    np.testing.assert_allclose(log_N + log_D + log_k, log_C[None])
+    for k in range(2):
+        near = log_N[0, k] + np.linspace(-0.5, 0.5, 1001)
+        loss = TRUTH.log_loss(near, log_C[k] - log_k - near)[0]
+        assert near[loss.argmin()] == pytest.approx(log_N[0, k], abs=1e-3)
+
+
+def test_same_settings_give_the_same_bits() -> None:
+    results = [plain(fit(curves(3), SETTINGS).to_json()) for _ in range(2)]
+    assert results[0]["subsets"] == results[1]["subsets"]
