@@ -69,7 +69,7 @@ def register() -> None:
 class ClosingTable(Callback):
     """Ends a sweep with what is done, what failed, and with which error.
 
-    Printed as the process exits: Hydra leaves out ``on_multirun_end`` where a job failed, when it is needed most.
+    Printed as the process exits: Hydra leaves out ``on_multirun_end`` where a job failed.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:

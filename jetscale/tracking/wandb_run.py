@@ -64,7 +64,7 @@ class WandbRun:
             mode=mode,
             dir=directory,
             config=config,
-            settings=wandb.Settings(silent=True, x_disable_stats=True),
+            settings=wandb.Settings(silent=True, x_disable_stats=True, init_timeout=15),
             **names,
         )
         for axis in ("step", "jets", "flops"):  # every curve can be drawn against any of the three

@@ -54,7 +54,6 @@ def test_disabled_writes_nothing(tmp_path):
 def test_an_unreachable_server_leaves_the_run_offline(tmp_path, caplog, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # the discard port: nobody listens
-    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")
     run = start("auto", tmp_path)
     assert run.active
     run.log(LINE)
