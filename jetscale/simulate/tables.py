@@ -186,6 +186,7 @@ def _truth_particles(events: Events, match: truth_jetclass2.Match, point: Point)
 def _generator_jets(events: Events, jets: Jets) -> dict[str, Any]:
     """Jets of the stable particles but neutrinos, each taken by the first jet it is nearest to within 0.8."""
     stable = stable_visible(events)
+    stable = stable[np.isin(events.event[stable], jets.event)]
     momenta = {
         "px": events.px[stable],
         "py": events.py[stable],

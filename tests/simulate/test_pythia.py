@@ -7,9 +7,8 @@ import awkward as ak
 import numpy as np
 import pytest
 
-from jetscale.jets.schemas import JETCLASS_PREFIXES
 from jetscale.simulate.chunk import Chunk, points, simulate_chunk
-from jetscale.simulate.processes import MASS_X, PTHAT_QCD, PTHAT_X, Point, jetclass2_point, jetclass_points
+from jetscale.simulate.processes import MASS_X, PTHAT_QCD, PTHAT_X, Point, jetclass2_point
 from jetscale.simulate.pythia import Generator, mpi_settings, save_mpi_table
 
 FAST = ("PartonLevel:MPI=off",)
@@ -79,14 +78,7 @@ def test_saved_multiparton_table_is_reproducible_and_used(tmp_path: Path) -> Non
         Generator(DIJETS, 1, mpi_settings(tmp_path / "missing.txt"))
 
 
-def test_every_jetclass_process_initialises_with_checked_masses() -> None:
-    for process in JETCLASS_PREFIXES.values():
-        for point in jetclass_points(process):
-            events = Generator(point, 3, FAST).batch(3)
-            for code in point.masses:
-                assert np.any((np.abs(events.pid) == code) & (np.abs(events.status) == 22)), (process, code)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("bucket", ["Res2P", "Res34P"])
 def test_corners_of_parameter_space_generate(bucket: str) -> None:
     """Lightest and heaviest X, softest and hardest, lightest and heaviest Y."""
