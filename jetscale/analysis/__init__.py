@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jetscale.analysis.fit import fit
     from jetscale.analysis.loading import load_losses
+    from jetscale.analysis.plan import Plan, plan
     from jetscale.analysis.results import FitResult, Quantity
     from jetscale.analysis.settings import FitSettings
     from jetscale.analysis.table import LossTable
 
-__all__ = ["FitResult", "FitSettings", "LossTable", "Quantity", "fit", "load_losses"]
+__all__ = ["FitResult", "FitSettings", "LossTable", "Plan", "Quantity", "fit", "load_losses", "plan"]
 
 _HOMES = {
     "FitResult": "results",
     "FitSettings": "settings",
     "LossTable": "table",
+    "Plan": "plan",
     "Quantity": "results",
     "fit": "fit",
     "load_losses": "loading",
+    "plan": "plan",
 }
 
 

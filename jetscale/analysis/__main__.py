@@ -37,6 +37,7 @@ class Command(FitSettings):
     n_params : definition of N: total, or kinds joined by +, such as blocks+head.
     flops : paper (6 N 40 a jet) or constituents (6 N per constituent seen).
     drop_largest : leave out that many rows with the largest losses, per subset.
+    multiverse : fit again under every other reasonable choice, for one table of what moves the answer.
     curves : loss curves to points: smooth and bin (in ln D; in parts of the schedule), average_seeds,
         running_minimum, drop (steps; -1: the warm-up), cut_plateau, points (a curve, 0: all).
     approach1 : envelope (hull, record-low or bins), bins.
@@ -44,7 +45,7 @@ class Command(FitSettings):
     approach3 : objective (huber, squared or absolute), delta, residual (log or raw), form (separate, or tied:
         alpha = beta).
     uncertainty : method (auto, hierarchical, wild, runs or none), replicates, test_jet_samples,
-        test_jet_fraction, seed.
+        test_jet_fraction (the paper's error; 0 samples: none), profile, seed.
     """
 
     source: str = "local"

@@ -104,11 +104,6 @@ def build(frame: pd.DataFrame, settings: CurveSettings) -> CurveSet:
     Parameters
     ----------
     frame : rows of one subset, split and kind of weights, in canonical order; row i is evaluation i.
-
-    Raises
-    ------
-    ValueError
-        No point is left after dropping the start of every curve.
     """
     run_codes, runs = _codes(frame["run"].to_numpy())
     if len(runs) == len(frame):
@@ -123,13 +118,9 @@ def build(frame: pd.DataFrame, settings: CurveSettings) -> CurveSet:
     curves, log_N, cell_runs = [], [], []
     for members in cells.values():
         curve = _curve(frame, run_codes, members, settings, warnings)
-        if curve is None:
-            continue
         curves.append(curve)
         cell_runs.append(members)
         log_N.append(np.full(len(curve.chosen), np.log(sizes[first[members[0]]])))
-    if not curves:
-        raise ValueError("no evaluation is left once the start of every curve is dropped")
     return CurveSet(
         log_N=np.concatenate(log_N),
         log_D=np.concatenate([curve.log_D_K[curve.chosen] for curve in curves]),
@@ -169,7 +160,7 @@ def _codes(values: NDArray[np.object_]) -> tuple[Index, list[str]]:
 
 def _curve(
     frame: pd.DataFrame, run_codes: Index, members: list[int], settings: CurveSettings, warnings: list[str]
-) -> _Curve | None:
+) -> _Curve:
     """Operators of one cell."""
     step_E = frame["step"].to_numpy(float)
     rows = [np.flatnonzero(run_codes == run) for run in members]
@@ -203,7 +194,11 @@ def _curve(
     drop = settings.drop if settings.drop >= 0 else warmup
     keep = np.flatnonzero(last_step > drop)
     if not len(keep):
-        return None
+        size = frame["n_params"].iloc[rows[0][0]]
+        warnings.append(
+            f"N = {size:.4g}: every evaluation lies in the first {drop:g} steps; only the last is used"
+        )
+        keep = np.array([len(labels) - 1])
     if settings.cut_plateau:
         log_L = curve.apply(
             np.log(frame["loss"].to_numpy(float))[None], np.ones((1, run_codes.max() + 1)), False

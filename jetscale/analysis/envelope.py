@@ -15,6 +15,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.cli import UsageError
+
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Definition = Literal["hull", "record-low", "bins"]
@@ -46,7 +48,7 @@ def fit_envelope(
 ) -> Envelope:
     """Pick the envelope of every replicate and fit it; points of weight 0 are absent from a replicate."""
     if definition not in get_args(Definition):
-        raise ValueError(f"envelope {definition!r}: choose one of {', '.join(get_args(Definition))}")
+        raise UsageError(f"envelope {definition!r}: choose one of {', '.join(get_args(Definition))}")
     shape = np.broadcast_shapes(log_L_RP.shape, weight_RP.shape)
     present = np.broadcast_to(weight_RP > 0, shape)
     log_L_RP = np.where(present, log_L_RP, np.inf)

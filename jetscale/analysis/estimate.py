@@ -19,9 +19,8 @@ from jetscale.analysis.profile import QUANTITIES, profile
 from jetscale.analysis.results import Quantity, summarise
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.surface import Surfaces
-from jetscale.analysis.surface_fit import Certificate
+from jetscale.analysis.surface_fit import Certificate, Undetermined
 from jetscale.analysis.table import LossTable
-from jetscale.cli import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,25 +77,20 @@ def estimate(name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSet
     """
     log_L_E = np.log(frame["loss"].to_numpy(float))
     blocks = _blocks(frame, losses)
-    try:
-        curves = curve_building.build(frame, settings.curves)
-        task = joint.prepare(name, curves, curves.log_losses(log_L_E[None])[0], settings)
-        point = fit_point(task)
-        method, reason = resampling.choose_method(
-            settings.uncertainty.method, curves, point.surface is not None
-        )
-    except ValueError as error:
-        raise UsageError(f"{losses.source}, subset {name}: {error}") from error
+    curves = curve_building.build(frame, settings.curves)
+    task = joint.prepare(name, curves, curves.log_losses(log_L_E[None])[0], settings)
+    point = fit_point(task)
+    method, reason = resampling.choose_method(settings.uncertainty.method, curves, point.surface is not None)
     replicates, draws = _replicate(task, point, method, log_L_E, blocks)
     dof = np.inf if replicates is None else replicates.dof
     quantities = _summaries(point.values, draws, method, dof)
     if point.surface is not None:
         quantities = _with_parabola_bias(quantities, task, point.surface)
     errors = {}
-    if blocks is not None:
+    if blocks is not None and settings.uncertainty.test_jet_samples:
         _, by_jets = _replicate(task, point, "test_jets", log_L_E, blocks)
         errors["test_jets"] = _summaries(point.values, by_jets, "test_jets", np.inf)
-    if point.surface is not None and (draws or not curves.is_curve):
+    if point.surface is not None and settings.uncertainty.profile and (draws or not curves.is_curve):
         errors["profile"] = _profile(task, point.surface, draws, losses.flops_per_param_sample)
     warnings = curves.warnings + point.warnings + ([reason] if reason else [])
     return Estimate(task, point, method, replicates, draws, quantities, errors, warnings)
@@ -110,7 +104,7 @@ def fit_point(task: joint.Task) -> Point:
     surface, certificate = None, None
     try:
         found, certificate = task.fitter.point(task.log_L_P)
-    except ValueError as error:
+    except Undetermined as error:
         warnings.append(f"approach 3: {error}")
         draws |= {f"approach3.{key}": np.array([np.nan]) for key in SURFACE_KEYS}
     else:

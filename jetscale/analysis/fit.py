@@ -11,6 +11,7 @@ import numpy as np
 from jetscale.analysis import heldout, joint, selection
 from jetscale.analysis.estimate import Estimate, estimate
 from jetscale.analysis.lack_of_fit import SIGNIFICANT, bend_test
+from jetscale.analysis.multiverse import multiverse
 from jetscale.analysis.results import FitResult, Quantity, SubsetFit, summarise
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.surface import Surfaces
@@ -49,7 +50,8 @@ def fit(
             same = held_out.frame["subset"] == name
             extra = held_out.frame[same] if same.any() else None
         subsets[str(name)] = fit_subset(str(name), frame, losses, settings, extra)
-    return FitResult(subsets, differences(subsets), asdict(settings), list(losses.warnings), losses)
+    details = {"multiverse": multiverse(losses, settings)} if settings.multiverse else {}
+    return FitResult(subsets, differences(subsets), asdict(settings), list(losses.warnings), losses, details)
 
 
 def fit_subset(

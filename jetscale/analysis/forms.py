@@ -31,7 +31,7 @@ def fit_form(form: str, log_N: Array, log_D: Array, log_L: Array, objective: Obj
 
     Raises
     ------
-    ValueError
+    Undetermined
         Too few points for the form.
     """
     fitter = Fitter(log_N, log_D, objective, tied=form == "tied")

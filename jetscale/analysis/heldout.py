@@ -17,7 +17,7 @@ from jetscale.analysis.forms import FORMS, fit_form
 from jetscale.analysis.joint import Task
 from jetscale.analysis.resampling import WEBB
 from jetscale.analysis.surface import Surfaces
-from jetscale.analysis.surface_fit import Fitter
+from jetscale.analysis.surface_fit import Fitter, Undetermined
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +82,7 @@ def windows(task: Task, a: float) -> list[dict[str, Any]]:
                     {"axis": axis, "cut": float(np.exp(cut))}
                     | _window(task, below, a, forms=FORMS[1:] if axis == "C" else ())
                 )
-            except ValueError:
+            except Undetermined:
                 continue  # fewer than three values of N or D below the cut: nothing to extrapolate from
     return found
 

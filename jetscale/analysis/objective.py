@@ -11,6 +11,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.cli import UsageError
+
 Array = NDArray[np.float64]
 Penalty = Literal["huber", "squared", "absolute"]
 Residual = Literal["log", "raw"]
@@ -37,11 +39,11 @@ class Objective:
 
     def __post_init__(self) -> None:
         if self.penalty not in get_args(Penalty):
-            raise ValueError(f"penalty {self.penalty!r}: choose one of {', '.join(get_args(Penalty))}")
+            raise UsageError(f"penalty {self.penalty!r}: choose one of {', '.join(get_args(Penalty))}")
         if self.residual not in get_args(Residual):
-            raise ValueError(f"residual {self.residual!r}: choose one of {', '.join(get_args(Residual))}")
+            raise UsageError(f"residual {self.residual!r}: choose one of {', '.join(get_args(Residual))}")
         if not self.delta > 0:
-            raise ValueError(f"delta={self.delta} must be positive")
+            raise UsageError(f"delta={self.delta} must be positive")
 
     @property
     def corner(self) -> float:

@@ -25,6 +25,7 @@ from jetscale.analysis.objective import Objective
 from jetscale.analysis.settings import UncertaintySettings
 from jetscale.analysis.surface import Surfaces
 from jetscale.analysis.surface_fit import Fitter
+from jetscale.cli import UsageError
 
 Array = NDArray[np.float64]
 
@@ -54,12 +55,12 @@ class Replicates:
 def choose_method(asked: str, curves: CurveSet, has_surface: bool) -> tuple[str, str]:
     """Return the model of errors, and why it cannot be a better one ("" where nothing need be said)."""
     if asked not in ("auto", "hierarchical", "wild", "runs", "none"):
-        raise ValueError(f"uncertainty.method={asked!r}: choose auto, hierarchical, wild, runs or none")
+        raise UsageError(f"uncertainty.method={asked!r}: choose auto, hierarchical, wild, runs or none")
     seeded = curves.is_curve and min(curves.seeds_per_cell) >= 2
     if asked == "hierarchical" and not seeded:
-        raise ValueError("uncertainty.method=hierarchical needs curves with at least two seeds of every size")
+        raise UsageError("uncertainty.method=hierarchical needs curves with at least two seeds of every size")
     if asked == "wild" and not has_surface:
-        raise ValueError("uncertainty.method=wild needs a fit of approach 3, which these points do not allow")
+        raise UsageError("uncertainty.method=wild needs a fit of approach 3, which these points do not allow")
     if asked != "auto":
         return asked, ""
     if seeded:

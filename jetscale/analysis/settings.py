@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jetscale.analysis.objective import Objective
+from jetscale.cli import UsageError
 
 
 @dataclass
@@ -61,9 +62,9 @@ class Approach3Settings:
     form: str = "separate"
 
     def build(self) -> Objective:
-        """Return the objective these settings name; ValueError where they are not sensible."""
+        """Return the objective these settings name; UsageError where they are not sensible."""
         if self.form not in ("separate", "tied"):
-            raise ValueError(f"approach3.form={self.form!r}: choose separate or tied")
+            raise UsageError(f"approach3.form={self.form!r}: choose separate or tied")
         return Objective(self.objective, self.delta, self.residual)  # type: ignore[arg-type]
 
 
@@ -75,6 +76,7 @@ class UncertaintySettings:
     replicates: int = 1000
     test_jet_samples: int = 100
     test_jet_fraction: float = 0.8
+    profile: bool = True
     seed: int = 0
 
 
@@ -89,6 +91,7 @@ class FitSettings:
     n_params : definition of N: total, or kinds of done.json joined by +, such as blocks+head.
     flops : compute of a run: paper (6 N 40 per jet) or constituents (6 N per constituent seen).
     drop_largest : leave out the rows with the largest losses, that many per subset.
+    multiverse : fit again under every other reasonable choice.
     """
 
     curves: CurveSettings = field(default_factory=CurveSettings)
@@ -100,3 +103,4 @@ class FitSettings:
     n_params: str = "total"
     flops: str = "paper"
     drop_largest: int = 0
+    multiverse: bool = True

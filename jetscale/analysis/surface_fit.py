@@ -29,6 +29,10 @@ Array = NDArray[np.float64]
 AGREEMENT = 1e-6  # relative difference of the objective below which two starts found the same minimum
 
 
+class Undetermined(Exception):
+    """The points cannot determine what was asked of them; the message says why."""
+
+
 @dataclass(frozen=True)
 class Certificate:
     """Why the minimum can be believed, or not.
@@ -125,10 +129,9 @@ class Fitter:
         return solve(start, x, y, log_L, weight, self.objective, constraint, bounds, tolerance=tolerance)
 
     def starts(self, log_L: Array, weight: Array, count: int) -> Array:
-        """(R, count, 5) in centred coordinates."""
-        return projected_starts(
-            self.log_N - self.centre[0], self.log_D - self.centre[1], log_L, weight, count
-        )
+        """(R, count, parameters) in centred coordinates."""
+        x, y = self.log_N - self.centre[0], self.log_D - self.centre[1]
+        return projected_starts(x, y, log_L, weight, count, tied=self.tied)[:, :, : self.parameters]
 
     def uncentred(self, theta: Array) -> Surfaces:
         """Surfaces of ln N and ln D themselves."""
@@ -163,7 +166,7 @@ class Fitter:
 
         Raises
         ------
-        ValueError
+        Undetermined
             Too few points for the parameters, or fewer than three values of N or of D.
         """
         self.check_points(log_L)
@@ -181,9 +184,9 @@ class Fitter:
         """Refuse what cannot determine five parameters."""
         distinct_N, distinct_D = len(np.unique(self.log_N)), len(np.unique(self.log_D))
         if len(log_L) <= self.parameters:
-            raise ValueError(f"{len(log_L)} points cannot determine {self.parameters} parameters")
+            raise Undetermined(f"{len(log_L)} points cannot determine {self.parameters} parameters")
         if distinct_N < 3 or distinct_D < 3:
-            raise ValueError(
+            raise Undetermined(
                 f"N takes {distinct_N} and D takes {distinct_D} values; a surface needs at least 3 of each"
             )
 

@@ -16,7 +16,7 @@ SETTINGS = FitSettings(uncertainty=UncertaintySettings(replicates=200, test_jet_
 
 
 def jet_surface(a: float, gain: float) -> Surfaces:
-    """Optimum inside the paper's widths over its budgets; `gain` lowers the data term, as pretraining does."""
+    """Optimum inside the paper's widths; `gain` lowers the data term, as pretraining does."""
     total = 0.62
     alpha, beta = (1 - a) * total, a * total
     log_C, log_k = 0.5 * (np.log(1e11) + np.log(1.9e17)), np.log(240)
@@ -45,7 +45,7 @@ def test_the_papers_exponents_come_back(offset: bool) -> None:
         if name != "scratch":
             low, high = result.differences[f"{name} - scratch"]["approach3.a"].ci95 or (np.nan, np.nan)
             assert abs(0.5 * (low + high) - (a - truth["scratch"])) < 0.01
-    # 20 intervals of 95%, a and b of one fit being one: more than two pairs outside has probability below 1.5%
+    # 20 intervals of 95%, of which a and b of one fit are one: above two pairs has probability below 1.5%
     assert len(outside) <= 4, outside
 
 

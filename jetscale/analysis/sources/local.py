@@ -83,6 +83,8 @@ def _run(folder: Path, name: str, phase: str) -> Any:
         seed=str(facts["seed"]),
         warmup=float(facts["warmup"]),
         schedule=float(facts["steps"]),
+        pretrain_jets=facts["pretrain_jets"],
+        rate=facts["rate"],
         constituents=frame["constituents"].astype(float) if "constituents" in frame else np.nan,
         split=frame["split"],
         weights=frame["weights"],
@@ -116,6 +118,10 @@ def _facts(folder: Path) -> dict[str, Any]:
         "n_params": done.get("n_params", {}),
         "warmup": select("finetune.warmup", 0) or 0,
         "steps": select("finetune.steps", 0) or 0,
+        "pretrain_jets": float((done.get("pretrain") or {}).get("jets") or 0),
+        "rate": float(done["flops"] / done["seconds"])
+        if done.get("flops") and done.get("seconds")
+        else np.nan,
     }
     missing = [key for key in ("subset", "dim", "seed") if facts[key] is None]
     if missing:

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jetscale.analysis import FitSettings, fit, load_losses, plan
+from jetscale.analysis.__main__ import main as analyse
+from jetscale.analysis.allocation import compute_for_loss, compute_multiplier, nearest_width, size_range
+from jetscale.analysis.plan import main
+from jetscale.analysis.settings import UncertaintySettings
+from jetscale.analysis.surface import Surfaces
+from jetscale.cli import UsageError
+
+Shared = Callable[[str], Path]
+LAW = Surfaces.single(E=1.8, A=480.0, B=2100.0, alpha=0.35, beta=0.37)
+K = float(np.log(6))
+
+
+def test_chinchilla_allocation(shared: Shared) -> None:
+    """shared/facts/scaling.md, section 4: allocation at Gopher's budget."""
+    settings = FitSettings(drop_largest=5, multiverse=False, uncertainty=UncertaintySettings(method="runs"))
+    found = plan(fit(load_losses(shared("chinchilla_epoch.csv")), settings), 5.76e23).allocations["all"]
+    assert found.N.value == pytest.approx(7.32e10, rel=0.01)
+    assert found.D.value == pytest.approx(1.312e12, rel=0.01)
+    assert found.D_over_N.value == pytest.approx(17.9, rel=0.02)
+    assert found.loss.value == pytest.approx(1.9739, abs=6e-4)
+    for quantity, low, high in (
+        (found.N, 5.26e10, 1.09e11), (found.D, 8.78e11, 1.83e12), (found.D_over_N, 8.0, 34.7),
+        (found.loss, 1.953, 2.002),
+    ):  # fmt: skip
+        assert quantity.ci95 == pytest.approx((low, high), rel=0.06)
+    assert [end / found.N.value for end in found.N_near_best] == pytest.approx([0.25, 4.0], rel=0.02)
+    assert any("1.6 decades" in flag for flag in found.flags)
+    assert any("no interior optimum" in flag for flag in found.flags)
+
+
+def test_flat_optimum() -> None:
+    low, high = size_range(LAW, float(np.log(1e21)), K, 0.001)
+    best = LAW.optimum(np.log(np.array([1e21])), K)[0][0, 0]
+    for end in (low[0], high[0]):
+        loss = LAW.log_loss(np.array([end]), np.array([np.log(1e21) - K - end]))[0, 0]
+        assert np.exp(loss - LAW.optimal_log_loss(np.log(np.array([1e21])), K)[0, 0]) == pytest.approx(1.001)
+    assert low[0] < best < high[0]
+
+
+def test_loss_to_compute_inverts_compute_to_loss() -> None:
+    log_C = np.log(np.array([1e20]))
+    loss = float(np.exp(LAW.optimal_log_loss(log_C, K)[0, 0]))
+    assert compute_for_loss(LAW, loss, K)[0] == pytest.approx(log_C[0], rel=1e-10)
+    assert np.isinf(compute_for_loss(LAW, 1.7, K)[0])
+
+
+def test_multiplier_of_a_law_shifted_in_compute() -> None:
+    """Scaling N's and D's terms as if every run had three times the compute multiplies compute by 3."""
+    gamma = 0.35 * 0.37 / 0.72
+    factor = 3.0 ** (-gamma)
+    better = Surfaces.single(E=1.8, A=480.0 * factor, B=2100.0 * factor, alpha=0.35, beta=0.37)
+    assert np.exp(compute_multiplier(better, LAW, float(np.log(1e20)), K)[0]) == pytest.approx(3.0)
+
+
+def test_nearest_width_interpolates_the_parameter_count() -> None:
+    dims = np.array([8.0, 16.0, 64.0, 128.0])
+    sizes = 40 * dims**2 + 30 * dims + 10
+    assert nearest_width(float(np.log(40 * 96**2)), dims, sizes) == (96, pytest.approx(40 * 96**2 + 2890))
+    assert nearest_width(10.0, dims[:2], sizes[:2]) is None
+
+
+def test_command_from_a_saved_sweep(
+    sweep: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sweep({"scratch": 0.5, "bsm_all": 0.3}, widths=(16, 32, 64, 128, 256), seeds=2, evaluations=15)
+    analyse([f"path={path}", "source=local", "uncertainty.replicates=40", "multiverse=false"])
+    capsys.readouterr()
+    results, out = path / "analysis", tmp_path / "plan.json"
+    main([f"results={results}", "budget=1e15", "simulate_seconds=0.0117", f"out={out}"])
+    text = capsys.readouterr().out
+    assert "nearest width: dim =" in text
+    assert "compute the reference needs" in text
+    written = json.loads(out.read_text())["allocations"]
+    for name, a in (("scratch", 0.5), ("bsm_all", 0.3)):
+        assert written[name]["tenfold"]["N"]["value"] == pytest.approx(10**a, rel=0.1)
+        assert written[name]["N"]["ci95"][0] < written[name]["N"]["value"] < written[name]["N"]["ci95"][1]
+    main([f"results={results}", f"loss={written['scratch']['loss']['value']}", "subset=scratch"])
+    assert "C = 1" in capsys.readouterr().out
+    for wrong in ([], ["budget=1e15", "loss=1.0"], ["budget=1e15", "subset=nobody"], ["gpu_hours=1"]):
+        with pytest.raises(UsageError):
+            main([f"results={results}", *wrong])
