@@ -133,6 +133,7 @@ def _progress_bar(console: Console, request: StoreRequest) -> Iterator[Report]:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     ) as bars:
         tasks = {}
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 
 from jetscale.jets.features import FeatureSet, particle_identity
 from jetscale.jets.raw import JET_COLUMNS, RawJets
@@ -99,7 +98,9 @@ def pack(raw: RawJets, features: FeatureSet) -> PackedJets:
     Rounding is at most 0.05 % of a value (0.2 % in pT and E, whose logarithms are stored), far below the
     detector's resolution; tests/jets/test_precision.py shows it.
     """
-    x_TF = torch.from_numpy(features.compute(raw)).to(torch.float16).numpy()  # 20 times faster than numpy's
+    import torch  # rounds 20 times faster than numpy; here, so that --help need not wait for it
+
+    x_TF = torch.from_numpy(features.compute(raw)).to(torch.float16).numpy()
     return PackedJets(
         offsets=raw.offsets,
         x_TF=x_TF,

@@ -71,5 +71,5 @@ def missing_message(directory: Path, dataset: str, split: str, store: Path) -> s
         f"no {split} jets of {dataset}: looked for a packed store at {store} and for "
         f"{{name}}_{{number}}{SUFFIXES[dataset]} files of the {split} split below {looked}. "
         f"The public files come from {ORIGINS[dataset]}; put them below {looked}. A stand-in is made by: "
-        f"python -m jetscale.simulate dataset={dataset} n_jets=100000 dir={directory}"
+        f"python -m jetscale.simulate dataset={dataset} n_jets=100000 out={directory}"
     )
