@@ -139,9 +139,12 @@ def test_resonance_masses_are_in_range_and_match_the_jet(jetclass2: Mapping[str,
         mass = numpy(jets.aux_genpart_mass[:, 0])
         assert mass.min() > 15 - 1e-3
         assert mass.max() < 500 + 1e-3
+        found = numpy(jets.jet_sdmass) / mass
         hadronic = ~np.isin(numpy(jets.jet_label), [10, 11, 12, 13, 14])
-        found = numpy(jets.jet_sdmass)[hadronic] / mass[hadronic]
-        assert 0.6 < np.median(found) < 1.1
+        if bucket == "Res2P":
+            assert 0.7 < np.median(found[hadronic]) < 1.1
+        else:  # one product of four may be outside, and taus have neutrinos
+            assert 0.5 < np.percentile(found, 84) < 1.1
 
 
 def test_impact_parameters_spread_as_their_errors_say(jetclass: Mapping[str, ak.Array]) -> None:
