@@ -55,6 +55,7 @@ class InMemory(L.LightningDataModule):
         self.made = made
 
     def train_dataloader(self) -> DataLoader[JetBatch]:
+        """All of them, in order."""
         return DataLoader(self.made, batch_size=None)  # type: ignore[arg-type]
 
 

@@ -3,7 +3,7 @@
 One place for readers and for the simulator. Sources:
 ``jet-universe/jetclass_generation:postprocessing/rename.py`` (JetClass ROOT) and
 ``jet-universe/jetclass2_generation:delphes_analyzers/makeNtuples.C`` (JetClass-II parquet). Momenta and
-energies in GeV, impact parameters and vertices in mm, times in mm/c, angles in rad.
+energies in GeV, impact parameters and vertices in mm, times in s (as in the public file), angles in rad.
 """
 
 from __future__ import annotations
