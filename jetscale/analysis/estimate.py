@@ -85,7 +85,7 @@ def estimate(name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSet
     dof = np.inf if replicates is None else replicates.dof
     quantities = _summaries(point.values, draws, method, dof)
     if point.surface is not None:
-        quantities = _with_parabola_bias(quantities, task, point.surface)
+        quantities = _with_grid_bias(quantities, task, point.surface)
     errors = {}
     if blocks is not None and settings.uncertainty.test_jet_samples:
         _, by_jets = _replicate(task, point, "test_jets", log_L_E, blocks)
@@ -168,19 +168,18 @@ def _summaries(values: dict[str, float], draws: joint.Draws, method: str, dof: f
     }
 
 
-def _with_parabola_bias(
+def _with_grid_bias(
     quantities: dict[str, Quantity], task: joint.Task, surface: Surfaces
 ) -> dict[str, Quantity]:
-    """Widen approach 2's intervals towards the truth by the bias the fitted surface predicts."""
-    bias = joint.parabola_bias(task, surface)
+    """Widen the intervals of approaches 1 and 2 towards the truth by the bias the fitted surface predicts."""
     widened = dict(quantities)
-    for name in ("a", "b"):
-        quantity = quantities[f"approach2.{name}"]
-        if quantity.ci95 is None or not np.isfinite(bias[name]):
-            continue
-        low, high = quantity.ci95
-        ends = (low - max(bias[name], 0.0), high - min(bias[name], 0.0))
-        widened[f"approach2.{name}"] = Quantity(quantity.value, quantity.sd, ends)
+    for name, bias in joint.grid_bias(task, surface).items():
+        quantity = quantities[name]
+        if quantity.ci95 is not None and np.isfinite(bias):
+            low, high = quantity.ci95
+            widened[name] = Quantity(
+                quantity.value, quantity.sd, (low - max(bias, 0.0), high - min(bias, 0.0))
+            )
     return widened
 
 

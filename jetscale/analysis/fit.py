@@ -111,10 +111,11 @@ def describe(found: Estimate) -> dict[str, Any]:
         "slices_used": len(task.used_slices),
         "interpolated": task.profiles.interpolated,
     }
-    if found.point.surface is not None and np.isfinite(found.point.values["approach2.a"]):
-        bias = joint.parabola_bias(task, found.point.surface)
-        approach2 |= {f"parabola_bias_{name}": value for name, value in bias.items()}
-    approach1 = {"envelope": task.settings.approach1.envelope, **joint.envelope_counts(task)}
+    approach1: dict[str, Any] = {"envelope": task.settings.approach1.envelope, **joint.envelope_counts(task)}
+    if found.point.surface is not None:
+        bias = joint.grid_bias(task, found.point.surface)
+        approach1 |= {f"envelope_bias_{name}": bias[f"approach1.{name}"] for name in ("a", "b")}
+        approach2 |= {f"parabola_bias_{name}": bias[f"approach2.{name}"] for name in ("a", "b")}
     return {"approach1": approach1, "approach2": approach2}
 
 

@@ -113,16 +113,6 @@ def profile_draws(task: Task, log_L_RP: Array, weight_RP: Array) -> Draws:
     return draws
 
 
-def parabola_bias(task: Task, surface: Surfaces) -> dict[str, float]:
-    """What approach 2 would find for a and b on this grid if `surface` were the truth, minus that truth."""
-    smooth = surface.log_loss(task.curves.log_N, task.curves.log_D)
-    found = profile_draws(task, smooth, np.ones_like(smooth))
-    return {
-        "a": float(found["approach2.a"][0] - surface.a[0]),
-        "b": float(found["approach2.b"][0] - surface.b[0]),
-    }
-
-
 def envelope_draws(task: Task, log_L_RP: Array, weight_RP: Array) -> Draws:
     """Approach 1."""
     one, c = task.settings.approach1, task.curves
@@ -132,6 +122,22 @@ def envelope_draws(task: Task, log_L_RP: Array, weight_RP: Array) -> Draws:
         "approach1.b": envelope.b,
         "approach1.log_cN": envelope.log_cN,
         "approach1.log_cD": envelope.log_cD,
+    }
+
+
+def grid_bias(task: Task, surface: Surfaces) -> dict[str, float]:
+    """Errors of a and b by approaches 1 and 2 on this grid if `surface` were the truth.
+
+    A parabola is not the profile of the surface, and sizes come in steps.
+    """
+    smooth = surface.log_loss(task.curves.log_N, task.curves.log_D)
+    ones = np.ones_like(smooth)
+    found = envelope_draws(task, smooth, ones) | profile_draws(task, smooth, ones)
+    true = {"a": float(surface.a[0]), "b": float(surface.b[0])}
+    return {
+        f"approach{number}.{name}": float(found[f"approach{number}.{name}"][0]) - value
+        for number in (1, 2)
+        for name, value in true.items()
     }
 
 

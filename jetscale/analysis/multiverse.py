@@ -101,10 +101,7 @@ def _of_curves(frame: pd.DataFrame) -> Iterator[tuple[str, Change]]:
 def _of_rows(frame: pd.DataFrame) -> Iterator[tuple[str, Change]]:
     for dropped in OUTLIERS:
         if dropped <= MAX_DROPPED * len(frame):
-            yield (
-                f"rows: {dropped} largest losses left out",
-                lambda s, n=dropped: setattr(s, "drop_largest", n),
-            )
+            yield f"rows: {dropped} largest losses left out", _set_own("drop_largest", dropped)
     for weights in sorted(frame["weights"].unique()):
         if frame["weights"].nunique() > 1:
             yield f"weights: {weights}", _set_own("weights", weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ def write_report(result: FitResult, out: Path) -> Path:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["number"] = number
     environment.filters["interval"] = interval
+    environment.filters["share"] = share
     template = environment.from_string(files("jetscale.analysis").joinpath("report.html.j2").read_text())
     results = plain(result.to_json())
     page = template.render(
@@ -31,6 +33,7 @@ def write_report(result: FitResult, out: Path) -> Path:
         names=style.ordered(list(result.subsets)),
         figures={name: _embedded(path) for name, path in figures.items()},
         published=PUBLISHED,
+        coverage=json.loads(files("jetscale.analysis").joinpath("coverage.json").read_text()),
     )
     with atomic_path(out / "report.html") as aside:
         aside.write_text(page)
@@ -71,6 +74,11 @@ def interval(entry: dict[str, Any] | None) -> str:
         return "–"
     ends = entry["ci95"]
     return str(Quantity(entry["value"], entry["sd"], None if ends is None else (ends[0], ends[1])))
+
+
+def share(value: float | None) -> str:
+    """Part of a whole, such as a coverage."""
+    return "–" if value is None else f"{value:.2f}"
 
 
 def _embedded(path: Path) -> str:

@@ -113,8 +113,9 @@ def wild_noise(curves: CurveSet, fitter: Fitter, log_L_P: Array, surface: Surfac
     """Residuals that the wild bootstrap flips, (P,), freed of the shrinking that fitting does to them.
 
     They are those of a least-squares fit: a robust fit passes through as many points as it has parameters,
-    and those residuals would be 0. Independent points are divided by sqrt(1 - leverage) (HC2); for curves,
-    where a whole curve flips at once, all are stretched by sqrt(G / (G - p)) for G curves.
+    and those residuals would be 0. Independent points are divided by 1 - leverage (HC3, which keeps its level
+    in small designs); for curves, where a whole curve flips at once, all are stretched by sqrt(G / (G - p))
+    for G curves.
     """
     squares = replace(fitter, objective=Objective("squared"))
     start = squares.centred(surface)[:, : squares.parameters]
@@ -125,8 +126,8 @@ def wild_noise(curves: CurveSet, fitter: Fitter, log_L_P: Array, surface: Surfac
         clusters = len(curves.cell_runs)
         return np.asarray(np.sqrt(clusters / max(clusters - fitter.parameters, 1)) * residual)
     basis, _ = np.linalg.qr(fitted.directions(curves.log_N, curves.log_D))
-    leverage = np.minimum((basis**2).sum(axis=1), 0.95)
-    return np.asarray(residual / np.sqrt(1 - leverage))
+    leverage = np.minimum((basis**2).sum(axis=1), 0.8)
+    return np.asarray(residual / (1 - leverage))
 
 
 def _rng(seed: int, purpose: str, *more: int) -> np.random.Generator:
