@@ -15,9 +15,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from jetscale.model.attention import class_attention, self_attention
+from jetscale.model.kernels import operations_for
+from jetscale.model.operations import PLAIN, Operations
 from jetscale.model.packing import PackingPlan
 
 HEAD = "head."  # prefix of the parameters that belong to a task, not to the backbone
@@ -50,31 +50,19 @@ class Block(nn.Module):
         ):
             init_normal(linear.weight, gain)
 
-    def forward(self, x_SD: Tensor, plan: PackingPlan) -> Tensor:
+    def forward(self, x_SD: Tensor, plan: PackingPlan, ops: Operations) -> Tensor:
         """All tokens in, all tokens out, (S, D)."""
-        qkv_S3HE = self.qkv(self.attention_norm(x_SD)).view(x_SD.shape[0], 3, -1, self.head_dim)
-        x_SD = x_SD + self.out(self_attention(qkv_S3HE, plan).flatten(1))
-        return self.feedforward(x_SD)
+        x_SD = ops.attend(
+            x_SD, self.attention_norm.weight, self.qkv.weight, self.out.weight, self.head_dim, plan
+        )
+        return ops.feed_forward(x_SD, self.feedforward_norm.weight, self.gate_up.weight, self.down.weight)
 
-    def class_forward(self, x_SD: Tensor, plan: PackingPlan) -> Tensor:
-        """All tokens in, class tokens out, (B, D): exactly the rows of `forward` that the head reads.
-
-        Keys and values are made for every token, the query and the feed-forward for class tokens alone.
-        """
-        normed_SD = self.attention_norm(x_SD)
-        q_weight_DD, kv_weight_2DD = self.qkv.weight.tensor_split([x_SD.shape[1]])
-        q_BD = functional.linear(normed_SD[plan.class_rows], q_weight_DD)
-        q_BHE = q_BD.view(plan.n_jets, -1, self.head_dim)
-        kv_S2HE = functional.linear(normed_SD, kv_weight_2DD).view(plan.n_tokens, 2, -1, self.head_dim)
-        attended_BHE = class_attention(q_BHE, kv_S2HE, plan)
-        x_BD = x_SD[plan.class_rows] + self.out(attended_BHE.flatten(1))
-        return self.feedforward(x_BD)
-
-    def feedforward(self, x_SD: Tensor) -> Tensor:
-        """Add the SwiGLU branch to the residual stream, (S, D) or (B, D)."""
-        gate_SM, up_SM = self.gate_up(self.feedforward_norm(x_SD)).chunk(2, dim=1)
-        output_SD: Tensor = x_SD + self.down(functional.silu(gate_SM) * up_SM)
-        return output_SD
+    def class_forward(self, x_SD: Tensor, plan: PackingPlan, ops: Operations) -> Tensor:
+        """All tokens in, class tokens out, (B, D): exactly the rows of `forward` that the head reads."""
+        x_BD = ops.attend_class(
+            x_SD, self.attention_norm.weight, self.qkv.weight, self.out.weight, self.head_dim, plan
+        )
+        return ops.feed_forward(x_BD, self.feedforward_norm.weight, self.gate_up.weight, self.down.weight)
 
 
 class SetTransformer(nn.Module):
@@ -103,6 +91,7 @@ class SetTransformer(nn.Module):
         super().__init__()
         if dim < head_dim or dim % head_dim:
             raise ValueError(f"model.dim={dim} must be a positive multiple of the head dimension {head_dim}")
+        self.head_dim = head_dim
         self.embed = nn.Linear(n_features, dim)
         self.pid = nn.Embedding(n_pid, dim) if n_pid else None
         self.class_token = nn.Parameter(torch.empty(dim))
@@ -136,28 +125,31 @@ class SetTransformer(nn.Module):
             when lengths do not add up to T, or `pid_T` is given to a model without identities or missing.
         """
         plan = PackingPlan(lengths_B, x_TF.device)
-        x_SD = self.tokens(x_TF, pid_T, plan)
+        ops = operations_for(x_TF, self.head_dim)
+        x_SD = self.tokens(x_TF, pid_T, plan, ops)
         for block in self.blocks[:-1]:
-            x_SD = block(x_SD, plan)
+            x_SD = block(x_SD, plan, ops)
         last = self.blocks[-1]
         assert isinstance(last, Block)
-        logits_BK: Tensor = self.head(self.norm(last.class_forward(x_SD, plan)))
+        logits_BK: Tensor = self.head(self.norm(last.class_forward(x_SD, plan, ops)))
         return logits_BK
 
-    def constituents(self, x_TF: Tensor, pid_T: Tensor | None) -> Tensor:
+    def constituents(self, x_TF: Tensor, pid_T: Tensor | None, ops: Operations = PLAIN) -> Tensor:
         """(T, D) embedded constituents."""
         if (pid_T is None) != (self.pid is None):
             raise ValueError("particle identities are given exactly when the model has an embedding for them")
         x_TD: Tensor = self.embed(x_TF)
-        return x_TD if self.pid is None else x_TD + self.pid(pid_T)
+        if self.pid is None or pid_T is None:
+            return x_TD
+        return x_TD + ops.look_up(pid_T, self.pid.weight)
 
-    def tokens(self, x_TF: Tensor, pid_T: Tensor | None, plan: PackingPlan) -> Tensor:
+    def tokens(self, x_TF: Tensor, pid_T: Tensor | None, plan: PackingPlan, ops: Operations) -> Tensor:
         """(S, D) embedded constituents, each jet's after its class token."""
         if x_TF.shape[0] != plan.n_tokens - plan.n_jets:
             raise ValueError(
                 f"lengths add up to {plan.n_tokens - plan.n_jets} constituents, x_TF has {x_TF.shape[0]}"
             )
-        x_TD = self.constituents(x_TF, pid_T).to(self.class_token.dtype)
+        x_TD = self.constituents(x_TF, pid_T, ops).to(self.class_token.dtype)
         x_SD = x_TD.new_empty(plan.n_tokens, x_TD.shape[1])
         x_SD = x_SD.index_copy(0, plan.constituent_rows, x_TD)
         return x_SD.index_copy(0, plan.class_rows, self.class_token.expand(plan.n_jets, -1))

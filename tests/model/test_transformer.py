@@ -6,9 +6,19 @@ import pytest
 import torch
 from torch.nn import functional
 
+from jetscale.model import transformer
+from jetscale.model.operations import PLAIN
 from jetscale.model.reference import padded_logits
 from jetscale.model.transformer import SetTransformer
 from tests.model.jets import logits_and_gradients, random_jets, random_lengths
+
+
+@pytest.fixture(params=["plain", "kernels"], autouse=True)
+def operations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test of this file runs both ways of computing a block."""
+    if request.param == "plain":
+        monkeypatch.setattr(transformer, "operations_for", lambda x, head_dim: PLAIN)
+    return request.param
 
 
 def make_model(dim: int = 16, n_classes: int = 10, seed: int = 0, **kwargs: int) -> SetTransformer:
