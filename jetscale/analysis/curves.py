@@ -10,6 +10,7 @@ Shapes: R replicates, E evaluations (rows of the loss table), S runs, K bins of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,6 +79,24 @@ class CurveSet:
     warnings: list[str]
     _curves: list[_Curve]
     _monotone: bool
+
+    @cached_property
+    def bracketed(self) -> NDArray[np.bool_]:
+        """Points whose budget is reached by a smaller and by a larger size too, (P,); all of final losses.
+
+        Curves of one length in D reach the largest budgets at the largest sizes only: the lowest loss there
+        is at the edge of the grid, not at an optimum.
+        """
+        if not self.is_curve:
+            return np.ones(len(self.log_N), dtype=bool)
+        smaller, larger = (np.zeros(len(self.log_N), dtype=bool) for _ in range(2))
+        for cell in np.unique(self.cell):
+            member = self.cell == cell
+            size, budgets = self.log_N[member][0], self.log_C[member]
+            covered = (self.log_C >= budgets.min()) & (self.log_C <= budgets.max())
+            smaller |= covered & (size < self.log_N)
+            larger |= covered & (size > self.log_N)
+        return smaller & larger
 
     @property
     def seeds_per_cell(self) -> list[int]:

@@ -44,9 +44,19 @@ class Envelope:
 
 
 def fit_envelope(
-    log_N: Array, log_D: Array, log_C: Array, log_L_RP: Array, weight_RP: Array, definition: str, bins: int
+    log_N: Array,
+    log_D: Array,
+    log_C: Array,
+    log_L_RP: Array,
+    weight_RP: Array,
+    definition: str,
+    bins: int,
+    inner_P: Mask | None = None,
 ) -> Envelope:
-    """Pick the envelope of every replicate and fit it; points of weight 0 are absent from a replicate."""
+    """Pick the envelope of every replicate and fit it; points of weight 0 are absent from a replicate.
+
+    Points outside `inner_P` compete, but are not fitted.
+    """
     if definition not in get_args(Definition):
         raise UsageError(f"envelope {definition!r}: choose one of {', '.join(get_args(Definition))}")
     shape = np.broadcast_shapes(log_L_RP.shape, weight_RP.shape)
@@ -56,6 +66,8 @@ def fit_envelope(
         member = _bins(log_C, log_L_RP, bins)
     else:
         member = (_hull if definition == "hull" else _record_low)(log_C, log_L_RP)
+    if inner_P is not None:
+        member &= inner_P
     usable = (member.sum(axis=1) >= MIN_POINTS) & (_span(log_C, member) >= MIN_DECADES * np.log(10))
     a, log_cN = _lines(log_C, log_N, member)
     b, log_cD = _lines(log_C, log_D, member)

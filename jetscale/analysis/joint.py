@@ -116,7 +116,9 @@ def profile_draws(task: Task, log_L_RP: Array, weight_RP: Array) -> Draws:
 def envelope_draws(task: Task, log_L_RP: Array, weight_RP: Array) -> Draws:
     """Approach 1."""
     one, c = task.settings.approach1, task.curves
-    envelope = fit_envelope(c.log_N, c.log_D, c.log_C, log_L_RP, weight_RP, one.envelope, one.bins)
+    envelope = fit_envelope(
+        c.log_N, c.log_D, c.log_C, log_L_RP, weight_RP, one.envelope, one.bins, c.bracketed
+    )
     return {
         "approach1.a": envelope.a,
         "approach1.b": envelope.b,
@@ -151,7 +153,9 @@ def envelope_members(task: Task) -> NDArray[np.bool_]:
     """Points of the data on the envelope, (P,)."""
     one, c = task.settings.approach1, task.curves
     ones = np.ones((1, len(task.log_L_P)))
-    fitted = fit_envelope(c.log_N, c.log_D, c.log_C, task.log_L_P[None], ones, one.envelope, one.bins)
+    fitted = fit_envelope(
+        c.log_N, c.log_D, c.log_C, task.log_L_P[None], ones, one.envelope, one.bins, c.bracketed
+    )
     return np.asarray(fitted.member_RP[0])
 
 

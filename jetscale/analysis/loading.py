@@ -39,7 +39,7 @@ def load_losses(
     UsageError
         What cannot be read, with file, row, value and the mend.
     """
-    from jetscale.analysis.sources import local, table
+    from jetscale.analysis.sources import local, table, wandb_offline
 
     kind = source or ("local" if Path(path).is_dir() else "table")
     if kind == "local":
@@ -47,6 +47,8 @@ def load_losses(
     if kind == "table":
         names = columns if isinstance(columns, ColumnSettings) else _columns(columns or {})
         return table.load(Path(path), names, where=where, flops_per_param_sample=flops_per_param_sample)
+    if kind == "wandb-offline":
+        return wandb_offline.load(Path(path))
     raise UsageError(f"source={kind!r}: choose one of {', '.join(SOURCES)}")
 
 

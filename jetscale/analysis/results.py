@@ -32,7 +32,7 @@ class Quantity:
     def __str__(self) -> str:
         if self.value is None:
             return "-"
-        if self.sd is None or self.ci95 is None or not self.sd > 0:
+        if self.sd is None or self.ci95 is None or not self.sd > 1e-9 * abs(self.value):
             return f"{self.value:.4g}"
         digits = max(0, 1 - int(np.floor(np.log10(self.sd)))) if self.sd < abs(self.value) * 10 else 3
         if digits > 8 or abs(self.value) >= 1e6:

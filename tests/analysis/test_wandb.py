@@ -1,0 +1,74 @@
+"""W&B sources against files and answers made by the real client."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jetscale.analysis import load_losses
+from jetscale.cli import UsageError
+
+LOG = """
+import sys, wandb
+directory, run_id, first, last, seed = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+config = {"subset": "scratch", "seed": seed, "model": {"dim": 16}, "finetune": {"warmup": 10, "steps": 200}}
+run = wandb.init(id=run_id, mode="offline", dir=directory, project="p", config=config,
+                 settings=wandb.Settings(silent=True, x_disable_stats=True))
+for step in range(first, last, 10):
+    jets = 32 * step
+    axes = {"step": step, "jets": jets, "flops": 240.0 * 11002 * jets, "finetune/step": step}
+    run.log(axes | {"finetune/train_loss": 9.0})
+    run.log(axes | {"finetune/test_loss": 2.0 + first * 1e-4 - 1e-3 * step})
+    run.log(axes | {"finetune/test_loss_ema": 1.9 + first * 1e-4 - 1e-3 * step})
+run.summary["n_params"] = 11002
+run.finish()
+"""
+
+
+def log_offline(folder: Path, run_id: str, first: int, last: int, seed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    arguments = [str(folder), run_id, str(first), str(last), str(seed)]
+    subprocess.run([sys.executable, "-c", LOG, *arguments], check=True, env=environment, timeout=120)
+
+
+def test_offline_folders_and_resumed_fragments(tmp_path: Path) -> None:
+    log_offline(tmp_path / "a", "run0", 10, 120, 0)
+    log_offline(tmp_path / "b", "run0", 100, 210, 0)  # went on from step 100 after a kill
+    log_offline(tmp_path / "c", "run1", 10, 210, 1)
+    losses = load_losses(tmp_path, "wandb-offline")
+    frame = losses.frame
+    assert sorted(frame["seed"].unique()) == ["0", "1"]
+    for seed in ("0", "1"):
+        for weights, level in (("raw", 2.0), ("ema", 1.9)):
+            curve = frame[(frame["seed"] == seed) & (frame["weights"] == weights)].sort_values("step")
+            assert curve["step"].tolist() == list(range(10, 210, 10))
+            resumed = 100 if seed == "0" else 1000
+            begin = np.where(curve["step"] < resumed, 10, 100)
+            np.testing.assert_allclose(curve["loss"], level + begin * 1e-4 - 1e-3 * curve["step"])
+    assert set(frame["n_params"]) == {11002.0}
+    assert set(frame["dim"]) == {16.0}
+    assert any("2 pieces merged" in text for text in losses.warnings)
+
+
+def test_torn_offline_log_keeps_its_whole_records(tmp_path: Path) -> None:
+    log_offline(tmp_path, "run0", 10, 1000, 0)
+    whole = len(load_losses(tmp_path, "wandb-offline").frame)
+    (file,) = {path.resolve() for path in tmp_path.rglob("*.wandb")}
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    torn = load_losses(tmp_path, "wandb-offline")
+    assert 0 < len(torn.frame) < whole
+    assert any("not finished" in text for text in torn.warnings)
+    file.write_bytes(b"something else entirely")
+    with pytest.raises(UsageError, match="not a W&B log"):
+        load_losses(tmp_path, "wandb-offline")
+
+
+def test_no_offline_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"\.wandb"):
+        load_losses(tmp_path, "wandb-offline")
