@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jetscale.analysis.settings import ColumnSettings, FitSettings
+from jetscale.analysis.settings import ColumnSettings, FitSettings, WandbSettings
 from jetscale.cli import UsageError, parse, run
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Command(FitSettings):
     held_out : rows to predict instead of fitting: a pandas query, or another table of the same columns.
     flops_per_param_sample : k of C = k N D, for tables that give only one of D and C.
     unfinished : take runs without done.json too.
+    wandb : for source=wandb: group, filters (JSON), refresh (the answer is kept in OUT/wandb.parquet).
     weights : raw or ema; empty: ema where the runs have it.
     n_params : definition of N: total, or kinds joined by +, such as blocks+head.
     flops : paper (6 N 40 a jet) or constituents (6 N per constituent seen).
@@ -56,6 +57,7 @@ class Command(FitSettings):
     held_out: str = ""
     flops_per_param_sample: float = 6.0
     unfinished: bool = False
+    wandb: WandbSettings = field(default_factory=WandbSettings)
 
     def fit_settings(self) -> FitSettings:
         """Return the part that `fit` needs."""
@@ -89,6 +91,8 @@ def main(argv: Sequence[str]) -> None:
             where=where,
             flops_per_param_sample=command.flops_per_param_sample,
             unfinished=command.unfinished,
+            wandb=command.wandb,
+            cache=out / "wandb.parquet",
         )
 
     where, held_out = command.where, None

@@ -1,6 +1,6 @@
 """Loss curves to the points that are fitted: the protocol of the paper, each step an option.
 
-Smoothed, binned, averaged over seeds, made monotone by a running minimum, the first steps dropped
+Binned, smoothed, averaged over seeds, made monotone by a running minimum, the first steps dropped
 (arXiv:2606.19781); besides, the plateau at the class prior is cut, since the end of warm-up does not end it.
 Everything but the running minimum is linear in ln L, so one `CurveSet` serves the data and every replicate.
 
@@ -11,15 +11,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.settings import CurveSettings
+from jetscale.cli import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from scipy.sparse import csr_array
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -27,6 +29,7 @@ Index = NDArray[np.intp]
 PLATEAU_SLOPE = 0.5  # of the curve's steepest slope
 SLOPE_WINDOW = float(np.log(2))  # half-width in ln D of the local slope
 PLATEAU_MIN_POINTS = 8
+MAX_WINDOW_ELEMENTS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class _Curve:
 
     rows: list[Index]  # evaluations of each run
     runs: list[int]  # position of each run in the set
-    operators: list[Array]  # (K, evaluations of the run)
+    operators: list[csr_array]  # (K, evaluations of the run)
     holds: NDArray[np.bool_]  # (runs, K): the run has evaluations in the bin
     log_D_K: Array
     log_C_K: Array
@@ -47,7 +50,7 @@ class _Curve:
         norm = np.zeros_like(total)
         for rows, run, operator, holds in zip(self.rows, self.runs, self.operators, self.holds, strict=True):
             weight = weight_RS[:, [run]] * holds
-            total += weight * (log_L_RE[:, rows] @ operator.T)
+            total += weight * (operator @ log_L_RE[:, rows].T).T
             norm += weight
         curve = total / np.where(np.abs(norm) > 1e-12, norm, np.nan)
         return np.minimum.accumulate(curve, axis=1) if monotone else curve
@@ -195,21 +198,16 @@ def _curve(
     log_D_E, log_C_E = (np.log(frame[name].to_numpy(float)) for name in ("jets", "flops"))
     operators, holds, log_D, log_C = [], [], [], []
     for row, bin_of in zip(rows, bins, strict=True):
-        member = (bin_of[None, :] == labels[:, None]).astype(float)
-        count = member.sum(axis=1, keepdims=True)
-        mean = member / np.maximum(count, 1)
-        operators.append(mean @ smoother(log_D_E[row], settings.smooth))
-        holds.append(count[:, 0] > 0)
+        mean, count = _bin_means(np.searchsorted(labels, bin_of), len(labels))
+        holds.append(count > 0)
+        operators.append(_smoothed(mean, (mean @ log_D_E[row])[holds[-1]], holds[-1], settings.smooth))
         log_D.append(np.where(holds[-1], mean @ log_D_E[row], np.nan))
         log_C.append(np.where(holds[-1], mean @ log_C_E[row], np.nan))
     log_D_K, log_C_K = np.nanmean(log_D, axis=0), np.nanmean(log_C, axis=0)
     curve = _Curve(rows, members, operators, np.stack(holds), log_D_K, log_C_K, np.arange(len(labels)))
-    last_step = np.array(
-        [
-            max(step_E[row][bin_of == label].max(initial=0) for row, bin_of in zip(rows, bins, strict=True))
-            for label in labels
-        ]
-    )
+    last_step = np.full(len(labels), -np.inf)
+    for row, bin_of in zip(rows, bins, strict=True):
+        np.maximum.at(last_step, np.searchsorted(labels, bin_of), step_E[row])
     drop = settings.drop if settings.drop >= 0 else warmup
     keep = np.flatnonzero(last_step > drop)
     if not len(keep):
@@ -231,24 +229,66 @@ def _curve(
     return _Curve(rows, members, operators, np.stack(holds), log_D_K, log_C_K, chosen)
 
 
-def smoother(x_T: Array, half_width: float) -> Array:
-    """Local-linear smoother (T, T) of a curve over `x_T` = ln D: a power law passes unchanged.
+def _bin_means(bin_T: Index, bins: int) -> tuple[csr_array, Array]:
+    """Operator (bins, T) that averages the evaluations of each bin, and how many each holds."""
+    from scipy.sparse import csr_array
+
+    count = np.bincount(bin_T, minlength=bins).astype(float)
+    share = 1.0 / count[bin_T]
+    return csr_array((share, (bin_T, np.arange(len(bin_T)))), shape=(bins, len(bin_T))), count
+
+
+def _smoothed(mean: csr_array, log_D: Array, holds: NDArray[np.bool_], half_width: float) -> csr_array:
+    """Smooth the bin means of one run over the bins that it fills."""
+    from scipy.sparse import csr_array
+
+    filled = np.flatnonzero(holds)
+    spread = csr_array(
+        (np.ones(len(filled)), (filled, np.arange(len(filled)))), shape=(len(holds), len(filled))
+    )
+    return csr_array(spread @ smoother(log_D, half_width) @ mean[filled])
+
+
+def smoother(x_T: Array, half_width: float) -> csr_array:
+    """Local-linear smoother (T, T) of a curve over ascending `x_T` = ln D: a power law passes unchanged.
 
     Tricube weights over `half_width`; a point with fewer than three in its window is kept as it is.
     """
+    from scipy.sparse import csr_array, identity
+
     T = len(x_T)
     if half_width <= 0:
-        return np.eye(T)
-    operator = np.eye(T)
+        return csr_array(identity(T))
+    begin, end = (np.searchsorted(x_T, x_T + shift, side=side) for shift, side in _window_ends(half_width))
+    if (end - begin).sum() > MAX_WINDOW_ELEMENTS:
+        raise UsageError(
+            f"curves.smooth={half_width} over {T:,} evaluations a run is too much; set curves.bin"
+        )
+    rows, columns, values = [], [], []
     for t in range(T):
-        distance = (x_T - x_T[t]) / half_width
-        weight = np.where(np.abs(distance) < 1, (1 - np.minimum(np.abs(distance), 1) ** 3) ** 3, 0.0)
-        if (weight > 0).sum() < 3:
-            continue
-        s0, s1, s2 = (weight @ distance**power for power in (0, 1, 2))
-        if s0 * s2 - s1**2 > 1e-12 * s0 * s2:
-            operator[t] = weight * (s2 - s1 * distance) / (s0 * s2 - s1**2)
-    return operator
+        window = np.arange(begin[t], end[t])
+        weight = _local_linear((x_T[window] - x_T[t]) / half_width)
+        if weight is None:
+            window, weight = np.array([t]), np.ones(1)
+        rows.append(np.full(len(window), t))
+        columns.append(window)
+        values.append(weight)
+    return csr_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(T, T))
+
+
+def _window_ends(half_width: float) -> tuple[tuple[float, Literal["left"]], tuple[float, Literal["right"]]]:
+    return (-half_width, "left"), (half_width, "right")
+
+
+def _local_linear(distance: Array) -> Array | None:
+    """Weights whose sum with the values is the local line's height at distance 0; None for too few points."""
+    weight = (1 - np.minimum(np.abs(distance), 1) ** 3) ** 3
+    if (weight > 0).sum() < 3:
+        return None
+    s0, s1, s2 = (float(weight @ distance**power) for power in (0, 1, 2))
+    if s0 * s2 - s1**2 <= 1e-12 * s0 * s2:
+        return None
+    return weight * (s2 - s1 * distance) / (s0 * s2 - s1**2)
 
 
 def plateau_end(log_D_K: Array, log_L_K: Array) -> int:
@@ -260,12 +300,12 @@ def plateau_end(log_D_K: Array, log_L_K: Array) -> int:
     """
     if len(log_D_K) < PLATEAU_MIN_POINTS:
         return 0
+    ends = _window_ends(SLOPE_WINDOW)
+    begin, end = (np.searchsorted(log_D_K, log_D_K + shift, side=side) for shift, side in ends)
     slope_K = np.full(len(log_D_K), np.nan)
-    for k, centre in enumerate(log_D_K):
-        near = np.abs(log_D_K - centre) <= SLOPE_WINDOW
-        x, y = log_D_K[near] - log_D_K[near].mean(), log_L_K[near]
-        if near.sum() >= 3:
-            slope_K[k] = x @ y / (x @ x)
+    for k in np.flatnonzero(end - begin >= 3):
+        x = log_D_K[begin[k] : end[k]] - log_D_K[begin[k] : end[k]].mean()
+        slope_K[k] = x @ log_L_K[begin[k] : end[k]] / (x @ x)
     steepest = np.nanmin(slope_K) if np.isfinite(slope_K).any() else 0.0
     if not steepest < 0:
         return 0

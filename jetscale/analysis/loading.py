@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
-from jetscale.analysis.settings import ColumnSettings
+from jetscale.analysis.settings import ColumnSettings, WandbSettings
 from jetscale.analysis.sources.table import FLOPS_PER_PARAM_TOKEN
 from jetscale.analysis.table import LossTable
 from jetscale.cli import UsageError
@@ -21,6 +21,8 @@ def load_losses(
     where: str = "",
     flops_per_param_sample: float = FLOPS_PER_PARAM_TOKEN,
     unfinished: bool = False,
+    wandb: WandbSettings | None = None,
+    cache: Path | None = None,
 ) -> LossTable:
     """Read losses from wherever they are.
 
@@ -33,13 +35,15 @@ def load_losses(
     where : pandas query that selects rows of a table.
     flops_per_param_sample : k of C = k N D, for tables that give only one of D and C.
     unfinished : take runs that have not finished.
+    wandb : which runs of the project.
+    cache : parquet file that keeps what W&B answered.
 
     Raises
     ------
     UsageError
         What cannot be read, with file, row, value and the mend.
     """
-    from jetscale.analysis.sources import local, table, wandb_offline
+    from jetscale.analysis.sources import local, table, wandb_api, wandb_offline
 
     kind = source or ("local" if Path(path).is_dir() else "table")
     if kind == "local":
@@ -49,6 +53,11 @@ def load_losses(
         return table.load(Path(path), names, where=where, flops_per_param_sample=flops_per_param_sample)
     if kind == "wandb-offline":
         return wandb_offline.load(Path(path))
+    if kind == "wandb":
+        wanted = wandb or WandbSettings()
+        return wandb_api.load(
+            str(path), group=wanted.group, filters=wanted.filters, cache=cache, refresh=wanted.refresh
+        )
     raise UsageError(f"source={kind!r}: choose one of {', '.join(SOURCES)}")
 
 

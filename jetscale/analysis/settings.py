@@ -22,6 +22,15 @@ class ColumnSettings:
 
 
 @dataclass
+class WandbSettings:
+    """Which runs of a W&B project: of a group, or by a JSON filter; `refresh`: ask anew despite the cache."""
+
+    group: str = ""
+    filters: str = ""
+    refresh: bool = False
+
+
+@dataclass
 class CurveSettings:
     """Loss curves to fit points; the values of the paper are the defaults, each step can be switched off."""
 

@@ -1,8 +1,8 @@
 """Offline W&B folders to a loss table, without a server.
 
 A ``run-ID.wandb`` file is a LevelDB log of protobuf records: after a 7-byte file header, 32 KiB blocks of
-records, each crc32 (4 bytes), length (2, little-endian), type (1: whole, 2: first, 3: middle, 4: last part). The
-wandb package ships the message types but, since 0.30, no reader.
+records, each crc32 (4 bytes), length (2, little-endian), type (1: whole, 2: first, 3: middle, 4: last part).
+The wandb package ships the message types but, since 0.30, no reader.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def load(path: Path, *, phase: str = "finetune") -> LossTable:
 
 def read_fragment(path: Path) -> Fragment:
     """History, config and summary of one ``.wandb`` file."""
-    from wandb.proto import wandb_internal_pb2 as messages
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
     fragment = Fragment(run="", name=path.parent.name, config={}, rows=[], finished=False)
     for payload in records(path):
-        record = messages.Record()
+        record = Record()
         record.ParseFromString(payload)
         kind = record.WhichOneof("record_type")
         if kind == "run":

@@ -1,13 +1,13 @@
 """What both W&B sources share: history rows of one run, as `jetscale.tracking` logs them, to the loss table.
 
 A test line is a row with ``<phase>/test_loss`` (raw weights) or ``<phase>/test_loss_ema``, with our own
-``step``, ``jets`` and ``flops`` beside it; W&B's own step counter is never used, since a resumed run restarts it.
+``step``, ``jets`` and ``flops`` beside it; W&B's own step counter is never used: a resumed run restarts it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,13 +49,12 @@ class Fragment:
     started: str = ""
     finished: bool = True
     n_params: float = float("nan")
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def table(fragments: Iterable[Fragment], phase: str) -> tuple[pd.DataFrame, list[str]]:
     """Rows of the loss table, and warnings.
 
-    Pieces of one run are merged by our own step: a later piece replaces the earlier one from its first step on.
+    Pieces of one run are merged by our own step: a later piece replaces the earlier from its first step on.
 
     Raises
     ------
@@ -80,9 +79,8 @@ def table(fragments: Iterable[Fragment], phase: str) -> tuple[pd.DataFrame, list
         if len(parts) > 1:
             warnings.append(f"W&B run {parts[-1].name} ({run}): {len(parts)} pieces merged by our own step")
     if not frames:
-        raise UsageError(
-            f"no W&B run has a test loss in phase {phase}" + (f": {'; '.join(warnings)}" if warnings else "")
-        )
+        reasons = f": {'; '.join(warnings)}" if warnings else ""
+        raise UsageError(f"no W&B run has a test loss in phase {phase}{reasons}")
     return pd.concat(frames, ignore_index=True), warnings
 
 
@@ -113,9 +111,8 @@ def _lines(part: Fragment, phase: str) -> pd.DataFrame | None:
                     "loss": float(row[loss_key(phase, weights)])
                 }
             except (KeyError, TypeError, ValueError) as error:
-                raise UsageError(
-                    f"W&B run {part.name} ({part.run}): a test row cannot be read: {error!r} in {row}"
-                ) from error
+                where = f"W&B run {part.name} ({part.run})"
+                raise UsageError(f"{where}: a test row cannot be read: {error!r} in {row}") from error
             if line["jets"] > 0:
                 lines.append(line | {"weights": weights})
     if not lines:
