@@ -49,7 +49,12 @@ def test_run_suffix_keeps_different_overrides_apart():
 def test_every_experiment_composes_with_every_budget(experiment, budget):
     settings = from_config(composed(f"+experiment={experiment}", f"budget={budget}"))
     assert settings.subset == experiment
-    assert (settings.pretrain.composition is None) == (experiment == "scratch")
+    assert (not settings.pretrain.composition) == (experiment == "scratch")
+
+
+def test_any_composition_can_be_typed():
+    settings = from_config(composed("subset=mine", "pretrain.composition={X_bb:1,QCD_*:2}"))
+    assert settings.pretrain.composition == {"X_bb": 1, "QCD_*": 2}
 
 
 def test_paper_values_are_the_default():
@@ -78,6 +83,9 @@ def test_paper_sweep_is_the_grid_of_the_paper():
         (["subset=bsm_all"], "composition"),
         (["finetune.lr={table:{8:0.003}}"], "no rate for dim=64"),
         (["finetune.schedule=linear"], "constant, cosine"),
+        (["subset=mine", "pretrain.composition={X_bb:much}"], "weights by class"),
+        (["subset=mine", "pretrain.composition={X_bb:0}"], "weights by class"),
+        (["data.dataset=jetclass2"], "the phase decides"),
         (["finetune.steps=0"], "finetune.steps=0"),
         (["tracking.wandb=on"], "tracking.wandb"),
     ],

@@ -51,7 +51,7 @@ def find_or_pretrain(settings: TrainSettings, wandb: WandbRun) -> Backbone | Non
 
     Where another process is pretraining the same one, wait for it and take its result.
     """
-    if settings.pretrain.composition is None:
+    if not settings.pretrain.composition:
         return None
     phase, model, data = build(settings, "pretrain")
     identity = fingerprint({**settings.backbone_identity(), "data_fingerprint": data.fingerprint})

@@ -73,7 +73,7 @@ class PretrainSettings(PhaseSettings):
 
     steps: int = 200_000
     warmup: int = 1_000
-    composition: dict[str, float] | None = None
+    composition: Any = None
     seed: int | None = None
     library: str = "multirun/backbones"
 
@@ -233,9 +233,10 @@ def from_config(config: DictConfig | Mapping[str, Any]) -> TrainSettings:
 
 def _check(settings: TrainSettings) -> None:
     phases: dict[str, PhaseSettings] = {"finetune": settings.finetune}
-    if settings.pretrain.composition is not None:
+    if settings.pretrain.composition:
         phases["pretrain"] = settings.pretrain
-    if (settings.subset == "scratch") != (settings.pretrain.composition is None):
+    _check_composition(settings.pretrain.composition)
+    if (settings.subset == "scratch") == bool(settings.pretrain.composition):
         raise SettingsError(
             f"subset={settings.subset} with pretrain.composition={settings.pretrain.composition}: the subset "
             "'scratch' has no composition and every other one needs one (choose +experiment=NAME, "
@@ -251,6 +252,10 @@ def _check(settings: TrainSettings) -> None:
             learning_rate(phase.lr, settings.model.dim)
         except ValueError as error:
             raise SettingsError(f"{name}.lr: {error}") from error
+    if settings.data.dataset != DataSettings().dataset:
+        raise SettingsError(
+            "data.dataset: the phase decides, JetClass-II to pretrain and JetClass to fine-tune"
+        )
     if settings.tracking.wandb not in ("auto", "online", "offline", "disabled"):
         raise SettingsError(f"tracking.wandb={settings.tracking.wandb!r}: auto, online, offline or disabled")
     for key, count in (
@@ -263,12 +268,23 @@ def _check(settings: TrainSettings) -> None:
             raise SettingsError(f"{key}={count}: at least 1 is needed")
 
 
+def _check_composition(composition: Any) -> None:
+    # not typed dict[str, float]: OmegaConf 2.3 cannot fill such a field from the command line
+    numbers = isinstance(composition, dict) and all(
+        isinstance(weight, (int, float)) and weight >= 0 for weight in composition.values()
+    )
+    if composition is not None and not (numbers and any(composition.values())):
+        raise SettingsError(
+            f"pretrain.composition={composition!r}: weights by class, bucket or glob, e.g. {{X_bb:1,QCD_*:2}}"
+        )
+
+
 def _numbers(settings: TrainSettings) -> dict[str, Any]:
     content = asdict(settings)
     for place in ("dir", "store", "workers", "dataset"):
         content["data"].pop(place, None)
     content["pretrain"].pop("library")
-    if settings.pretrain.composition is None:
+    if not settings.pretrain.composition:
         content["pretrain"] = None
     content["precision"] = content.pop("device")["precision"]
     for other in ("tracking", "study", "checkpoint_every", "subset", "seed"):
