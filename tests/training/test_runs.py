@@ -106,6 +106,16 @@ def test_seed_zero_twice_is_the_same_and_seed_one_is_not(train, tmp_path):
 
 
 @pytest.mark.slow
+def test_half_precision_follows_the_same_curve(train, tmp_path):
+    for precision in ("32-true", "bf16-mixed"):
+        train(*TINY, f"device.precision={precision}", f"hydra.run.dir={tmp_path}/{precision}")
+    full, half = metrics_of(tmp_path / "32-true"), metrics_of(tmp_path / "bf16-mixed")
+    assert full != half
+    for ours, theirs in zip(half, full, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.01)
+
+
+@pytest.mark.slow
 def test_two_processes_give_the_curve_of_one(train, tmp_path):
     train("+experiment=qcd", *TINY, f"hydra.run.dir={tmp_path}/one")
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
