@@ -2,7 +2,8 @@
 
 `jetscale.model.kernels` has the same operations for float32 on a CPU; a model takes either, whole.
 
-Shapes: S tokens of the batch, T constituents, B jets, D width, H heads, E channels of a head, M = 2 D.
+Shapes: S tokens of the batch, T constituents, F features, B jets, D width, H heads, E channels of a head,
+M = 2 D.
 """
 
 from __future__ import annotations
@@ -21,15 +22,39 @@ from jetscale.model.packing import PackingPlan
 class Operations:
     """One way to compute the model; each function as its namesake in this module."""
 
-    look_up: Callable[[Tensor, Tensor], Tensor]
+    tokens: Callable[[Tensor, Tensor | None, Tensor, Tensor, Tensor | None, Tensor, PackingPlan], Tensor]
     attend: Callable[[Tensor, Tensor, Tensor, Tensor, int, PackingPlan], Tensor]
     attend_class: Callable[[Tensor, Tensor, Tensor, Tensor, int, PackingPlan], Tensor]
     feed_forward: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def look_up(index_T: Tensor, table: Tensor) -> Tensor:
-    """(T, D) rows of a table."""
-    return functional.embedding(index_T, table)
+def tokens(
+    x_TF: Tensor,
+    pid_T: Tensor | None,
+    weight_DF: Tensor,
+    bias_D: Tensor,
+    table: Tensor | None,
+    class_D: Tensor,
+    plan: PackingPlan,
+) -> Tensor:
+    """Embed constituents, W x + b + table[pid], and put each jet's after a class token.
+
+    Parameters
+    ----------
+    x_TF : (T, F) features
+    pid_T, table : (T,) int64 identities and (entries, D) vectors, or both None
+    weight_DF, bias_D, class_D : weights
+    plan : layout of the batch
+
+    Returns
+    -------
+    (S, D) tokens, in the precision of the weights.
+    """
+    x_TD = functional.linear(x_TF, weight_DF, bias_D).to(class_D.dtype)
+    if pid_T is not None and table is not None:
+        x_TD = x_TD + functional.embedding(pid_T, table)
+    x_SD = x_TD.new_empty(plan.n_tokens, x_TD.shape[1]).index_copy(0, plan.constituent_rows, x_TD)
+    return x_SD.index_copy(0, plan.class_rows, class_D.expand(plan.n_jets, -1))
 
 
 def attend(
@@ -80,4 +105,4 @@ def layer_norm(x_SD: Tensor, weight_D: Tensor) -> Tensor:
     return functional.layer_norm(x_SD, weight_D.shape, weight_D)
 
 
-PLAIN = Operations(look_up, attend, attend_class, feed_forward)
+PLAIN = Operations(tokens, attend, attend_class, feed_forward)

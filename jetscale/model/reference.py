@@ -30,9 +30,9 @@ def padded_logits(
     constituents : pad every jet to this many; by default to the batch's longest
     """
     padded = int(lengths_B.max()) if constituents is None else constituents
-    x_BLF = pad(x_TF, lengths_B, padded)
-    pid_BL = None if pid_T is None else pad(pid_T, lengths_B, padded)
-    x_BLD = model.constituents(x_BLF, pid_BL)
+    x_BLD = model.embed(pad(x_TF, lengths_B, padded))
+    if model.pid is not None and pid_T is not None:
+        x_BLD = x_BLD + model.pid(pad(pid_T, lengths_B, padded))
     class_B1D = model.class_token.to(x_BLD.dtype).expand(len(lengths_B), 1, -1)
     x_BLD = torch.cat([class_B1D, x_BLD], dim=1)
     valid_BL = torch.arange(padded + 1) <= lengths_B[:, None]

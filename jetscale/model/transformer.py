@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from jetscale.model.kernels import operations_for
-from jetscale.model.operations import PLAIN, Operations
+from jetscale.model.operations import Operations
 from jetscale.model.packing import PackingPlan
 
 HEAD = "head."  # prefix of the parameters that belong to a task, not to the backbone
@@ -125,34 +125,21 @@ class SetTransformer(nn.Module):
             when lengths do not add up to T, or `pid_T` is given to a model without identities or missing.
         """
         plan = PackingPlan(lengths_B, x_TF.device)
+        if len(x_TF) != plan.n_tokens - plan.n_jets:
+            raise ValueError(
+                f"lengths add up to {plan.n_tokens - plan.n_jets} constituents, x_TF has {len(x_TF)}"
+            )
+        if (pid_T is None) != (self.pid is None):
+            raise ValueError("particle identities are given exactly when the model has an embedding for them")
         ops = operations_for(x_TF, self.head_dim)
-        x_SD = self.tokens(x_TF, pid_T, plan, ops)
+        table = None if self.pid is None else self.pid.weight
+        x_SD = ops.tokens(x_TF, pid_T, self.embed.weight, self.embed.bias, table, self.class_token, plan)
         for block in self.blocks[:-1]:
             x_SD = block(x_SD, plan, ops)
         last = self.blocks[-1]
         assert isinstance(last, Block)
         logits_BK: Tensor = self.head(self.norm(last.class_forward(x_SD, plan, ops)))
         return logits_BK
-
-    def constituents(self, x_TF: Tensor, pid_T: Tensor | None, ops: Operations = PLAIN) -> Tensor:
-        """(T, D) embedded constituents."""
-        if (pid_T is None) != (self.pid is None):
-            raise ValueError("particle identities are given exactly when the model has an embedding for them")
-        x_TD: Tensor = self.embed(x_TF)
-        if self.pid is None or pid_T is None:
-            return x_TD
-        return x_TD + ops.look_up(pid_T, self.pid.weight)
-
-    def tokens(self, x_TF: Tensor, pid_T: Tensor | None, plan: PackingPlan, ops: Operations) -> Tensor:
-        """(S, D) embedded constituents, each jet's after its class token."""
-        if x_TF.shape[0] != plan.n_tokens - plan.n_jets:
-            raise ValueError(
-                f"lengths add up to {plan.n_tokens - plan.n_jets} constituents, x_TF has {x_TF.shape[0]}"
-            )
-        x_TD = self.constituents(x_TF, pid_T, ops).to(self.class_token.dtype)
-        x_SD = x_TD.new_empty(plan.n_tokens, x_TD.shape[1])
-        x_SD = x_SD.index_copy(0, plan.constituent_rows, x_TD)
-        return x_SD.index_copy(0, plan.class_rows, self.class_token.expand(plan.n_jets, -1))
 
     def backbone_state(self) -> dict[str, Tensor]:
         """All weights but the head's, detached, sharing memory with the model."""

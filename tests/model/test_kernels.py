@@ -13,7 +13,7 @@ from torch import Tensor
 from jetscale.model import kernels
 from jetscale.model.kernels import operations_for
 from jetscale.model.kernels.functions import FUSED
-from jetscale.model.operations import PLAIN
+from jetscale.model.operations import PLAIN, Operations
 from jetscale.model.packing import PackingPlan
 from tests.model.jets import random_lengths
 
@@ -36,7 +36,7 @@ def both_ways(operation: str, *args: object) -> tuple[list[Tensor], list[Tensor]
             for a in args
         ]
         out = getattr(ops, operation)(*own)
-        weights = torch.linspace(-1, 1, out.numel(), dtype=dtype).view_as(out).sin()
+        weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(7)).to(dtype)
         (out * weights).sum().backward()
         results.append([out.detach(), *(a.grad for a in own if isinstance(a, Tensor) and a.requires_grad)])
     return results[0], results[1]
@@ -92,11 +92,27 @@ def test_feed_forward_with_shut_and_open_gates() -> None:
     assert_agree(*both_ways("feed_forward", x_SD, torch.ones(8), gate_up, torch.eye(8, 16)), tolerance=1e-6)
 
 
-def test_look_up() -> None:
-    index_T = torch.tensor([3, 0, 3, 8, 1])
-    assert_agree(*both_ways("look_up", index_T, torch.randn(9, 16)))
+@pytest.mark.parametrize("dim", [8, 24])
+@pytest.mark.parametrize("features", [8, 17])
+@pytest.mark.parametrize("identities", [True, False])
+def test_tokens(dim: int, features: int, identities: bool) -> None:
+    generator = torch.Generator().manual_seed(dim)
+    lengths = random_lengths(21)
+    x_TF = torch.randn(sum(lengths), features, generator=generator)
+    pid_T = torch.randint(1, 9, (len(x_TF),), generator=generator) if identities else None
+    table = torch.randn(9, dim, generator=generator) if identities else None
+    weights = torch.randn(dim, features, generator=generator), torch.randn(dim, generator=generator), table
+    plan = PackingPlan(torch.tensor(lengths), CPU)
+    assert_agree(*both_ways("tokens", x_TF, pid_T, *weights, torch.randn(dim, generator=generator), plan))
+
+
+@pytest.mark.parametrize("wrong", [-1, 9])
+@pytest.mark.parametrize("ops", [FUSED, PLAIN], ids=["kernels", "plain"])
+def test_an_identity_that_is_not_in_the_table_is_refused(wrong: int, ops: Operations) -> None:
+    plan = PackingPlan(torch.tensor([2]), CPU)
+    weights = torch.ones(8, 8), torch.ones(8), torch.ones(9, 8), torch.ones(8)
     with pytest.raises(IndexError):
-        FUSED.look_up(torch.tensor([9]), torch.randn(9, 16))
+        ops.tokens(torch.ones(2, 8), torch.tensor([1, wrong]), *weights, plan)
 
 
 @pytest.mark.parametrize("operation", ["attend", "attend_class"])

@@ -20,7 +20,8 @@ def operations_for(x_SD: Tensor, head_dim: int) -> Operations:
     """Choose how to compute a model on these tokens: the kernels where they apply, plain PyTorch elsewhere.
 
     They apply to float32 on a CPU with head dimension 8, outside autocast and `torch.compile`, where numba is
-    installed and its compiler is not switched off.
+    installed and its compiler is not switched off. The first time they do, the process is told to keep the
+    memory it frees (`memory`).
     """
     applies = (
         x_SD.device.type == "cpu"
@@ -41,5 +42,7 @@ def _compiled() -> Operations | None:
     if numba.config.DISABLE_JIT:
         return None
     from jetscale.model.kernels.functions import FUSED
+    from jetscale.model.kernels.memory import keep_freed_memory
 
+    keep_freed_memory()
     return FUSED

@@ -22,7 +22,7 @@ MANY_ROWS = 1024  # for fewer, what oneDNN does before it starts costs more than
 
 def linear(x_SI: Tensor, weight_OI: Tensor) -> Tensor:
     """(S, O) x W^T."""
-    if LANES in weight_OI.shape:
+    if _is_narrow(*weight_OI.shape):
         return _narrow_linear(x_SI, weight_OI)
     if len(x_SI) < MANY_ROWS or not HAS_ONEDNN:
         return x_SI @ weight_OI.T
@@ -38,13 +38,18 @@ def input_gradient(d_out_SO: Tensor, weight_OI: Tensor) -> Tensor:
 def weight_gradient(d_out_SO: Tensor, x_SI: Tensor) -> Tensor:
     """(O, I) gradient of the weight of `linear`."""
     n_out, n_in = d_out_SO.shape[1], x_SI.shape[1]
-    if LANES not in (n_out, n_in):
-        return d_out_SO.T @ x_SI
+    if not _is_narrow(n_out, n_in):
+        # MKL is 5 to 10% faster with the shorter side first
+        return d_out_SO.T @ x_SI if n_out <= n_in else (x_SI.T @ d_out_SO).T.contiguous()
     n_blocks = -(-len(x_SI) // narrow.BLOCK)
     shares = x_SI.new_empty(n_blocks, n_out // LANES, n_in // LANES, LANES, LANES)
     arrays = (flat(d_out_SO), n_out, flat(x_SI), n_in, len(x_SI), flat(shares))
     for_all(narrow.weight_gradient, n_blocks, *arrays)
     return shares.sum(0).permute(0, 2, 1, 3).reshape(n_out, n_in)
+
+
+def _is_narrow(n_out: int, n_in: int) -> bool:
+    return min(n_out, n_in) == LANES and max(n_out, n_in) % LANES == 0
 
 
 def _narrow_linear(x_SI: Tensor, weight_OI: Tensor) -> Tensor:

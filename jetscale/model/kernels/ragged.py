@@ -48,9 +48,9 @@ SCALE = np.float32(1 / math.sqrt(LANES))
 SCALE_LOG2 = np.float32(math.log2(math.e) / math.sqrt(LANES))
 
 
-def statistics_size(n_queries: int, n_jets: int, heads: int) -> int:
+def statistics_size(n_tokens: int, n_jets: int, heads: int) -> int:
     """Floats that `forward` keeps of each kind: every jet's queries filled up to whole groups of 8."""
-    return (n_queries + LANES * n_jets) * heads
+    return (n_tokens + LANES * n_jets) * heads
 
 
 @kernel
@@ -73,13 +73,8 @@ def scatter(local: Floats, width: int, column: int, first: int, count: int, targ
 def forward(
     first_jet: int,
     last_jet: int,
-    q: Floats,
-    q_width: int,
-    q_starts: Ints,
-    kv: Floats,
-    kv_width: int,
-    kv_starts: Ints,
-    k_column: int,
+    qkv: Floats,
+    starts: Ints,
     heads: int,
     out: Floats,
     largest_scores: Floats,
@@ -89,37 +84,36 @@ def forward(
 
     Parameters
     ----------
-    q, q_width : queries, rows of `q_width` floats whose first 8 * heads are the heads' channels
-    q_starts : (B + 1,) first query of each jet, then their number
-    kv, kv_width, kv_starts, k_column : keys likewise, from column `k_column` on, and values, right after them
+    qkv : rows of queries, keys and values, 8 * heads each
+    starts : (B + 1,) first row of each jet, then their number
+    heads : H
     out : result, rows of 8 * heads
     largest_scores, over_sums : (`statistics_size`,) what `backward` needs
     """
     dim = heads * LANES
-    longest_q, longest = np.max(np.diff(q_starts)), np.max(np.diff(kv_starts))
-    q_local = np.empty((longest_q + LANES) * LANES, np.float32)
+    longest = np.max(np.diff(starts))
+    q_local = np.empty((longest + LANES) * LANES, np.float32)
     k_local = np.empty((longest + LANES) * LANES, np.float32)
     v_local = np.empty((longest + LANES) * LANES, np.float32)
     scores = np.empty(longest * LANES, np.float32)
     for jet in range(first_jet, last_jet):
-        saved = (q_starts[jet] + LANES * jet) * heads
-        first_q, n_q = q_starts[jet], q_starts[jet + 1] - q_starts[jet]
-        first, n_keys = kv_starts[jet], kv_starts[jet + 1] - kv_starts[jet]
+        first, count = starts[jet], starts[jet + 1] - starts[jet]
+        saved = (first + LANES * jet) * heads
         for head in range(heads):
             column = head * LANES
-            gather(q, q_width, column, first_q, n_q, q_local)
-            gather(kv, kv_width, k_column + column, first, n_keys, k_local)
-            gather(kv, kv_width, k_column + dim + column, first, n_keys, v_local)
-            for group in range(0, n_q, LANES):
+            gather(qkv, 3 * dim, column, first, count, q_local)
+            gather(qkv, 3 * dim, dim + column, first, count, k_local)
+            gather(qkv, 3 * dim, 2 * dim + column, first, count, v_local)
+            for group in range(0, count, LANES):
                 q_T = scale(transpose(load_tile(q_local, group * LANES)), splat(SCALE_LOG2))
                 largest = splat(LOWEST)
-                for key in range(n_keys):
+                for key in range(count):
                     score = add_combination(splat(ZERO), k_local, key * LANES, q_T)
                     store(scores, key * LANES, score)
                     largest = maximum(largest, score)
                 sums = splat(ZERO)
                 out_T = zero_tile()
-                for key in range(n_keys):
+                for key in range(count):
                     weight = exp2(subtract(load(scores, key * LANES), largest))
                     sums = add(sums, weight)
                     out_T = add_outer(out_T, v_local, key * LANES, weight)
@@ -128,34 +122,28 @@ def forward(
                 store(largest_scores, saved, largest)
                 store(over_sums, saved, over_sum)
                 saved += LANES
-            scatter(q_local, dim, column, first_q, n_q, out)
+            scatter(q_local, dim, column, first, count, out)
 
 
 @kernel
 def backward(
     first_jet: int,
     last_jet: int,
-    q: Floats,
-    q_width: int,
-    q_starts: Ints,
-    kv: Floats,
-    kv_width: int,
-    kv_starts: Ints,
-    k_column: int,
+    qkv: Floats,
+    starts: Ints,
     heads: int,
     out: Floats,
     largest_scores: Floats,
     over_sums: Floats,
     d_out: Floats,
-    d_q: Floats,
-    d_kv: Floats,
+    d_qkv: Floats,
 ) -> None:
-    """Gradients of `forward`, written into `d_q` and `d_kv`, laid out like `q` and `kv`."""
+    """Gradient of `forward`, written into `d_qkv`."""
     dim = heads * LANES
-    longest_q, longest = np.max(np.diff(q_starts)), np.max(np.diff(kv_starts))
-    q_local = np.empty((longest_q + LANES) * LANES, np.float32)
-    out_local = np.empty((longest_q + LANES) * LANES, np.float32)
-    d_out_local = np.empty((longest_q + LANES) * LANES, np.float32)
+    longest = np.max(np.diff(starts))
+    q_local = np.empty((longest + LANES) * LANES, np.float32)
+    out_local = np.empty((longest + LANES) * LANES, np.float32)
+    d_out_local = np.empty((longest + LANES) * LANES, np.float32)
     k_local = np.empty((longest + LANES) * LANES, np.float32)
     v_local = np.empty((longest + LANES) * LANES, np.float32)
     d_k_local = np.empty((longest + LANES) * LANES, np.float32)
@@ -163,19 +151,18 @@ def backward(
     weights = np.empty(longest * LANES, np.float32)
     d_scores = np.empty(longest * LANES, np.float32)
     for jet in range(first_jet, last_jet):
-        saved = (q_starts[jet] + LANES * jet) * heads
-        first_q, n_q = q_starts[jet], q_starts[jet + 1] - q_starts[jet]
-        first, n_keys = kv_starts[jet], kv_starts[jet + 1] - kv_starts[jet]
+        first, count = starts[jet], starts[jet + 1] - starts[jet]
+        saved = (first + LANES * jet) * heads
         for head in range(heads):
             column = head * LANES
-            gather(q, q_width, column, first_q, n_q, q_local)
-            gather(out, dim, column, first_q, n_q, out_local)
-            gather(d_out, dim, column, first_q, n_q, d_out_local)
-            gather(kv, kv_width, k_column + column, first, n_keys, k_local)
-            gather(kv, kv_width, k_column + dim + column, first, n_keys, v_local)
-            d_k_local[: n_keys * LANES] = ZERO
-            d_v_local[: n_keys * LANES] = ZERO
-            for group in range(0, n_q, LANES):
+            gather(qkv, 3 * dim, column, first, count, q_local)
+            gather(out, dim, column, first, count, out_local)
+            gather(d_out, dim, column, first, count, d_out_local)
+            gather(qkv, 3 * dim, dim + column, first, count, k_local)
+            gather(qkv, 3 * dim, 2 * dim + column, first, count, v_local)
+            d_k_local[: count * LANES] = ZERO
+            d_v_local[: count * LANES] = ZERO
+            for group in range(0, count, LANES):
                 start = group * LANES
                 q_tile = scale(load_tile(q_local, start), splat(SCALE))
                 q_T = scale(transpose(load_tile(q_local, start)), splat(SCALE_LOG2))
@@ -186,7 +173,7 @@ def backward(
                 minus_mean = subtract(splat(ZERO), sum_of_products(out_T, d_out_T))
                 saved += LANES
                 d_q_T = zero_tile()
-                for key in range(n_keys):
+                for key in range(count):
                     weight = exp2(add_combination(minus_largest, k_local, key * LANES, q_T))
                     d_weight = add_combination(minus_mean, v_local, key * LANES, d_out_T)
                     d_score = multiply(weight, d_weight)
@@ -194,11 +181,11 @@ def backward(
                     store(d_scores, key * LANES, d_score)
                     d_q_T = add_outer(d_q_T, k_local, key * LANES, d_score)
                 d_out_tile = transpose(d_out_T)
-                for key in range(n_keys):
+                for key in range(count):
                     at = key * LANES
                     store(d_v_local, at, add_combination(load(d_v_local, at), weights, at, d_out_tile))
                     store(d_k_local, at, add_combination(load(d_k_local, at), d_scores, at, q_tile))
                 store_tile(q_local, start, transpose(scale(d_q_T, splat(SCALE))))
-            scatter(q_local, q_width, column, first_q, n_q, d_q)
-            scatter(d_k_local, kv_width, k_column + column, first, n_keys, d_kv)
-            scatter(d_v_local, kv_width, k_column + dim + column, first, n_keys, d_kv)
+            scatter(q_local, 3 * dim, column, first, count, d_qkv)
+            scatter(d_k_local, 3 * dim, dim + column, first, count, d_qkv)
+            scatter(d_v_local, 3 * dim, 2 * dim + column, first, count, d_qkv)

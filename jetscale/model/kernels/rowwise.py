@@ -43,9 +43,9 @@ def swiglu(first: int, last: int, gate_up: Floats, columns: int, out: Floats) ->
 
 @kernel
 def swiglu_backward(
-    first: int, last: int, gate_up: Floats, columns: int, d_out: Floats, d_gate_up: Floats
+    first: int, last: int, gate_up: Floats, columns: int, d_out: Floats, out: Floats, d_gate_up: Floats
 ) -> None:
-    """Gradient of `swiglu`, rows [d_gate, d_up]."""
+    """Gradient of `swiglu`, rows [d_gate, d_up], and its result once more, which so need not be kept."""
     one, shut, rate = splat(ONE), splat(SHUT), splat(MINUS_LOG2_E)
     for row in range(first, last):
         for column in range(0, columns, LANES):
@@ -55,6 +55,7 @@ def swiglu_backward(
             sigmoid = divide(one, add(one, exp2(multiply(maximum(shut, gate), rate))))
             silu = multiply(gate, sigmoid)
             slope = multiply_add(silu, subtract(one, sigmoid), sigmoid)
+            store(out, row * columns + column, multiply(silu, up))
             store(d_gate_up, at_gate, multiply(multiply(d, up), slope))
             store(d_gate_up, at_up, multiply(d, silu))
 
