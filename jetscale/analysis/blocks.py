@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Sums = NDArray[np.float64] | NDArray[np.float32]
 Key = tuple[str, float, str]  # run, step, weights
 
 N_BLOCKS = 1000
@@ -28,8 +29,8 @@ class BlockLosses:
     """
 
     keys: list[Key]
-    loss_sum_EB: Array
-    jets_EB: Array
+    loss_sum_EB: Sums
+    jets_EB: Sums
 
     def select(self, wanted: list[Key]) -> BlockLosses | None:
         """Blocks of these evaluations, in this order; None when one of them has none."""
@@ -37,7 +38,7 @@ class BlockLosses:
         rows = [position.get(key, -1) for key in wanted]
         if min(rows, default=-1) < 0:
             return None
-        return BlockLosses(wanted, self.loss_sum_EB[rows], self.jets_EB[rows])
+        return BlockLosses(wanted, self.loss_sum_EB[rows].astype(float), self.jets_EB[rows].astype(float))
 
     def log_losses(self, weight_RB: Array) -> Array:
         """Logarithm of the mean test loss of each evaluation in each replicate, (R, E).

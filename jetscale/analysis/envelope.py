@@ -69,6 +69,7 @@ def fit_envelope(
     if inner_P is not None:
         member &= inner_P
     usable = (member.sum(axis=1) >= MIN_POINTS) & (_span(log_C, member) >= MIN_DECADES * np.log(10))
+    usable &= (_span(log_N, member) > 0) & (_span(log_D, member) > 0)  # one size, or one D, is no optimum
     a, log_cN = _lines(log_C, log_N, member)
     b, log_cD = _lines(log_C, log_D, member)
     a, b, log_cN, log_cD = (np.where(usable, value, np.nan) for value in (a, b, log_cN, log_cD))

@@ -16,7 +16,7 @@ from jetscale.analysis import joint, resampling
 from jetscale.analysis.blocks import BlockLosses
 from jetscale.analysis.isoflop import EDGE
 from jetscale.analysis.profile import QUANTITIES, profile
-from jetscale.analysis.results import Quantity, summarise
+from jetscale.analysis.results import Quantity, Scale, summarise
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.surface import Surfaces
 from jetscale.analysis.surface_fit import Certificate, Undetermined
@@ -29,7 +29,8 @@ Array = NDArray[np.float64]
 
 MIN_SLICES = 3  # two vertices always lie on a line
 MIN_FILLED_BLOCKS = 50
-POSITIVE = ("approach3.A", "approach3.B", "approach3.L_inf", "approach3.alpha", "approach3.beta")
+SCALES: dict[str, Scale] = {f"approach3.{key}": "log" for key in ("A", "B", "L_inf", "alpha", "beta")}
+SCALES |= {"approach3.a": "logit", "approach3.b": "logit"}
 SURFACE_KEYS = ("L_inf", "A", "B", "alpha", "beta", "a", "b", "objective")
 
 
@@ -111,6 +112,8 @@ def fit_point(task: joint.Task) -> Point:
         surface = found.surfaces
         draws |= joint.surface_draws(surface) | {"approach3.objective": found.objective}
         warnings += certificate.warnings()
+        if certificate.undetermined():
+            draws |= {"approach3.a": np.array([np.nan]), "approach3.b": np.array([np.nan])}
     values = {key: float(value[0]) for key, value in draws.items()}
     if len(task.used_slices) < MIN_SLICES:
         warnings.append(f"approach 2: {_why_no_slices(task)}")
@@ -163,7 +166,7 @@ def _replicate(
 
 def _summaries(values: dict[str, float], draws: joint.Draws, method: str, dof: float) -> dict[str, Quantity]:
     return {
-        key: summarise(value, draws.get(key), method, dof, positive=key in POSITIVE)
+        key: summarise(value, draws.get(key), method, dof, SCALES.get(key, "linear"))
         for key, value in values.items()
     }
 

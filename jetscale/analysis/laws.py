@@ -98,7 +98,7 @@ def _laws(results: dict[str, Any], draws: dict[str, dict[str, Array]], frame: pd
     laws, missing = {}, {}
     for name, entry in results["subsets"].items():
         three = entry["approach3"]
-        if three["alpha"]["value"] is None:
+        if three["a"]["value"] is None:
             missing[name] = next(
                 (text for text in entry["warnings"] if "approach 3" in text), "approach 3 not fitted"
             )

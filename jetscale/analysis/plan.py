@@ -175,10 +175,10 @@ def allocate(
 
     log_k = float(np.log(laws.flops_per_param_sample))
 
-    def quantity(of: Any, positive: bool = True) -> Quantity:
+    def quantity(of: Any) -> Quantity:
         value = float(of(law.surface)[0])
         draws = None if law.replicates is None else np.exp(of(law.replicates))
-        return summarise(float(np.exp(value)), draws, law.method, law.dof, positive=positive)
+        return summarise(float(np.exp(value)), draws, law.method, law.dof, "log")
 
     def log_budget(surfaces: Surfaces) -> Any:
         if loss > 0:
@@ -243,7 +243,7 @@ def _multiplier(law: Law, laws: Laws, reference: str, log_C: float, log_k: float
     draws = None
     if law.replicates is not None and other.replicates is not None and law.method == other.method:
         draws = np.exp(compute_multiplier(law.replicates, other.replicates, log_C, log_k))
-    return summarise(float(np.exp(value)), draws, law.method, min(law.dof, other.dof), positive=True)
+    return summarise(float(np.exp(value)), draws, law.method, min(law.dof, other.dof), "log")
 
 
 def _flags(law: Law, laws: Laws, log_C: float, log_N: float, log_D: float) -> list[str]:

@@ -232,10 +232,10 @@ def _targets(fitter: Fitter, log_reach: float) -> dict[str, _Target]:
         return lambda theta: np.delete(theta, column, axis=1)
 
     def size_of(t: float) -> float:
-        return float(np.exp(t + centre[0]))
+        return float(np.exp(min(t + centre[0], 700.0)))
 
     def data_of(t: float) -> float:
-        return float(np.exp(t + centre[1]))
+        return float(np.exp(min(t + centre[1], 700.0)))
 
     def ratio(theta: Array) -> Array:
         return theta[:, 4] / (theta[:, 3] + theta[:, 4])

@@ -32,6 +32,7 @@ Array = NDArray[np.float64]
 # Webb's six-point distribution: mean 0, variance 1, symmetric
 WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])
 N_PARAMETERS = 5
+OUTLIER = 6.0  # robust standard deviations
 _PURPOSES = ("blocks", "seeds", "wild", "runs", "test_jets")
 
 
@@ -113,19 +114,23 @@ def wild_noise(curves: CurveSet, fitter: Fitter, log_L_P: Array, surface: Surfac
     """Residuals that the wild bootstrap flips, (P,), freed of the shrinking that fitting does to them.
 
     They are those of a least-squares fit: a robust fit passes through as many points as it has parameters,
-    and those residuals would be 0. Independent points are divided by 1 - leverage (HC3, which keeps its level
+    and those residuals would be 0. Outliers (beyond 6 robust standard deviations) do not bend it, but keep
+    their residuals. Independent points are divided by 1 - leverage (HC3, which keeps its level
     in small designs); for curves, where a whole curve flips at once, all are stretched by sqrt(G / (G - p))
     for G curves.
     """
+    robust = np.abs(log_L_P - surface.log_loss(curves.log_N, curves.log_D)[0])
+    spread = np.median(np.sort(robust)[fitter.parameters :]) / 0.6745
+    regular = (robust <= OUTLIER * spread).astype(float)
     squares = replace(fitter, objective=Objective("squared"))
     start = squares.centred(surface)[:, : squares.parameters]
-    solution = squares.solve(start, log_L_P[None], np.ones((1, len(log_L_P))))
+    solution = squares.solve(start, log_L_P[None], regular[None])
     fitted = squares.uncentred(solution.theta)
     residual = log_L_P - fitted.log_loss(curves.log_N, curves.log_D)[0]
     if curves.is_curve:
         clusters = len(curves.cell_runs)
         return np.asarray(np.sqrt(clusters / max(clusters - fitter.parameters, 1)) * residual)
-    basis, _ = np.linalg.qr(fitted.directions(curves.log_N, curves.log_D))
+    basis, _ = np.linalg.qr(fitted.directions(curves.log_N, curves.log_D) * regular[:, None])
     leverage = np.minimum((basis**2).sum(axis=1), 0.8)
     return np.asarray(residual / (1 - leverage))
 

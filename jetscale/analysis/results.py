@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+Scale = Literal["linear", "log", "logit"]
 FORMAT_VERSION = 1
 
 
@@ -204,14 +206,15 @@ def _quantities(group: dict[str, Quantity]) -> dict[str, Any]:
 
 
 def summarise(
-    value: float, draws_R: Array | None, method: str, dof: float, *, positive: bool = False
+    value: float, draws_R: Array | None, method: str, dof: float, scale: Scale = "linear"
 ) -> Quantity:
     """Quantity of a point value and its replicates.
 
     ``runs``: percentiles of the replicates as they are. ``test_jets``: normal interval of their spread (the
     paper's). Else percentiles of their deviations from their median, about the value, times
-    t(0.975, dof) / 1.96; in logarithms where the quantity is `positive` (A, B). Replicates without a value
-    (no usable slice) are left out; with more than a tenth of them no interval is given.
+    t(0.975, dof) / 1.96, on a scale on which the quantity is free (`log` where it is positive, `logit`
+    between 0 and 1). Replicates without a value (no usable slice) are left out; with more than a tenth of
+    them no interval is given.
     """
     if not np.isfinite(value):
         return Quantity(None)
@@ -227,11 +230,27 @@ def summarise(
     if method == "test_jets":
         sd = float(found.std(ddof=1))
         return Quantity(float(value), sd, (float(value - 1.96 * sd), float(value + 1.96 * sd)))
-    scale = np.log(found) if positive else found
-    centre = np.median(scale)
-    ends = stretch * (np.percentile(scale, [2.5, 97.5]) - centre)
-    low, high = value * np.exp(ends) if positive else value + ends
+    to, back = _SCALES[scale]
+    with np.errstate(divide="ignore"):
+        on_scale, centre = to(found), to(np.array(value))
+        ends = stretch * (np.percentile(on_scale, [2.5, 97.5]) - np.median(on_scale))
+    low, high = back(centre + ends)
     return Quantity(float(value), float(found.std(ddof=1)), (float(low), float(high)))
+
+
+def _logit(share: Array) -> Array:
+    return np.log(share) - np.log1p(-share)
+
+
+def _logistic(x: Array) -> Array:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))
+
+
+_SCALES: dict[Scale, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "linear": (lambda x: x, lambda x: x),
+    "log": (np.log, np.exp),
+    "logit": (_logit, _logistic),
+}
 
 
 def _student(dof: float) -> float:

@@ -26,6 +26,9 @@ from jetscale.analysis.surface import Surfaces
 
 Array = NDArray[np.float64]
 
+ROUNDING = 1e-10  # residuals of ln L below this are rounding: noise-free data
+SAME_LOSS = 1e-9  # of ln L: rounding
+COLLINEAR = 0.9999  # correlation of ln N and ln D
 AGREEMENT = 1e-6  # relative difference of the objective below which two starts found the same minimum
 
 
@@ -59,15 +62,26 @@ class Certificate:
     at_bound: list[str]
     correlation: float
 
+    def undetermined(self) -> str:
+        """Why the exponents a and b cannot be given; empty where they can."""
+        if not self.converged:
+            return f"it did not converge (predicted relative decrease {self.decrease:.1e})"
+        bounded = [name for name in self.at_bound if name in ("alpha", "beta")]
+        if bounded:
+            return f"{', '.join(bounded)} at a bound: the loss does not fall with N and D as the form does"
+        if abs(self.correlation) > COLLINEAR:
+            return (
+                "D is proportional to N in every run: alpha and beta may be swapped, a and b cannot be told"
+            )
+        return ""
+
     def warnings(self) -> list[str]:
         """What a reader must know before using the fit."""
         found = []
-        if not self.converged:
-            found.append(f"approach 3 did not converge (predicted relative decrease {self.decrease:.1e})")
+        if self.undetermined():
+            found.append(f"approach 3: no exponent: {self.undetermined()}")
         if self.agreeing < 2:
             found.append(f"approach 3: only {self.agreeing} of {self.starts} starts reached the minimum")
-        if self.at_bound:
-            found.append(f"approach 3: {', '.join(self.at_bound)} at a bound")
         if self.floor_share < 0.02:
             found.append("approach 3: no floor found, L_inf is below 2% of the lowest loss")
         if abs(self.correlation) > 0.9:
@@ -176,7 +190,8 @@ class Fitter:
         )
         best = int(solution.objective.argmin())
         final = self.solve(solution.phi[[best]], log_L[None], weights, tolerance=1e-14)
-        agreeing = int((solution.objective <= final.objective[0] * (1 + AGREEMENT)).sum())
+        rounding = self.objective.scale * len(log_L) * ROUNDING**2 / 2
+        agreeing = int((solution.objective <= final.objective[0] * (1 + AGREEMENT) + rounding).sum())
         certificate = self.certify(final, log_L, starts, agreeing)
         return SurfaceFit(self.uncentred(final.theta), final.objective), certificate
 
@@ -185,6 +200,8 @@ class Fitter:
         distinct_N, distinct_D = len(np.unique(self.log_N)), len(np.unique(self.log_D))
         if len(log_L) <= self.parameters:
             raise Undetermined(f"{len(log_L)} points cannot determine {self.parameters} parameters")
+        if np.ptp(log_L) < SAME_LOSS:
+            raise Undetermined("the loss does not depend on N or D")
         if distinct_N < 3 or distinct_D < 3:
             raise Undetermined(
                 f"N takes {distinct_N} and D takes {distinct_D} values; a surface needs at least 3 of each"
@@ -193,6 +210,7 @@ class Fitter:
     def certify(self, solution: Solution, log_L: Array, starts: int, agreeing: int) -> Certificate:
         """Certificate of the one replicate in `solution`."""
         theta = solution.theta[0]
+        rounding = self.objective.scale * len(log_L) * ROUNDING**2 / 2
         low, high = EXPONENT_BOUNDS
         floor_share = float(np.exp(theta[2] - log_L.min()))
         at_bound = [
@@ -202,7 +220,9 @@ class Fitter:
             at_bound.append("L_inf")
         eigenvalues = np.linalg.eigvalsh(solution.curvature[0])
         return Certificate(
-            converged=bool(solution.decrease[0] <= 1e-6),
+            converged=bool(
+                solution.decrease[0] * solution.objective[0] <= 1e-6 * solution.objective[0] + rounding
+            ),
             gradient=float(solution.gradient[0]),
             decrease=float(solution.decrease[0]),
             starts=starts,

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from jetscale.analysis import FitSettings, fit, load_losses
+from jetscale.analysis.report import write_report
 from jetscale.analysis.settings import UncertaintySettings
 from jetscale.analysis.surface import Surfaces
 from jetscale.analysis.synthetic import Noise, grid_table
@@ -175,3 +176,41 @@ def test_no_floor_is_said(load: Callable[..., object]) -> None:
     columns = frame[["n_params", "jets", "loss"]].set_axis(["N", "D", "loss"], axis=1)
     warnings = fit(load(columns), QUICK).subsets["all"].warnings  # type: ignore[arg-type]
     assert any("no floor" in text for text in warnings)
+
+
+def test_one_outlier_neither_moves_nor_blurs_the_exponent(load: Callable[..., object]) -> None:
+    frame = good()
+    settings = FitSettings(uncertainty=UncertaintySettings(replicates=200), multiverse=False)
+    clean = fit(load(frame), settings).subsets["all"].approach3["a"]  # type: ignore[arg-type]
+    frame.loc[5, "loss"] = 50.0
+    spoilt = fit(load(frame), settings).subsets["all"].approach3["a"]  # type: ignore[arg-type]
+    assert spoilt.value == pytest.approx(clean.value, abs=0.003)
+    assert spoilt.ci95 is not None
+    assert clean.ci95 is not None
+    assert spoilt.ci95[1] - spoilt.ci95[0] < 2 * (clean.ci95[1] - clean.ci95[0])
+
+
+@pytest.mark.parametrize("loss", ["constant", "rising", "one budget of data"])
+def test_losses_that_do_not_fall_give_no_exponent(
+    load: Callable[..., object], loss: str, tmp_path: Path
+) -> None:
+    frame = good()
+    if loss == "constant":
+        frame["loss"] = 2.0
+    elif loss == "rising":
+        frame["loss"] = 1 / frame["loss"]
+    else:
+        frame = frame[frame["D"] == frame["D"].max()]
+    result = fit(load(frame), FitSettings(uncertainty=UncertaintySettings(replicates=30)))  # type: ignore[arg-type]
+    one = result.subsets["all"]
+    for number in (1, 2, 3):
+        assert one.approach(number)["a"].value is None
+        assert any(text.startswith(f"approach {number}") for text in one.warnings)
+    write_report(result, tmp_path / "report")
+
+
+def test_data_in_proportion_to_parameters_cannot_tell_a_from_b(load: Callable[..., object]) -> None:
+    N = np.geomspace(1e7, 1e10, 20)
+    frame = grid_table(TRUTH, N, 20 * N, Noise(runs=0.001), np.random.default_rng(0)).frame
+    columns = frame[["n_params", "jets", "loss"]].set_axis(["N", "D", "loss"], axis=1)
+    assert fit(load(columns), QUICK).subsets["all"].approach3["a"].value is None  # type: ignore[arg-type]

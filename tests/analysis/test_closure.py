@@ -12,7 +12,7 @@ from jetscale.analysis.surface import Surfaces
 from jetscale.analysis.synthetic import Noise, curves_table
 
 PAPER_NOISE = Noise(runs=0.003, test_jets=100_000)
-SETTINGS = FitSettings(uncertainty=UncertaintySettings(replicates=200, test_jet_samples=30))
+SETTINGS = FitSettings(uncertainty=UncertaintySettings(replicates=200, test_jet_samples=0), multiverse=False)
 
 
 def jet_surface(a: float, gain: float) -> Surfaces:

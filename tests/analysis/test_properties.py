@@ -21,7 +21,7 @@ from jetscale.analysis.surface_fit import Fitter
 from jetscale.analysis.synthetic import Noise, curves_table, grid_table
 from jetscale.analysis.table import checked
 
-SETTINGS = FitSettings(uncertainty=UncertaintySettings(replicates=30))
+SETTINGS = FitSettings(uncertainty=UncertaintySettings(replicates=30), multiverse=False)
 TRUTH = Surfaces.single(E=0.35, A=60.0, B=14.0, alpha=0.44, beta=0.3)
 EXPONENTS = ("approach1.a", "approach2.a", "approach2.b", "approach3.alpha", "approach3.beta", "approach3.a")
 

@@ -58,7 +58,10 @@ def test_chinchilla(
         three["delta"] = float(three["delta"])
     losses = load_losses(shared("chinchilla_epoch.csv"), columns={"N": "Model Size", "C": "Training FLOP"})
     settings = FitSettings(
-        drop_largest=5, approach3=Approach3Settings(**three), uncertainty=UncertaintySettings(method="none")
+        drop_largest=5,
+        approach3=Approach3Settings(**three),
+        uncertainty=UncertaintySettings(method="none"),
+        multiverse=False,
     )
     found = fit(losses, settings).subsets["all"].approach3
     assert [found[name].value for name in ("A", "B")] == pytest.approx([A, B], rel=0.012)
@@ -87,7 +90,7 @@ def test_chinchilla_by_command(
 
 def test_chinchilla_intervals_by_resampled_rows(shared: Shared) -> None:
     losses = load_losses(shared("chinchilla_epoch.csv"), columns={"N": "Model Size", "C": "Training FLOP"})
-    settings = FitSettings(drop_largest=5, uncertainty=UncertaintySettings(method="runs"))
+    settings = FitSettings(drop_largest=5, uncertainty=UncertaintySettings(method="runs"), multiverse=False)
     three = fit(losses, settings).subsets["all"].approach3
     for name, low, high, tolerance in (
         ("alpha", 0.319, 0.372, 0.005), ("beta", 0.335, 0.413, 0.005), ("a", 0.482, 0.553, 0.005),
@@ -102,14 +105,16 @@ def test_chinchilla_intervals_by_resampled_rows(shared: Shared) -> None:
 )
 def test_chinchilla_outlier_rule(shared: Shared, dropped: int, a: float) -> None:
     losses = load_losses(shared("chinchilla_epoch.csv"))
-    settings = FitSettings(drop_largest=dropped, uncertainty=UncertaintySettings(method="none"))
+    settings = FitSettings(
+        drop_largest=dropped, uncertainty=UncertaintySettings(method="none"), multiverse=False
+    )
     assert fit(losses, settings).subsets["all"].approach3["a"].value == pytest.approx(a, abs=0.001)
 
 
 @pytest.mark.parametrize(("envelope", "points", "a"), [("hull", 10, 0.51512), ("record-low", 68, 0.50699)])
 def test_chinchilla_envelopes(shared: Shared, envelope: str, points: int, a: float) -> None:
     losses = load_losses(shared("chinchilla_epoch.csv"))
-    settings = FitSettings(drop_largest=5, uncertainty=UncertaintySettings(method="none"))
+    settings = FitSettings(drop_largest=5, uncertainty=UncertaintySettings(method="none"), multiverse=False)
     settings.approach1.envelope = envelope
     one = fit(losses, settings).subsets["all"]
     assert one.approach1["a"].value == pytest.approx(a, abs=1e-5)
@@ -179,7 +184,7 @@ def test_gadre_small_rows(shared: Shared, expected: tuple[Any, ...]) -> None:
     path, chosen = shared("gadre.csv"), f"{C4} and train_set == '{train_set}'"
     small = load_losses(path, columns={"N": "params"}, where=f"{chosen} and not ({BIG})")
     big = load_losses(path, columns={"N": "params"}, where=f"{chosen} and {BIG}")
-    settings = FitSettings(uncertainty=UncertaintySettings(method="none"))
+    settings = FitSettings(uncertainty=UncertaintySettings(method="none"), multiverse=False)
     fitted = fit(small, settings, held_out=big).subsets["all"]
     assert fitted.n_points == rows
     three = {name: quantity.value for name, quantity in fitted.approach3.items()}
@@ -212,6 +217,7 @@ def test_farseer_squared_raw(shared: Shared) -> None:
     settings = FitSettings(
         approach3=Approach3Settings(objective="squared", residual="raw"),
         uncertainty=UncertaintySettings(method="none"),
+        multiverse=False,
     )
     three = fit(losses, settings).subsets["all"].approach3
     found = [three[name].value for name in ("L_inf", "alpha", "beta")]
@@ -229,3 +235,27 @@ def test_replicates_reach_the_converged_minimum(shared: Shared) -> None:
     globally = fitter.replicates(log_L[None], weight, starts=8)
     lowest = np.minimum(longer.objective, globally.objective)
     assert (found.objective / lowest - 1).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("cut", "rows", "a", "mean", "rms"),
+    [
+        (1e20, 104, 0.602, 0.0024, 0.0115),
+        (3e20, 63, 0.578, 0.0051, 0.0126),
+        (1e21, 23, 0.548, -0.0002, 0.0125),
+    ],
+)
+def test_chinchilla_hold_out_by_compute(
+    shared: Shared, cut: float, rows: int, a: float, mean: float, rms: float
+) -> None:
+    path = shared("chinchilla_epoch.csv")
+    small, large = (load_losses(path, where=f"`Training FLOP` {sign} {cut}") for sign in ("<", ">="))
+    settings = FitSettings(
+        drop_largest=5, multiverse=False, uncertainty=UncertaintySettings(method="none", profile=False)
+    )
+    found = fit(small, settings, held_out=large).subsets["all"]
+    assert found.approach3["a"].value == pytest.approx(a, abs=0.001)
+    held_out = found.details["held_out"]
+    assert held_out["rows"] == rows
+    assert held_out["mean_error"] == pytest.approx(mean, abs=5e-4)
+    assert held_out["rms_error"] == pytest.approx(rms, abs=5e-4)

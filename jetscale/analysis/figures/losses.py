@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jetscale.analysis.results import FitResult
 
 COLUMNS = 4
+MAX_PANELS = 16
 
 
 def draw_losses(result: FitResult) -> Figure | None:
@@ -25,6 +26,8 @@ def draw_losses(result: FitResult) -> Figure | None:
     if frame["run"].nunique() == len(frame):
         return None
     sizes = np.sort(frame["n_params"].unique())
+    if len(sizes) > MAX_PANELS:
+        sizes = sizes[np.linspace(0, len(sizes) - 1, MAX_PANELS).round().astype(int)]
     columns = min(COLUMNS, len(sizes))
     rows = -(-len(sizes) // columns)
     figure = new_figure(3.4 * columns, 2.9 * rows + 0.5)

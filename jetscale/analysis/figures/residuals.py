@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jetscale.analysis.figures.style import COLOURS, LOSS_MAP, new_figure
+from jetscale.analysis.figures.style import COLOURS, coloured_points, new_figure
 from jetscale.analysis.figures.subset import surface_of
 
 if TYPE_CHECKING:
@@ -28,13 +28,14 @@ def draw_residuals(subset: SubsetFit, sample: str) -> Figure | None:
         (over_N, c.log_N, c.log_D, "parameters N", f"ln D ({sample}s)"),
         (over_D, c.log_D, c.log_N, f"data D ({sample}s)", "ln N"),
     ):
-        dots = axes.scatter(np.exp(x), residual, c=other, s=10, cmap=LOSS_MAP)
-        figure.colorbar(dots, ax=axes, label=other_label)
+        axes.set_xscale("log")
+        coloured_points(axes, x, residual, other, other_label, log_y=False)
         axes.axhline(0, color="0.3", lw=0.8)
-        axes.set(xscale="log", xlabel=label, ylabel="observed / fitted loss - 1 (%)")
+        axes.set(xlabel=label, ylabel="observed / fitted loss - 1 (%)")
     draws = subset.draws.get("approach3.a")
-    if draws is not None and np.isfinite(draws).any():
-        spread.hist(draws[np.isfinite(draws)], bins=40, color=COLOURS[5], edgecolor="k", lw=0.3)
+    found = np.array([]) if draws is None else draws[np.isfinite(draws)]
+    if len(found) and np.ptp(found) > 1e-9:
+        spread.hist(found, bins=40, color=COLOURS[5], edgecolor="k", lw=0.3)
         spread.axvline(float(surface.a[0]), color=COLOURS[1], lw=1.5, label="fit")
         spread.legend()
         spread.set(xlabel="a, approach 3", ylabel=f"replicates ({subset.method})")

@@ -7,10 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from jetscale.files import atomic_path
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Array = NDArray[np.float64]
 
 # Okabe and Ito's palette, ordered so that neighbours differ in lightness; told apart by dash and marker too
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -47,6 +53,18 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def coloured_points(
+    axes: Axes, log_x: Array, y: Array, value: Array, label: str, *, log_y: bool = True
+) -> None:
+    """Scatter exp(log_x) against y (or exp(y)), coloured by `value` unless that is constant."""
+    height = np.exp(y) if log_y else y
+    if np.ptp(value) <= 1e-9 * np.abs(value).max():
+        axes.plot(np.exp(log_x), height, ".", color=COLOURS[2])
+        return
+    dots = axes.scatter(np.exp(log_x), height, c=value, s=12, cmap=LOSS_MAP, edgecolors="none")
+    axes.figure.colorbar(dots, ax=axes, label=label)
 
 
 def save(figure: Figure, out: Path, name: str) -> Path:

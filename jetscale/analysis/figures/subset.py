@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.figures.style import COLOURS, DASHES, LOSS_MAP, MARKERS, new_figure
+from jetscale.analysis.figures.style import COLOURS, DASHES, LOSS_MAP, MARKERS, coloured_points, new_figure
 from jetscale.analysis.joint import Task, envelope_members, surfaces_of
 from jetscale.analysis.surface import Surfaces
 
@@ -40,7 +40,7 @@ def draw_subset(subset: SubsetFit, flops_per_param_sample: float, sample: str) -
 def surface_of(subset: SubsetFit) -> Surfaces | None:
     """Surface of the point fit."""
     values = {f"approach3.{key}": quantity.value for key, quantity in subset.approach3.items()}
-    if values.get("approach3.alpha") is None:
+    if values.get("approach3.a") is None:
         return None
     return surfaces_of({key: np.array([value]) for key, value in values.items() if value is not None})
 
@@ -48,9 +48,9 @@ def surface_of(subset: SubsetFit) -> Surfaces | None:
 def draw_contours(axes: Axes, task: Task, surface: Surfaces | None, log_k: float, sample: str) -> None:
     """Losses of all points, contours of the surface, frontier, approach-1 crosses."""
     c = task.curves
+    _log_axes(axes, c.log_N, c.log_D)
     loss_P = np.exp(task.log_L_P)
-    dots = axes.scatter(np.exp(c.log_N), np.exp(c.log_D), c=loss_P, s=12, cmap=LOSS_MAP, edgecolors="none")
-    axes.figure.colorbar(dots, ax=axes, label="test loss")
+    coloured_points(axes, c.log_N, c.log_D, loss_P, "test loss")
     if surface is not None:
         log_N, log_D = (
             np.linspace(c.log_N.min(), c.log_N.max(), 80),
@@ -65,26 +65,22 @@ def draw_contours(axes: Axes, task: Task, surface: Surfaces | None, log_k: float
             )
             axes.clabel(lines, fontsize=7, fmt="%.3g")
         log_C = np.linspace(c.log_C.min(), c.log_C.max(), 100)
-        best_N, best_D = (np.exp(value[0]) for value in surface.optimum(log_C, log_k))
+        best_N, best_D = (np.exp(np.clip(value[0], -700, 700)) for value in surface.optimum(log_C, log_k))
         axes.plot(best_N, best_D, color=COLOURS[1], lw=1.8, label="frontier, approach 3")
     member = envelope_members(task)
     axes.plot(
         np.exp(c.log_N[member]), np.exp(c.log_D[member]), "x", color=COLOURS[0], ms=6, label="approach 1"
     )
-    axes.set(
-        xscale="log", yscale="log", xlabel="parameters N", ylabel=f"data D ({sample}s)", title="loss L(N, D)"
-    )
-    margin = 1.25
-    axes.set_xlim(np.exp(c.log_N.min()) / margin, np.exp(c.log_N.max()) * margin)
-    axes.set_ylim(np.exp(c.log_D.min()) / margin, np.exp(c.log_D.max()) * margin)
-    axes.legend(loc="best")
+    axes.set(xlabel="parameters N", ylabel=f"data D ({sample}s)", title="loss L(N, D)")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best")
 
 
 def draw_slices(axes: Axes, task: Task, surface: Surfaces | None, log_k: float) -> None:
     """IsoFLOP slices: observed solid, parametric dashed, vertices starred."""
     import matplotlib as mpl
 
-    axes.set(xscale="log", xlabel="parameters N", ylabel="test loss", title="isoFLOP slices")
+    axes.set(xlabel="parameters N", ylabel="test loss", title="isoFLOP slices")
     slices = task.profiles.slices
     if not slices:
         axes.text(
@@ -97,6 +93,7 @@ def draw_slices(axes: Axes, task: Task, surface: Surfaces | None, log_k: float) 
             wrap=True,
         )
         return
+    axes.set_xscale("log")
     shown = np.unique(np.linspace(0, len(slices) - 1, min(MAX_SLICES_DRAWN, len(slices))).round().astype(int))
     for rank, number in enumerate(shown):
         one, vertex = slices[number], task.vertices_N[number]
@@ -130,6 +127,7 @@ def draw_optima(
 ) -> None:
     """N* and D* against compute, by both approaches."""
     c = task.curves
+    _log_axes(axes, c.log_C, np.concatenate([c.log_N, c.log_D]))
     log_C = np.linspace(c.log_C.min(), c.log_C.max(), 50)
     used = task.used_slices
     budgets = np.exp([one.log_C for one in used])
@@ -139,22 +137,33 @@ def draw_optima(
         colour = COLOURS[1 + rank]
         paired = zip(task.vertices_N, task.vertices_D, vertices, strict=True)
         stars = [v.position for in_N, in_D, v in paired if not in_N.problem and not in_D.problem]
-        axes.plot(budgets, np.exp(stars), MARKERS[rank], color=colour, ms=5, mfc="none", ls="none")
+        if stars:
+            axes.plot(budgets, np.exp(stars), MARKERS[rank], color=colour, ms=5, mfc="none", ls="none")
         slope, start = subset.approach2[exponent].value, subset.approach2[intercept].value
         if slope is not None and start is not None:
             label = f"{symbol}*, approach 2: {exponent} = {slope:.3f}"
             axes.plot(np.exp(log_C), np.exp(start + slope * log_C), "-", color=colour, lw=1.4, label=label)
         if surface is not None:
-            best = surface.optimum(log_C, log_k)[rank][0]
+            best = np.clip(surface.optimum(log_C, log_k)[rank][0], -700, 700)
             value = subset.approach3[exponent].value
-            label = f"{symbol}*, approach 3: {exponent} = {value:.3f}"
+            label = f"{symbol}*, approach 3" + ("" if value is None else f": {exponent} = {value:.3f}")
             axes.plot(np.exp(log_C), np.exp(best), ls=DASHES[1], color=colour, lw=1.4, label=label)
     member = envelope_members(task)
-    axes.plot(
-        np.exp(c.log_C[member]), np.exp(c.log_N[member]), "x", color=COLOURS[0], ms=5, label="N, approach 1"
-    )
-    axes.set(
-        xscale="log", yscale="log", xlabel="compute C (FLOPs)", ylabel=f"N* (parameters), D* ({sample}s)",
-        title="compute-optimal size and data",
-    )  # fmt: skip
+    if member.any():
+        axes.plot(
+            np.exp(c.log_C[member]), np.exp(c.log_N[member]), "x", color=COLOURS[0], label="N, approach 1"
+        )
+    axes.set(xlabel="compute C (FLOPs)", ylabel=f"N* (parameters), D* ({sample}s)")
+    axes.set_title("compute-optimal size and data")
+    if not axes.has_data():
+        axes.text(0.5, 0.5, "no optimum found", transform=axes.transAxes, ha="center", va="center")
+        return
     axes.legend(fontsize=7)
+
+
+def _log_axes(axes: Axes, log_x: Array, log_y: Array) -> None:
+    """Logarithmic axes that hold these values, also where all are the same."""
+    margin = 1.3
+    axes.set(xscale="log", yscale="log")
+    axes.set_xlim(np.exp(log_x.min()) / margin, np.exp(log_x.max()) * margin)
+    axes.set_ylim(np.exp(log_y.min()) / margin, np.exp(log_y.max()) * margin)
