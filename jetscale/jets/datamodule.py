@@ -185,6 +185,7 @@ class JetDataModule(L.LightningDataModule):
                 "classes": list(self._labels.class_of_label),
                 "max_constituents": self._settings.max_constituents,
                 "undo_deta_flip": self._settings.undo_deta_flip,
+                "standardisation": self._features.standardisation,
             }
         )
 

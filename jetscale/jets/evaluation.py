@@ -67,6 +67,7 @@ class EvalSet:
                 "n_jets": self.n_jets,
                 "max_constituents": settings.max_constituents,
                 "undo_deta_flip": settings.undo_deta_flip,
+                "standardisation": features.standardisation,
             }
         )
         self._stream = JetStream(

@@ -46,6 +46,8 @@ class FeatureSet:
     has_pid : whether an integer identity 1-8 comes with them
     reads : file columns needed beyond those that are always read
     compute : RawJets to (T, F) float32
+    centre, spread : (F,) what a batch subtracts from each column and then divides it by; the store keeps the
+        columns as computed
     """
 
     name: str
@@ -53,6 +55,8 @@ class FeatureSet:
     has_pid: bool
     reads: tuple[str, ...]
     compute: Callable[[RawJets], Floats]
+    centre: tuple[float, ...]
+    spread: tuple[float, ...]
 
     @property
     def n_features(self) -> int:
@@ -63,6 +67,11 @@ class FeatureSet:
     def deta_column(self) -> int:
         """Column that holds part_deta, whose published sign depends on the jet's side of the detector."""
         return [name for name, _ in self.columns].index(DETA)
+
+    @property
+    def standardisation(self) -> list[list[float]]:
+        """`centre` and `spread`, for the fingerprint of what a model sees."""
+        return [list(self.centre), list(self.spread)]
 
     def definition(self) -> dict[str, object]:
         """What identifies the set, for the store's metadata and fingerprint."""
@@ -159,6 +168,10 @@ PAPER = FeatureSet(
     has_pid=True,
     reads=(DETA, "part_dphi", *_DISPLACEMENT_READS),
     compute=_paper,
+    # Mean and deviation of 160k simulated JetClass constituents, rounded; the errors' long tail gets 0.2
+    # instead of 0.03 and 0.08. At width 32, 32k jets, rate 1e-3 the test loss is 1.10, and 1.67 without.
+    centre=(0.0, 0.0, 1.9, 2.2, 0.0, 0.0, 0.0, 0.0),
+    spread=(0.2, 0.2, 1.25, 1.25, 0.2, 0.2, 0.2, 0.2),
 )
 
 PART17 = FeatureSet(
@@ -176,6 +189,8 @@ PART17 = FeatureSet(
     has_pid=False,
     reads=(DETA, "part_dphi", *_DISPLACEMENT_READS, *_PART17_AS_IS, "jet_energy"),
     compute=_part17,
+    centre=(0.0,) * 17,  # the published constants do it already
+    spread=(1.0,) * 17,
 )
 
 FEATURE_SETS = {features.name: features for features in (PAPER, PART17)}

@@ -65,6 +65,8 @@ class JetStream:
         self._order = order
         self._class_of_label = np.array(labels.class_of_label)
         self._max_constituents = max_constituents
+        self._centre_F = torch.tensor(features.centre)
+        self._scale_F = 1 / torch.tensor(features.spread)
         self._deta_column = features.deta_column if undo_deta_flip else None
         self._blocks: dict[int, _Places] = {}
 
@@ -76,6 +78,7 @@ class JetStream:
         ]
         jets = first.followed_by(others)
         x_TF, pid_T = self._gather(jets)
+        x_TF.sub_(self._centre_F).mul_(self._scale_F)
         if self._deta_column is not None:
             side_T = np.repeat(jets.side_B.astype(np.float32), jets.length_B)
             x_TF[:, self._deta_column] *= torch.from_numpy(side_T)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import shutil
 import socket
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,6 +20,8 @@ from jetscale.jets.batch import JetBatch
 from jetscale.jets.datamodule import JetDataModule, StepBatches
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.evaluation import EvalSet
+from jetscale.jets.features import PAPER
+from jetscale.jets.readers import JetFileReader
 from jetscale.jets.settings import DataSettings
 
 MIX = {"QCD": 15, "Res2P": 20, "Res34P": 65}
@@ -74,6 +77,23 @@ def test_shapes_and_types(settings: DataSettings) -> None:
     assert data.n_classes == len(data.class_names) == 188
     assert first.pid_T.min() >= 1
     assert first.pid_T.max() <= 8
+
+
+def test_batches_hold_standardised_columns(real_jets: Path, tmp_path: Path) -> None:
+    target = tmp_path / "JetClassII" / "Pythia" / "QCD_0350.parquet"
+    target.parent.mkdir(parents=True)
+    shutil.copy(real_jets, target)
+    batch = next(EvalSet(DataSettings(dir=str(tmp_path), dataset="jetclass2")).batches(100))
+    with JetFileReader(target) as file:
+        (raw,) = file.jets(PAPER.reads)
+    computed = PAPER.compute(raw)
+    expected = (computed - np.array(PAPER.centre)) / np.array(PAPER.spread)
+    # the store mixes jets, so columns are compared as sorted values; half precision keeps 2^-11
+    tolerance = 2**-10 * (np.abs(computed) + 1e-3) / np.array(PAPER.spread)
+    for column in range(8):
+        ours, theirs = np.sort(batch.x_TF[:, column].numpy()), np.sort(expected[:, column])
+        np.testing.assert_allclose(ours, theirs, atol=tolerance[:, column].max())
+    assert all(batch.x_TF.std(0) < 3)
 
 
 @pytest.mark.parametrize("world", [1, 2, 4, 8])
@@ -152,8 +172,6 @@ def test_max_constituents_keeps_the_leading_ones(settings: DataSettings) -> None
 
 def test_undo_deta_flip(real_jets: Path, tmp_path: Path) -> None:
     """Without the flip eta = jet_eta + deta for every constituent, computed here from its momentum."""
-    import shutil
-
     import pyarrow.parquet as pq
 
     target = tmp_path / "JetClassII" / "QCD_0350.parquet"
@@ -162,6 +180,7 @@ def test_undo_deta_flip(real_jets: Path, tmp_path: Path) -> None:
     plain = DataSettings(dir=str(tmp_path), dataset="jetclass2")
     shipped = next(EvalSet(plain).batches(100))
     undone = next(EvalSet(replace(plain, undo_deta_flip=True)).batches(100))
+    physical_TF = undone.x_TF * torch.tensor(PAPER.spread) + torch.tensor(PAPER.centre)
     by_length = {}
     for jet in pq.read_table(real_jets).to_pylist():
         px, py, pz = (np.array(jet[f"part_p{axis}"]) for axis in "xyz")
@@ -170,9 +189,9 @@ def test_undo_deta_flip(real_jets: Path, tmp_path: Path) -> None:
         )
     start, checked = 0, 0
     for label, length in zip(undone.labels_B.tolist(), undone.lengths_B.tolist(), strict=True):
-        key = (label, round(float(undone.x_TF[start, 2]), 2))
+        key = (label, round(float(physical_TF[start, 2]), 2))
         if key in by_length:
-            np.testing.assert_allclose(undone.x_TF[start : start + length, 0], by_length[key], atol=2e-3)
+            np.testing.assert_allclose(physical_TF[start : start + length, 0], by_length[key], atol=2e-3)
             checked += 1
         start += length
     assert checked > 50
