@@ -89,30 +89,43 @@ def flops_6n(n_params: int, constituents: float) -> float:
     return 6.0 * n_params * constituents
 
 
-def executed_flops(model: SetTransformer, lengths_B: Tensor | Sequence[int], backward: bool = True) -> int:
+def executed_flops(
+    model: SetTransformer,
+    lengths_B: Tensor | Sequence[int],
+    backward: bool = True,
+    keys_folded: bool = False,
+) -> int:
     """Operations in the matrix products of one step on these jets, as executed.
 
     Counts 2 m n k for every product, on real tokens only (no padding), with the last block's query and
     feed-forward for class tokens alone. The backward pass is twice the forward, but the features need no
-    gradient and attention recomputes its scores: 5 products for 2.
+    gradient and fused attention makes its scores again: 5 products for 2.
 
     Parameters
     ----------
-    model : gives width, depth, features and classes
+    model : gives width, heads, depth, features and classes
     lengths_B : constituents per jet
     backward : count forward and backward, else the forward alone
+    keys_folded : the last block applies its key and value weights to class tokens instead of to all, as
+        `jetscale.model.kernels` does and plain PyTorch does not
     """
     tokens_B = [int(length) + 1 for length in lengths_B]
-    dim, depth = model.class_token.numel(), len(model.blocks)
+    dim, heads, depth = (
+        model.class_token.numel(),
+        model.class_token.numel() // model.head_dim,
+        len(model.blocks),
+    )
     n_jets, n_tokens = len(tokens_B), sum(tokens_B)
     embed = 2 * (n_tokens - n_jets) * model.embed.in_features * dim
     full_block = 2 * 10 * dim**2 * n_tokens
-    last_block = 2 * 2 * dim**2 * n_tokens + 2 * 8 * dim**2 * n_jets
-    head = 2 * n_jets * dim * model.head.out_features
-    full_attention = 4 * dim * sum(tokens**2 for tokens in tokens_B)
-    class_attention = 4 * dim * n_tokens
-    linear = (depth - 1) * full_block + last_block + head
-    attention = (depth - 1) * full_attention + class_attention
+    attention = (depth - 1) * 4 * dim * sum(tokens**2 for tokens in tokens_B)
+    last_block = 2 * 8 * dim**2 * n_jets
+    if keys_folded:
+        last_block += 2 * 2 * dim**2 * n_jets + 2 * 2 * heads * dim * n_tokens
+    else:
+        last_block += 2 * 2 * dim**2 * n_tokens
+        attention += 4 * dim * n_tokens
+    linear = (depth - 1) * full_block + last_block + 2 * n_jets * dim * model.head.out_features
     if not backward:
         return embed + linear + attention
     return 2 * embed + 3 * linear + attention * 7 // 2

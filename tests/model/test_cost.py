@@ -69,6 +69,28 @@ def test_executed_flops_are_what_pytorch_counts(dim: int, monkeypatch: pytest.Mo
     assert forward.get_total_flops() + backward.get_total_flops() == both - recomputed
 
 
+@pytest.mark.parametrize("dim", [8, 48])
+def test_flops_of_a_last_block_without_keys(dim: int) -> None:
+    """The folded products written out, against the count of the plain ones with one block replaced."""
+    model, n_jets, tokens = SetTransformer(dim, 10), 5, 7
+    n_BLD, heads = torch.randn(n_jets, tokens, dim, requires_grad=True), dim // 8
+    q_weight_HED, k_weight_HED, v_weight_HED = model.blocks[-1].qkv.weight.view(3, heads, 8, dim)  # type: ignore[operator, union-attr]
+    with FlopCounterMode(display=False) as counter:
+        q_HBE = n_BLD[:, 0] @ q_weight_HED.mT
+        query_BHD = (q_HBE @ k_weight_HED).transpose(0, 1)
+        weights_BHL = (query_BHD @ n_BLD.mT).softmax(-1)
+        value_HBE = (weights_BHL @ n_BLD).transpose(0, 1) @ v_weight_HED.mT
+        forward = counter.get_total_flops()
+        value_HBE.square().sum().backward()
+        both = counter.get_total_flops()
+    plain_block = 2 * (n_jets + 2 * n_jets * tokens) * dim**2 + 4 * n_jets * tokens * dim
+    plain_both = 3 * plain_block + 2 * n_jets * tokens * dim
+    lengths = [tokens - 1] * n_jets
+    for backward, folded, plain in ((False, forward, plain_block), (True, both, plain_both)):
+        counts = [executed_flops(model, lengths, backward, keys_folded) for keys_folded in (True, False)]
+        assert counts[0] - counts[1] == folded - plain
+
+
 def test_executed_flops_approach_6n_at_large_width() -> None:
     with torch.device("meta"):
         model = SetTransformer(512, 10, depth=12)

@@ -86,10 +86,10 @@ def test_exp2() -> None:
 def test_tiles_are_small_matrices() -> None:
     @numba.njit
     def run(a: Floats, b: Floats, v: Floats, out: Floats) -> float:
-        tile_a, tile_b, vector = load_tile(a, 0), load_tile(b, 0), load(v, 8)
-        store_tile(out, 0, transpose(tile_a))
-        store_tile(out, 64, scale(tile_a, vector))
-        store_tile(out, 128, add_outer(tile_a, b, 3, vector))
+        tile_a, tile_b, vector = load_tile(a, 0, 8), load_tile(b, 0, 8), load(v, 8)
+        store_tile(out, 0, 8, transpose(tile_a))
+        store_tile(out, 64, 8, scale(tile_a, vector))
+        store_tile(out, 128, 8, add_outer(tile_a, b, 3, vector))
         store(out, 192, add_combination(vector, b, 5, tile_a))
         store(out, 200, sum_of_products(tile_a, tile_b))
         store(out, 208, multiply_add(vector, vector, load(b, 0)))

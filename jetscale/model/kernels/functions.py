@@ -104,7 +104,15 @@ class _Tokens(torch.autograd.Function):
         d_vectors = shares.sum(0)
         d_x_TF = input_gradient(d_x_TD, weight_DF) if ctx.needs_input_grad[0] else None
         d_table, d_class_D = d_vectors[:-1], d_vectors[-1]
-        return d_x_TF, None, weight_gradient(d_x_TD, x_TF), d_table.sum(0), d_table, d_class_D, None
+        return (
+            d_x_TF,
+            None,
+            weight_gradient(d_x_TD, x_TF, weight_DF),
+            d_table.sum(0),
+            d_table,
+            d_class_D,
+            None,
+        )
 
 
 class _Attend(torch.autograd.Function):
@@ -126,10 +134,10 @@ class _Attend(torch.autograd.Function):
         d_attended_SD = input_gradient(d_out_SD, out_weight)
         d_qkv = _attention_backward(qkv, ctx.starts, attended_SD, *kept, d_attended_SD)
         normed_SD, means, over_sds = _layer_norm(x_SD, norm_D)
-        d_qkv_weight = weight_gradient(d_qkv, normed_SD)
+        d_qkv_weight = weight_gradient(d_qkv, normed_SD, qkv_weight)
         d_normed_SD = input_gradient(d_qkv, qkv_weight)
         d_x_SD, d_norm_D = _layer_norm_backward(x_SD, norm_D, means, over_sds, d_normed_SD, d_out_SD)
-        return d_x_SD, d_norm_D, d_qkv_weight, weight_gradient(d_out_SD, attended_SD), None
+        return d_x_SD, d_norm_D, d_qkv_weight, weight_gradient(d_out_SD, attended_SD, out_weight), None
 
 
 class _AttendClass(torch.autograd.Function):
@@ -191,9 +199,9 @@ class _FeedForward(torch.autograd.Function):
         hidden_SM, d_gate_up = torch.empty_like(d_hidden_SM), torch.empty_like(gate_up)
         arrays = (flat(gate_up), hidden_SM.shape[1], flat(d_hidden_SM), flat(hidden_SM), flat(d_gate_up))
         for_all(rowwise.swiglu_backward, len(x_SD), *arrays)
-        d_down_weight = weight_gradient(d_out_SD, hidden_SM)
+        d_down_weight = weight_gradient(d_out_SD, hidden_SM, down_weight)
         normed_SD, means, over_sds = _layer_norm(x_SD, norm_D)
-        d_gate_up_weight = weight_gradient(d_gate_up, normed_SD)
+        d_gate_up_weight = weight_gradient(d_gate_up, normed_SD, gate_up_weight)
         d_normed_SD = input_gradient(d_gate_up, gate_up_weight)
         d_x_SD, d_norm_D = _layer_norm_backward(x_SD, norm_D, means, over_sds, d_normed_SD, d_out_SD)
         return d_x_SD, d_norm_D, d_gate_up_weight, d_down_weight

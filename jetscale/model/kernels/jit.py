@@ -60,8 +60,9 @@ def cache_folder() -> Path | None:
 
 def flat(x: Tensor) -> Floats:
     """Memory of a contiguous float32 tensor as a one-dimensional array, shared."""
-    array: Floats = x.detach().view(-1).numpy()
-    return array
+    assert x.is_contiguous()
+    array: Floats = (x.detach() if x.requires_grad else x).numpy()
+    return array.reshape(-1)
 
 
 def for_all(compiled: Callable[..., None], count: int, *args: Any) -> None:

@@ -46,7 +46,7 @@ def dot(n: Floats, dim: int, starts: Ints, jet: int, tiles: Floats, tile_at: int
     first, last = starts[jet], starts[jet + 1]
     out[: (last - first) * LANES] = ZERO
     for column in range(0, dim, LANES):
-        tile = transpose(load_tile(tiles, tile_at + column * LANES))
+        tile = transpose(load_tile(tiles, tile_at + column * LANES, LANES))
         for row in range(first, last):
             at = (row - first) * LANES
             store(out, at, add_combination(load(out, at), n, row * dim + column, tile))
@@ -99,7 +99,7 @@ def forward(
                 for token in range(count):
                     channels = load(n, (first + token) * dim + column)
                     mean = add_outer(mean, scores, token * LANES, channels)
-                store_tile(means, tile_at + column * LANES, mean)
+                store_tile(means, tile_at + column * LANES, LANES, mean)
 
 
 @kernel
@@ -131,12 +131,12 @@ def backward(
             for at in range(0, count * LANES, LANES):
                 store(d_scores, at, multiply(load(own, at), subtract(load(d_scores, at), mean)))
             for column in range(0, dim, LANES):
-                query = load_tile(queries, tile_at + column * LANES)
-                d_mean = load_tile(d_means, tile_at + column * LANES)
+                query = load_tile(queries, tile_at + column * LANES, LANES)
+                d_mean = load_tile(d_means, tile_at + column * LANES, LANES)
                 d_query = zero_tile()
                 for token in range(count):
                     at = (first + token) * dim + column
                     d_query = add_outer(d_query, d_scores, token * LANES, load(n, at))
                     from_scores = add_combination(load(d_n, at), d_scores, token * LANES, query)
                     store(d_n, at, add_combination(from_scores, own, token * LANES, d_mean))
-                store_tile(d_queries, tile_at + column * LANES, d_query)
+                store_tile(d_queries, tile_at + column * LANES, LANES, d_query)

@@ -105,7 +105,7 @@ def forward(
             gather(qkv, 3 * dim, dim + column, first, count, k_local)
             gather(qkv, 3 * dim, 2 * dim + column, first, count, v_local)
             for group in range(0, count, LANES):
-                q_T = scale(transpose(load_tile(q_local, group * LANES)), splat(SCALE_LOG2))
+                q_T = scale(transpose(load_tile(q_local, group * LANES, LANES)), splat(SCALE_LOG2))
                 largest = splat(LOWEST)
                 for key in range(count):
                     score = add_combination(splat(ZERO), k_local, key * LANES, q_T)
@@ -118,7 +118,7 @@ def forward(
                     sums = add(sums, weight)
                     out_T = add_outer(out_T, v_local, key * LANES, weight)
                 over_sum = divide(splat(ONE), sums)
-                store_tile(q_local, group * LANES, transpose(scale(out_T, over_sum)))
+                store_tile(q_local, group * LANES, LANES, transpose(scale(out_T, over_sum)))
                 store(largest_scores, saved, largest)
                 store(over_sums, saved, over_sum)
                 saved += LANES
@@ -164,11 +164,11 @@ def backward(
             d_v_local[: count * LANES] = ZERO
             for group in range(0, count, LANES):
                 start = group * LANES
-                q_tile = scale(load_tile(q_local, start), splat(SCALE))
-                q_T = scale(transpose(load_tile(q_local, start)), splat(SCALE_LOG2))
+                q_tile = scale(load_tile(q_local, start, LANES), splat(SCALE))
+                q_T = scale(transpose(load_tile(q_local, start, LANES)), splat(SCALE_LOG2))
                 # weights are left without their 1 / sum, which the gradient of the output carries instead
-                d_out_T = scale(transpose(load_tile(d_out_local, start)), load(over_sums, saved))
-                out_T = transpose(load_tile(out_local, start))
+                d_out_T = scale(transpose(load_tile(d_out_local, start, LANES)), load(over_sums, saved))
+                out_T = transpose(load_tile(out_local, start, LANES))
                 minus_largest = subtract(splat(ZERO), load(largest_scores, saved))
                 minus_mean = subtract(splat(ZERO), sum_of_products(out_T, d_out_T))
                 saved += LANES
@@ -185,7 +185,7 @@ def backward(
                     at = key * LANES
                     store(d_v_local, at, add_combination(load(d_v_local, at), weights, at, d_out_tile))
                     store(d_k_local, at, add_combination(load(d_k_local, at), d_scores, at, q_tile))
-                store_tile(q_local, start, transpose(scale(d_q_T, splat(SCALE))))
+                store_tile(q_local, start, LANES, transpose(scale(d_q_T, splat(SCALE))))
             scatter(q_local, 3 * dim, column, first, count, d_qkv)
             scatter(d_k_local, 3 * dim, dim + column, first, count, d_qkv)
             scatter(d_v_local, 3 * dim, 2 * dim + column, first, count, d_qkv)

@@ -67,13 +67,15 @@ def _operation(result: Any, *arguments: Any) -> Callable[[_Emit], Any]:
     def decorate(emit: _Emit) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             values: list[Any] = []
+            before = None
             for kind, value in zip(signature.args, args, strict=True):
                 if kind == memory:
                     values.append(context.make_array(kind)(context, builder, value).data)
-                elif kind == index:
+                elif before == memory:
                     values[-1] = builder.gep(values[-1], [value])
                 else:
                     values.append(value)
+                before = kind
             emitted = emit(builder, *values)
             return context.get_dummy_value() if result == types.void else emitted
 
@@ -118,13 +120,17 @@ def _stack(builder: Any, rows: list[Any]) -> Any:
     return block
 
 
-def _load_at(builder: Any, pointer: Any, k: int = 0) -> Any:
-    """Vector number k after the pointer."""
-    return builder.load(builder.gep(builder.bitcast(pointer, _FLOATS.as_pointer()), [_INT(k)]), align=4)
+def _load_at(builder: Any, pointer: Any) -> Any:
+    return builder.load(builder.bitcast(pointer, _FLOATS.as_pointer()), align=4)
 
 
-def _store_at(builder: Any, value: Any, pointer: Any, k: int = 0) -> None:
-    builder.store(value, builder.gep(builder.bitcast(pointer, _FLOATS.as_pointer()), [_INT(k)]), align=4)
+def _store_at(builder: Any, value: Any, pointer: Any) -> None:
+    builder.store(value, builder.bitcast(pointer, _FLOATS.as_pointer()), align=4)
+
+
+def _row_pointers(builder: Any, pointer: Any, step: Any) -> list[Any]:
+    """Pointers to float number 0, step, ..., 7 step after the pointer."""
+    return [builder.gep(pointer, [builder.mul(step, step.type(k))]) for k in range(LANES)]
 
 
 def _splat_at(builder: Any, pointer: Any, k: int) -> Any:
@@ -212,17 +218,17 @@ def zero_tile(builder: Any) -> Any:  # noqa: ARG001
     return ir.Constant(_TILE, [_constant(0.0)] * LANES)
 
 
-@_operation(tile, memory, index)
-def load_tile(builder: Any, pointer: Any) -> Any:
-    """Row k is a[i + 8 k : i + 8 k + 8]."""
-    return _stack(builder, [_load_at(builder, pointer, k) for k in range(LANES)])
+@_operation(tile, memory, index, index)
+def load_tile(builder: Any, pointer: Any, step: Any) -> Any:
+    """Row k is a[i + step k : i + step k + 8]."""
+    return _stack(builder, [_load_at(builder, row) for row in _row_pointers(builder, pointer, step)])
 
 
-@_operation(types.void, memory, index, tile)
-def store_tile(builder: Any, pointer: Any, block: Any) -> Any:
-    """a[i + 8 k : i + 8 k + 8] = row k."""
-    for k, row in enumerate(_rows(builder, block)):
-        _store_at(builder, row, pointer, k)
+@_operation(types.void, memory, index, index, tile)
+def store_tile(builder: Any, pointer: Any, step: Any, block: Any) -> Any:
+    """a[i + step k : i + step k + 8] = row k."""
+    for row, target in zip(_rows(builder, block), _row_pointers(builder, pointer, step), strict=True):
+        _store_at(builder, row, target)
 
 
 @_operation(tile, tile, vector)
