@@ -152,7 +152,7 @@ def run(dims: tuple[int, ...] = (8, 32, 128), arithmetic_dims: tuple[int, ...] =
                         reference / ours, targets.get(dim, 1.0), ours, reference, "ms/step"
                     )
             if dim in arithmetic_dims:
-                folded = operations_for(model.class_token, model.head_dim) is not PLAIN
+                folded = operations_for(model.head_dim, model.class_token) is not PLAIN
                 ours = 1e-9 * executed_flops(model, lengths_B, keys_folded=folded) / seconds["ours"]
                 reference = 1e-9 * gemm_flops / seconds["gemm"]
                 results[f"arithmetic_dim{dim}"] = entry(

@@ -131,7 +131,7 @@ class SetTransformer(nn.Module):
             )
         if (pid_T is None) != (self.pid is None):
             raise ValueError("particle identities are given exactly when the model has an embedding for them")
-        ops = operations_for(x_TF, self.head_dim)
+        ops = operations_for(self.head_dim, x_TF, self.class_token)
         table = None if self.pid is None else self.pid.weight
         x_SD = ops.tokens(x_TF, pid_T, self.embed.weight, self.embed.bias, table, self.class_token, plan)
         for block in self.blocks[:-1]:

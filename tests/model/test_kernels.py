@@ -158,19 +158,19 @@ def test_gradient_of_a_gradient_is_refused() -> None:
 
 def test_where_the_kernels_apply() -> None:
     x_SD = torch.zeros(3, 16)
-    assert operations_for(x_SD, 8) is FUSED
-    assert operations_for(x_SD, 4) is PLAIN
-    assert operations_for(x_SD.double(), 8) is PLAIN
-    assert operations_for(x_SD.to("meta"), 8) is PLAIN
+    assert operations_for(8, x_SD, x_SD) is FUSED
+    assert operations_for(4, x_SD) is PLAIN
+    assert operations_for(8, x_SD, x_SD.double()) is PLAIN
+    assert operations_for(8, x_SD.to("meta")) is PLAIN
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert operations_for(x_SD, 8) is PLAIN
+        assert operations_for(8, x_SD) is PLAIN
 
 
 def test_plain_pytorch_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
     kernels._compiled.cache_clear()
     try:
-        assert operations_for(torch.zeros(3, 16), 8) is PLAIN
+        assert operations_for(8, torch.zeros(3, 16)) is PLAIN
     finally:
         kernels._compiled.cache_clear()
 

@@ -17,7 +17,7 @@ from tests.model.jets import logits_and_gradients, random_jets, random_lengths
 def operations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every test of this file runs both ways of computing a block."""
     if request.param == "plain":
-        monkeypatch.setattr(transformer, "operations_for", lambda x, head_dim: PLAIN)
+        monkeypatch.setattr(transformer, "operations_for", lambda *args: PLAIN)
     return request.param
 
 
@@ -83,6 +83,13 @@ def test_same_seed_same_bits() -> None:
         )
     assert torch.equal(results[0][0], results[1][0])
     assert all(torch.equal(g, results[1][1][name]) for name, g in results[0][1].items())
+
+
+def test_memory_order_of_the_input_does_not_matter() -> None:
+    model, jets = make_model(16), random_jets([3, 4])
+    strided = jets.x_TF.T.contiguous().T
+    expected = model(jets.x_TF, jets.pid_T, jets.lengths_B)
+    assert torch.equal(model(strided, jets.pid_T.repeat(2, 1).T[:, 0], jets.lengths_B), expected)
 
 
 def test_first_loss_is_that_of_a_uniform_guess() -> None:

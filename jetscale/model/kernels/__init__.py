@@ -16,17 +16,16 @@ from jetscale.model.operations import PLAIN, Operations
 HEAD_DIM = 8
 
 
-def operations_for(x_SD: Tensor, head_dim: int) -> Operations:
-    """Choose how to compute a model on these tokens: the kernels where they apply, plain PyTorch elsewhere.
+def operations_for(head_dim: int, *tensors: Tensor) -> Operations:
+    """Choose how to compute a model on these tensors: the kernels where they apply, plain PyTorch elsewhere.
 
     They apply to float32 on a CPU with head dimension 8, outside autocast and `torch.compile`, where numba is
     installed and its compiler is not switched off. The first time they do, the process is told to keep the
     memory it frees (`memory`).
     """
     applies = (
-        x_SD.device.type == "cpu"
-        and x_SD.dtype == torch.float32
-        and head_dim == HEAD_DIM
+        head_dim == HEAD_DIM
+        and all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )

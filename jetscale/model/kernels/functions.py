@@ -37,7 +37,8 @@ def tokens(
     """As `operations.tokens`."""
     if pid_T is None or table is None:
         pid_T, table = torch.zeros(len(x_TF), dtype=torch.int64), torch.zeros_like(bias_D)[None]
-    x_SD: Tensor = _Tokens.apply(x_TF, pid_T, weight_DF, bias_D, table, class_D, plan)  # type: ignore[no-untyped-call]
+    features = x_TF.contiguous(), pid_T.contiguous()
+    x_SD: Tensor = _Tokens.apply(*features, weight_DF, bias_D, table, class_D, plan)  # type: ignore[no-untyped-call]
     return x_SD
 
 
@@ -102,17 +103,10 @@ class _Tokens(torch.autograd.Function):
         inputs = (flat(d_x_SD.contiguous()), dim, pid_T.numpy(), ctx.starts)
         for_all(placing.backward, n_blocks, *inputs, flat(d_x_TD), flat(shares))
         d_vectors = shares.sum(0)
-        d_x_TF = input_gradient(d_x_TD, weight_DF) if ctx.needs_input_grad[0] else None
         d_table, d_class_D = d_vectors[:-1], d_vectors[-1]
-        return (
-            d_x_TF,
-            None,
-            weight_gradient(d_x_TD, x_TF, weight_DF),
-            d_table.sum(0),
-            d_table,
-            d_class_D,
-            None,
-        )
+        d_x_TF = input_gradient(d_x_TD, weight_DF) if ctx.needs_input_grad[0] else None
+        d_weight_DF = weight_gradient(d_x_TD, x_TF, weight_DF)
+        return d_x_TF, None, d_weight_DF, d_table.sum(0), d_table, d_class_D, None
 
 
 class _Attend(torch.autograd.Function):
