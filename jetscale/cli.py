@@ -1,7 +1,7 @@
 """`key=value` command lines for the programs that are not sweeps.
 
 A program's settings are one dataclass. Its fields are the keys, its types check the values, its docstring's
-``Attributes`` section is the help. Keys are those of Hydra's overrides (``approach3.delta=0.001``), values are
+``Attributes`` section is the help. Keys are those of Hydra (``approach3.delta=0.001``), values are
 YAML, and none of Hydra's start-up time is paid.
 """
 
