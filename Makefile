@@ -30,6 +30,7 @@ quickstart: install  ## simulate, sweep and fit in minutes; ends with multirun/q
 	$(BIN)/python -m jetscale.simulate dataset=jetclass n_jets=20000 n_val=0 n_test=2000
 	$(BIN)/python -m jetscale.simulate dataset=jetclass2 n_jets=15000 n_val=0 n_test=0 \
 		buckets.QCD=15 buckets.Res2P=20 buckets.Res34P=65
+	$(BIN)/python -m jetscale.prepare
 	$(BIN)/python -m jetscale.train -m +sweep=quickstart hydra/launcher=joblib hydra.launcher.n_jobs=2
 	$(BIN)/python -m jetscale.analysis source=local path=multirun/quickstart
 	@echo "open multirun/quickstart/analysis/report.html"

@@ -90,7 +90,7 @@ def print_table(sweep: Path) -> None:
         state, loss, error = _state(run)
         failed += state == "failed"
         table.add_row(str(run.relative_to(sweep)), state, loss, error)
-    console = Console(file=sys.stderr)
+    console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 160)
     console.print(table)
     console.print(f"{len(runs)} runs, {failed} failed" + ("; tracebacks in failed.log" if failed else ""))
 

@@ -24,13 +24,18 @@ def available_cores() -> int:
 class Workers:
     """Up to `n_workers` processes, started when there is more than one job; a context manager.
 
+    Inside a worker of joblib all jobs run in this process: joblib's start method is unknown to a process
+    spawned from there, and its workers share the cores already.
+
     Parameters
     ----------
     n_workers : with 1 all jobs run in this process
     """
 
     def __init__(self, n_workers: int) -> None:
-        self.n_workers = n_workers
+        ours = (None, *multiprocessing.get_all_start_methods())
+        known = multiprocessing.get_start_method(allow_none=True) in ours
+        self.n_workers = n_workers if known else 1
         self._pool: ProcessPoolExecutor | None = None
 
     def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:

@@ -122,6 +122,14 @@ def test_chinchilla_envelopes(shared: Shared, envelope: str, points: int, a: flo
     assert one.details["approach1"]["points"] == points
 
 
+@pytest.mark.parametrize(("bins", "a"), [(10, 0.528), (20, 0.538), (30, 0.512), (50, 0.549), (750, 0.540)])
+def test_chinchilla_bins(shared: Shared, bins: int, a: float) -> None:
+    losses = load_losses(shared("chinchilla_epoch.csv"))
+    settings = FitSettings(drop_largest=5, uncertainty=UncertaintySettings(method="none"), multiverse=False)
+    settings.approach1.envelope, settings.approach1.bins = "bins", bins
+    assert fit(losses, settings).subsets["all"].approach1["a"].value == pytest.approx(a, abs=0.005)
+
+
 GADRE = [
     # train_set, multiplier of the 1b run, exponent, errors at 1b and 7b
     ("rpj", 32, 0.27285, (0.007103, 0.007320)),

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from jetscale.jets.building import ensure_store
+from jetscale.jets.request import store_request
+from jetscale.jets.settings import DataSettings
+from jetscale.jets.workers import Workers
+
+joblib = pytest.importorskip("joblib", reason="joblib comes with the extra `launchers`")
+
+
+def build(directory: str) -> tuple[int, str]:
+    store = ensure_store(store_request(DataSettings(dir=directory), "train"), workers=2)
+    return store.n_jets, store.fingerprint
+
+
+@pytest.mark.slow
+def test_a_store_can_be_made_inside_a_joblib_worker(fill: SimpleNamespace, tmp_path: Path) -> None:
+    fill.jetclass(tmp_path / "alone")
+    shutil.copytree(tmp_path / "alone", tmp_path / "inside")
+    (inside,) = joblib.Parallel(n_jobs=2)([joblib.delayed(build)(str(tmp_path / "inside"))])
+    assert inside == build(str(tmp_path / "alone"))
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_every_job_is_done_once(n_workers: int) -> None:
+    with Workers(n_workers) as workers:
+        assert sorted(workers.run(abs, range(-5, 0))) == [1, 2, 3, 4, 5]
+        processes = set(workers.run(process_id, range(4)))
+    assert (os.getpid() in processes) == (n_workers == 1)
+
+
+def process_id(_: int) -> int:
+    return os.getpid()
