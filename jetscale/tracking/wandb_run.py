@@ -93,10 +93,18 @@ class WandbRun:
         if self.active:
             self._guarded("log", lambda: self._run.log(values))
 
-    def finish(self, summary: dict[str, Any] | None = None, exit_code: int = 0) -> None:
-        """Close the run; several runs may share one process."""
+    def finish(
+        self, summary: dict[str, Any] | None = None, blocks: Path | None = None, exit_code: int = 0
+    ) -> None:
+        """Close the run, its block losses as an artifact; several runs may share one process."""
 
         def close() -> None:
+            import wandb
+
+            if blocks is not None:
+                artifact = wandb.Artifact(f"test-blocks-{self._run.id}", type="test_blocks")
+                artifact.add_file(str(blocks))
+                self._run.log_artifact(artifact)
             for key, value in (summary or {}).items():
                 self._run.summary[key] = value
             self._run.finish(exit_code=exit_code)

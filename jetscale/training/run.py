@@ -55,7 +55,8 @@ def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
                 leave_traceback(directory.path, error)
             wandb.finish(exit_code=1)
             raise
-        wandb.finish({"final": record["final"], "n_params": record["n_params"]["total"]})
+        summary = {"final": record["final"], "n_params": record["n_params"]["total"]}
+        wandb.finish(summary, directory.blocks)
         return record
 
 

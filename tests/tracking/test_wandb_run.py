@@ -32,15 +32,18 @@ def _no_key(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_without_a_key_a_run_is_kept_offline_under_one_id(tmp_path):
+    blocks = tmp_path / "test_blocks.parquet"
     for _ in range(2):  # the second start is what a resumed run does
         run = start("auto", tmp_path)
         assert run.active
         run.log(LINE)
-        run.finish({"n_params": 2946})
+        blocks.write_bytes(b"any file")
+        run.finish({"n_params": 2946}, blocks)
     fragments = sorted((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
     assert fragments
     assert len({path.name for path in fragments}) == 1
     assert b"finetune/test_loss_ema" in fragments[0].read_bytes()
+    assert f"test-blocks-{fragments[0].stem.removeprefix('run-')}".encode() in fragments[0].read_bytes()
 
 
 def test_disabled_writes_nothing(tmp_path):
