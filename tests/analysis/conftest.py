@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from jetscale.analysis.blocks import N_BLOCKS
 from jetscale.analysis.surface import Surfaces
 from jetscale.analysis.synthetic import Noise, curves_table
 from jetscale.analysis.table import LossTable
+from tests.analysis.wandb_server import Server
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "scaling"
 
@@ -99,3 +100,11 @@ def sweep(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / "sweep"
 
     return make
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()

@@ -1,17 +1,12 @@
-"""W&B sources against files and answers made by the real client."""
+"""W&B sources against files made by, and answers given to, the real client."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +14,7 @@ import pytest
 
 from jetscale.analysis import load_losses
 from jetscale.cli import UsageError
+from tests.analysis.wandb_server import Server, ask
 
 LOG = """
 import sys, wandb
@@ -79,142 +75,6 @@ def test_torn_offline_log_keeps_its_whole_records(tmp_path: Path) -> None:
 def test_no_offline_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.wandb"):
         load_losses(tmp_path, "wandb-offline")
-
-
-LOAD = """
-import json, logging, sys
-from pathlib import Path
-from jetscale.analysis import load_losses
-from jetscale.analysis.settings import WandbSettings
-from jetscale.analysis.sources import wandb_api
-from jetscale.cli import UsageError
-wandb_api.FIRST_PAUSE = 0.01
-try:
-    wanted = WandbSettings(**json.loads(sys.argv[1]))
-    losses = load_losses("ent/proj", "wandb", wandb=wanted, cache=Path(sys.argv[2]))
-    print(json.dumps({"rows": losses.frame.to_dict("list"), "warnings": losses.warnings}))
-except UsageError as error:
-    print(json.dumps({"error": str(error)}))
-"""
-
-
-class Server:
-    """The GraphQL calls that the client makes, answered on loopback; `fail` breaks the next answers."""
-
-    def __init__(self) -> None:
-        self.histories: dict[str, list[dict[str, Any]]] = {}
-        self.fail: list[int] = []
-        self.malformed = ""
-        self.calls: list[str] = []
-        self.filters: list[str] = []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                status, answer = 404, b"{}"
-                if self.path == "/graphql":
-                    status, answer = server.answer(json.loads(content))
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        Thread(target=self.http.serve_forever, daemon=True).start()
-
-    def answer(self, request: dict[str, Any]) -> tuple[int, bytes]:
-        found = re.search(r"query (\w+)", request["query"])
-        call = found[1] if found else ""
-        self.calls.append(call)
-        if call in ("Runs", "SampledHistoryPage") and self.fail:
-            return self.fail.pop(0), b'{"errors": [{"message": "busy"}]}'
-        if call == self.malformed:
-            return 200, b'{"data": {"project": {"runs": 3, "run": {"sampledHistory": 7}}}}'
-        return 200, json.dumps({"data": self.data(call, request.get("variables") or {})}).encode()
-
-    def data(self, call: str, variables: dict[str, Any]) -> dict[str, Any]:
-        if call in ("Viewer", "GetDefaultEntity"):
-            return {
-                "viewer": {"id": "v", "entity": "ent", "username": "u", "flags": "{}", "teams": {"edges": []}}
-            }
-        if call == "Runs":
-            self.filters.append(variables["filters"])
-            edges = [{"node": self.run(name), "cursor": name} for name in self.histories]
-            runs = {
-                "totalCount": len(edges),
-                "edges": edges,
-                "pageInfo": {"endCursor": None, "hasNextPage": False},
-            }
-            return {"project": {"internalId": "1", "runCount": len(edges), "readOnly": False, "runs": runs}}
-        name = variables.get("name") or variables.get("runName") or variables.get("run") or ""
-        if call == "RunHistoryKeys":
-            return {
-                "project": {"run": {"historyKeys": {"lastStep": len(self.histories[name]) - 1, "keys": {}}}}
-            }
-        if call == "RunParquetHistory":
-            return {"project": {"run": {"parquetHistory": {"parquetUrls": [], "liveData": []}}}}
-        if call == "SampledHistoryPage":
-            spec = json.loads(variables["spec"])
-            rows = self.histories[name][spec["minStep"] : spec["maxStep"] + 1]
-            return {
-                "project": {"run": {"sampledHistory": [[r for r in rows if set(spec["keys"]) <= set(r)]]}}
-            }
-        return {"project": {"run": self.run(name)}}
-
-    def run(self, name: str) -> dict[str, Any]:
-        config = {"subset": "scratch", "seed": int(name[-1]), "model": {"dim": 16}, "finetune": {"warmup": 0}}
-        wrapped = {key: {"value": value} for key, value in config.items()}
-        return {
-            "id": name, "name": name, "displayName": f"shown {name}", "tags": [], "state": "finished",
-            "config": json.dumps(wrapped), "summaryMetrics": json.dumps({"n_params": 11002}),
-            "systemMetrics": "{}", "projectId": "1", "project": {"internalId": "1"}, "sweepName": None,
-            "createdAt": "2026-01-01T00:00:00", "heartbeatAt": "2026-01-01T00:00:00", "group": None,
-            "historyLineCount": 1, "jobType": None, "commit": None, "readOnly": False, "description": "",
-            "notes": "", "user": {"name": "u", "username": "u"},
-            "historyKeys": {"lastStep": len(self.histories[name]) - 1},
-        }  # fmt: skip
-
-    def add(self, name: str, steps: range) -> None:
-        rows: list[dict[str, Any]] = []
-        for step in steps:
-            axes = {"step": step, "jets": 32 * step, "flops": 240.0 * 11002 * 32 * step}
-            rows.append(axes | {"finetune/test_loss": 2.0 - 1e-3 * step})
-            rows.append(axes | {"finetune/test_loss_ema": 1.9 - 1e-3 * step})
-        self.histories[name] = [{"_step": number} | row for number, row in enumerate(rows)]
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    running = Server()
-    yield running
-    running.http.shutdown()
-    running.http.server_close()
-
-
-def ask(server: Server, folder: Path, **settings: Any) -> dict[str, Any]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
-    environment |= {
-        "WANDB_BASE_URL": f"http://127.0.0.1:{server.http.server_port}", "WANDB_API_KEY": "x" * 40,
-        "WANDB_SILENT": "true", "WANDB_DIR": str(folder), "WANDB_CACHE_DIR": str(folder / "cache"),
-        "WANDB_ERROR_REPORTING": "false",
-    }  # fmt: skip
-    arguments = [json.dumps(settings), str(folder / "kept.parquet")]
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, *arguments],
-        check=True,
-        env=environment,
-        timeout=300,
-        capture_output=True,
-        text=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_api_gives_exact_curves_and_is_cached(server: Server, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jetscale.analysis.blocks import N_BLOCKS, BlockLosses
+from jetscale.analysis.sources.block_files import join, read
 from jetscale.analysis.table import LossTable, checked
 from jetscale.cli import UsageError
 
@@ -49,7 +49,8 @@ def load(path: Path, *, unfinished: bool = False, phase: str = "finetune") -> Lo
             warnings.append(f"run {name} has no test loss in phase {phase}; left out")
             continue
         frames.append(frame)
-        blocks.append(_blocks(folder, name, phase))
+        if (folder / "test_blocks.parquet").exists():
+            blocks.append(read(folder / "test_blocks.parquet", name, phase))
     if not frames:
         raise UsageError(f"{path}: {len(folders)} runs, none of them usable: {'; '.join(warnings)}")
     table = LossTable(
@@ -58,7 +59,7 @@ def load(path: Path, *, unfinished: bool = False, phase: str = "finetune") -> Lo
         flops_per_param_sample=6 * PAPER_CONSTITUENTS,
         sample="jet",
         warnings=warnings,
-        blocks=_join([block for block in blocks if block is not None]),
+        blocks=join([block for block in blocks if block is not None]),
     )
     return checked(table)
 
@@ -152,37 +153,3 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             raise UsageError(f"{path}:{number}: not a JSON object ({error}); the file is damaged") from error
         found.append(entry)
     return found
-
-
-def _blocks(folder: Path, name: str, phase: str) -> BlockLosses | None:
-    import pandas as pd
-
-    path = folder / "test_blocks.parquet"
-    if not path.exists():
-        return None
-    frame = pd.read_parquet(path)
-    if "phase" in frame:
-        frame = frame[frame["phase"] == phase]
-    wrong = frame[(frame["block"] < 0) | (frame["block"] >= N_BLOCKS)]
-    if len(wrong):
-        raise UsageError(f"{path}: block {wrong['block'].iloc[0]} is not in 0..{N_BLOCKS - 1}")
-    keys, loss_sum, jets = [], [], []
-    for (step, weights), rows in frame.groupby([frame["step"].astype(float), frame["weights"].astype(str)]):
-        keys.append((name, float(str(step)), str(weights)))
-        block = rows["block"].to_numpy()
-        loss_sum.append(np.bincount(block, rows["loss_sum"].to_numpy(float), N_BLOCKS))
-        jets.append(np.bincount(block, rows["jets"].to_numpy(float), N_BLOCKS))
-    if not keys:
-        return None
-    # 32 bits: a paper-sized sweep has 30,000 evaluations of 1,000 blocks
-    return BlockLosses(keys, np.stack(loss_sum).astype(np.float32), np.stack(jets).astype(np.float32))
-
-
-def _join(parts: list[BlockLosses]) -> BlockLosses | None:
-    if not parts:
-        return None
-    return BlockLosses(
-        keys=[key for part in parts for key in part.keys],
-        loss_sum_EB=np.concatenate([part.loss_sum_EB for part in parts]),
-        jets_EB=np.concatenate([part.jets_EB for part in parts]),
-    )

@@ -1,4 +1,4 @@
-"""W&B's API to a loss table: exact histories, one scan a metric, cached to parquet.
+"""W&B's API to a loss table: exact histories, one scan a metric, and block losses; cached to parquet.
 
 `scan_history` returns only rows that hold all keys asked for, and raw and EMA losses are logged in different
 rows, so each has its own scan. `run.history()`, a random sample of 500 points, is never used.
@@ -7,25 +7,24 @@ rows, so each has its own scan. `run.history()`, a random sample of 500 points, 
 from __future__ import annotations
 
 import json
-import logging
 import re
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from jetscale.analysis.blocks import BlockLosses
+from jetscale.analysis.sources import wandb_artifact
+from jetscale.analysis.sources.block_files import join, read_cache, write_cache
 from jetscale.analysis.sources.local import PAPER_CONSTITUENTS
+from jetscale.analysis.sources.patience import patiently
 from jetscale.analysis.sources.wandb_rows import AXES, WEIGHTS, Fragment, loss_key, table
 from jetscale.analysis.table import LossTable, checked
 from jetscale.cli import UsageError
 from jetscale.files import atomic_path
 
-log = logging.getLogger(__name__)
-Answer = TypeVar("Answer")
+if TYPE_CHECKING:
+    import pandas as pd
 
-ATTEMPTS = 5
-FIRST_PAUSE = 1.0  # seconds; doubled after every attempt
 TIMEOUT = 30  # seconds for one answer
 
 
@@ -45,7 +44,8 @@ def load(
     path : ``entity/project``.
     group : only runs of this W&B group.
     filters : JSON in W&B's query language, such as ``{"config.subset": "scratch"}``.
-    cache : parquet file to keep the answer in; read instead of the server when it is there.
+    cache : parquet file to keep the answer in, block losses beside it as ``<stem>-blocks.parquet``; read
+        instead of the server when it is there.
     refresh : ask the server even then, and write the cache anew.
 
     Raises
@@ -66,13 +66,22 @@ def load(
             held = frame.attrs.get("source")
             raise UsageError(f"{cache} holds {held}, not {source}; say refresh=true or another out")
         warnings = [f"read from {cache.name}, not from the server; refresh=true asks again"]
-        return checked(LossTable(frame, source, 6 * PAPER_CONSTITUENTS, "jet", warnings))
-    frame, warnings = table(_fragments(path, query, phase), phase)
-    if cache is not None:
-        frame.attrs["source"] = source
-        with atomic_path(cache) as aside:
-            frame.to_parquet(aside, index=False)
-    return checked(LossTable(frame, source, 6 * PAPER_CONSTITUENTS, "jet", warnings))
+        blocks = read_cache(_beside(cache))
+    else:
+        runs = _runs(path, query)
+        frame, warnings = table([_fragment(run, phase) for run in runs], phase)
+        blocks = _blocks(runs, frame, phase)
+        if cache is not None:
+            frame.attrs["source"] = source
+            write_cache(_beside(cache), blocks)
+            with atomic_path(cache) as aside:  # last: without it nothing is read from the cache
+                frame.to_parquet(aside, index=False)
+    warnings += _without_blocks(frame, blocks)
+    return checked(LossTable(frame, source, 6 * PAPER_CONSTITUENTS, "jet", warnings, blocks))
+
+
+def _beside(cache: Path) -> Path:
+    return cache.with_name(f"{cache.stem}-blocks.parquet")
 
 
 def _query(group: str, filters: str) -> dict[str, Any]:
@@ -87,23 +96,38 @@ def _query(group: str, filters: str) -> dict[str, Any]:
     return {**query, **({"group": group} if group else {})}
 
 
-def _fragments(path: str, query: dict[str, Any], phase: str) -> list[Fragment]:
+def _runs(path: str, query: dict[str, Any]) -> list[Any]:
     import wandb
 
-    api = _patiently(f"W&B login for {path}", lambda: wandb.Api(timeout=TIMEOUT))
-    runs = _patiently(f"runs of {path}", lambda: list(api.runs(path, filters=query, lazy=False)))
+    api = patiently(f"W&B login for {path}", lambda: wandb.Api(timeout=TIMEOUT))
+    runs = patiently(f"runs of {path}", lambda: list(api.runs(path, filters=query, lazy=False)))
     if not runs:
         raise UsageError(
             f"W&B {path}: no run" + (f" matches {json.dumps(query)}" if query else " in the project")
         )
-    return [_fragment(run, phase) for run in runs]
+    return runs
+
+
+def _blocks(runs: list[Any], frame: pd.DataFrame, phase: str) -> BlockLosses | None:
+    """Block losses of the runs in the table, whose names there end in their ids."""
+    names = {name.rpartition("/")[2]: name for name in frame["run"].unique()}
+    found = [wandb_artifact.fetch(run, names[run.id], phase) for run in runs if run.id in names]
+    return join([blocks for blocks in found if blocks is not None])
+
+
+def _without_blocks(frame: pd.DataFrame, blocks: BlockLosses | None) -> list[str]:
+    lacking = sorted(set(frame["run"]) - {run for run, _, _ in (blocks.keys if blocks else [])})
+    if not lacking:
+        return []
+    which = f"{len(lacking)} runs, such as {lacking[0]}"
+    return [f"no block losses (artifact test-blocks-<run id>) of {which}; their test jets are not resampled"]
 
 
 def _fragment(run: Any, phase: str) -> Fragment:
     rows: list[dict[str, Any]] = []
     for weights in WEIGHTS:
         scan = partial(_scan, run, [loss_key(phase, weights), *AXES])
-        rows += _patiently(f"history of W&B run {run.id}", scan)
+        rows += patiently(f"history of W&B run {run.id}", scan)
     n_params = run.summary.get("n_params")
     return Fragment(
         run=str(run.id),
@@ -118,24 +142,3 @@ def _fragment(run: Any, phase: str) -> Fragment:
 
 def _scan(run: Any, keys: list[str]) -> list[dict[str, Any]]:
     return list(run.scan_history(keys=keys))
-
-
-def _patiently(what: str, ask: Callable[[], Answer]) -> Answer:
-    """Ask again, ever later, while the server is busy or failing; any other failure is final."""
-    pause = FIRST_PAUSE
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return ask()
-        except Exception as error:  # the client raises its own, requests' and plain ones
-            text = f"{type(error).__name__}: {error}"
-            if attempt == ATTEMPTS or not _passing(text):
-                raise UsageError(f"{what}: {text}") from error
-            log.warning("%s: %s; again in %g s", what, text, pause)
-            time.sleep(pause)
-            pause *= 2
-    raise AssertionError("unreachable")
-
-
-def _passing(text: str) -> bool:
-    """Whether a failure is one that waiting may cure: rate limits, server errors, broken connections."""
-    return bool(re.search(r"\b(429|5\d\d)\b|rate limit|timed? ?out|connection", text, re.IGNORECASE))

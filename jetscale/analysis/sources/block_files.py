@@ -1,0 +1,100 @@
+"""Files of block losses: `test_blocks.parquet` as runs write it, and the cache of many runs' blocks.
+
+Shapes: E evaluations, B blocks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jetscale.analysis.blocks import N_BLOCKS, BlockLosses
+from jetscale.cli import UsageError
+from jetscale.files import atomic_path
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COLUMNS = ("step", "weights", "block", "jets", "loss_sum")
+
+
+def read(path: Path, run: str, phase: str) -> BlockLosses | None:
+    """Block losses of one run's `test_blocks.parquet`; None where it has none of this phase.
+
+    Raises
+    ------
+    UsageError
+        Not parquet, a column is missing, a block beyond the last.
+    """
+    frame = _table(path).to_pandas()
+    missing = [column for column in COLUMNS if column not in frame]
+    if missing:
+        raise UsageError(f"{path}: lacks the column {', '.join(missing)}; it is no file of test blocks")
+    if "phase" in frame:
+        frame = frame[frame["phase"] == phase]
+    wrong = frame[(frame["block"] < 0) | (frame["block"] >= N_BLOCKS)]
+    if len(wrong):
+        raise UsageError(f"{path}: block {wrong['block'].iloc[0]} is not in 0..{N_BLOCKS - 1}")
+    keys, loss_sum, jets = [], [], []
+    for (step, weights), rows in frame.groupby([frame["step"].astype(float), frame["weights"].astype(str)]):
+        keys.append((run, float(str(step)), str(weights)))
+        block = rows["block"].to_numpy()
+        loss_sum.append(np.bincount(block, rows["loss_sum"].to_numpy(float), N_BLOCKS))
+        jets.append(np.bincount(block, rows["jets"].to_numpy(float), N_BLOCKS))
+    if not keys:
+        return None
+    # 32 bits: a paper-sized sweep has 30,000 evaluations of 1,000 blocks
+    return BlockLosses(keys, np.stack(loss_sum).astype(np.float32), np.stack(jets).astype(np.float32))
+
+
+def join(parts: list[BlockLosses]) -> BlockLosses | None:
+    """Block losses of several runs as one; None of none."""
+    if not parts:
+        return None
+    return BlockLosses(
+        keys=[key for part in parts for key in part.keys],
+        loss_sum_EB=np.concatenate([part.loss_sum_EB for part in parts]),
+        jets_EB=np.concatenate([part.jets_EB for part in parts]),
+    )
+
+
+def write_cache(path: Path, blocks: BlockLosses | None) -> None:
+    """Keep block losses, one row per evaluation; of None, no file is left."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if blocks is None:
+        path.unlink(missing_ok=True)
+        return
+    run, step, weights = zip(*blocks.keys, strict=True)
+    columns = {"run": pa.array(run), "step": pa.array(step), "weights": pa.array(weights)}
+    for name, sums_EB in (("loss_sum", blocks.loss_sum_EB), ("jets", blocks.jets_EB)):
+        values = pa.array(np.asarray(sums_EB, dtype=np.float32).ravel())
+        columns[name] = pa.FixedSizeListArray.from_arrays(values, N_BLOCKS)
+    with atomic_path(path) as aside:
+        pq.write_table(pa.table(columns), aside, compression="zstd")
+
+
+def read_cache(path: Path) -> BlockLosses | None:
+    """What `write_cache` kept; None where there is no such file."""
+    if not path.exists():
+        return None
+    table = _table(path)
+    keys = zip(*(table[name].to_pylist() for name in ("run", "step", "weights")), strict=True)
+    loss_sum, jets = (
+        table[name].combine_chunks().flatten().to_numpy().reshape(-1, N_BLOCKS)
+        for name in ("loss_sum", "jets")
+    )
+    return BlockLosses(list(keys), loss_sum, jets)
+
+
+def _table(path: Path) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path}: cannot be read as parquet ({error}); the file is damaged") from error
