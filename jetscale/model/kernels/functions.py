@@ -114,20 +114,24 @@ class _Attend(torch.autograd.Function):
     def forward(
         ctx: Any, x_SD: Tensor, norm_D: Tensor, qkv_weight: Tensor, out_weight: Tensor, plan: PackingPlan
     ) -> Tensor:
-        qkv = linear(_layer_norm(x_SD, norm_D)[0], qkv_weight)
+        normed_SD, *statistics = _layer_norm(x_SD, norm_D)
+        qkv = linear(normed_SD, qkv_weight)
         attended_SD, *kept = _attention(qkv, plan.starts_B1)
-        ctx.save_for_backward(x_SD, norm_D, qkv_weight, out_weight, qkv, attended_SD, *kept)
+        ctx.save_for_backward(
+            x_SD, norm_D, qkv_weight, out_weight, normed_SD, *statistics, qkv, attended_SD, *kept
+        )
         ctx.starts = plan.starts_B1
         return linear(attended_SD, out_weight).add_(x_SD)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_out_SD: Tensor) -> tuple[Tensor | None, ...]:
-        x_SD, norm_D, qkv_weight, out_weight, qkv, attended_SD, *kept = ctx.saved_tensors
+        x_SD, norm_D, qkv_weight, out_weight, normed_SD, means, over_sds, qkv, attended_SD, *kept = (
+            ctx.saved_tensors
+        )
         d_out_SD = d_out_SD.contiguous()
         d_attended_SD = input_gradient(d_out_SD, out_weight)
         d_qkv = _attention_backward(qkv, ctx.starts, attended_SD, *kept, d_attended_SD)
-        normed_SD, means, over_sds = _layer_norm(x_SD, norm_D)
         d_qkv_weight = weight_gradient(d_qkv, normed_SD, qkv_weight)
         d_normed_SD = input_gradient(d_qkv, qkv_weight)
         d_x_SD, d_norm_D = _layer_norm_backward(x_SD, norm_D, means, over_sds, d_normed_SD, d_out_SD)
@@ -178,23 +182,23 @@ class _FeedForward(torch.autograd.Function):
     def forward(
         ctx: Any, x_SD: Tensor, norm_D: Tensor, gate_up_weight: Tensor, down_weight: Tensor
     ) -> Tensor:
-        gate_up = linear(_layer_norm(x_SD, norm_D)[0], gate_up_weight)
+        normed_SD, *statistics = _layer_norm(x_SD, norm_D)
+        gate_up = linear(normed_SD, gate_up_weight)
         hidden_SM = gate_up.new_empty(len(x_SD), down_weight.shape[1])
         for_all(rowwise.swiglu, len(x_SD), flat(gate_up), hidden_SM.shape[1], flat(hidden_SM))
-        ctx.save_for_backward(x_SD, norm_D, gate_up_weight, down_weight, gate_up)
+        ctx.save_for_backward(x_SD, norm_D, gate_up_weight, down_weight, normed_SD, *statistics, gate_up)
         return linear(hidden_SM, down_weight).add_(x_SD)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_out_SD: Tensor) -> tuple[Tensor, ...]:
-        x_SD, norm_D, gate_up_weight, down_weight, gate_up = ctx.saved_tensors
+        x_SD, norm_D, gate_up_weight, down_weight, normed_SD, means, over_sds, gate_up = ctx.saved_tensors
         d_out_SD = d_out_SD.contiguous()
         d_hidden_SM = input_gradient(d_out_SD, down_weight)
         hidden_SM, d_gate_up = torch.empty_like(d_hidden_SM), torch.empty_like(gate_up)
         arrays = (flat(gate_up), hidden_SM.shape[1], flat(d_hidden_SM), flat(hidden_SM), flat(d_gate_up))
         for_all(rowwise.swiglu_backward, len(x_SD), *arrays)
         d_down_weight = weight_gradient(d_out_SD, hidden_SM, down_weight)
-        normed_SD, means, over_sds = _layer_norm(x_SD, norm_D)
         d_gate_up_weight = weight_gradient(d_gate_up, normed_SD, gate_up_weight)
         d_normed_SD = input_gradient(d_gate_up, gate_up_weight)
         d_x_SD, d_norm_D = _layer_norm_backward(x_SD, norm_D, means, over_sds, d_normed_SD, d_out_SD)
