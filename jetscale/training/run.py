@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from jetscale.jets.evaluation import EvalSet
 from jetscale.tracking.provenance import git_state, versions
@@ -106,7 +106,7 @@ def _wandb(settings: TrainSettings, directory: RunDirectory) -> WandbRun:
     return WandbRun(
         settings.tracking.wandb if ranks.is_first() else "disabled",
         directory.path,
-        yaml.safe_load(to_yaml(settings)),
+        asdict(settings),
         project=settings.tracking.project,
         entity=settings.tracking.entity,
         group=f"{settings.study}/{settings.subset}/dim={dim}",
