@@ -18,7 +18,7 @@ from jetscale.model.kernels import narrow
 from jetscale.model.kernels.jit import flat, for_all
 from jetscale.model.kernels.simd import LANES
 
-HAS_ONEDNN = torch._C.has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+HAS_ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 MANY_ROWS = 1024  # for fewer, what oneDNN does before it starts costs more than it gains
 
 
