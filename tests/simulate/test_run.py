@@ -109,6 +109,8 @@ def test_ctrl_c_stops_cleanly_and_leaves_only_whole_files(reference: Path, tmp_p
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        # started from a shell's background job, tests inherit an ignored SIGINT, and so would the child
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     until = time.monotonic() + 60
     while time.monotonic() < until and not list(tmp_path.rglob("*.arrow")):
