@@ -74,7 +74,7 @@ class Approach3Settings:
         """Return the objective these settings name; UsageError where they are not sensible."""
         if self.form not in ("separate", "tied"):
             raise UsageError(f"approach3.form={self.form!r}: choose separate or tied")
-        return Objective(self.objective, self.delta, self.residual)  # type: ignore[arg-type]
+        return Objective(self.objective, self.delta, self.residual)  # type: ignore[arg-type]  # checked there
 
 
 @dataclass

@@ -39,8 +39,11 @@ class Checkpoints:
         """Write a new ``last`` and keep the old one as ``previous``."""
         last, previous = self._file("last"), self._file("previous")
         if last.exists():
+            # at no moment does a checkpoint stand beside the checksum of another: a kill leaves it without
+            _meta(previous).unlink(missing_ok=True)
             last.replace(previous)
-            last.with_suffix(".json").replace(previous.with_suffix(".json"))
+            if _meta(last).exists():
+                _meta(last).replace(_meta(previous))
         _write(last, state, step)
         return last
 
@@ -76,14 +79,19 @@ class Checkpoints:
         """Delete them: the phase is finished and its weights are kept elsewhere."""
         for which in ("last", "previous"):
             self._file(which).unlink(missing_ok=True)
-            self._file(which).with_suffix(".json").unlink(missing_ok=True)
+            _meta(self._file(which)).unlink(missing_ok=True)
+
+
+def _meta(path: Path) -> Path:
+    return path.with_suffix(".json")
 
 
 def _write(path: Path, state: dict[str, Any], step: int) -> None:
+    _meta(path).unlink(missing_ok=True)  # left by a kill
     with atomic_path(path) as aside:
         torch.save(state, aside)
         content = {"step": step, "sha256": sha256_file(aside), "torch": torch.__version__}
-    write_json(path.with_suffix(".json"), content)
+    write_json(_meta(path), content)
 
 
 def write_weights(path: Path, state: dict[str, Any], step: int) -> None:
@@ -99,10 +107,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     CheckpointError
         Damaged: its checksum differs from the JSON beside it, or torch cannot read it.
     """
-    meta = path.with_suffix(".json")
-    if (
-        meta.exists()
-    ):  # killed between the two files: the checkpoint is whole (renamed), its JSON not yet there
+    meta = _meta(path)
+    if meta.exists():  # killed between the two files, a checkpoint is whole and has no JSON yet
         expected = json.loads(meta.read_text())["sha256"]
         if sha256_file(path) != expected:
             raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {meta.name}")

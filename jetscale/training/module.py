@@ -29,10 +29,8 @@ class JetClassifier(L.LightningModule):
     """One phase of training.
 
     The module owns its position: `start_step` steps were done by earlier processes, Lightning's own counters
-    start
-    at zero in each. Losses stay on the device in `window_S`, one entry a step since the last metrics line,
-    and are
-    read only when a line is written.
+    start at zero in each. Losses stay on the device in `window_S`, one entry a step since the last metrics
+    line, and are read only when a line is written.
 
     Parameters
     ----------

@@ -45,6 +45,39 @@ def test_a_damaged_one_falls_back_to_the_one_before_and_says_so(checkpoints, tmp
     assert "finetune.last.pt is damaged" in caplog.text
 
 
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("at", range(6))
+def test_killed_inside_a_save_there_is_a_whole_checkpoint_and_the_next_save_works(
+    checkpoints, monkeypatch, at
+):
+    """Die at the n-th rename or removal of a save and at all that follow: what SIGKILL there leaves."""
+    left = at
+
+    def dying(original):
+        def call(self, *arguments, **options):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return original(self, *arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("replace", "unlink"):
+            patched.setattr(Path, name, dying(getattr(Path, name)))
+        with pytest.raises(Killed):
+            checkpoints.save(state(3), 3)
+    loaded = checkpoints.load()
+    assert loaded is not None
+    assert loaded["step"] in (2, 3)
+    checkpoints.save(state(4), 4)
+    assert checkpoints.load()["step"] == 4
+
+
 def test_both_damaged_is_an_error_that_names_them(checkpoints, tmp_path):
     for path in tmp_path.glob("*.pt"):
         path.write_bytes(b"nothing")

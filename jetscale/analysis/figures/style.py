@@ -44,7 +44,7 @@ def style() -> Iterator[None]:
     """Draw inside this."""
     import matplotlib as mpl
 
-    with mpl.rc_context(_RC):  # type: ignore[arg-type]
+    with mpl.rc_context(_RC):  # type: ignore[arg-type]  # the stubs list keys
         yield
 
 

@@ -42,7 +42,7 @@ def load(path: Path, *, phase: str = "finetune") -> LossTable:
 
 def read_fragment(path: Path) -> Fragment:
     """History, config and summary of one ``.wandb`` file."""
-    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # generated
 
     fragment = Fragment(run="", name=path.parent.name, config={}, rows=[], finished=False)
     for payload in records(path):
