@@ -40,10 +40,17 @@ _NOT_IN_NAME = re.compile(
 _LONGEST_NAME = 80
 
 
-def multirun_first(argv: Sequence[str]) -> list[str]:
-    """Move ``-m``/``--multirun`` to the front: Hydra 1.3 rejects it between overrides (fixed in 1.4)."""
+def hydra_arguments(argv: Sequence[str]) -> list[str]:
+    """Command line as Hydra 1.3 takes it.
+
+    ``-m``/``--multirun`` goes to the front: Hydra rejects it between overrides (fixed in 1.4). ``--dry``
+    becomes the sweeper's setting, and makes a sweep of one of a single run.
+    """
     flags = [argument for argument in argv if argument in ("-m", "--multirun")]
-    return flags[:1] + [argument for argument in argv if argument not in flags]
+    rest = [argument for argument in argv if argument not in flags and argument != "--dry"]
+    if "--dry" in argv:
+        flags, rest = ["--multirun"], [*rest, "hydra.sweeper.dry=true"]
+    return flags[:1] + rest
 
 
 def run_suffix(overrides: Sequence[str]) -> str:

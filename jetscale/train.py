@@ -1,6 +1,6 @@
 """``python -m jetscale.train``: one run, or with ``-m`` a sweep of them.
 
-``python -m jetscale.train +experiment=bsm_all model.dim=256 -m seed=0,1,2,3,4``
+``python -m jetscale.train +experiment=bsm_all model.dim=256 -m seed=0,1,2,3,4``; ``--dry``: its plan.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from jetscale.sweeps import CONF, multirun_first, register
+from jetscale.sweeps import CONF, hydra_arguments, register
 from jetscale.tracking.run_directory import leave_traceback
 
 register()
@@ -36,5 +36,5 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = multirun_first(sys.argv[1:])
+    sys.argv[1:] = hydra_arguments(sys.argv[1:])
     main()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hydra import compose, initialize_config_dir
 
-from jetscale.sweeps import CONF, multirun_first, register, run_suffix
+from jetscale.sweeps import CONF, hydra_arguments, register, run_suffix
 from jetscale.training.settings import SettingsError, from_config
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -18,9 +18,10 @@ def composed(*overrides: str):
 
 def test_multirun_flag_moves_to_the_front():
     line = ["+experiment=bsm_all", "model.dim=256", "-m", "seed=0,1,2,3,4"]
-    assert multirun_first(line) == ["-m", "+experiment=bsm_all", "model.dim=256", "seed=0,1,2,3,4"]
-    assert multirun_first(["seed=0"]) == ["seed=0"]
-    assert multirun_first(["seed=0", "--multirun"]) == ["--multirun", "seed=0"]
+    assert hydra_arguments(line) == ["-m", "+experiment=bsm_all", "model.dim=256", "seed=0,1,2,3,4"]
+    assert hydra_arguments(["seed=0"]) == ["seed=0"]
+    assert hydra_arguments(["seed=0", "--multirun"]) == ["--multirun", "seed=0"]
+    assert hydra_arguments(["seed=0", "--dry"]) == ["--multirun", "seed=0", "hydra.sweeper.dry=true"]
 
 
 def test_run_suffix_names_what_the_path_does_not():

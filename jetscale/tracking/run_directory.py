@@ -15,13 +15,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from jetscale.files import atomic_path, write_json
+from jetscale.tracking.ownership import LocksUnsupported, Owned, owning
 
 
 class RunDirectoryError(RuntimeError):
-    """The directory belongs to another run, or another process is writing in it."""
+    """The directory belongs to another run, or cannot be held."""
+
+
+class RunBusy(RunDirectoryError):
+    """Another process is writing in the directory."""
 
 
 class RunDirectory:
@@ -69,27 +72,32 @@ class RunDirectory:
 
     @contextmanager
     def claim(self, wait: bool = False) -> Iterator[None]:
-        """Hold the directory for writing; the lock goes with the process, so a killed owner frees it.
+        """Hold the directory for writing (`jetscale.tracking.ownership`): a dead owner is taken over from.
 
         With `wait`, another owner is waited for; without, it is an error.
 
         Raises
         ------
-        RunDirectoryError
+        RunBusy
             Another process holds it.
+        RunDirectoryError
+            It cannot be made, or its file system has no locks.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout as error:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
             raise RunDirectoryError(
-                f"{self.path}: another process is writing this run; wait for it, or stop it first"
+                f"{self.path}: cannot be made ({error.strerror}); the study needs a writable place"
             ) from error
         try:
-            yield
-        finally:
-            lock.release()
+            with owning(self.path, wait):
+                yield
+        except Owned as owner:
+            raise RunBusy(
+                f"{self.path}: another process is writing this run ({owner}); wait for it, or stop it first"
+            ) from None
+        except LocksUnsupported as error:
+            raise RunDirectoryError(str(error)) from error
 
     def start(self, config_yaml: str) -> None:
         """Begin or go on: write ``config.yaml``, forget the last failure. Call it inside `claim`.

@@ -31,17 +31,25 @@ def build(settings: TrainSettings, name: str) -> tuple[PhaseSettings, SetTransfo
     Initial weights and data order come from the seed and the phase alone, so that runs of one seed differ in
     nothing but what they were pretrained on: same head, same jets in the same order.
     """
+    seed = settings.pretrain_seed if name == "pretrain" else settings.seed
+    torch.manual_seed(seed_for(seed, f"{name} weights"))
+    phase, model, data = design(settings, name)
+    data.prepare_data()
+    data.setup()
+    return phase, model, data
+
+
+def design(settings: TrainSettings, name: str) -> tuple[PhaseSettings, SetTransformer, JetDataModule]:
+    """The same before any data is looked at; weights are drawn from torch's generator as it stands."""
     pretrain = name == "pretrain"
     phase: PhaseSettings = settings.pretrain if pretrain else settings.finetune
-    seed = settings.pretrain_seed if pretrain else settings.seed
     data = JetDataModule(
         settings.data_of(name),
         composition=settings.pretrain.composition if pretrain else None,
         batch_size=phase.batch_size,
         n_steps=phase.steps,
-        seed=seed_for(seed, f"{name} order"),
+        seed=seed_for(settings.pretrain_seed if pretrain else settings.seed, f"{name} order"),
     )
-    torch.manual_seed(seed_for(seed, f"{name} weights"))
     model = SetTransformer(
         settings.model.dim,
         n_classes=data.n_classes,
@@ -52,8 +60,6 @@ def build(settings: TrainSettings, name: str) -> tuple[PhaseSettings, SetTransfo
     )
     phase = capped_steps(phase, count_parameters(model).total)
     data.n_steps = phase.steps
-    data.prepare_data()
-    data.setup()
     return phase, model, data
 
 

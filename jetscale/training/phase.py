@@ -18,6 +18,7 @@ from jetscale.model.transformer import SetTransformer
 from jetscale.training.checkpoint import CheckpointError
 from jetscale.training.evaluate import TestLoss
 from jetscale.training.module import JetClassifier
+from jetscale.training.preemption import NOTICE
 from jetscale.training.progress import PhaseProgress
 from jetscale.training.ranks import is_first
 from jetscale.training.rates import evaluation_steps
@@ -68,6 +69,8 @@ def fit_phase(
         The loss became NaN or infinite.
     CheckpointError
         No checkpoint can be read, or it was made on other data.
+    Preempted
+        The process was asked to stop (`jetscale.training.preemption`).
     """
     tracking = settings.tracking
     module = JetClassifier(model, phase, settings.ema, tracking.log_every)
@@ -85,7 +88,7 @@ def fit_phase(
     _resume(module, recorder)
     data.start_step = module.start_step
     trainer = _trainer(settings, phase, module, recorder)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), NOTICE.restoring_handlers():
         for message in _HUSHED:
             warnings.filterwarnings("ignore", message=message)
         trainer.fit(module, datamodule=data)

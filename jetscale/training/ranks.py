@@ -52,6 +52,15 @@ def agreed(value: Value) -> Value:
     return box[0]
 
 
+def any_rank(flag: bool) -> bool:
+    """Whether `flag` is set on any rank, the same answer on all; every rank must call."""
+    if not dist.is_initialized():
+        return flag
+    votes = torch.tensor(int(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(votes, dist.ReduceOp.MAX)
+    return bool(votes)
+
+
 @contextmanager
 def first_rank_holds(context: AbstractContextManager[None]) -> Iterator[None]:
     """Enter `context` on the first rank; the others wait for it to be entered."""

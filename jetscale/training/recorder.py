@@ -21,6 +21,8 @@ from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training.checkpoint import Checkpoints
 from jetscale.training.evaluate import TestLoss, evaluate
 from jetscale.training.module import JetClassifier, NonFiniteLoss
+from jetscale.training.preemption import NOTICE, Preempted
+from jetscale.training.ranks import any_rank
 
 
 @dataclass
@@ -93,8 +95,9 @@ class Recorder(L.Callback):
         return self.seconds_before + time.monotonic() - self._started
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, and listen for the request to stop."""
         self._started = time.monotonic()
+        NOTICE.listen()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -107,7 +110,8 @@ class Recorder(L.Callback):
             step in self.schedule.evaluations,
             self.schedule.saves(step),
         )
-        if not (line or test or save):
+        stop = self._stops(trainer, line)
+        if not (line or test or save or stop):
             return
         since = self.schedule.window_start(step)
         losses = pl_module.window_losses(since)
@@ -117,10 +121,21 @@ class Recorder(L.Callback):
             self._write(trainer, pl_module, "train", "raw", self.train_loss, None)
         if test and self.test is not None:
             self.run_test(trainer, pl_module, self.test, "test")
-        if save:
+        if save or stop:
             self.save(trainer, pl_module)
+        if stop:
+            NOTICE.given = False
+            raise Preempted(f"{self.outputs.phase}: asked to stop, checkpoint of step {step} written")
         if step == self.schedule.steps and self.test_all is not None:
             self.run_test(trainer, pl_module, self.test_all, "test_all")
+
+    def _stops(self, trainer: L.Trainer, line: bool) -> bool:
+        """Whether to leave after this step; several ranks ask each other, at metrics lines alone."""
+        if trainer.global_step == trainer.max_steps:
+            return False  # finished anyway
+        if trainer.world_size == 1:
+            return NOTICE.given
+        return line and any_rank(NOTICE.given)
 
     def run_test(self, trainer: L.Trainer, module: JetClassifier, test: EvalSet, split: str) -> None:
         """Evaluate raw and averaged weights.

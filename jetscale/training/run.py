@@ -18,6 +18,7 @@ from jetscale.training.backbone import WEIGHTS, Backbone, find_or_pretrain
 from jetscale.training.build import build, outputs_of
 from jetscale.training.checkpoint import write_weights
 from jetscale.training.phase import PhaseResult, fit_phase
+from jetscale.training.preemption import EXIT_STATUS, Preempted
 from jetscale.training.settings import TrainSettings, to_yaml
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,9 @@ def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
     Raises
     ------
     RunDirectoryError
-        The directory belongs to a run with other settings, or to a live process.
+        The directory belongs to a run with other settings, or (`RunBusy`) to a live process.
+    Preempted
+        The process was asked to stop and left a checkpoint.
     Exception
         Whatever stopped the run; its traceback is in ``failed.log`` too.
     """
@@ -54,6 +57,10 @@ def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
             if ranks.is_first():
                 leave_traceback(directory.path, error)
             wandb.finish(exit_code=1)
+            raise
+        except Preempted as stop:
+            log.warning("%s: %s", path, stop)
+            wandb.finish(exit_code=EXIT_STATUS)
             raise
         summary = {"final": record["final"], "n_params": record["n_params"]["total"]}
         wandb.finish(summary, directory.blocks)

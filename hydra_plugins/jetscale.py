@@ -1,0 +1,106 @@
+"""jetscale's plugins for Hydra, found by their place: the sweeper of grids, and packs of runs on Slurm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:  # Hydra imports this file at every start, --help included
+    from jetscale.launch.jobs import Job
+
+
+class GridSweeper(BasicSweeper):
+    """Hydra's own sweeper, with a plan before the start and every run carried through.
+
+    Parameters
+    ----------
+    max_batch_size, params : as the basic sweeper's
+    dry : print the plan with measured times, start nothing
+    """
+
+    def __init__(
+        self, max_batch_size: int | None, params: dict[str, str] | None = None, dry: bool = False
+    ) -> None:
+        super().__init__(max_batch_size, params)
+        self.dry = dry
+        self._jobs: list[Job] = []
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take the configured launcher into the rounds of `jetscale.launch.rounds`."""
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        assert self.launcher is not None
+        self.launcher = _Rounds(self.launcher, self)
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Compose every job, and check its settings before the first one starts."""
+        from jetscale.launch.jobs import job_of
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        load = self.hydra_context.config_loader.load_sweep_config
+        self._jobs = [job_of(load(self.config, list(overrides)), overrides) for overrides in batch]
+
+    def launch(self, launcher: Launcher, first: int) -> Sequence[JobReturn]:
+        """Plan the composed jobs, then carry them through; with `dry`, print the plan alone."""
+        from jetscale.launch import report
+        from jetscale.launch.plan import plan_sweep
+        from jetscale.launch.rounds import carry_through
+
+        assert self.config is not None
+        if self.dry:
+            report.print_plan(report.measured_plan(self._jobs))
+            return []
+        plan_sweep(self._jobs).write(Path(self.config.hydra.sweep.dir))
+        return carry_through(self._jobs, first, launcher.launch)
+
+
+class _Rounds(Launcher):
+    """The launcher that the sweeper calls: the configured one, as often as it takes."""
+
+    def __init__(self, launcher: Launcher, sweeper: GridSweeper) -> None:
+        self._launcher = launcher
+        self._sweeper = sweeper
+
+    def setup(self, **context: Any) -> None:
+        """Nothing: the configured launcher is set up."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Launch the jobs that the sweeper composed from these very overrides."""
+        del job_overrides
+        return self._sweeper.launch(self._launcher, initial_job_idx)
+
+
+class SlurmLauncher(Launcher):
+    """Packs of runs as arrays of Slurm jobs; see `jetscale.launch.slurm.Queue` for the parameters."""
+
+    def __init__(self, **params: Any) -> None:
+        self._params = {
+            name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for name, value in params.items()
+        }
+        self._context: HydraContext | None = None
+        self._config: DictConfig | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what composes jobs; the task function is not needed, packs call the run itself."""
+        del task_function
+        self._context, self._config = hydra_context, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Submit what is not in the queue already, and wait."""
+        from jetscale.launch.jobs import job_of
+        from jetscale.launch.slurm import Queue
+
+        del initial_job_idx
+        assert self._context is not None
+        assert self._config is not None
+        load = self._context.config_loader.load_sweep_config
+        jobs = [job_of(load(self._config, list(overrides)), overrides) for overrides in job_overrides]
+        return Queue(Path(self._config.hydra.sweep.dir), **self._params).run(jobs)

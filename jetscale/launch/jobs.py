@@ -1,0 +1,80 @@
+"""One run of a sweep, before it is started: its settings and its directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from jetscale.files import write_json
+from jetscale.tracking.ownership import is_free
+from jetscale.tracking.run_directory import RunDirectory
+from jetscale.training.settings import TrainSettings, from_config, to_yaml
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Attributes
+    ----------
+    overrides : what makes it this run, as Hydra's launchers take them
+    settings : its settings, checked
+    path : its run directory
+    """
+
+    overrides: tuple[str, ...]
+    settings: TrainSettings
+    path: Path
+
+    @property
+    def directory(self) -> RunDirectory:
+        """The run directory, held against these settings."""
+        return RunDirectory(self.path, self.settings.identity())
+
+    def is_free(self) -> bool:
+        """Whether nobody is at it."""
+        return is_free(self.path)
+
+
+def job_of(config: DictConfig, overrides: Iterable[str]) -> Job:
+    """The job that Hydra composed.
+
+    Parameters
+    ----------
+    config : composed configuration of one job, with its node ``hydra``
+
+    Raises
+    ------
+    SettingsError
+        The settings cannot be run.
+    """
+    path = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir))
+    task = config.copy()
+    with open_dict(task):
+        del task["hydra"]
+    return Job(tuple(overrides), from_config(task), path)
+
+
+def write_jobs(path: Path, jobs: Iterable[Job]) -> None:
+    """Write jobs for `read_jobs` in another process: plain JSON, nothing in it runs."""
+    write_json(
+        path,
+        [
+            {"path": str(job.path), "overrides": list(job.overrides), "settings": to_yaml(job.settings)}
+            for job in jobs
+        ],
+    )
+
+
+def read_jobs(path: Path) -> list[Job]:
+    """Jobs that `write_jobs` wrote."""
+    jobs = []
+    for entry in json.loads(path.read_text()):
+        config = OmegaConf.create(entry["settings"])
+        assert isinstance(config, DictConfig)
+        jobs.append(Job(tuple(entry["overrides"]), from_config(config), Path(entry["path"])))
+    return jobs

@@ -1,0 +1,106 @@
+"""Several runs in one Slurm job: worker processes side by side on its node or GPU, each taking the next run.
+
+The pack is what submitit calls, and calls again after a requeue. Workers are processes of their own: a run
+that
+dies takes no other with it, and all runs of a worker share its imports.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from submitit.helpers import DelayedSubmission
+
+from jetscale.training.preemption import EXIT_STATUS
+
+_STOPPED = {EXIT_STATUS, -signal.SIGTERM, -signal.SIGUSR2}
+"""Status of a worker that was asked to stop: with a checkpoint, or before there was anything to lose."""
+_DEATHS = 5
+"""Times that workers of one pack may die (killed, out of memory) before the pack gives up."""
+_POLL_SECONDS = 0.2
+
+log = logging.getLogger(__name__)
+
+
+class PackStopped(RuntimeError):
+    """The pack ends with runs left; what is finished stays, the rest goes on when it is started again."""
+
+
+@dataclass
+class Pack:
+    """A list of runs, worked through by `parallel` processes.
+
+    Attributes
+    ----------
+    jobs : file of `jetscale.launch.jobs.write_jobs`
+    parallel : processes side by side
+    grace_seconds : time that a stopped worker has for its checkpoint
+    """
+
+    jobs: Path
+    parallel: int
+    grace_seconds: float
+    _workers: list[subprocess.Popen[bytes]] = field(default_factory=list, repr=False)
+
+    def __call__(self) -> None:
+        """Work until every run is done, failed or somebody else's.
+
+        Raises
+        ------
+        PackStopped
+            Workers were stopped from outside, or died too often.
+        """
+        self._workers = [self._start(slot) for slot in range(self.parallel)]
+        deaths = 0
+        while any(worker.poll() is None for worker in self._workers):
+            time.sleep(_POLL_SECONDS)
+            for slot, worker in enumerate(self._workers):
+                status = worker.poll()
+                if status in (None, 0):
+                    continue
+                if status in _STOPPED:
+                    self.stop()
+                    raise PackStopped("asked to stop (cancelled or preempted); checkpoints are written")
+                deaths += 1
+                if deaths > _DEATHS:
+                    self.stop()
+                    raise PackStopped(f"workers died {deaths} times, the last with status {status}")
+                log.warning("a worker died with status %d; another takes its place", status)
+                self._workers[slot] = self._start(slot)
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Stop the workers; what submitit calls on its signal and then queues again."""
+        self.stop()
+        return DelayedSubmission(Pack(self.jobs, self.parallel, self.grace_seconds))
+
+    def stop(self) -> None:
+        """Have every worker checkpoint and leave; kill those that do not in time."""
+        for worker in self._workers:
+            if worker.poll() is None:
+                worker.terminate()
+        deadline = time.monotonic() + self.grace_seconds
+        for worker in self._workers:
+            try:
+                worker.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+
+    def _start(self, slot: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "jetscale.launch.worker", str(self.jobs)]
+        return subprocess.Popen(command, env={**os.environ, **_gpu_of(slot), "OMP_NUM_THREADS": "1"})
+
+
+def _gpu_of(slot: int) -> dict[str, str]:
+    """One GPU a worker, several workers a GPU where there are more of them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    gpus = [gpu for gpu in visible.split(",") if gpu]
+    ranks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))  # several: one run over several devices
+    return {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus and ranks == 1 else {}
