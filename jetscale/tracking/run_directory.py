@@ -9,6 +9,7 @@ failure.
 from __future__ import annotations
 
 import json
+import logging
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +18,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from jetscale.files import atomic_path, write_json
+from jetscale.files import WriteError, atomic_path, write_json, writing
+
+log = logging.getLogger(__name__)
 
 
 class RunDirectoryError(RuntimeError):
     """The directory belongs to another run, or another process is writing in it."""
+
+
+class RunBusy(RunDirectoryError):
+    """Another process is writing in it."""
 
 
 class RunDirectory:
@@ -68,22 +75,21 @@ class RunDirectory:
         return content
 
     @contextmanager
-    def claim(self, wait: bool = False) -> Iterator[None]:
+    def claim(self) -> Iterator[None]:
         """Hold the directory for writing; the lock goes with the process, so a killed owner frees it.
-
-        With `wait`, another owner is waited for; without, it is an error.
 
         Raises
         ------
-        RunDirectoryError
+        RunBusy
             Another process holds it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=-1 if wait else 0)
+            with writing(self.path / ".lock"):
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=0)
         except Timeout as error:
-            raise RunDirectoryError(
+            raise RunBusy(
                 f"{self.path}: another process is writing this run; wait for it, or stop it first"
             ) from error
         try:
@@ -122,7 +128,13 @@ class RunDirectory:
 
 
 def leave_traceback(directory: Path, error: BaseException) -> None:
-    """Write ``failed.log`` and ``failed.json`` into a run's own folder: Hydra shows only the first."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "failed.log").write_text("".join(traceback.format_exception(error)))
-    write_json(directory / "failed.json", {"error": type(error).__name__, "message": str(error)})
+    """Write ``failed.log`` and ``failed.json`` into a run's own folder: Hydra shows only the first.
+
+    Where they cannot be written (the disk is full), the log says so and `error` stays the one to tell.
+    """
+    try:
+        with atomic_path(directory / "failed.log") as aside:
+            aside.write_text("".join(traceback.format_exception(error)))
+        write_json(directory / "failed.json", {"error": type(error).__name__, "message": str(error)})
+    except WriteError as unwritable:
+        log.warning("%s", unwritable)

@@ -40,7 +40,7 @@ def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
     torch.set_num_threads(settings.device.threads)
     ranks.join(settings.device)
     directory = RunDirectory(path, settings.identity())
-    with ranks.first_rank_holds(directory.claim()):
+    with ranks.first_rank_holds(directory.claim):
         done = ranks.agreed(directory.done())
         if done is not None:
             log.info("%s is done already (final test loss %.4f)", path, done["final"]["raw"]["loss"])
@@ -49,7 +49,8 @@ def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
             directory.start(to_yaml(settings))
         wandb = _wandb(settings, directory)
         try:
-            record = _train(settings, directory, wandb)
+            with ranks.losses_named():
+                record = _train(settings, directory, wandb)
         except Exception as error:
             if ranks.is_first():
                 leave_traceback(directory.path, error)

@@ -246,6 +246,13 @@ def _check(settings: TrainSettings) -> None:
         for key, value in (("steps", phase.steps), ("batch_size", phase.batch_size)):
             if value < 1:
                 raise SettingsError(f"{name}.{key}={value}: at least 1 is needed")
+        ranks = settings.device.devices * settings.device.num_nodes
+        if phase.batch_size % max(ranks, 1):
+            raise SettingsError(
+                f"{name}.batch_size={phase.batch_size} cannot be shared equally by device.devices="
+                f"{settings.device.devices} x device.num_nodes={settings.device.num_nodes}; "
+                f"take a multiple of {ranks}, for example {-(-phase.batch_size // ranks) * ranks}"
+            )
         if phase.schedule not in SCHEDULES:
             raise SettingsError(f"{name}.schedule={phase.schedule!r}: one of {', '.join(SCHEDULES)}")
         try:
@@ -263,6 +270,10 @@ def _check(settings: TrainSettings) -> None:
         ("tracking.log_every", settings.tracking.log_every),
         ("eval.every", settings.eval.every),
         ("eval.jets", settings.eval.jets),
+        ("eval.batch_size", settings.eval.batch_size),
+        ("device.devices", settings.device.devices),
+        ("device.num_nodes", settings.device.num_nodes),
+        ("device.threads", settings.device.threads),
     ):
         if count < 1:
             raise SettingsError(f"{key}={count}: at least 1 is needed")
