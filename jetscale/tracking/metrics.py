@@ -61,7 +61,7 @@ class MetricsLog:
             The disk is full, the file is a folder, ...; half a line may stand at the end, see `read`.
         """
         text = json.dumps(asdict(line), allow_nan=False) + "\n"
-        with writing(self.path), self.path.open("a") as stream:
+        with writing(self.path), open(self.path, "a", opener=_no_link) as stream:
             stream.write(text)
 
     def sync(self) -> None:
@@ -113,3 +113,8 @@ class MetricsLog:
         """Make the file hold exactly `lines`, atomically."""
         with atomic_path(self.path) as aside:
             aside.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open, but not through a symbolic link: in a run directory of somebody else's it could lead anywhere."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)

@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from jetscale.files import WriteError, atomic_path, write_json, writing
+from jetscale.secrets import masked
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ def leave_traceback(directory: Path, error: BaseException) -> None:
     """
     try:
         with atomic_path(directory / "failed.log") as aside:
-            aside.write_text("".join(traceback.format_exception(error)))
-        write_json(directory / "failed.json", {"error": type(error).__name__, "message": str(error)})
+            aside.write_text(masked("".join(traceback.format_exception(error))))
+        write_json(directory / "failed.json", {"error": type(error).__name__, "message": masked(str(error))})
     except WriteError as unwritable:
         log.warning("%s", unwritable)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from jetscale.training.backbone import WEIGHTS, Backbone, find_or_pretrain
 from jetscale.training.build import build, outputs_of
 from jetscale.training.checkpoint import write_weights
 from jetscale.training.phase import PhaseResult, fit_phase
-from jetscale.training.settings import TrainSettings, to_yaml
+from jetscale.training.settings import TrainSettings, public, to_yaml
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ def _wandb(settings: TrainSettings, directory: RunDirectory) -> WandbRun:
     return WandbRun(
         settings.tracking.wandb if ranks.is_first() else "disabled",
         directory.path,
-        asdict(settings),
+        public(settings),
         project=settings.tracking.project,
         entity=settings.tracking.entity,
         group=f"{settings.study}/{settings.subset}/dim={dim}",
