@@ -2,13 +2,61 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+
+class WriteError(OSError):
+    """A file cannot be written; the message names it, the reason and the mend."""
+
+
+_MEND = {
+    errno.ENOSPC: "free some space on its file system and run the same command again: it goes on from there",
+    errno.EDQUOT: "free some of your quota there and run the same command again: it goes on from there",
+    errno.EROFS: "mount it for writing, or choose another place",
+    errno.EACCES: "make it writable for you, or choose another place",
+    errno.EPERM: "make it writable for you, or choose another place",
+    errno.EISDIR: "a folder has its name: move that away",
+    errno.ENOTDIR: "a file has the name of a folder above it: move that away",
+    errno.EEXIST: "a file has the name of a folder: move that away",
+    errno.ELOOP: "it is a symbolic link, which is not followed: put a file there",
+    errno.EIO: "the disk or the network behind it fails; run the same command again once it works",
+    errno.ESTALE: "the network file system lost it; run the same command again once it is back",
+}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name `path` and the mend where the file system refuses what the body writes there.
+
+    Raises
+    ------
+    WriteError
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        if error.errno not in _MEND:
+            raise
+        named = error.filename if isinstance(error.filename, str) else None
+        if named is not None and not _concerns(Path(named), path):
+            raise  # something that the body reads
+        raise WriteError(
+            error.errno, f"{path} cannot be written ({os.strerror(error.errno)}): {_MEND[error.errno]}"
+        ) from error
+
+
+def _concerns(named: Path, path: Path) -> bool:
+    """Whether an error that names `named` is one of writing `path`: a file beside it or a folder above it."""
+    return named.absolute().parent == path.absolute().parent or named.absolute() in path.absolute().parents
 
 
 @contextmanager
@@ -17,17 +65,32 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The temporary name keeps the suffix (writers choose formats by it) and carries the process id. When the
     body raises, the temporary file is removed and `path` is left as it was.
+
+    Raises
+    ------
+    WriteError
+        The disk is full, read-only, failing, ...
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield aside
-        with aside.open("rb") as written:
-            os.fsync(written.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    fsync_directory(path.parent)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+        try:
+            yield aside
+            with aside.open("rb") as written:
+                os.fsync(written.fileno())
+            aside.replace(path)
+        finally:
+            with suppress(
+                OSError
+            ):  # a file system that turned read-only; the body's error is the one to tell
+                aside.unlink(missing_ok=True)
+        fsync_directory(path.parent)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what killed writers left beside their files; only whoever owns `directory` may call."""
+    for leftover in directory.glob(".*.part*"):
+        leftover.unlink(missing_ok=True)
 
 
 def fsync_directory(directory: Path) -> None:
@@ -41,8 +104,9 @@ def fsync_directory(directory: Path) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically; NaN and infinity are errors."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     with atomic_path(path) as aside:
-        aside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        aside.write_text(text)
 
 
 def sha256_file(path: Path) -> str:

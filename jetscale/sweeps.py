@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from jetscale.training.settings import TrainSettings
+from jetscale.training.settings import TrainSettings, folder_name
 
 
 def _conf() -> Path:
@@ -68,9 +68,10 @@ def run_suffix(overrides: Sequence[str]) -> str:
 
 
 def register() -> None:
-    """Make the typed settings and ``${run_suffix:...}`` known to Hydra; safe to call again."""
+    """Make typed settings, ``${run_suffix:}`` and ``${folder:}`` known to Hydra; safe to call again."""
     ConfigStore.instance().store(name="settings", node=TrainSettings)
     OmegaConf.register_new_resolver("run_suffix", run_suffix, replace=True)
+    OmegaConf.register_new_resolver("folder", folder_name, replace=True)
 
 
 class ClosingTable(Callback):

@@ -12,6 +12,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from jetscale.config_files import ConfigFileError, check_config_files
 from jetscale.sweeps import CONF, hydra_arguments, register
 from jetscale.tracking.run_directory import leave_traceback
 
@@ -37,4 +38,8 @@ def main(config: DictConfig) -> float:
 
 if __name__ == "__main__":
     sys.argv[1:] = hydra_arguments(sys.argv[1:])
+    try:
+        check_config_files(sys.argv[1:], CONF)
+    except ConfigFileError as error:
+        sys.exit(f"jetscale.train: {error}")
     main()

@@ -2,8 +2,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
+import torch
 
 TINY = (
     "budget=smoke", "pretrain.steps=24", "finetune.steps=40", "checkpoint_every=7", "tracking.log_every=5",
@@ -31,3 +38,36 @@ def runs_under(root: Path) -> list[Path]:
         mark for name in ("identity.json", "failed.json") for mark in (root / "multirun/smoke").rglob(name)
     ]
     return sorted({mark.parent for mark in marks})
+
+
+def same_run(one: Path, two: Path) -> None:
+    """Assert that two runs gave the same to the last bit: metrics, block losses, weights."""
+    assert metrics_of(one) == metrics_of(two)
+    assert pq.read_table(one / "test_blocks.parquet").equals(pq.read_table(two / "test_blocks.parquet"))
+    for which in ("weights", "average"):
+        ours, theirs = (torch.load(run / "checkpoints/final.pt")[which] for run in (one, two))
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def steps_done(library: Path, run: Path, pretrain_steps: int) -> int:
+    """Steps that a run's metrics tell of, over both phases; `library` is the folder of its backbones."""
+    seen = 0
+    for log in [*library.glob("*/metrics.jsonl"), run / "metrics.jsonl"]:
+        if log.exists():
+            steps = [json.loads(line) for line in log.read_text().splitlines()[-1:] if line.endswith("}")]
+            seen = max(
+                [seen, *(line["step"] + pretrain_steps * (line["phase"] == "finetune") for line in steps)]
+            )
+    return seen
+
+
+def killed_after(steps: int, arguments: list[str], library: Path, run: Path, pretrain_steps: int = 0) -> None:
+    """Start a run and kill it with SIGKILL once it has told of `steps`, counted over both phases."""
+    command = [sys.executable, "-m", "jetscale.train", *arguments]
+    with subprocess.Popen(
+        command, cwd=run.parent, stderr=subprocess.DEVNULL, env=quiet_environment()
+    ) as process:
+        while steps_done(library, run, pretrain_steps) < steps and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL

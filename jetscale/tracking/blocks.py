@@ -15,6 +15,11 @@ import pyarrow.parquet as pq
 
 from jetscale.files import atomic_path
 
+
+class BlocksError(RuntimeError):
+    """``test_blocks.parquet`` is damaged or lacks evaluations; the message names the mend."""
+
+
 N_BLOCKS = 1_000
 """A test jet's block is its position in the test split modulo this: the same jets for every run."""
 
@@ -31,11 +36,23 @@ SCHEMA = pa.schema(
 
 
 class BlockLog:
-    """The block losses of one run; the file on disk is always whole."""
+    """The block losses of one run; the file on disk is always whole.
+
+    Raises
+    ------
+    BlocksError
+        There is a file, and it cannot be read.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._table = pq.read_table(path, schema=SCHEMA) if path.exists() else SCHEMA.empty_table()
+        self._table = _read(path) if path.exists() else SCHEMA.empty_table()
+
+    def evaluations(self, phase: str) -> set[tuple[int, str]]:
+        """Step and weights of every evaluation of `phase` that is kept."""
+        kept = self._table.filter(pc.equal(self._table["phase"], phase))
+        rows = kept.group_by(["step", "weights"]).aggregate([]).to_pylist()
+        return {(row["step"], row["weights"]) for row in rows}
 
     def append(
         self,
@@ -72,3 +89,13 @@ class BlockLog:
         with atomic_path(self.path) as aside:
             pq.write_table(table, aside, compression="zstd")
         self._table = table
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path, schema=SCHEMA)
+    except (pa.ArrowException, OSError) as error:
+        raise BlocksError(
+            f"{path} is damaged ({error}); put back an undamaged copy of it, or remove the folder it is in "
+            "to make the run anew, to the same numbers"
+        ) from error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jetscale.files import atomic_path
+from jetscale.files import atomic_path, writing
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class MetricsLine:
     seconds: float
 
 
+class MetricsError(RuntimeError):
+    """``metrics.jsonl`` is damaged; the message names the line and the mend."""
+
+
 class MetricsLog:
     """Appends lines to a ``metrics.jsonl``."""
 
@@ -48,16 +53,56 @@ class MetricsLog:
         self.path = path
 
     def append(self, line: MetricsLine) -> None:
-        """Write one line and flush it to the operating system."""
-        with self.path.open("a") as stream:
-            stream.write(json.dumps(asdict(line), allow_nan=False) + "\n")
+        """Write one line and flush it to the operating system.
+
+        Raises
+        ------
+        WriteError
+            The disk is full, the file is a folder, ...; half a line may stand at the end, see `read`.
+        """
+        text = json.dumps(asdict(line), allow_nan=False) + "\n"
+        with writing(self.path), open(self.path, "a", opener=_no_link) as stream:
+            stream.write(text)
+
+    def sync(self) -> None:
+        """Make what was appended survive a power cut: before a checkpoint that a resumed run starts from."""
+        if self.path.exists():
+            with writing(self.path), self.path.open("rb") as stream:
+                os.fsync(stream.fileno())
 
     def read(self) -> list[dict[str, Any]]:
-        """Every whole line; a torn last line (the process died inside a write) is left out."""
+        """Every line; a last one without its end (the process died inside a write) is left out.
+
+        Raises
+        ------
+        MetricsError
+            A line is not one of a metrics file.
+        """
         if not self.path.exists():
             return []
-        whole = [text for text in self.path.read_text().splitlines(keepends=True) if text.endswith("\n")]
-        return [json.loads(text) for text in whole]
+        with writing(self.path):  # a folder of its name
+            *whole, _torn = self.path.read_bytes().split(b"\n")
+        return [self._parse(number, text) for number, text in enumerate(whole, start=1)]
+
+    def _parse(self, number: int, text: bytes) -> dict[str, Any]:
+        try:
+            line: dict[str, Any] = json.loads(text)
+            if isinstance(line["phase"], str) and isinstance(line["step"], int):
+                return line
+        except (ValueError, KeyError, TypeError):  # ValueError: no JSON, or no UTF-8
+            pass
+        raise MetricsError(
+            f"{self.path}: line {number} is damaged ({text[:40]!r}); put back an undamaged copy of the file, "
+            "or remove the folder it is in to make the run anew, to the same numbers"
+        )
+
+    def evaluations(self, phase: str) -> set[tuple[int, str]]:
+        """Step and weights of every test loss of `phase` along the curve."""
+        return {
+            (line["step"], line["weights"])
+            for line in self.read()
+            if line["phase"] == phase and line["split"] == "test"
+        }
 
     def keep_until(self, phase: str, step: int) -> None:
         """Drop what a resumed run will write again: lines of `phase` beyond `step`."""
@@ -68,3 +113,8 @@ class MetricsLog:
         """Make the file hold exactly `lines`, atomically."""
         with atomic_path(self.path) as aside:
             aside.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open, but not through a symbolic link: in a run directory of somebody else's it could lead anywhere."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)

@@ -43,19 +43,19 @@ class LocksUnsupported(RuntimeError):
 
 
 @contextmanager
-def owning(directory: Path, wait: bool = False) -> Iterator[None]:
-    """Hold `directory` (which exists) while the context lasts; with `wait`, until its owner leaves it.
+def owning(directory: Path) -> Iterator[None]:
+    """Hold `directory` (which exists) while the context lasts.
 
     Raises
     ------
     Owned
-        Another process holds it, and `wait` is false.
+        Another process holds it.
     LocksUnsupported
         The file system has no locks, so that two writers could not be kept apart.
     """
     lock = FileLock(directory / LOCK)
     try:
-        lock.acquire(timeout=-1 if wait else PATIENCE_SECONDS)
+        lock.acquire(timeout=PATIENCE_SECONDS)
     except Timeout as error:
         raise Owned(_described(directory)) from error
     except NotImplementedError as error:
@@ -64,7 +64,7 @@ def owning(directory: Path, wait: bool = False) -> Iterator[None]:
             "put the study on another one (on a cluster: the scratch file system)"
         ) from error
     try:
-        _outwait_another_machine(directory, wait)
+        _refuse_living_owner(directory)
         with _beating(directory / RECORD):
             yield
     finally:
@@ -108,22 +108,17 @@ def _described(directory: Path) -> str:
     return f"process {record['pid']} on {record['host']}{job}"
 
 
-def _outwait_another_machine(directory: Path, wait: bool) -> None:
-    """Return once no other machine's owner shows signs of life."""
-    while True:
-        before = read_owner(directory)
-        if before is None or before.get("machine") == machine():
-            return  # this machine's lock is ours: whoever wrote the record is dead
-        log.info("%s: was held by %s; watching for signs of life", directory, _described(directory))
-        for _ in range(WATCH_BEATS):
-            time.sleep(BEAT_SECONDS)
-            if read_owner(directory) != before:
-                break
-        else:
-            log.warning("%s: %s is dead, taking over", directory, _described(directory))
-            return
-        if not wait:
+def _refuse_living_owner(directory: Path) -> None:
+    """Return once it is clear that no process of another machine is at it, whose lock does not reach here."""
+    before = read_owner(directory)
+    if before is None or before.get("machine") == machine():
+        return  # this machine's lock is ours: whoever wrote the record is dead
+    log.info("%s: was held by %s; watching for signs of life", directory, _described(directory))
+    for _ in range(WATCH_BEATS):
+        time.sleep(BEAT_SECONDS)
+        if read_owner(directory) != before:
             raise Owned(_described(directory))
+    log.warning("%s: %s is dead, taking over", directory, _described(directory))
 
 
 @contextmanager

@@ -9,14 +9,18 @@ failure.
 from __future__ import annotations
 
 import json
+import logging
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jetscale.files import atomic_path, write_json
-from jetscale.tracking.ownership import LocksUnsupported, Owned, owning
+from jetscale.files import WriteError, atomic_path, write_json, writing
+from jetscale.secrets import masked
+from jetscale.tracking.ownership import LOCK, LocksUnsupported, Owned, owning
+
+log = logging.getLogger(__name__)
 
 
 class RunDirectoryError(RuntimeError):
@@ -71,26 +75,23 @@ class RunDirectory:
         return content
 
     @contextmanager
-    def claim(self, wait: bool = False) -> Iterator[None]:
+    def claim(self) -> Iterator[None]:
         """Hold the directory for writing (`jetscale.tracking.ownership`): a dead owner is taken over from.
-
-        With `wait`, another owner is waited for; without, it is an error.
 
         Raises
         ------
         RunBusy
             Another process holds it.
         RunDirectoryError
-            It cannot be made, or its file system has no locks.
+            Its file system has no locks.
+        WriteError
+            It cannot be made or written in.
         """
-        try:
+        with writing(self.path / LOCK):
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunDirectoryError(
-                f"{self.path}: cannot be made ({error.strerror}); the study needs a writable place"
-            ) from error
+            (self.path / LOCK).touch()
         try:
-            with owning(self.path, wait):
+            with owning(self.path):
                 yield
         except Owned as owner:
             raise RunBusy(
@@ -130,7 +131,13 @@ class RunDirectory:
 
 
 def leave_traceback(directory: Path, error: BaseException) -> None:
-    """Write ``failed.log`` and ``failed.json`` into a run's own folder: Hydra shows only the first."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "failed.log").write_text("".join(traceback.format_exception(error)))
-    write_json(directory / "failed.json", {"error": type(error).__name__, "message": str(error)})
+    """Write ``failed.log`` and ``failed.json`` into a run's own folder: Hydra shows only the first.
+
+    Where they cannot be written (the disk is full), the log says so and `error` stays the one to tell.
+    """
+    try:
+        with atomic_path(directory / "failed.log") as aside:
+            aside.write_text(masked("".join(traceback.format_exception(error))))
+        write_json(directory / "failed.json", {"error": type(error).__name__, "message": masked(str(error))})
+    except WriteError as unwritable:
+        log.warning("%s", unwritable)

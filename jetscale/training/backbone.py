@@ -14,7 +14,7 @@ from jetscale.tracking.run_directory import RunDirectory
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training import ranks
 from jetscale.training.build import build, outputs_of
-from jetscale.training.checkpoint import read_checkpoint, write_weights
+from jetscale.training.checkpoint import CheckpointError, read_checkpoint, write_weights
 from jetscale.training.phase import fit_phase
 from jetscale.training.settings import TrainSettings, to_yaml
 
@@ -37,8 +37,20 @@ class Backbone:
     record: dict[str, Any]
 
     def load_into(self, model: SetTransformer) -> None:
-        """Copy the raw pretrained weights into `model`, all but the head."""
-        weights = read_checkpoint(self.path / WEIGHTS)["weights"]
+        """Copy the raw pretrained weights into `model`, all but the head.
+
+        Raises
+        ------
+        CheckpointError
+            The weights are damaged. They are not made anew unasked: other runs may have started from them,
+            and on a GPU the new ones would not be the same.
+        """
+        try:
+            weights = read_checkpoint(self.path / WEIGHTS)["weights"]
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error}; put back an undamaged copy, or remove {self.path} to pretrain this backbone anew"
+            ) from error
         model.load_backbone({name: value for name, value in weights.items() if not name.startswith(HEAD)})
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -57,7 +69,7 @@ def find_or_pretrain(settings: TrainSettings, wandb: WandbRun) -> Backbone | Non
     identity = fingerprint({**settings.backbone_identity(), "data_fingerprint": data.fingerprint})
     name = f"{settings.subset}-dim={settings.model.dim}-seed={settings.pretrain_seed}-{identity[:12]}"
     directory = RunDirectory(Path(settings.pretrain.library, name), identity)
-    with ranks.first_rank_holds(directory.claim(wait=True)):
+    with ranks.first_rank_holds(directory.claim, wait=True):
         record = ranks.agreed(directory.done())
         if record is not None:
             log.info("pretrained backbone found: %s", directory.path)

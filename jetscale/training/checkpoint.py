@@ -1,13 +1,14 @@
 """Checkpoints: whole or absent, verified on load, without code in them.
 
-A checkpoint holds everything a phase needs to go on exactly: weights, their moving average, the optimiser and
-the
-losses since the last metrics line. The position in the data is the step itself (order is a pure function of
-it).
+A checkpoint holds everything a phase needs to go on exactly: weights, their moving average, the optimiser
+and the losses since the last metrics line. The position in the data is the step itself (order is a pure
+function of it).
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import logging
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 
-from jetscale.files import atomic_path, sha256_file, write_json
+from jetscale.files import atomic_path, sha256_file, write_json, writing
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +88,14 @@ def _meta(path: Path) -> Path:
 
 
 def _write(path: Path, state: dict[str, Any], step: int) -> None:
-    _meta(path).unlink(missing_ok=True)  # left by a kill
+    buffer = io.BytesIO()  # torch hides the reason why a file cannot be written
+    torch.save(state, buffer)
+    whole = buffer.getbuffer()
+    with writing(_meta(path)):
+        _meta(path).unlink(missing_ok=True)  # left by a kill
     with atomic_path(path) as aside:
-        torch.save(state, aside)
-        content = {"step": step, "sha256": sha256_file(aside), "torch": torch.__version__}
+        aside.write_bytes(whole)
+    content = {"step": step, "sha256": hashlib.sha256(whole).hexdigest(), "torch": torch.__version__}
     write_json(_meta(path), content)
 
 
@@ -109,7 +114,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     meta = _meta(path)
     if meta.exists():  # killed between the two files, a checkpoint is whole and has no JSON yet
-        expected = json.loads(meta.read_text())["sha256"]
+        try:
+            expected = json.loads(meta.read_bytes())["sha256"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{meta} is damaged: {error}") from error
         if sha256_file(path) != expected:
             raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {meta.name}")
     try:

@@ -17,6 +17,7 @@ from jetscale.jets.batch import JetBatch
 from jetscale.model.cost import count_parameters
 from jetscale.model.ema import WeightAverage
 from jetscale.model.transformer import SetTransformer
+from jetscale.training.ranks import is_first
 from jetscale.training.rates import learning_rate, rate_at
 from jetscale.training.settings import EmaSettings, PhaseSettings
 
@@ -48,7 +49,8 @@ class JetClassifier(L.LightningModule):
         self.peak_rate = learning_rate(phase.lr, model.class_token.numel())
         self.ema = ema
         self.average: WeightAverage | None = None
-        self.window_S = torch.zeros(window)  # no buffer: DDP would overwrite every rank's with the first's
+        # this rank's part of the mean; no buffer: DDP would overwrite every rank's with the first's
+        self.window_S = torch.zeros(window)
         self.start_step = 0
         self._constituents_before = 0  # over all ranks, up to the last `count_constituents`
         self._constituents_here = 0  # on this rank, since then
@@ -71,7 +73,7 @@ class JetClassifier(L.LightningModule):
     def training_step(self, batch: JetBatch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the batch."""
         loss = F.cross_entropy(self(batch).float(), batch.labels_B)
-        self.window_S[self.step % len(self.window_S)] = loss.detach()
+        self.window_S[self.step % len(self.window_S)] = loss.detach() / self.trainer.world_size
         self._constituents_here += batch.n_constituents
         return loss
 
@@ -117,12 +119,12 @@ class JetClassifier(L.LightningModule):
         return contexts
 
     def window_losses(self, since: int) -> Tensor:
-        """Losses of steps `since` ..
+        """Losses of the steps after `since`, mean over ranks, (steps,) float64 on the CPU.
 
-        Now, mean over ranks, (steps,) float64 on the CPU; every rank must call.
+        Every rank must call.
         """
         steps = torch.arange(since, self.step) % len(self.window_S)
-        return self._mean_window().cpu()[steps].double()
+        return self._summed_window().cpu()[steps].double()
 
     def count_constituents(self) -> int:
         """Constituents seen by all ranks so far; every rank must call."""
@@ -133,12 +135,12 @@ class JetClassifier(L.LightningModule):
         self._constituents_here = 0
         return self._constituents_before
 
-    def _mean_window(self) -> Tensor:
+    def _summed_window(self) -> Tensor:
         if not torch.distributed.is_initialized():
             return self.window_S
         window_S = self.window_S.clone()
         torch.distributed.all_reduce(window_S)
-        return window_S / torch.distributed.get_world_size()
+        return window_S
 
     def state(self) -> dict[str, Any]:
         """Everything a checkpoint must hold, see `resume`; every rank must call."""
@@ -148,7 +150,7 @@ class JetClassifier(L.LightningModule):
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self._torch_optimizer.state_dict(),
-            "window": self._mean_window(),
+            "window": self._summed_window(),
         }
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -157,7 +159,8 @@ class JetClassifier(L.LightningModule):
         self._constituents_before = state["constituents"]
         self.model.load_state_dict(state["model"])
         self._resumed = state
-        self.window_S.copy_(state["window"])
+        if is_first():  # the others add zeros: exact whatever their number
+            self.window_S.copy_(state["window"])
 
     @property
     def _torch_optimizer(self) -> torch.optim.Optimizer:

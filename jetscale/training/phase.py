@@ -18,6 +18,7 @@ from jetscale.model.transformer import SetTransformer
 from jetscale.training.checkpoint import CheckpointError
 from jetscale.training.evaluate import TestLoss
 from jetscale.training.module import JetClassifier
+from jetscale.training.placement import placement
 from jetscale.training.preemption import NOTICE
 from jetscale.training.progress import PhaseProgress
 from jetscale.training.ranks import is_first
@@ -33,6 +34,8 @@ _HUSHED = (
     r"The '.*' does not have many workers",
     # Lightning 2.6 against torch 2.13
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    # one process a run needs no srun
+    r"The `srun` command is available",
 )
 
 
@@ -124,7 +127,7 @@ def _resume(module: JetClassifier, recorder: Recorder) -> None:
         recorder.seconds_before = state["seconds"]
         log.info("%s: going on after step %d", outputs.phase, module.start_step)
     if is_first():
-        outputs.rewind(module.start_step)
+        outputs.rewind(module.start_step, recorder.schedule.evaluations)
 
 
 def _trainer(
@@ -143,6 +146,7 @@ def _trainer(
         devices=device.devices,
         num_nodes=device.num_nodes,
         strategy=device.strategy,
+        plugins=[placement()],  # else Lightning would guess, and under Slurm take over its signals
         precision=precision,  # type: ignore[arg-type]  # Lightning checks the string
         max_steps=phase.steps - module.start_step,
         max_epochs=-1,
@@ -150,6 +154,7 @@ def _trainer(
         callbacks=[recorder, progress],
         deterministic=True if not torch.cuda.is_available() else "warn",
         # the run directory is ours: nothing of Lightning's writes, logs, validates or shards
+        default_root_dir=recorder.outputs.checkpoints.directory,  # under srun it loads ./hpc_ckpt_*.ckpt
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

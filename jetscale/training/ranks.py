@@ -1,41 +1,107 @@
-"""Several processes, one run: who writes, and how all ranks come to the same decision.
+"""Several processes, one run: who writes, and how all come to the same decision.
 
-Ranks are started from outside (torchrun, srun); Lightning's own launcher would re-run a Hydra command line.
+They are started from outside (torchrun, srun); Lightning's own launcher would re-run a Hydra command line.
+A process that dies takes the others with it: they see its connection close, or wait `TIMEOUT` for it.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
+from jetscale.tracking.run_directory import RunBusy
+from jetscale.training.placement import Placement, placement
 from jetscale.training.settings import DeviceSettings, SettingsError
 
+log = logging.getLogger(__name__)
+
 Value = TypeVar("Value")
+Claim = Callable[[], AbstractContextManager[None]]
+
+TIMEOUT = timedelta(minutes=10)
+"""How long a rank waits for the others in one collective: many times what saving or evaluating takes."""
+
+POLL_SECONDS = 1.0
+"""Between two looks at a run directory that another process holds."""
 
 
-def join(device: DeviceSettings) -> None:
+_AGAIN = "running the same command again goes on from the last checkpoint"
+_broken = False
+
+# what torch says where a peer is gone: gloo's sockets and timeouts, NCCL's watchdog
+_SIGNS_OF_LOSS = re.compile(
+    r"connection (was )?(closed|reset|refused)|broken pipe|timed? ?out|nccl|gloo|socket", re.IGNORECASE
+)
+
+
+class RankLost(RuntimeError):
+    """Another process of this run ended, so this one cannot go on."""
+
+
+def join(device: DeviceSettings) -> Placement:
     """Form the process group that torchrun or srun asks for; nothing to do for one process.
 
     Raises
     ------
     SettingsError
-        The settings ask for more devices than processes were started.
+        The settings ask for other numbers of devices and nodes than processes were started.
+    RankLost
+        An earlier run of this sweep lost a rank in this process.
     """
-    wanted = device.devices * device.num_nodes
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started != wanted:
+    here = placement()
+    _check_started(here, device)
+    if here.world == 1:
+        return here
+    if _broken:
+        raise RankLost("an earlier run of this sweep failed, and its processes are out of step; " + _AGAIN)
+    if dist.is_initialized():
+        return here
+    cuda = torch.cuda.is_available() and device.accelerator in ("auto", "gpu", "cuda")
+    if cuda:
+        _take_gpu(here, torch.cuda.device_count())
+    dist.init_process_group(
+        "nccl" if cuda else "gloo",
+        init_method=f"tcp://{here.address}:{here.port}" if here.launcher == "srun" else "env://",
+        rank=here.rank,
+        world_size=here.world,
+        timeout=TIMEOUT,
+    )
+    return here
+
+
+def _check_started(here: Placement, device: DeviceSettings) -> None:
+    per_node = (device.devices,) * device.num_nodes
+    if here.per_node == per_node and here.world == device.devices * device.num_nodes:
+        return
+    settings = f"device.devices={device.devices} device.num_nodes={device.num_nodes}"
+    found = " + ".join(map(str, here.per_node)) if len(here.per_node) > 1 else here.world
+    raise SettingsError(
+        f"{settings} wants {device.devices * device.num_nodes} processes, {device.devices} on each node, but "
+        f"{here.launcher} started {found}; start one process a device: torchrun --nproc-per-node "
+        f"{device.devices} -m jetscale.train {settings} ..., or srun --nodes={device.num_nodes} "
+        f"--ntasks-per-node={device.devices} python -m jetscale.train {settings} ..."
+    )
+
+
+def _take_gpu(here: Placement, visible: int) -> None:
+    if visible <= here.local:
         raise SettingsError(
-            f"device.devices x device.num_nodes = {wanted}, but {started} processes run; start one process a "
-            f"device: torchrun --nproc-per-node {device.devices} -m jetscale.train "
-            f"device.devices={device.devices} ..."
+            f"process {here.local} of its node sees {visible} GPUs and needs GPU {here.local}: every process "
+            f"must see all {here.per_node[0]} (under Slurm --gpus-per-node={here.per_node[0]}, "
+            "without --gpus-per-task)"
         )
-    if wanted > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    # a dead rank ends the others' collectives by TIMEOUT instead of leaving them to spin
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
+    torch.cuda.set_device(here.local)
 
 
 def is_first() -> bool:
@@ -53,21 +119,66 @@ def agreed(value: Value) -> Value:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether `flag` is set on any rank, the same answer on all; every rank must call."""
+    """Whether `flag` is set on any rank, the same answer on all; every rank must call (20 us over gloo)."""
     if not dist.is_initialized():
         return flag
-    votes = torch.tensor(int(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    votes = torch.tensor(int(flag), device=device)
     dist.all_reduce(votes, dist.ReduceOp.MAX)
     return bool(votes)
 
 
 @contextmanager
-def first_rank_holds(context: AbstractContextManager[None]) -> Iterator[None]:
-    """Enter `context` on the first rank; the others wait for it to be entered."""
-    if is_first():
-        with context:
-            agreed(None)
-            yield
-    else:
-        agreed(None)
+def first_rank_holds(claim: Claim, wait: bool = False) -> Iterator[None]:
+    """Enter ``claim()`` on the first rank; the others wait for it to be entered, or raise its error too.
+
+    With `wait`, a directory that another process holds is tried again until it is free. Ranks do not wait
+    inside a collective, whose time is bounded.
+    """
+    waited = False
+    with ExitStack() as held:
+        while (error := agreed(_entered(held, claim))) is not None:
+            if not (wait and isinstance(error, RunBusy)):
+                raise error
+            if not waited:
+                log.info("%s", error)
+            waited = True
+            time.sleep(POLL_SECONDS)
         yield
+
+
+def _entered(held: ExitStack, claim: Claim) -> Exception | None:
+    if is_first():
+        try:
+            held.enter_context(claim())
+        except Exception as error:
+            return error
+    return None
+
+
+@contextmanager
+def losses_named() -> Iterator[None]:
+    """Turn what torch raises where another process died into `RankLost`, which says what to do.
+
+    After any error inside, ranks are out of step: this process joins no further run (of a sweep).
+
+    Raises
+    ------
+    RankLost
+    """
+    global _broken
+    try:
+        yield
+    except Exception as error:
+        if not dist.is_initialized():
+            raise
+        _broken = True
+        rank, world = dist.get_rank(), dist.get_world_size()
+        dist.destroy_process_group()  # closes the connections, so that the others learn of it
+        ours = type(error) is not RuntimeError and not isinstance(error, dist.DistError)
+        if not ours and _SIGNS_OF_LOSS.search(str(error)):
+            raise RankLost(
+                f"rank {rank} of {world}: another process of this run died (killed, out of memory, or "
+                f"stopped by an error that its own output names); {_AGAIN}"
+            ) from error
+        raise

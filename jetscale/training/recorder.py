@@ -6,17 +6,20 @@ for.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import lightning as L
+import numpy as np
 from torch import Tensor
 
+from jetscale.files import remove_leftovers
 from jetscale.jets.evaluation import EvalSet
 from jetscale.model.cost import MEAN_CONSTITUENTS, flops_6n
-from jetscale.tracking.blocks import BlockLog
-from jetscale.tracking.metrics import MetricsLine, MetricsLog
+from jetscale.tracking.blocks import N_BLOCKS, BlockLog, BlocksError
+from jetscale.tracking.metrics import MetricsError, MetricsLine, MetricsLog
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training.checkpoint import Checkpoints
 from jetscale.training.evaluate import TestLoss, evaluate
@@ -35,10 +38,30 @@ class Outputs:
     checkpoints: Checkpoints
     wandb: WandbRun
 
-    def rewind(self, step: int) -> None:
-        """Drop what was written beyond `step`: a run that goes on from there writes it again, the same."""
+    def rewind(self, step: int, evaluations: frozenset[int]) -> None:
+        """Drop what was written beyond `step`: a run that goes on from there writes it again, the same.
+
+        Raises
+        ------
+        MetricsError, BlocksError
+            One of the `evaluations` up to `step` is missing, which no start would make again.
+        """
+        for directory in (self.metrics.path.parent, self.checkpoints.directory):
+            remove_leftovers(directory)
         self.metrics.keep_until(self.phase, step)
         self.blocks.keep_until(self.phase, step)
+        kept = self.metrics.evaluations(self.phase), self.blocks.evaluations(self.phase)
+        due = {(evaluation, "raw") for evaluation in evaluations if evaluation <= step}.union(*kept)
+        for path, found, error in (
+            (self.metrics.path, kept[0], MetricsError),
+            (self.blocks.path, kept[1], BlocksError),
+        ):
+            if missing := due - found:
+                raise error(
+                    f"{path} lacks the evaluation after step {min(missing)[0]}, and the checkpoint is of "
+                    f"step {step}; put back an undamaged copy of it, or remove the folder it is in to make "
+                    "the run anew, to the same numbers"
+                )
 
 
 @dataclass
@@ -146,6 +169,15 @@ class Recorder(L.Callback):
             batches = test.batches(self.eval_batch_size, trainer.global_rank, trainer.world_size)
             with context:
                 result = evaluate(module.model, batches, module.device, str(trainer.precision))
+            if not math.isfinite(result.loss):
+                blocks = np.flatnonzero(~np.isfinite(result.loss_sum))[:5].tolist()
+                raise NonFiniteLoss(
+                    f"{self.outputs.phase}: the {split} loss ({weights} weights) after step {module.step} is "
+                    f"{result.loss}, from test jets in blocks {blocks} (position modulo {N_BLOCKS}); "
+                    f"last good checkpoint: {self.outputs.checkpoints.newest() or 'none yet'}. Where the "
+                    "training loss is finite it is the data: `python -m jetscale.prepare check=true` names a "
+                    "damaged store."
+                )
             self._write(trainer, module, split, weights, result.loss, result.accuracy)
             self.last[weights] = result
             if trainer.is_global_zero and split == "test":
@@ -157,6 +189,7 @@ class Recorder(L.Callback):
         """Checkpoint now."""
         state = {**module.state(), "stamp": self.stamp, "seconds": self.seconds}
         if trainer.is_global_zero:
+            self.outputs.metrics.sync()
             self.outputs.checkpoints.save(state, module.step)
 
     def _require_finite(self, losses: Tensor, since: int, batch_size: int) -> None:
@@ -168,7 +201,8 @@ class Recorder(L.Callback):
             f"{self.outputs.phase}: the loss of step {step + 1} is {float(losses[bad[0]])}, on the jets at "
             f"positions {step * batch_size} to {(step + 1) * batch_size - 1} of the stream; "
             f"last good checkpoint: {self.outputs.checkpoints.newest() or 'none yet'}. "
-            "Lower the learning rate, lengthen the warm-up or set a gradient clip."
+            "Lower the learning rate, lengthen the warm-up or set a gradient clip; where it is the data, "
+            "`python -m jetscale.prepare check=true` names a damaged store."
         )
 
     def _write(

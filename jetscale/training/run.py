@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from jetscale.training.build import build, outputs_of
 from jetscale.training.checkpoint import write_weights
 from jetscale.training.phase import PhaseResult, fit_phase
 from jetscale.training.preemption import EXIT_STATUS, Preempted
-from jetscale.training.settings import TrainSettings, to_yaml
+from jetscale.training.settings import TrainSettings, public, to_yaml
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
     torch.set_num_threads(settings.device.threads)
     ranks.join(settings.device)
     directory = RunDirectory(path, settings.identity())
-    with ranks.first_rank_holds(directory.claim()):
+    with ranks.first_rank_holds(directory.claim):
         done = ranks.agreed(directory.done())
         if done is not None:
             log.info("%s is done already (final test loss %.4f)", path, done["final"]["raw"]["loss"])
@@ -52,7 +51,8 @@ def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
             directory.start(to_yaml(settings))
         wandb = _wandb(settings, directory)
         try:
-            record = _train(settings, directory, wandb)
+            with ranks.losses_named():
+                record = _train(settings, directory, wandb)
         except Exception as error:
             if ranks.is_first():
                 leave_traceback(directory.path, error)
@@ -113,7 +113,7 @@ def _wandb(settings: TrainSettings, directory: RunDirectory) -> WandbRun:
     return WandbRun(
         settings.tracking.wandb if ranks.is_first() else "disabled",
         directory.path,
-        asdict(settings),
+        public(settings),
         project=settings.tracking.project,
         entity=settings.tracking.entity,
         group=f"{settings.study}/{settings.subset}/dim={dim}",

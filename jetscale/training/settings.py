@@ -5,6 +5,7 @@ Defaults here are the paper's (arXiv:2606.19781) where it gives one; budgets in 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -12,13 +13,33 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from jetscale.config_files import refuse_resolvers
 from jetscale.files import fingerprint
 from jetscale.jets.settings import DataSettings
+from jetscale.secrets import masked_tree
 from jetscale.training.rates import SCHEDULES, learning_rate
+
+_FOLDER = re.compile(r"[A-Za-z0-9_=+\-][A-Za-z0-9._=+\-]*")
 
 
 class SettingsError(ValueError):
     """A configuration that cannot be run; the message names the key and the mend."""
+
+
+def folder_name(name: str) -> str:
+    """`name`, which is to be one folder of a run directory's path.
+
+    Raises
+    ------
+    SettingsError
+        It could lead elsewhere: it begins with a dot, or holds more than letters, digits and ``._=-+``.
+    """
+    if not _FOLDER.fullmatch(name):
+        raise SettingsError(
+            f"{name!r} cannot be the name of a study or a subset, which is a folder: letters, digits and "
+            "._=-+ only, no dot at the start"
+        )
+    return name
 
 
 @dataclass
@@ -222,6 +243,8 @@ def from_config(config: DictConfig | Mapping[str, Any]) -> TrainSettings:
     SettingsError
         Unknown key, wrong type, or values that cannot go together.
     """
+    plain = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else config
+    refuse_resolvers(plain, "the settings")
     try:
         settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainSettings), config))
     except OmegaConfBaseException as error:
@@ -236,6 +259,8 @@ def _check(settings: TrainSettings) -> None:
     if settings.pretrain.composition:
         phases["pretrain"] = settings.pretrain
     _check_composition(settings.pretrain.composition)
+    for name in (settings.study, settings.subset):
+        folder_name(name)
     if (settings.subset == "scratch") == bool(settings.pretrain.composition):
         raise SettingsError(
             f"subset={settings.subset} with pretrain.composition={settings.pretrain.composition}: the subset "
@@ -246,6 +271,13 @@ def _check(settings: TrainSettings) -> None:
         for key, value in (("steps", phase.steps), ("batch_size", phase.batch_size)):
             if value < 1:
                 raise SettingsError(f"{name}.{key}={value}: at least 1 is needed")
+        ranks = settings.device.devices * settings.device.num_nodes
+        if phase.batch_size % max(ranks, 1):
+            raise SettingsError(
+                f"{name}.batch_size={phase.batch_size} cannot be shared equally by device.devices="
+                f"{settings.device.devices} x device.num_nodes={settings.device.num_nodes}; "
+                f"take a multiple of {ranks}, for example {-(-phase.batch_size // ranks) * ranks}"
+            )
         if phase.schedule not in SCHEDULES:
             raise SettingsError(f"{name}.schedule={phase.schedule!r}: one of {', '.join(SCHEDULES)}")
         try:
@@ -263,6 +295,10 @@ def _check(settings: TrainSettings) -> None:
         ("tracking.log_every", settings.tracking.log_every),
         ("eval.every", settings.eval.every),
         ("eval.jets", settings.eval.jets),
+        ("eval.batch_size", settings.eval.batch_size),
+        ("device.devices", settings.device.devices),
+        ("device.num_nodes", settings.device.num_nodes),
+        ("device.threads", settings.device.threads),
     ):
         if count < 1:
             raise SettingsError(f"{key}={count}: at least 1 is needed")
@@ -293,5 +329,11 @@ def _numbers(settings: TrainSettings) -> dict[str, Any]:
 
 
 def to_yaml(settings: TrainSettings) -> str:
-    """The settings, every default included, as YAML."""
-    return OmegaConf.to_yaml(OmegaConf.structured(settings))
+    """The settings, every default included, as YAML; passwords are masked."""
+    return OmegaConf.to_yaml(OmegaConf.create(public(settings)))
+
+
+def public(settings: TrainSettings) -> dict[str, Any]:
+    """The settings as plain values for others to read; passwords are masked."""
+    content: dict[str, Any] = masked_tree(asdict(settings))
+    return content

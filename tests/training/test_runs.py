@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from jetscale.sweeps import CONF
-from tests.runs import TINY, metrics_of, quiet_environment, runs_under
+from tests.runs import TINY, killed_after, metrics_of, runs_under, same_run
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
@@ -62,39 +57,11 @@ def test_killed_anywhere_the_run_is_the_same_to_the_last_bit(train, tmp_path, si
     ]
     train(*arguments, f"hydra.run.dir={tmp_path}/whole", "pretrain.library=whole_backbones")
     broken = tmp_path / "broken"
-    command = [
-        sys.executable, "-m", "jetscale.train", *arguments,
-        f"hydra.run.dir={broken}", "pretrain.library=backbones",
-    ]  # fmt: skip
-    kills = 0
+    arguments += [f"hydra.run.dir={broken}", "pretrain.library=backbones"]
     for steps in (15, 43, 95, 131, 178):  # counted over both phases
-        with subprocess.Popen(
-            command, cwd=tmp_path, stderr=subprocess.DEVNULL, env=quiet_environment()
-        ) as process:
-            while _progress(tmp_path, broken) < steps and process.poll() is None:
-                time.sleep(0.005)
-            process.send_signal(signal.SIGKILL)
-            kills += process.wait() == -signal.SIGKILL
-    assert kills == 5
-    subprocess.run(command, cwd=tmp_path, check=True, stderr=subprocess.DEVNULL, env=quiet_environment())
-    assert metrics_of(broken) == metrics_of(tmp_path / "whole")
-    assert pq.read_table(broken / "test_blocks.parquet").equals(
-        pq.read_table(tmp_path / "whole/test_blocks.parquet")
-    )
-    for which in ("weights", "average"):
-        ours, theirs = (
-            torch.load(run / "checkpoints/final.pt")[which] for run in (broken, tmp_path / "whole")
-        )
-        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-
-
-def _progress(root: Path, run: Path) -> int:
-    seen = 0
-    for log in [*root.glob("backbones/*/metrics.jsonl"), run / "metrics.jsonl"]:
-        if log.exists():
-            steps = [json.loads(line) for line in log.read_text().splitlines()[-1:] if line.endswith("}")]
-            seen = max([seen, *(line["step"] + 80 * (line["phase"] == "finetune") for line in steps)])
-    return seen
+        killed_after(steps, arguments, tmp_path / "backbones", broken, pretrain_steps=80)
+    train(*arguments)
+    same_run(broken, tmp_path / "whole")
 
 
 @pytest.mark.slow

@@ -1,0 +1,142 @@
+"""SIGKILL at random moments of whole runs, at least fifty of them: nothing is lost, to the last bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.runs import TINY, quiet_environment, same_run
+
+KILLS = 50
+NEVER = 600.0
+RUNS_AT_ONCE = 2
+
+# The imports of a start cost five seconds: a forked child has them, and is killed at work.
+SERVER = """
+import os, signal, sys
+import torch, lightning, jetscale.training.run
+from jetscale import train
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        sys.argv[1:] = line.split()
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1), os.dup2(nowhere.fileno(), 2)
+        train.main()
+        os._exit(0)
+    print(child, flush=True)
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+ARGUMENTS = (
+    *TINY, "+experiment=qcd", "data.repeat=true", "pretrain.steps=30", "finetune.steps=60",
+    "checkpoint_every=2", "tracking.log_every=3", "eval.every=8", "eval.jets=60", "eval.final_all=true",
+)  # fmt: skip
+
+
+class Server:
+    """Starts runs as forks of one process that has imported everything."""
+
+    def __init__(self, cwd: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVER], cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, env=quiet_environment(), start_new_session=True,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        self.lines = self.process.stdout
+
+    def run(self, seconds: float, *arguments: str) -> int:
+        """Exit status of a run that is killed after so many seconds."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(" ".join(arguments) + "\n")
+        self.process.stdin.flush()
+        child = int(self.lines.readline())
+        kill = threading.Timer(seconds, os.kill, (child, signal.SIGKILL))
+        kill.start()
+        status = int(self.lines.readline())
+        kill.cancel()
+        return status
+
+    def close(self) -> None:
+        """End it."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+
+
+def moment(root: Path) -> str:
+    """What a killed run was at, told from its files: the phase, and the file that it was writing."""
+    phases = {
+        "run/checkpoints/final.*": "final files",
+        "run/metrics.jsonl": "fine-tuning",
+        "backbones/*/checkpoints/final.*": "end of the backbone",
+        "backbones/*/metrics.jsonl": "pretraining",
+        "store/*/store.json": "between store and pretraining",
+        "store": "store packing",
+    }
+    phase = next((name for pattern, name in phases.items() if list(root.glob(pattern))), "before any file")
+    half = sorted(path.name.split(".")[1] for path in root.rglob(".*.part*"))
+    return f"{phase}, in {half[0]}" if half else phase
+
+
+def one_run(server: Server, data: Path, root: Path, delay: Callable[[], float], kills: Counter[str]) -> None:
+    """A run from unpacked jets to its end, each start killed `delay()` seconds later; adds to `kills`."""
+    root.mkdir()
+    arguments = [
+        *ARGUMENTS, f"data.dir={data}", f"data.store={root}/store", f"pretrain.library={root}/backbones",
+        f"hydra.run.dir={root}/run",
+    ]  # fmt: skip
+    while True:
+        status = server.run(delay(), *arguments)
+        if status == 0:
+            return
+        assert status == -signal.SIGKILL, f"{root}: exit {status}"
+        kills[moment(root)] += 1
+
+
+@pytest.mark.slow
+def test_fifty_random_kills(simulated_data, tmp_path) -> None:
+    data = tmp_path / "data"  # without the packed store, which is made under fire too
+    data.mkdir()
+    for folder in ("JetClass", "JetClassII"):
+        (data / folder).symlink_to(simulated_data / folder)
+    servers = [Server(tmp_path) for _ in range(RUNS_AT_ONCE)]
+    kills: Counter[str] = Counter()
+
+    def many(number: int, longest: float) -> None:
+        rng = random.Random(number)
+        while kills.total() < KILLS:
+            root = tmp_path / f"broken-{number}"
+            delay = lambda: rng.uniform(0, longest) if kills.total() < KILLS else NEVER  # noqa: E731
+            one_run(servers[number], data, root, delay, kills)
+            same_run(root / "run", tmp_path / "whole/run")
+            assert not list(root.glob("run/**/.*.part*"))
+            shutil.rmtree(root)
+
+    try:
+        for server in servers:  # imports
+            server.run(NEVER, "--version")
+        began = time.monotonic()
+        one_run(servers[0], data, tmp_path / "whole", lambda: NEVER, kills)
+        longest = time.monotonic() - began
+        with ThreadPoolExecutor(RUNS_AT_ONCE) as pool:
+            for done in [pool.submit(many, number, longest) for number in range(RUNS_AT_ONCE)]:
+                done.result()
+    finally:
+        for server in servers:
+            server.close()
+    print(f"{longest:.1f} s undisturbed; {dict(kills)}")
+    assert kills.total() >= KILLS
+    assert {"pretraining", "fine-tuning"} <= {name.partition(",")[0] for name in kills}

@@ -1,0 +1,272 @@
+"""Several processes, one run: started as torchrun and srun start them, over gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jetscale.training.placement import Placement, placement
+from jetscale.training.ranks import join
+from jetscale.training.settings import DeviceSettings, SettingsError, from_config
+from tests.runs import TINY, metrics_of, quiet_environment, same_run, steps_done
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def as_srun_sets(rank: int, world: int, port: int, nodes: int = 1) -> dict[str, str]:
+    """The variables of task `rank` of a step of `world` tasks, as Slurm 22.05 sets them."""
+    tasks = world // nodes
+    return {
+        "SLURM_JOB_ID": "71", "SLURM_NTASKS": str(world), "SLURM_JOB_NODELIST": "localhost",
+        "SLURM_STEP_ID": "3",
+        "SLURM_STEP_NUM_TASKS": str(world), "SLURM_STEP_TASKS_PER_NODE": f"{tasks}(x{nodes})",
+        "SLURM_STEP_NODELIST": "localhost", "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank % tasks),
+        "SLURM_NODEID": str(rank // tasks), "MASTER_PORT": str(port),
+    }  # fmt: skip
+
+
+Start = Callable[..., list["subprocess.Popen[str]"]]
+
+
+@pytest.fixture
+def start(simulated_data: Path, tmp_path: Path) -> Iterator[Start]:
+    """Start the processes of one run by hand, with the variables that srun sets."""
+    started: list[subprocess.Popen[str]] = []
+
+    def call(*arguments: str, world: int = 2, nodes: int = 1) -> list[subprocess.Popen[str]]:
+        port = free_port()
+        command = [
+            sys.executable, "-m", "jetscale.train", f"data.dir={simulated_data}", *TINY,
+            f"device.devices={world // nodes}", f"device.num_nodes={nodes}", "device.accelerator=cpu",
+            *arguments,
+        ]  # fmt: skip
+        processes = [
+            subprocess.Popen(
+                command, cwd=tmp_path, text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                env={**quiet_environment(), **as_srun_sets(rank, world, port, nodes)},
+            )
+            for rank in range(world)
+        ]  # fmt: skip
+        started.extend(processes)
+        return processes
+
+    yield call
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def finish(processes: list[subprocess.Popen[str]]) -> None:
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(errors)
+
+
+def test_a_plain_process_is_alone_whatever_the_job_says() -> None:
+    batch_script = {"SLURM_JOB_ID": "9", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    assert placement({}) == placement(batch_script) == Placement()
+    one_task = {**batch_script, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"}
+    assert placement(one_task) == Placement()
+
+
+def test_srun_step_over_nodes() -> None:
+    environment = {
+        "SLURM_JOB_ID": "71", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS": "99",
+        "SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_STEP_NODELIST": "gpu[07-08]",
+        "SLURM_JOB_NODELIST": "gpu[01-08]",
+        "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1",
+    }  # fmt: skip
+    here = placement(environment)
+    assert (here.world, here.rank, here.node, here.local) == (
+        8,
+        3,
+        1,
+        1,
+    )  # cyclic: ranks alternate between nodes
+    assert (here.per_node, here.address, here.port) == ((4, 4), "gpu07", 15071)
+    assert placement({**environment, "SLURM_STEP_ID": "1"}).port != here.port
+    assert placement({**environment, "MASTER_ADDR": "head", "MASTER_PORT": "5"}).address == "head"
+
+
+def test_torchrun_inside_srun_is_torchrun() -> None:
+    environment = {
+        **as_srun_sets(1, 2, 0), "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4",
+        "GROUP_RANK": "1",
+    }  # fmt: skip
+    here = placement(environment)
+    assert (here.launcher, here.rank, here.local, here.node, here.per_node) == ("torchrun", 5, 1, 1, (4, 4))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "devices", "nodes"),
+    [("3,1", 2, 2), ("2(x2)", 4, 1), ("4", 2, 2), ("4", 2, 1), ("2,1(x2)", 2, 2)],
+)
+def test_other_numbers_than_were_started_are_named(monkeypatch, tasks, devices, nodes) -> None:
+    for name, value in {**as_srun_sets(0, 4, 1), "SLURM_STEP_TASKS_PER_NODE": tasks}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        SettingsError, match=f"device.devices={devices} device.num_nodes={nodes}.*--ntasks-per-node"
+    ):
+        join(DeviceSettings(devices=devices, num_nodes=nodes))
+
+
+@pytest.mark.parametrize("phase", ["pretrain", "finetune"])
+def test_a_batch_that_cannot_be_shared_is_an_error_before_the_start(phase) -> None:
+    content = {
+        "subset": "mine", "pretrain": {"composition": {"QCD": 1}, "steps": 1}, "finetune": {"steps": 1},
+        "device": {"devices": 2, "num_nodes": 3},
+    }  # fmt: skip
+    for name in ("pretrain", "finetune"):
+        content[name]["batch_size"] = 128 if name == phase else 12
+    with pytest.raises(
+        SettingsError, match=rf"{phase}.batch_size=128 .*device.devices=2.*multiple of 6.*132"
+    ):
+        from_config(content)
+
+
+@pytest.mark.slow
+def test_any_rank_and_a_refused_claim_are_the_same_on_all_ranks(tmp_path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from jetscale.tracking.run_directory import RunDirectory, RunBusy\n"
+        "from jetscale.training import ranks\n"
+        "from jetscale.training.settings import DeviceSettings\n"
+        "here = ranks.join(DeviceSettings(devices=3, accelerator='cpu'))\n"
+        "votes = [ranks.any_rank(here.rank == k) for k in range(4)]\n"
+        "try:\n"
+        "    with ranks.first_rank_holds(RunDirectory(Path(sys.argv[1]), 'x').claim):\n"
+        "        said = 'held'\n"
+        "except RunBusy:\n"
+        "    said = 'busy'\n"
+        "if here.rank == 0: print('ready', flush=True)\n"
+        "with ranks.first_rank_holds(RunDirectory(Path(sys.argv[1]), 'x').claim, wait=True):\n"
+        "    print(here.rank, votes, said, 'then held', flush=True)\n"
+    )
+    from jetscale.tracking.run_directory import RunDirectory
+
+    holder = RunDirectory(tmp_path / "run", "x").claim()
+    holder.__enter__()
+    command = [*TORCHRUN, "--standalone", "--nproc-per-node=3", str(program), str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quiet_environment()) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        holder.__exit__(None, None, None)
+        lines = sorted(process.stdout.read().splitlines())
+    assert lines == [f"{rank} [True, True, True, False] busy then held" for rank in range(3)]
+
+
+@pytest.mark.slow
+def test_srun_and_nodes_give_the_curve_of_one_process(train, start, tmp_path) -> None:
+    uneven = (
+        "+experiment=qcd",
+        "data.repeat=true",
+        "eval.jets=5",
+        "eval.batch_size=4",
+        "pretrain.batch_size=12",
+        "finetune.batch_size=12",
+    )
+    train(*TINY, *uneven, f"hydra.run.dir={tmp_path}/one", "pretrain.library=backbones/one")
+    runs = {"three": (3, 1), "nodes": (2, 2)}  # of three ranks one has no test jets
+    for name, (world, nodes) in runs.items():
+        finish(
+            start(
+                *uneven,
+                f"hydra.run.dir={name}",
+                f"pretrain.library=backbones/{name}",
+                world=world,
+                nodes=nodes,
+            )
+        )
+        one, many = metrics_of(tmp_path / "one"), metrics_of(tmp_path / name)
+        assert len(one) == len(many)
+        for ours, theirs in zip(one, many, strict=True):
+            assert theirs["loss"] == pytest.approx(ours["loss"], rel=2e-4)
+            assert theirs["accuracy"] == ours["accuracy"]
+            assert {key: theirs[key] for key in ("step", "jets", "constituents", "split")} == {
+                key: ours[key] for key in ("step", "jets", "constituents", "split")
+            }
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_run_and_the_same_command_resumes_it(start, tmp_path) -> None:
+    """Ranks 0 and 1 killed in both phases, one after the other: no hang, and the same to the last bit."""
+    long = ("+experiment=qcd", "pretrain.steps=80", "finetune.steps=120", "data.repeat=true")
+    finish(start(*long, "hydra.run.dir=whole", "pretrain.library=whole_backbones"))
+    broken = tmp_path / "broken"
+    for rank, steps in ((0, 20), (1, 50), (1, 110), (0, 160)):  # counted over both phases
+        processes = start(*long, f"hydra.run.dir={broken}", "pretrain.library=backbones")
+        while steps_done(tmp_path / "backbones", broken, 80) < steps:
+            assert processes[rank].poll() is None, processes[rank].communicate()[1]
+            time.sleep(0.01)
+        processes[rank].send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        _, error = processes[1 - rank].communicate(timeout=60)
+        assert time.monotonic() - killed < 30
+        assert processes[1 - rank].returncode == 1
+        assert "RankLost" in error
+        assert "another process of this run died" in error
+        assert "running the same command again" in error
+        if rank == 1:
+            assert json.loads((broken / "failed.json").read_text())["error"] == "RankLost"
+    finish(start(*long, f"hydra.run.dir={broken}", "pretrain.library=backbones"))
+    same_run(broken, tmp_path / "whole")
+    assert not (broken / "failed.json").exists()
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_ends_the_run_after_the_timeout(tmp_path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import time\n"
+        "from datetime import timedelta\n"
+        "from jetscale.training import ranks\n"
+        "from jetscale.training.settings import DeviceSettings\n"
+        "ranks.TIMEOUT = timedelta(seconds=4)\n"
+        "here = ranks.join(DeviceSettings(devices=2, accelerator='cpu'))\n"
+        "ranks.any_rank(False)\n"
+        "if here.rank == 1: time.sleep(600)\n"
+        "with ranks.losses_named():\n"
+        "    ranks.any_rank(False)\n"
+    )
+    port = free_port()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(program)], stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **as_srun_sets(rank, 2, port)},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        _, error = processes[0].communicate(timeout=60)
+        assert processes[0].returncode == 1
+        assert "RankLost: rank 0 of 2" in error
+    finally:
+        processes[1].kill()
+        processes[1].communicate()
+
+
+@pytest.mark.slow
+def test_a_sweep_of_several_ranks_stops_where_one_is_lost(start, tmp_path) -> None:
+    """A failed run leaves ranks out of step: no later run of the sweep may be trained with them."""
+    processes = start("-m", "finetune.lr=1e30,1e-3")
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1], "\n".join(errors)
+    assert "NonFiniteLoss" in errors[0]
+    assert not list(tmp_path.rglob("done.json"))
