@@ -60,7 +60,9 @@ def service_processes() -> list[int]:
     found = []
     for children in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):
-            for child in children.read_text().split():
-                if Path("/proc", child, "comm").read_text().strip() == "wandb-core":
-                    found.append(int(child))
+            found += [int(child) for child in children.read_text().split() if _name(child) == "wandb-core"]
     return found
+
+
+def _name(process: str) -> str:
+    return Path("/proc", process, "comm").read_text().strip()
