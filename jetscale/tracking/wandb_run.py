@@ -70,7 +70,7 @@ class WandbRun:
             "job_type": "train",
         }
         shown = top_level(masked(config))
-        online = mode == "online" or (mode == "auto" and _has_key())
+        online = mode == "online" or (mode == "auto" and has_key())
         if online:
             self._guarded("start online", lambda: self._start("online", directory, shown, names))
             if not self.active:  # the service still holds the run's id: "run ID is in use" for what follows
@@ -88,10 +88,11 @@ class WandbRun:
             id=hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12],  # a resumed run keeps it
             resume="allow" if mode == "online" else None,
             mode=mode,
-            dir=directory,
+            dir=directory.resolve(),  # the service may have been started elsewhere
             config=config,
             settings=wandb.Settings(
                 silent=True,
+                reinit="create_new",  # never another run of this process that was left open
                 x_disable_stats=True,
                 x_disable_meta=True,  # it would send the command line as typed, passwords in URLs included
                 console="off",  # else every print waits for a service that hangs, and is uploaded
@@ -219,7 +220,8 @@ def _log_blocks(run: Any, blocks: Path) -> None:
     run.log_artifact(artifact)
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
+    """Whether the client would find a key for its server: in the environment, or in the netrc file."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
