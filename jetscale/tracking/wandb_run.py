@@ -1,4 +1,8 @@
-"""W&B beside the run directory: optional, resumable, and never the reason that a run stops."""
+"""W&B beside the run directory: optional, resumable, and never the reason that a run stops or waits.
+
+The client's calls are made by a thread of their own, so training waits for W&B at two places only: at its
+start (`START_SECONDS`) and at its end (`CLOSE_SECONDS`). Whatever W&B loses is in ``metrics.jsonl``.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,22 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from jetscale.tracking.metrics import MetricsLine
+from jetscale.tracking.secrets import mask_urls, masked
+from jetscale.tracking.wandb_service import Sender, forget_service, kill_service
 
 log = logging.getLogger(__name__)
+
+START_SECONDS = 15.0
+"""How long a server may take to accept a run before the run is kept offline."""
+UPLOAD_SECONDS = 30.0
+"""How long the client may upload after the last line; what is left stays on disk for ``wandb sync``."""
+CLOSE_SECONDS = 60.0
+"""How long closing may take in all; a client that has not returned by then is killed."""
+AFTER_KILL_SECONDS = 5.0
+"""How long the thread that calls a killed client is given to notice."""
+
+PAPER_FLOPS_PER_PARAM_JET = 6 * 40
+"""C = 6 N 40 jets: what ties a line's flops to N."""
 
 
 class WandbRun:
@@ -24,7 +42,8 @@ class WandbRun:
     mode : ``auto`` (online where a key is set, else offline), ``online``, ``offline`` or ``disabled``; where
         the server cannot be reached the run is kept offline, to be sent later with ``wandb sync``
     directory : the run directory; W&B's own files go under it
-    config, project, entity, group, name, tags : as W&B's
+    config : settings of the run; sent with credentials in URLs masked, and ``model.dim`` as ``dim`` too
+    project, entity, group, name, tags : as W&B's
     """
 
     def __init__(
@@ -40,31 +59,47 @@ class WandbRun:
         tags: list[str],
     ) -> None:
         self._run: Any = None
+        self._speed = Speed()
+        self._n_params: int | None = None
         names: dict[str, Any] = {
             "project": project,
             "entity": entity,
             "group": group,
             "name": name,
             "tags": tags,
+            "job_type": "train",
         }
-        online = mode == "online" or (mode == "auto" and _has_key())
+        shown = top_level(masked(config))
+        online = mode == "online" or (mode == "auto" and has_key())
         if online:
-            self._guarded("start online", lambda: self._start("online", directory, config, names))
-            if not self.active:
-                self._guarded("teardown", _forget_failed_start)
+            self._guarded("start online", lambda: self._start("online", directory, shown, names))
+            if not self.active:  # the service still holds the run's id: "run ID is in use" for what follows
+                self._guarded("teardown", forget_service)
         if mode != "disabled" and not self.active:
-            self._guarded("start offline", lambda: self._start("offline", directory, config, names))
+            self._guarded("start offline", lambda: self._start("offline", directory, shown, names))
+        self._sender = Sender() if self.active else None
 
     def _start(self, mode: Literal["online", "offline"], directory: Path, config: Any, names: Any) -> None:
         import wandb
 
+        # before init: it would name the server, password in the URL included, on the terminal
+        wandb.setup(wandb.Settings(silent=True))
         self._run = wandb.init(
             id=hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12],  # a resumed run keeps it
             resume="allow" if mode == "online" else None,
             mode=mode,
-            dir=directory,
+            dir=directory.resolve(),  # the service may have been started elsewhere
             config=config,
-            settings=wandb.Settings(silent=True, x_disable_stats=True, init_timeout=15),
+            settings=wandb.Settings(
+                silent=True,
+                reinit="create_new",  # never another run of this process that was left open
+                x_disable_stats=True,
+                x_disable_meta=True,  # it would send the command line as typed, passwords in URLs included
+                console="off",  # else every print waits for a service that hangs, and is uploaded
+                init_timeout=START_SECONDS,
+                finish_timeout=UPLOAD_SECONDS,
+                finish_timeout_raises=True,
+            ),
             **names,
         )
         for axis in ("step", "jets", "flops"):  # every curve can be drawn against any of the three
@@ -78,59 +113,115 @@ class WandbRun:
         return self._run is not None
 
     def log(self, line: MetricsLine) -> None:
-        """Send one line as ``<phase>/<split>_loss`` and so on, with its step, jets and flops."""
-        suffix = "" if line.weights == "raw" else f"_{line.weights}"
-        values = {
-            f"{line.phase}/step": line.step,
-            f"{line.phase}/{line.split}_loss{suffix}": line.loss,
-            f"{line.phase}/lr": line.lr,
-            "step": line.step,
-            "jets": line.jets,
-            "flops": line.flops,
-        }
-        if line.accuracy is not None:
-            values[f"{line.phase}/{line.split}_accuracy{suffix}"] = line.accuracy
-        if self.active:
-            self._guarded("log", lambda: self._run.log(values))
+        """Send one line as ``<phase>/<split>_loss`` and so on, with its step, jets and flops; never waits."""
+        if not self.active or self._sender is None:
+            return
+        run, values = self._run, values_of(line, self._speed.after(line))
+        if line.phase == "finetune" and self._n_params is None and line.jets > 0:
+            n_params = self._n_params = round(line.flops / (PAPER_FLOPS_PER_PARAM_JET * line.jets))
+            self._send("config", lambda: run.config.update({"n_params": n_params}, allow_val_change=True))
+        self._send("log", lambda: run.log(values))
 
     def finish(
         self, summary: dict[str, Any] | None = None, blocks: Path | None = None, exit_code: int = 0
     ) -> None:
-        """Close the run, its block losses as an artifact; several runs may share one process."""
+        """Close the run, its block losses as an artifact; several runs may share one process.
 
-        def close() -> None:
-            import wandb
+        With `exit_code` other than 0 W&B shows it as failed. Waits at most `CLOSE_SECONDS`.
+        """
+        run, sender = self._run, self._sender
+        if run is None or sender is None:
+            return
+        if summary:
+            self._send("summary", lambda: run.summary.update(masked(summary)))
+        if blocks is not None:
+            # a failure here (the server checks the key again) must not keep the run from being closed
+            sender.put(lambda: self.active and self._tried("artifact", lambda: _log_blocks(run, blocks)))
+        self._send("finish", lambda: run.finish(exit_code=exit_code))
+        if not sender.close(CLOSE_SECONDS):
+            log.warning(
+                "W&B did not close the run within %g s and is stopped; what it has is on disk (wandb sync)",
+                CLOSE_SECONDS,
+            )
+            self._run = None  # nothing more of the queue is tried
+            kill_service()  # and the call that hangs fails
+            sender.close(AFTER_KILL_SECONDS)
+            forget_service()
+        self._run = self._sender = None
 
-            if blocks is not None:
-                artifact = wandb.Artifact(f"test-blocks-{self._run.id}", type="test_blocks")
-                artifact.add_file(str(blocks))
-                self._run.log_artifact(artifact)
-            for key, value in (summary or {}).items():
-                self._run.summary[key] = value
-            self._run.finish(exit_code=exit_code)
+    def _send(self, what: str, call: Callable[[], Any]) -> None:
+        assert self._sender is not None
+        self._sender.put(lambda: self._guarded_send(what, call))
 
-        if self.active:
-            self._guarded("finish", close)
-        self._run = None
+    def _guarded_send(self, what: str, call: Callable[[], Any]) -> None:
+        if self.active and not self._guarded(what, call):
+            forget_service()  # so that the next run of this process starts a new one
 
-    def _guarded(self, what: str, call: Callable[[], None]) -> None:
+    def _guarded(self, what: str, call: Callable[[], Any]) -> bool:
+        if not self._tried(what, call):
+            self._run = None
+            return False
+        return True
+
+    def _tried(self, what: str, call: Callable[[], Any]) -> bool:
         try:
             call()
         except Exception as error:  # W&B fails in many ways, none of which may cost a run
-            log.warning(
-                "W&B %s failed (%s: %s); the run goes on without it", what, type(error).__name__, error
-            )
-            self._run = None
+            text = mask_urls(f"{type(error).__name__}: {error}")
+            log.warning("W&B %s failed (%s); the run goes on without it", what, text)
+            return False
+        return True
 
 
-def _forget_failed_start() -> None:
-    # the client's service still holds the run's id: "run ID is in use" for the offline start that follows
+class Speed:
+    """Jets a second of training, evaluations left out, from one metrics line to the next."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, int, float] | None = None
+
+    def after(self, line: MetricsLine) -> float | None:
+        """The speed up to `line`; None where the line before is of another phase, or at the same jet."""
+        last, self._last = self._last, (line.phase, line.jets, line.seconds)
+        if last is None or last[0] != line.phase:
+            return None
+        jets, seconds = line.jets - last[1], line.seconds - last[2]
+        return jets / seconds if jets > 0 and seconds > 0 else None
+
+
+def values_of(line: MetricsLine, jets_per_second: float | None) -> dict[str, float]:
+    """What W&B is sent for one line; `jetscale.dashboard` draws these keys."""
+    suffix = "" if line.weights == "raw" else f"_{line.weights}"
+    values: dict[str, float] = {
+        f"{line.phase}/step": line.step,
+        f"{line.phase}/{line.split}_loss{suffix}": line.loss,
+        f"{line.phase}/lr": line.lr,
+        "step": line.step,
+        "jets": line.jets,
+        "flops": line.flops,
+    }
+    if line.accuracy is not None:
+        values[f"{line.phase}/{line.split}_accuracy{suffix}"] = line.accuracy
+    if jets_per_second is not None:
+        values[f"{line.phase}/jets_per_second"] = jets_per_second
+    return values
+
+
+def top_level(config: dict[str, Any]) -> dict[str, Any]:
+    """`config` with the width as ``dim``, beside ``study``, ``subset`` and ``seed``: what runs group by."""
+    model = config.get("model")
+    return {**config, "dim": model["dim"]} if isinstance(model, dict) and "dim" in model else config
+
+
+def _log_blocks(run: Any, blocks: Path) -> None:
     import wandb
 
-    wandb.teardown()
+    artifact = wandb.Artifact(f"test-blocks-{run.id}", type="test_blocks")
+    artifact.add_file(str(blocks))
+    run.log_artifact(artifact)
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
+    """Whether the client would find a key for its server: in the environment, or in the netrc file."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname

@@ -1,0 +1,297 @@
+"""A sweep: its runs, planned and found, in groups of one subset and width."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from jetscale.cli import UsageError
+from jetscale.status.owner import Owners
+from jetscale.status.reading import Reader, whole
+from jetscale.status.run import PHASES, STATES, Place, RunStatus, place_of, read_run
+
+_MARKS = {"identity.json", "failed.json", "done.json", "owner.json", "metrics.jsonl", "config.yaml"}
+_NOT_RUNS = {"checkpoints", "wandb", "analysis"}
+
+
+@dataclass
+class Group:
+    """Runs of one subset and width (and variant), which differ in their seed."""
+
+    subset: str
+    dim: int
+    variant: str
+    runs: list[RunStatus] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Runs by state; every state is a key."""
+        return count(self.runs)
+
+    @property
+    def progress(self) -> float | None:
+        """Mean of its runs' progress; None where one is unknown."""
+        return mean([run.progress for run in self.runs])
+
+    @property
+    def jets_per_second(self) -> float | None:
+        """Of one run: the median of the running ones, else of the done ones."""
+        for state in ("running", "done"):
+            speeds = [run.jets_per_second for run in self.runs if run.state == state]
+            known = [speed for speed in speeds if speed is not None]
+            if known:
+                return median(known)
+        return None
+
+    @property
+    def measured(self) -> list[RunStatus]:
+        """The runs whose losses are averaged: the done ones, where there is none all that have a loss."""
+        done = [run for run in self.runs if run.state == "done"]
+        return [run for run in done or self.runs if run.test_loss]
+
+    @property
+    def test_loss(self) -> dict[str, float]:
+        """Newest test loss by weights, mean over the seeds of `measured`."""
+        runs = self.measured
+        weights = sorted({name for run in runs for name in run.test_loss}, reverse=True)
+        return {name: fmean(run.test_loss[name] for run in runs if name in run.test_loss) for name in weights}
+
+    @property
+    def over(self) -> bool:
+        """Whether every run is done or failed."""
+        return all(run.state in ("done", "failed") for run in self.runs)
+
+    @property
+    def error(self) -> str | None:
+        """That of its last failed run."""
+        errors = [run.error for run in self.runs if run.state == "failed" and run.error]
+        return errors[-1] if errors else None
+
+
+@dataclass
+class Sweep:
+    """What is known of a sweep now.
+
+    Attributes
+    ----------
+    path : its folder
+    planned : whether ``plan.json`` says which runs wait; without it only runs that have begun are known
+    groups : in the order of subset (as planned) and width
+    seconds : run time that each unfinished run still needs, by directory; None where no rate is measured yet
+    notes : what could not be read
+    """
+
+    path: Path
+    planned: bool
+    groups: list[Group]
+    seconds: dict[str, float | None]
+    notes: list[str]
+
+    @property
+    def runs(self) -> list[RunStatus]:
+        """All runs."""
+        return [run for group in self.groups for run in group.runs]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Runs by state."""
+        return count(self.runs)
+
+    @property
+    def progress(self) -> float | None:
+        """Mean of all runs' progress; None without a plan, or where one run's is unknown."""
+        return mean([run.progress for run in self.runs]) if self.planned else None
+
+    @property
+    def jets_per_second(self) -> float:
+        """Of all running runs together."""
+        return sum(run.jets_per_second or 0.0 for run in self.runs if run.state == "running")
+
+    @property
+    def run_seconds_left(self) -> float | None:
+        """Run time still needed by all runs that have not failed; None while a part is unknown."""
+        return self.seconds_left_of(self.runs) if self.planned else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time to the end with as many runs at once as now; None where that is unknown."""
+        total, runners = self.run_seconds_left, self.counts["running"]
+        if total == 0.0:
+            return 0.0
+        if total is None or runners == 0:
+            return None
+        longest = max((seconds or 0.0 for seconds in self.seconds.values()), default=0.0)
+        return max(total / runners, longest)
+
+    @property
+    def over(self) -> bool:
+        """Whether every run is done or failed."""
+        return all(group.over for group in self.groups)
+
+    @property
+    def unmeasured(self) -> list[int]:
+        """Widths whose time left is unknown."""
+        return sorted({group.dim for group in self.groups if self.seconds_left_of(group.runs) is None})
+
+    def seconds_left_of(self, runs: Iterable[RunStatus]) -> float | None:
+        """Run time still needed by `runs`, failed ones left out; None where one is unknown."""
+        left = [self.seconds[run.directory] for run in runs if run.state not in ("done", "failed")]
+        return None if None in left else sum(seconds or 0.0 for seconds in left)
+
+
+@dataclass
+class Watcher:
+    """Reads one sweep, again and again; what cannot change is read once."""
+
+    path: Path
+    reader: Reader = field(default_factory=Reader)
+    owners: Owners = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.owners = Owners(self.reader)
+
+    def look(self) -> Sweep:
+        """The sweep as it is now.
+
+        Raises
+        ------
+        UsageError
+            There is no such folder, or no run in it.
+        """
+        if not self.path.is_dir():
+            raise UsageError(f"{self.path}: no such folder; name a sweep's, multirun/<study>")
+        self.reader.notes.clear()
+        root = self.path.resolve()
+        plan = _plan(root, self.reader)
+        runs = plan or {}
+        for directory in sorted(_run_directories(root, self.reader)):
+            place = place_of(directory)
+            name = directory.relative_to(root).as_posix()
+            if place is not None and name not in runs:
+                runs[name] = RunStatus(name, place)
+        if not runs:
+            raise UsageError(
+                f"{self.path}: no run below it (no plan.json, no <subset>/dim=<d>/seed=<s>); name a sweep's "
+                "folder, multirun/<study>"
+            )
+        for name, run in runs.items():
+            read_run(run, root / name, root.parent / "backbones", self.reader, self.owners)
+        groups = _groups(runs.values())
+        seconds = _seconds_left(groups)
+        return Sweep(self.path, plan is not None, groups, seconds, list(self.reader.notes))
+
+
+def count(runs: Iterable[RunStatus]) -> dict[str, int]:
+    """Runs by state; every state is a key."""
+    found = Counter(run.state for run in runs)
+    return {state: found[state] for state in STATES}
+
+
+def mean(values: list[float | None]) -> float | None:
+    """Mean, or None where a value is unknown."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
+
+
+def _plan(root: Path, reader: Reader) -> dict[str, RunStatus] | None:
+    """Planned runs by directory, or None without a plan that can be read."""
+    path = root / "plan.json"
+    content = reader.json_object(path)
+    if content is None:
+        return None
+    entries = content.get("runs")
+    if not isinstance(entries, list):
+        reader.note(f"{path} has no list 'runs'; which runs wait is not known")
+        return None
+    found = {}
+    for entry in entries:
+        run = _planned(entry)
+        if run is None:
+            reader.note(f"{path} has a run without directory, subset, dim or seed; it is left out")
+        else:
+            found[run.directory] = run
+    return found
+
+
+def _planned(entry: Any) -> RunStatus | None:
+    if not isinstance(entry, dict):
+        return None
+    directory, subset = entry.get("directory"), entry.get("subset")
+    dim, seed = whole(entry, "dim"), whole(entry, "seed")
+    if not isinstance(directory, str) or not isinstance(subset, str) or dim is None or seed is None:
+        return None
+    named = place_of(Path("/", directory))
+    place = Place(subset, dim, seed, named.variant if named else "")
+    run = RunStatus(directory.rstrip("/"), place)
+    run.steps = {phase: whole(entry, "steps", phase) for phase in PHASES}
+    return run
+
+
+def _run_directories(root: Path, reader: Reader) -> Iterator[Path]:
+    def note(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # a folder may go while we look
+            reader.note(f"{error.filename} cannot be read ({error.strerror})")
+
+    for folder, below, files in os.walk(root, onerror=note):
+        below[:] = [name for name in below if name not in _NOT_RUNS and not name.startswith(".")]
+        if not _MARKS.isdisjoint(files):
+            yield Path(folder)
+
+
+def _groups(runs: Iterable[RunStatus]) -> list[Group]:
+    groups: dict[tuple[str, str, int], Group] = {}
+    subsets: dict[str, int] = {}
+    for run in runs:
+        place = run.place
+        subsets.setdefault(place.subset, len(subsets))
+        key = (place.subset, place.variant, place.dim)
+        group = groups.setdefault(key, Group(place.subset, place.dim, place.variant))
+        group.runs.append(run)
+    for group in groups.values():
+        group.runs.sort(key=lambda run: run.place.seed)
+    return [groups[key] for key in sorted(groups, key=lambda key: (subsets[key[0]], *key[1:]))]
+
+
+def _seconds_left(groups: list[Group]) -> dict[str, float | None]:
+    """Run time left of each run, from measured seconds per step: its own, its group's, its width's.
+
+    Other subsets of a width train the same model on other jets. Nothing is guessed from other widths.
+    """
+    left: dict[str, float | None] = {}
+    for group in groups:
+        width = [run for other in groups if other.dim == group.dim for run in other.runs]
+        rates = _rates(width) | _rates(group.runs)
+        left |= {run.directory: _left(run, rates) for run in group.runs}
+    return left
+
+
+def _rates(runs: Iterable[RunStatus]) -> dict[str, float]:
+    """Median of the measured seconds per step, by phase."""
+    measured: dict[str, list[float]] = {}
+    for run in runs:
+        for phase, seconds in run.seconds_per_step.items():
+            measured.setdefault(phase, []).append(seconds)
+    return {phase: median(seconds) for phase, seconds in measured.items()}
+
+
+def _left(run: RunStatus, rates: dict[str, float]) -> float | None:
+    if run.state == "done":
+        return 0.0
+    total = 0.0
+    for phase in PHASES:
+        steps = run.steps[phase]
+        if steps is None:
+            return None
+        remaining = max(0, steps - run.made[phase])
+        if remaining == 0:
+            continue
+        rate = run.seconds_per_step.get(phase, rates.get(phase))
+        if rate is None:
+            return None
+        total += remaining * rate
+    return total

@@ -1,0 +1,133 @@
+"""A loopback server that takes runs and views from the real W&B client, and misbehaves on demand."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+class WandbServer:
+    """Answers what the client asks while it makes a run, or saves a view.
+
+    Attributes
+    ----------
+    fault : ``hang`` (never answers), ``slow`` (answers after `slow_seconds`), ``drop`` (closes the
+        connection), a status of HTTP, or empty
+    projects : those it knows; None for all
+    calls : path or GraphQL call of every request
+    views : what was saved
+    """
+
+    def __init__(self) -> None:
+        self.fault = ""
+        self.slow_seconds = 0.0
+        self.projects: set[str] | None = None
+        self.calls: list[str] = []
+        self.bodies: list[str] = []
+        self.views: list[dict[str, Any]] = []
+        self.closing = threading.Event()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode("latin1")
+                call = re.search(r"(?:query|mutation) (\w+)", body)
+                server.calls.append(call[1] if call else self.path.rpartition("/")[2])
+                server.bodies.append(body)
+                fault = server.fault
+                if fault in ("hang", "slow"):
+                    server.closing.wait(600 if fault == "hang" else server.slow_seconds)
+                if fault == "drop" or server.closing.is_set():
+                    self.close_connection = True
+                elif fault.isdigit():
+                    self.reply(int(fault), {"errors": [{"message": "out of order"}]})
+                else:
+                    self.reply(200, server.answer(server.calls[-1], body))
+
+            do_GET = do_PUT = do_POST
+
+            def reply(self, status: int, content: dict[str, Any]) -> None:
+                answer = json.dumps(content).encode()
+                try:
+                    self.send_response(status)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(answer)))
+                    self.end_headers()
+                    self.wfile.write(answer)
+                except OSError:
+                    self.close_connection = True  # the client has given up
+
+            def handle(self) -> None:
+                with suppress(OSError):  # the client was killed
+                    super().handle()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.http.server_port}"
+
+    def close(self) -> None:
+        self.closing.set()
+        self.http.shutdown()
+        self.http.server_close()
+
+    def answer(self, call: str, body: str) -> dict[str, Any]:
+        if call == "file_stream":
+            return {"exitcode": None, "limits": {}}
+        sent = json.loads(body) if body.startswith("{") else {}
+        return {"data": self.data(call, sent.get("variables") or {})}
+
+    def data(self, call: str, variables: dict[str, Any]) -> dict[str, Any]:
+        project = {"id": "p", "name": "proj", "entity": {"id": "e", "name": "ent"}}
+        if call in ("Viewer", "GetDefaultEntity"):
+            return {
+                "viewer": {"id": "v", "entity": "ent", "username": "u", "flags": "{}", "teams": {"edges": []}}
+            }
+        if call == "ServerFeaturesQuery":
+            return {"serverInfo": {"features": []}}
+        if call == "RunResumeStatus":
+            return {"model": {**project, "bucket": None}}
+        if call == "UpsertBucket":
+            bucket = {
+                "id": "b", "name": variables.get("name"), "displayName": "shown", "description": "",
+                "config": "{}", "sweepName": None, "project": project, "historyLineCount": 0,
+            }  # fmt: skip
+            return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+        if call == "CreateRunFiles":
+            files = [{"name": name, "uploadUrl": f"http://{self.host}/up"} for name in variables["files"]]
+            return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
+        if call == "Runs":
+            if self.projects is not None and variables.get("project") not in self.projects:
+                return {"project": None}
+            page = {"endCursor": None, "hasNextPage": False}
+            runs = {"totalCount": 0, "edges": [], "pageInfo": page}
+            return {"project": {"internalId": "1", "runCount": 0, "readOnly": False, "runs": runs}}
+        if call == "UpsertView2":
+            self.views.append(variables)
+            return {"upsertView": {"view": {"id": "1", "name": variables["name"]}, "inserted": True}}
+        return {}
+
+
+@contextmanager
+def served() -> Iterator[WandbServer]:
+    """A server while the body runs."""
+    server = WandbServer()
+    try:
+        yield server
+    finally:
+        server.close()
