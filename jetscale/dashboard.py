@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jetscale.cli import UsageError
-from jetscale.tracking.secrets import mask_urls
+from jetscale.secrets import masked
 from jetscale.tracking.wandb_run import has_key
 
 BAD_STATES = ("failed", "crashed", "killed")
@@ -113,7 +113,7 @@ def save(views: list[Any]) -> list[str]:
         return [view.save().url for view in views]
     except Exception as error:  # the client raises its own, requests' and plain ones
         raise UsageError(
-            f"W&B refused the dashboard of {path} ({mask_urls(f'{type(error).__name__}: {error}')}); "
+            f"W&B refused the dashboard of {path} ({masked(f'{type(error).__name__}: {error}')}); "
             "check ENTITY/PROJECT, that the project has a run, and that the key may write there"
         ) from error
 

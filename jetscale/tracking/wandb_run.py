@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from jetscale.secrets import masked, masked_tree
 from jetscale.tracking.metrics import MetricsLine
-from jetscale.tracking.secrets import mask_urls, masked
 from jetscale.tracking.wandb_service import Sender, forget_service, kill_service
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class WandbRun:
             "tags": tags,
             "job_type": "train",
         }
-        shown = top_level(masked(config))
+        shown = top_level(masked_tree(config))
         online = mode == "online" or (mode == "auto" and has_key())
         if online:
             self._guarded("start online", lambda: self._start("online", directory, shown, names))
@@ -133,7 +133,7 @@ class WandbRun:
         if run is None or sender is None:
             return
         if summary:
-            self._send("summary", lambda: run.summary.update(masked(summary)))
+            self._send("summary", lambda: run.summary.update(masked_tree(summary)))
         if blocks is not None:
             # a failure here (the server checks the key again) must not keep the run from being closed
             sender.put(lambda: self.active and self._tried("artifact", lambda: _log_blocks(run, blocks)))
@@ -167,7 +167,7 @@ class WandbRun:
         try:
             call()
         except Exception as error:  # W&B fails in many ways, none of which may cost a run
-            text = mask_urls(f"{type(error).__name__}: {error}")
+            text = masked(f"{type(error).__name__}: {error}")
             log.warning("W&B %s failed (%s); the run goes on without it", what, text)
             return False
         return True

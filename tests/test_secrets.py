@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from jetscale.tracking.secrets import mask_urls, masked
+from jetscale.secrets import masked, masked_tree
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,13 @@ from jetscale.tracking.secrets import mask_urls, masked
     ],
 )
 def test_credentials_in_urls(text, expected):
-    assert mask_urls(text) == expected
-    assert mask_urls(expected) == expected
+    assert masked(text) == expected
+    assert masked(expected) == expected
 
 
 def test_every_string_of_a_structure():
     content = {"data": {"dir": "http://u:p@h"}, "list": ["http://u:p@h", 3], "tuple": ("a", None), "n": 1.5}
-    assert masked(content) == {
-        "data": {"dir": "http://***@h"}, "list": ["http://***@h", 3], "tuple": ("a", None), "n": 1.5,
+    assert masked_tree(content) == {
+        "data": {"dir": "http://***@h"}, "list": ["http://***@h", 3], "tuple": ["a", None], "n": 1.5,
     }  # fmt: skip
-    assert masked({"http://u:p@h": 1}) == {"http://***@h": 1}
+    assert masked_tree({"http://u:p@h": 1}) == {"http://***@h": 1}
