@@ -12,7 +12,7 @@ install: $(VENV)/.installed  ## virtual environment with jetscale and its develo
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,launchers,notebooks]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,launchers,ray,notebooks]'
 	touch $@
 
 test: install lint  ## style, types, import rules, and every test

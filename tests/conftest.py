@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,3 +62,16 @@ def train(simulated_data: Path, tmp_path: Path) -> Callable[..., subprocess.Comp
         return done
 
     return call
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """A real Slurm of one node; `environment` is what its clients need."""
+    if shutil.which("slurmctld") is None or shutil.which("munged") is None or os.geteuid() != 0:
+        pytest.skip("needs root and Debian's slurm-wlm and munge (CI installs them)")
+    folder = tmp_path_factory.mktemp("slurm")
+    script = REPO / "tests" / "slurm" / "cluster.sh"
+    started = subprocess.run([script, "start", folder], capture_output=True, text=True)
+    assert started.returncode == 0, started.stderr
+    yield SimpleNamespace(environment={"SLURM_CONF": str(folder / "slurm.conf")}, folder=folder)
+    subprocess.run([script, "stop", folder], check=True)

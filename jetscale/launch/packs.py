@@ -67,7 +67,8 @@ class Pack:
                     continue
                 if status in _STOPPED:
                     self.stop()
-                    raise PackStopped("asked to stop (cancelled or preempted); checkpoints are written")
+                    _requeue_unless_cancelled()
+                    raise PackStopped("asked to stop (its job was cancelled); checkpoints are written")
                 deaths += 1
                 if deaths > _DEATHS:
                     self.stop()
@@ -96,6 +97,17 @@ class Pack:
     def _start(self, slot: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "jetscale.launch.worker", str(self.jobs)]
         return subprocess.Popen(command, env={**os.environ, **_gpu_of(slot), "OMP_NUM_THREADS": "1"})
+
+
+def _requeue_unless_cancelled() -> None:
+    """Have submitit queue this job again, as on its own signal: one that ends in preemption is not."""
+    job = os.environ.get("SLURM_JOB_ID", "")
+    asked = subprocess.run(
+        ["squeue", f"--jobs={job}", "--noheader", "--format=%T"], capture_output=True, text=True, check=False
+    )
+    if asked.stdout.split() == ["RUNNING"]:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        time.sleep(_POLL_SECONDS)  # the handler ends this process
 
 
 def _gpu_of(slot: int) -> dict[str, str]:

@@ -56,7 +56,7 @@ def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
         except Exception as error:
             if ranks.is_first():
                 leave_traceback(directory.path, error)
-            wandb.finish(exit_code=1)
+            wandb.finish({"error": f"{type(error).__name__}: {error}"}, exit_code=1)
             raise
         except Preempted as stop:
             log.warning("%s: %s", path, stop)

@@ -1,0 +1,166 @@
+"""A sweep on a real Slurm (one node, `tests/slurm/cluster.sh`), through all that happens to jobs there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.runs import TINY, metrics_of, quiet_environment, runs_under
+
+SWEEP = (
+    *TINY, "pretrain.steps=300", "finetune.steps=900", "checkpoint_every=50", "eval.every=100",
+    "data.repeat=true", "+experiment=scratch,bsm_all", "-m", "seed=0,1,2",
+)  # fmt: skip
+SLURM = (
+    "hydra/launcher=slurm", "hydra.launcher.partition=low", "hydra.launcher.runs_per_job=2",
+    "hydra.launcher.parallel=2", "hydra.launcher.cpus_per_task=2", "hydra.launcher.timeout_min=10",
+    "hydra.launcher.signal_delay_s=30",
+)  # fmt: skip
+
+
+@pytest.fixture
+def cluster(slurm: SimpleNamespace, tmp_path: Path, simulated_data: Path) -> SimpleNamespace:
+    """Commands on the cluster, in an empty folder; jobs that are left are cancelled."""
+    environment = {**quiet_environment(), **slurm.environment}
+
+    def ask(*command: str) -> str:
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path
+        ).stdout
+
+    drivers: list[subprocess.Popen[str]] = []
+
+    def driver(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "jetscale.train", f"data.dir={simulated_data}", *arguments]
+        with (tmp_path / "driver.log").open("a") as log:
+            drivers.append(
+                subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log, text=True)
+            )
+        return drivers[-1]
+
+    yield SimpleNamespace(ask=ask, driver=driver, root=tmp_path, environment=environment)
+    for process in drivers:
+        process.kill()
+        process.wait()
+    ask("scancel", "--user=root")
+    until(lambda: not ask("squeue", "--noheader"), "the queue to be empty")
+
+
+def until(holds: Callable[[], object], what: str, seconds: float = 180.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.2)
+
+
+def jobs_of(cluster: SimpleNamespace) -> dict[str, str]:
+    """State by job id."""
+    return dict(line.split() for line in cluster.ask("squeue", "-h", "-r", "-o", "%i %T").splitlines())
+
+
+def under_way(cluster: SimpleNamespace, at_least: int = 1) -> list[Path]:
+    """Runs that have written metrics and are not done."""
+    logs = (cluster.root / "multirun/smoke").rglob("metrics.jsonl")
+    running = [log.parent for log in logs if not (log.parent / "done.json").exists()]
+    return running if len(running) >= at_least else []
+
+
+def results(root: Path) -> dict[str, object]:
+    """All that a sweep leaves that must not depend on what happened on the way."""
+    return {
+        str(run.relative_to(root)): (
+            metrics_of(run),
+            pq.read_table(run / "test_blocks.parquet").to_pydict(),
+            json.loads((run / "done.json").read_text())["final"],
+        )
+        for run in runs_under(root)
+    }
+
+
+@pytest.mark.slow
+def test_preempted_killed_cancelled_and_started_again_the_sweep_ends_the_same(
+    cluster: SimpleNamespace, train: Callable[..., object], tmp_path: Path
+) -> None:
+    # the backbones of one sweep must not serve the other
+    train(*SWEEP, "study=smoke", "pretrain.library=undisturbed_backbones")
+    undisturbed = results(tmp_path)
+    assert len(undisturbed) == 6
+    (tmp_path / "multirun").rename(tmp_path / "undisturbed")
+
+    driver = cluster.driver(*SWEEP, *SLURM)
+    until(lambda: under_way(cluster), "a run to begin")
+
+    # a worker process dies
+    victim = under_way(cluster)[0]
+    os.kill(json.loads((victim / "owner.json").read_text())["pid"], signal.SIGKILL)
+
+    # a job that may preempt takes the node: the running one is stopped, with a checkpoint, and queued again
+    until(lambda: under_way(cluster, 2), "two runs side by side")
+    (running,) = (job for job, state in jobs_of(cluster).items() if state == "RUNNING")
+    cluster.ask("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
+    until(lambda: jobs_of(cluster).get(running) != "RUNNING", "the job to be preempted")
+    until(lambda: jobs_of(cluster).get(running) == "RUNNING", "the preempted job to run again")
+    assert int(cluster.ask("scontrol", "show", "job", running).split("Restarts=")[1].split()[0]) == 1
+
+    # the driver dies; the jobs go on
+    driver.kill()
+    driver.wait()
+    done = len(list((tmp_path / "multirun/smoke").rglob("done.json")))
+    until(lambda: len(list((tmp_path / "multirun/smoke").rglob("done.json"))) > done, "a run to finish alone")
+
+    # a job is cancelled by its user
+    until(lambda: under_way(cluster), "another run to begin")
+    cancelled = next(job for job, state in jobs_of(cluster).items() if state == "RUNNING")
+    cluster.ask("scancel", cancelled)
+
+    # a second driver finds what is left in the queue, submits the rest, and no run is done twice
+    submitted = len(list((tmp_path / "multirun/smoke/.slurm").glob("*.submitted.json")))
+    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "multirun/smoke").rglob("done.json")}
+    for _ in range(2):
+        driver = cluster.driver(*SWEEP, *SLURM)
+        driver.wait(timeout=300)
+        if driver.returncode == 0:
+            break  # else the cancelled job was still in the queue when it started
+    assert driver.returncode == 0, (tmp_path / "driver.log").read_text()
+    assert len(list((tmp_path / "multirun/smoke/.slurm").glob("*.submitted.json"))) <= submitted + 1
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert results(tmp_path) == undisturbed
+    log = (tmp_path / "driver.log").read_text()
+    assert "6 runs, 0 failed" in log
+
+
+@pytest.mark.slow
+def test_runs_longer_than_the_time_limit_are_chained(
+    cluster: SimpleNamespace, train: Callable[..., object], tmp_path: Path
+) -> None:
+    long = (*TINY, "finetune.steps=12000", "eval.every=3000", "checkpoint_every=5000", "data.repeat=true")
+    train(*long, "-m", "seed=0")
+    undisturbed = results(tmp_path)
+    (tmp_path / "multirun").rename(tmp_path / "undisturbed")
+    limits = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=45")
+    driver = cluster.driver(*long, "-m", "seed=0", *SLURM, "hydra.launcher.runs_per_job=1",
+                            "hydra.launcher.parallel=1", *limits)  # fmt: skip
+    driver.wait(timeout=500)
+    assert driver.returncode == 0, (tmp_path / "driver.log").read_text()
+    (run,) = runs_under(tmp_path)
+    assert "asked to stop, checkpoint of step" in (run / "train.log").read_text()
+    assert results(tmp_path) == undisturbed
+
+
+@pytest.mark.slow
+def test_what_slurm_refuses_is_told(cluster: SimpleNamespace, tmp_path: Path) -> None:
+    driver = cluster.driver(*TINY, "-m", "seed=0", *SLURM, "hydra.launcher.partition=nowhere")
+    assert driver.wait(timeout=60) == 1
+    log = (tmp_path / "driver.log").read_text()
+    assert "Slurm took no job" in log
+    assert "nowhere" in log
