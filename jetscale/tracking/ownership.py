@@ -9,6 +9,7 @@ watches whether it moves before taking over. Counts are compared, never clocks.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -30,6 +31,8 @@ WATCH_BEATS = 3
 """A record of another machine that stays still this many beats belongs to a dead process."""
 PATIENCE_SECONDS = 2.0
 """How long a claim tries: longer than anybody needs who only looks whether the lock is free."""
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +56,14 @@ def owning(directory: Path) -> Iterator[None]:
     LocksUnsupported
         The file system has no locks, so that two writers could not be kept apart.
     """
-    lock = FileLock(directory / LOCK)
+    lock = FileLock(directory / LOCK, fallback_to_soft=False)
     try:
         lock.acquire(timeout=PATIENCE_SECONDS)
     except Timeout as error:
         raise Owned(_described(directory)) from error
-    except NotImplementedError as error:
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
         raise LocksUnsupported(
             f"{directory}: this file system has no locks (flock), so two writers could not be kept apart; "
             "put the study on another one (on a cluster: the scratch file system)"
@@ -75,7 +80,7 @@ def is_free(directory: Path) -> bool:
     """Whether nobody on this machine (or within reach of its locks) holds `directory`."""
     if not (directory / LOCK).exists():
         return True
-    lock = FileLock(directory / LOCK)
+    lock = FileLock(directory / LOCK, fallback_to_soft=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:

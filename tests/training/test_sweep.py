@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-from tests.runs import TINY, metrics_of, runs_under
+from tests.runs import TINY, metrics_of, quiet_environment, runs_under
 
 
 @pytest.mark.slow
@@ -40,3 +45,66 @@ def test_joblib_runs_the_same_sweep(train, tmp_path):
     (tmp_path / "multirun").rename(tmp_path / "kept")
     train(*TINY, "-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert [(run.parent.name, metrics_of(run)) for run in runs_under(tmp_path)] == one_process
+
+
+@pytest.mark.slow
+def test_a_killed_worker_of_joblib_costs_no_run(train, tmp_path, simulated_data):
+    """The pool breaks with its worker; the sweep goes on in another, and ends as if nothing had been."""
+    long = (*TINY, "finetune.steps=600", "data.repeat=true", "-m", "seed=0,1,2")
+    train(*long)
+    whole = [metrics_of(run) for run in runs_under(tmp_path)]
+    (tmp_path / "multirun").rename(tmp_path / "kept")
+    command = [sys.executable, "-m", "jetscale.train", f"data.dir={simulated_data}", *long,
+               "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]  # fmt: skip
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=quiet_environment(), stderr=subprocess.PIPE, text=True
+    ) as sweep:
+        while not (logs := list((tmp_path / "multirun/smoke").rglob("metrics.jsonl"))):
+            assert sweep.poll() is None, sweep.stderr.read()
+            time.sleep(0.01)
+        os.kill(json.loads((logs[0].parent / "owner.json").read_text())["pid"], signal.SIGKILL)
+        _, errors = sweep.communicate(timeout=200)
+    assert sweep.returncode == 0, errors
+    assert [metrics_of(run) for run in runs_under(tmp_path)] == whole
+
+
+@pytest.mark.slow
+def test_two_drivers_share_a_sweep(train, tmp_path, simulated_data):
+    """Started at the same time, they run each seed once, pretrain once, and both end well."""
+    arguments = (*TINY, "+experiment=qcd", "pretrain.seed=0", "-m", "seed=0,1,2,3")
+    command = [sys.executable, "-m", "jetscale.train", f"data.dir={simulated_data}", *arguments]
+    drivers = [
+        subprocess.Popen(command, cwd=tmp_path, env=quiet_environment(), stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for driver in drivers:
+        _, errors = driver.communicate(timeout=200)
+        assert driver.returncode == 0, errors
+    assert len(list((tmp_path / "multirun/backbones").iterdir())) == 1
+    runs = runs_under(tmp_path)
+    assert len(runs) == 4
+    for run in runs:
+        steps = [
+            line["step"]
+            for line in metrics_of(run)
+            if line["split"] == "train" and line["phase"] == "finetune"
+        ]
+        assert steps == sorted(set(steps))
+
+
+@pytest.mark.slow
+def test_ray_runs_the_same_sweep(train, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="the extra `ray` is not installed")
+    train(*TINY, "-m", "seed=0,1")
+    one_process = [(run.parent.name, metrics_of(run)) for run in runs_under(tmp_path)]
+    (tmp_path / "multirun").rename(tmp_path / "kept")
+    train(*TINY, "-m", "seed=0,1", "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2")
+    assert [(run.parent.name, metrics_of(run)) for run in runs_under(tmp_path)] == one_process
+
+
+@pytest.mark.slow
+def test_dry_prints_the_plan_and_starts_nothing(train, tmp_path):
+    done = train(*TINY, "+experiment=scratch,qcd", "seed=0,1", "--dry")
+    assert "4 runs, 0 done, 4 to do with 2 pretrainings" in done.stdout
+    assert "FLOPs" in done.stdout
+    assert not list(tmp_path.rglob("config.yaml"))
