@@ -6,11 +6,13 @@ import hashlib
 import logging
 import netrc
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from jetscale.secrets import masked
 from jetscale.tracking.metrics import MetricsLine
 
 log = logging.getLogger(__name__)
@@ -58,13 +60,19 @@ class WandbRun:
     def _start(self, mode: Literal["online", "offline"], directory: Path, config: Any, names: Any) -> None:
         import wandb
 
+        command = " ".join(sys.argv)
         self._run = wandb.init(
             id=hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12],  # a resumed run keeps it
             resume="allow" if mode == "online" else None,
             mode=mode,
             dir=directory,
             config=config,
-            settings=wandb.Settings(silent=True, x_disable_stats=True, init_timeout=15),
+            settings=wandb.Settings(
+                silent=True,
+                x_disable_stats=True,
+                x_disable_meta=masked(command) != command,  # W&B would keep the command line
+                init_timeout=15,
+            ),
             **names,
         )
         for axis in ("step", "jets", "flops"):  # every curve can be drawn against any of the three

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -270,3 +271,31 @@ def test_a_sweep_of_several_ranks_stops_where_one_is_lost(start, tmp_path) -> No
     assert [process.returncode for process in processes] == [1, 1], "\n".join(errors)
     assert "NonFiniteLoss" in errors[0]
     assert not list(tmp_path.rglob("done.json"))
+
+
+@pytest.mark.slow
+def test_real_srun_and_a_plain_process_in_a_batch_script(request, simulated_data, tmp_path) -> None:
+    try:
+        slurm = request.getfixturevalue("slurm")
+    except pytest.FixtureLookupError:
+        pytest.skip("no fixture `slurm`: tests/slurm starts a one-node cluster where Slurm is installed")
+    environment = {**quiet_environment(), **slurm.environment}
+    train = [
+        sys.executable, "-m", "jetscale.train", f"data.dir={simulated_data}", *TINY, "device.accelerator=cpu",
+    ]  # fmt: skip
+    step = ["srun", "-n", "2", *train, "device.devices=2", f"hydra.run.dir={tmp_path}/step"]
+    wrong = ["srun", "-n", "2", *train, f"hydra.run.dir={tmp_path}/wrong"]
+    (tmp_path / "job.sh").write_text(
+        "#!/bin/sh\nexec " + shlex.join([*train, f"hydra.run.dir={tmp_path}/plain"])
+    )
+    batch = ["sbatch", "--wait", "-n", "2", "-o", f"{tmp_path}/job.out", str(tmp_path / "job.sh")]
+    for command, status in ((step, 0), (wrong, 1), (batch, 0)):
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180
+        )
+        assert done.returncode == status, done.stderr
+        assert status == 0 or "wants 1 processes, 1 on each node, but srun started 2" in done.stderr
+    step_lines, plain_lines = metrics_of(tmp_path / "step"), metrics_of(tmp_path / "plain")
+    assert [line["constituents"] for line in step_lines] == [line["constituents"] for line in plain_lines]
+    for ours, theirs in zip(step_lines, plain_lines, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-4)
