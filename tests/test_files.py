@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jetscale.files import atomic_path, fingerprint, sha256_file, write_json
+from jetscale.files import WriteError, atomic_path, fingerprint, remove_leftovers, sha256_file, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
@@ -40,3 +40,27 @@ def test_json_refuses_nan(tmp_path):
 def test_fingerprint_ignores_order_of_keys_only():
     assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
     assert fingerprint({"a": [1, 2]}) != fingerprint({"a": [2, 1]})
+
+
+def test_an_error_of_reading_is_not_told_as_one_of_writing(tmp_path):
+    def reading():
+        with atomic_path(tmp_path / "a" / "out.txt"):
+            (tmp_path / "in").mkdir()
+            (tmp_path / "in").read_text()
+
+    with pytest.raises(IsADirectoryError) as caught:
+        reading()
+    assert not isinstance(caught.value, WriteError)
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "a").write_text("")
+    with pytest.raises(WriteError, match=r"a/b/c.json cannot be written .*move that away"):
+        write_json(tmp_path / "a" / "b" / "c.json", {})
+
+
+def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
+    for name in (".last.77.part.pt", ".config.8.part.yaml", ".lock", "part.pt", "last.pt"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "last.pt", "part.pt"]

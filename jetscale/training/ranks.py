@@ -119,7 +119,7 @@ def agreed(value: Value) -> Value:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether `flag` is set on any rank, the same answer on all; every rank must call (20 us over gloo)."""
+    """Whether `flag` is set on any rank, the same answer on all; every rank must call."""
     if not dist.is_initialized():
         return flag
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
