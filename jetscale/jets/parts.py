@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from jetscale import __version__
-from jetscale.files import atomic_path, fingerprint, sha256_file
+from jetscale.files import atomic_path, fingerprint
+from jetscale.jets.checksums import CHECKSUM, checksum_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import feature_set
 from jetscale.jets.packed import PackedJets, concatenate, map_batches, packed_schema, view
@@ -87,7 +88,7 @@ def describe_part(path: Path, n_labels: int) -> dict[str, Any]:
     return {
         "file": path.name,
         "size": path.stat().st_size,
-        "sha256": sha256_file(path),
+        CHECKSUM: checksum_file(path),
         "n_jets": jets.n_jets,
         "n_constituents": int(jets.offsets[-1]),
         "label_counts": np.bincount(jets.labels, minlength=n_labels).tolist(),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from jetscale.jets.errors import JetDataError
+from jetscale.jets.locations import File
 
 Array = npt.NDArray[Any]
 
@@ -44,7 +44,7 @@ class RawJets:
     labels : (B,) uint8, the published label index
     """
 
-    path: Path
+    path: File
     first_entry: int
     offsets: npt.NDArray[np.int64]
     constituents: Mapping[str, Array]
@@ -62,7 +62,7 @@ class RawJets:
 
 
 def assemble(
-    path: Path,
+    path: File,
     first_entry: int,
     columns: Sequence[str],
     jagged: Callable[[str], tuple[npt.NDArray[np.int64], Array]],

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from jetscale.jets.errors import JetDataError
+from jetscale.jets.locations import File
 from jetscale.jets.parquet_reader import ParquetReader
 from jetscale.jets.raw import JET_COLUMNS, RawJets, check_jets
 from jetscale.jets.root_reader import RootReader
@@ -52,6 +53,7 @@ class JetFileReader:
     Parameters
     ----------
     path : a ``.root`` file is read as JetClass, a ``.parquet`` file as JetClass-II
+    called : what errors call it, where `path` is a copy of it
 
     Raises
     ------
@@ -59,13 +61,13 @@ class JetFileReader:
         The file cannot be opened, is truncated, or holds no jets.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with _reading(path):
-            self._reader = _open(path)
+    def __init__(self, path: Path, called: File | None = None) -> None:
+        self.path = called or path
+        with reading(self.path):
+            self._reader = _open(path, self.path)
         self.n_jets = self._reader.n_jets
         if self.n_jets == 0:
-            raise JetDataError(f"{path}: the file holds no jets; download or simulate it again")
+            raise JetDataError(f"{self.path}: the file holds no jets; download or simulate it again")
 
     def jets(
         self, features: Sequence[str], start: int = 0, stop: int | None = None, step: int = STEP
@@ -88,7 +90,7 @@ class JetFileReader:
             raise JetDataError(f"{self.path}: entries {start} to {stop} asked, the file has {self.n_jets}")
         chunks = self._reader.read(needed_columns(features), start, stop, step)
         while True:
-            with _reading(self.path):
+            with reading(self.path):
                 raw = next(chunks, None)
             if raw is None:
                 break
@@ -105,21 +107,21 @@ class JetFileReader:
         self._reader.close()
 
 
-def _open(path: Path) -> JetReader:
+def _open(path: Path, called: File) -> JetReader:
     if path.suffix == ".root":
-        return RootReader(path)
+        return RootReader(path, called)
     if path.suffix == ".parquet":
-        return ParquetReader(path)
+        return ParquetReader(path, called)
     raise JetDataError(f"{path}: neither .root (JetClass) nor .parquet (JetClass-II)")
 
 
-class _reading:  # noqa: N801 (a context manager, used like a function)
+class reading:  # noqa: N801 (a context manager, used like a function)
     """Any failure of the libraries underneath becomes a `JetDataError` that names the file.
 
     uproot and pyarrow raise a dozen unrelated types on damaged input, so all of `Exception` is caught.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: File) -> None:
         self.path = path
 
     def __enter__(self) -> None:

@@ -13,6 +13,7 @@ import uproot
 
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.labels import JETCLASS_LABELS
+from jetscale.jets.locations import File
 from jetscale.jets.raw import Array, RawJets, assemble
 from jetscale.jets.schemas import JETCLASS_TREE
 
@@ -20,12 +21,12 @@ from jetscale.jets.schemas import JETCLASS_TREE
 class RootReader:
     """TTree ``tree`` of one open file."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, called: File) -> None:
+        self._path = called
         self._file = uproot.open(path)
         if JETCLASS_TREE not in self._file:
             held = ", ".join(self._file.keys()) or "nothing"
-            raise JetDataError(f"{path}: no TTree {JETCLASS_TREE!r}; it holds {held}")
+            raise JetDataError(f"{called}: no TTree {JETCLASS_TREE!r}; it holds {held}")
         self._tree = self._file[JETCLASS_TREE]
         self.n_jets = int(self._tree.num_entries)
 
@@ -49,7 +50,7 @@ class RootReader:
 
 
 def _cast(
-    path: Path, entry: int, columns: Sequence[str], labels: list[str], arrays: dict[str, Any]
+    path: File, entry: int, columns: Sequence[str], labels: list[str], arrays: dict[str, Any]
 ) -> RawJets:
     one_hot = np.stack([_flat(path, name, arrays[name]).astype(np.float32) for name in labels], axis=1)
     return assemble(
@@ -62,7 +63,7 @@ def _cast(
     )
 
 
-def _label_index(path: Path, entry: int, one_hot: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def _label_index(path: File, entry: int, one_hot: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Index of the one label that is set, of (B, 10) published as float, bool and int32."""
     good = ((one_hot == 0) | (one_hot == 1)).all(axis=1) & (one_hot.sum(axis=1) == 1)
     if not good.all():
@@ -75,7 +76,7 @@ def _label_index(path: Path, entry: int, one_hot: npt.NDArray[np.float32]) -> np
     return index
 
 
-def _jagged(path: Path, name: str, array: Any) -> tuple[npt.NDArray[np.int64], Array]:
+def _jagged(path: File, name: str, array: Any) -> tuple[npt.NDArray[np.int64], Array]:
     layout = ak.to_layout(array)
     if not layout.is_list:
         raise JetDataError(f"{path}: branch {name} is {array.type.content}, not a list per jet")
@@ -87,7 +88,7 @@ def _jagged(path: Path, name: str, array: Any) -> tuple[npt.NDArray[np.int64], A
     return offsets, np.asarray(content.data)[: offsets[-1]]
 
 
-def _flat(path: Path, name: str, array: Any) -> Array:
+def _flat(path: File, name: str, array: Any) -> Array:
     layout = ak.to_layout(array)
     if not layout.is_numpy or layout.inner_shape or layout.dtype.kind not in "biuf":
         raise JetDataError(f"{path}: branch {name} is {array.type.content}, not one number per jet")

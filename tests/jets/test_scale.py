@@ -64,7 +64,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(1, N_PARTS):
         os.link(first, request.path / part_name(number))
     entry = describe_part(first, 188)
-    sources = [{"name": f"QCD_{number:04d}.parquet", "size": 1, "sha256": "0" * 64} for number in range(1340)]
+    sources = [
+        {"name": f"QCD_{number:04d}.parquet", "size": 1, "xxh3_128": "0" * 32} for number in range(1340)
+    ]
     definition = {**request.definition(), "n_parts": N_PARTS, "sources": sources}
     manifest = {
         "fingerprint": fingerprint(definition),
