@@ -24,6 +24,11 @@ class RootReader:
     def __init__(self, path: Path, called: File) -> None:
         self._path = called
         self._file = uproot.open(path)
+        end = int(self._file.file.fEND)
+        if path.stat().st_size < end:  # uproot reads on as long as the lost bytes are not asked for
+            raise JetDataError(
+                f"{called}: truncated, {path.stat().st_size} of {end} bytes; download or simulate it again"
+            )
         if JETCLASS_TREE not in self._file:
             held = ", ".join(self._file.keys()) or "nothing"
             raise JetDataError(f"{called}: no TTree {JETCLASS_TREE!r}; it holds {held}")
