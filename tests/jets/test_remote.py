@@ -53,7 +53,7 @@ class Handler(SimpleHTTPRequestHandler):
 @pytest.fixture
 def files(fill: SimpleNamespace, tmp_path: Path) -> Path:
     folder = tmp_path / "served"
-    fill.jetclass(folder, n_jets=5, files=2)
+    fill.jetclass(folder, n_jets=5, files=1)
     fill.jetclass2(folder, n_jets=20, files=1)
     return folder
 
@@ -128,7 +128,7 @@ def test_faulty_server(
     server.http.fault, server.http.asked = None, []
     assert content(ensure_store(wanted, workers=1).path) == local(files, tmp_path / "local")
     fetched = [path for path, _ in server.http.asked if path.endswith(".root")]
-    assert len(fetched) == 1, "the nineteen others were kept"
+    assert len(fetched) == 1, "the nine others were kept"
 
 
 def test_no_server_and_no_files(server: SimpleNamespace, tmp_path: Path) -> None:
@@ -141,9 +141,9 @@ def test_no_server_and_no_files(server: SimpleNamespace, tmp_path: Path) -> None
 
 
 def test_a_truncated_file_is_named_by_its_url(server: SimpleNamespace, files: Path, tmp_path: Path) -> None:
-    path = files / jet_file("jetclass", "HToBB", 1).path
+    path = files / jet_file("jetclass", "HToCC", 0).path
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(JetDataError, match=rf"{server.url}/\S+HToBB_001.root: truncated, \d+ of \d+ bytes"):
+    with pytest.raises(JetDataError, match=rf"{server.url}/\S+HToCC_000.root: truncated, \d+ of \d+ bytes"):
         ensure_store(remote(server.url, tmp_path / "store"), workers=1)
 
 
@@ -177,9 +177,7 @@ def test_the_store_is_local() -> None:
 
 
 def test_unknown_protocol_and_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        JetDataError, match=r"gopher://jets: cannot be fetched \(ValueError: Protocol not known"
-    ):
+    with pytest.raises(JetDataError, match=r"gopher://jets: cannot be fetched \(ValueError: Protocol not"):
         files_below(RemoteFolder("gopher://jets"), ".root")
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(JetDataError, match=r"s3://bucket: .*jetscale\[remote\]"):
@@ -191,12 +189,9 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Endpoint of a real S3 server, moto's."""
     pytest.importorskip("s3fs", reason="s3fs comes with the extra `remote`")
     pytest.importorskip("moto.server", reason="no S3 server: pip install 'moto[s3]' flask flask-cors")
-    for name, value in (
-        ("AWS_ACCESS_KEY_ID", "a"),
-        ("AWS_SECRET_ACCESS_KEY", "b"),
-        ("AWS_REGION", "us-east-1"),
-    ):
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "anybody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "anything")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
     log_line = re.compile(rb"Running on (http://127\.0\.0\.1:\d+)")
     command = [sys.executable, "-u", "-m", "moto.server", "-p", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
