@@ -13,26 +13,16 @@ from typing import Protocol
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.locations import File
 from jetscale.jets.parquet_reader import ParquetReader
-from jetscale.jets.raw import JET_COLUMNS, RawJets, check_jets
+from jetscale.jets.raw import ALWAYS_READ, JET_COLUMNS, RawJets, check_jets
 from jetscale.jets.root_reader import RootReader
 
 STEP = 5_000
 """Jets read at once: 15 MB of JetClass. With larger steps the arrays leave cache and heap: slower."""
 
-_NEEDED = (
-    "part_px",
-    "part_py",
-    "part_energy",
-    "part_charge",
-    "part_isPhoton",
-    "part_isElectron",
-    "part_isMuon",
-)
-
 
 def needed_columns(features: Sequence[str]) -> tuple[str, ...]:
     """Columns to read for a feature set that needs `features`: those, what is checked, what is kept."""
-    return tuple(dict.fromkeys((*_NEEDED, *features, *JET_COLUMNS)))
+    return tuple(dict.fromkeys((*ALWAYS_READ, *features, *JET_COLUMNS)))
 
 
 class JetReader(Protocol):

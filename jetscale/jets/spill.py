@@ -20,7 +20,7 @@ from jetscale.jets.checksums import CHECKSUM, checksum_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import feature_set
 from jetscale.jets.locations import local_copy, stamp
-from jetscale.jets.packed import PackedJets, concatenate, map_batches, pack, packed_schema, view
+from jetscale.jets.packed import PackedJets, gather, map_batches, pack, packed_schema, view
 from jetscale.jets.randomness import raw_words
 from jetscale.jets.readers import JetFileReader, reading
 from jetscale.jets.selection import selected
@@ -82,29 +82,28 @@ def write_spill(job: SpillJob) -> None:
         ):
             with pa.ipc.new_file(str(aside), schema) as writer:
                 for jets, parts in _groups(source, job):
-                    order = _stable_order(parts, job.n_parts)
-                    writer.write_batch(jets.take(order).record_batch(schema, {"part": parts[order]}))
+                    writer.write_batch(jets.record_batch(schema, {"part": parts}))
             with reading(file):
                 if stamp(file, size) != before:
                     raise JetDataError(f"{file}: changed while it was read; start again when it is whole")
 
 
 def _groups(source: JetFileReader, job: SpillJob) -> Iterator[tuple[PackedJets, Parts]]:
-    """Selected jets with the part that each goes to, about `GROUP` at a time."""
+    """Selected jets with the part that each goes to, sorted by part, about `GROUP` at a time."""
     features = feature_set(job.features)
     part_of_entry = (raw_words(source.n_jets, "part", job.source.name) % job.n_parts).astype(np.uint32)
     held: list[PackedJets] = []
-    parts: list[Parts] = []
+    passed: list[npt.NDArray[np.bool_]] = []
+    first = 0
     for raw in source.jets(features.reads):
-        passed = selected(raw, job.selection)
-        jets = pack(raw, features)
-        held.append(jets if passed.all() else jets.take(np.flatnonzero(passed)))
-        parts.append(part_of_entry[raw.first_entry : raw.first_entry + raw.n_jets][passed])
-        if sum(len(some) for some in parts) >= GROUP:
-            yield concatenate(held), np.concatenate(parts)
-            held, parts = [], []
-    if held:
-        yield concatenate(held), np.concatenate(parts)
+        held.append(pack(raw, features))
+        passed.append(selected(raw, job.selection))
+        last = raw.first_entry + raw.n_jets
+        if last - first >= GROUP or last == source.n_jets:
+            rows = np.flatnonzero(np.concatenate(passed))
+            rows = rows[_stable_order(part_of_entry[first + rows], job.n_parts)]
+            yield gather(held, rows), part_of_entry[first + rows]
+            held, passed, first = [], [], last
 
 
 def _stable_order(parts: Parts, n_parts: int) -> npt.NDArray[np.int64]:
