@@ -2,7 +2,7 @@
 
 A program's settings are one dataclass. Its fields are the keys, its types check the values, its docstring's
 ``Attributes`` section is the help. Keys are those of Hydra (``approach3.delta=0.001``), values are
-YAML, and none of Hydra's start-up time is paid.
+YAML, and none of Hydra's start-up time is paid. ``--check`` is short for ``check=true``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class UsageError(Exception):
 
 
 def parse(settings: type[Settings], argv: Sequence[str], program: str) -> Settings:
-    """Turn ``key=value`` arguments into an instance of the dataclass `settings`.
+    """Turn ``key=value`` arguments, or ``--key`` where it is boolean, into an instance of `settings`.
 
     Raises
     ------
@@ -40,23 +40,42 @@ def parse(settings: type[Settings], argv: Sequence[str], program: str) -> Settin
         raise SystemExit(0)
     base = OmegaConf.structured(settings)
     known = dict(_keys(settings))
-    for argument in argv:
+    arguments = [_expand(argument, known) if argument.startswith("-") else argument for argument in argv]
+    for argument in arguments:
         key, equals, _ = argument.partition("=")
         if not equals:
             raise UsageError(f"{argument!r} is not key=value; see `{program} --help`")
         if key not in known and not any(
             key.startswith(f"{name}.") for name in known if _is_mapping(known[name])
         ):
-            near = difflib.get_close_matches(key, known, n=3)
-            hint = f"did you mean {', '.join(near)}?" if near else f"keys: {', '.join(known)}"
-            raise UsageError(f"unknown key {key!r}; {hint}")
+            raise UsageError(f"unknown key {key!r}; {_nearest(key, list(known), 'keys')}")
     try:
-        merged = OmegaConf.merge(base, OmegaConf.from_dotlist(list(argv)))
+        merged = OmegaConf.merge(base, OmegaConf.from_dotlist(arguments))
         parsed = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise UsageError(str(error).splitlines()[0]) from error
     assert isinstance(parsed, settings)
     return parsed
+
+
+def _expand(argument: str, known: dict[str, Any]) -> str:
+    """``key=true`` of ``--key``."""
+    key = argument.removeprefix("--").replace("-", "_")
+    if key in known and known[key] is not bool:
+        raise UsageError(f"{argument} needs a value: {key}=VALUE")
+    if key not in known:
+        flags = [_flag(name) for name, kind in known.items() if kind is bool]
+        raise UsageError(f"unknown flag {argument!r}; {_nearest(argument, flags, 'flags')}")
+    return f"{key}=true"
+
+
+def _flag(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
+
+
+def _nearest(word: str, known: list[str], what: str) -> str:
+    near = difflib.get_close_matches(word, known, n=3)
+    return f"did you mean {', '.join(near)}?" if near else f"{what}: {', '.join(known) or 'none'}"
 
 
 def run(main: Any, program: str) -> int:
@@ -74,8 +93,9 @@ def run(main: Any, program: str) -> int:
 
 def usage(settings: type[Any], program: str) -> str:
     """Help text: the dataclass's docstring, then every key with its default."""
+    flags = "".join(f" [{_flag(key)}]" for key, kind in _keys(settings) if kind is bool)
     lines = [
-        f"usage: {program} [key=value ...]",
+        f"usage: {program} [key=value ...]{flags}",
         "",
         inspect.cleandoc(settings.__doc__ or ""),
         "",

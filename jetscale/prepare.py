@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -20,9 +19,9 @@ from rich.progress import (
 )
 
 from jetscale import cli
-from jetscale.files import sha256_file
 from jetscale.jets.building import Progress as Report
-from jetscale.jets.building import ensure_store, open_store
+from jetscale.jets.building import ensure_store
+from jetscale.jets.checking import check_store
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.label_map import STORED_LABELS
 from jetscale.jets.request import StoreRequest
@@ -40,13 +39,13 @@ class PrepareSettings:
 
     Attributes
     ----------
-    dir : folder with JetClass/ or JetClassII/ inside
+    dir : folder or URL (https://, s3://, root://) with JetClass/ or JetClassII/ inside
     dataset : jetclass, jetclass2, or all that are there
     split : train, val, test, or all that are there
-    store : folder of packed stores; default <dir>/store
+    store : folder of packed stores, on a local disk; default <dir>/store
     features : paper (8 columns and the identity) or part17 (ParT's 17)
     selection : none, or sophon (200 < jet_pt < 2500 and 20 < jet_sdmass < 500 GeV)
-    workers : processes; 0 for one per core
+    workers : 0 for one per core
     check : make nothing; compare checksums of stores and of the source files that are there
     """
 
@@ -64,15 +63,20 @@ def main(argv: Sequence[str]) -> None:
     """Make, or check, the stores that `argv` asks for."""
     settings = cli.parse(PrepareSettings, argv, "python -m jetscale.prepare")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    problems: list[str] = []
     for request in _requests(settings):
-        if settings.check:
-            store = open_store(request)
-            store.check()
-            _check_sources(request, store)
-        else:
-            with _progress_bar(console, request) as report:
-                store = ensure_store(request, settings.workers, report)
-        _report(console, store, "checksums good" if settings.check else "ready")
+        with _progress_bar(console, request) as report:
+            if settings.check:
+                store, found = check_store(request, report, settings.workers)
+            else:
+                store, found = ensure_store(request, settings.workers, report), []
+        if store and not found:
+            _report(console, store, "checksums good" if settings.check else "ready")
+        for problem in found:
+            console.print(problem)
+        problems += found
+    if problems:
+        raise JetDataError(f"{len(problems)} damaged files, named above")
 
 
 def _report(console: Console, store: Store, state: str) -> None:
@@ -90,7 +94,7 @@ def _report(console: Console, store: Store, state: str) -> None:
 def _requests(settings: PrepareSettings) -> list[StoreRequest]:
     """Stores asked for; of what was not named exactly, those that have a store or files to make it from."""
     data = DataSettings(dir=settings.dir, store=settings.store)
-    directory = Path(settings.dir)
+    directory = data.directory
     datasets = list(FOLDERS) if settings.dataset == ALL else [settings.dataset]
     splits = list(SPLITS) if settings.split == ALL else [settings.split]
     asked = [
@@ -110,17 +114,6 @@ def _requests(settings: PrepareSettings) -> list[StoreRequest]:
         ]
         raise JetDataError("\n".join(reasons))
     return found
-
-
-def _check_sources(request: StoreRequest, store: Store) -> None:
-    checksums = {source["name"]: source["sha256"] for source in store.definition["sources"]}
-    for file in request.sources():
-        found = sha256_file(file.path)
-        if found != checksums[file.name]:
-            raise JetDataError(
-                f"{file.path}: checksum {found}, the store {store.path} was made from a file with "
-                f"{checksums[file.name]}; the file is damaged or another: restore it, or remove the store"
-            )
 
 
 @contextmanager

@@ -25,6 +25,7 @@ class Settings:
 
     path: str = "here"
     n: int = 3
+    dry_run: bool = False
     inner: Inner = field(default_factory=Inner)
     names: dict[str, str] = field(default_factory=dict)
 
@@ -37,6 +38,26 @@ def test_values_reach_their_fields_with_their_types():
 def test_unknown_key_names_the_nearest():
     with pytest.raises(UsageError, match=r"unknown key 'inner.dleta'; did you mean inner.delta"):
         parse(Settings, ["inner.dleta=1"], "prog")
+
+
+def test_flag_of_a_boolean():
+    assert parse(Settings, ["n=1", "--dry-run"], "prog").dry_run
+    assert not parse(Settings, ["n=1"], "prog").dry_run
+    assert not parse(Settings, ["dry_run=false"], "prog").dry_run
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--dry-rum", r"unknown flag '--dry-rum'; did you mean --dry-run\?"),
+        ("-x", "unknown flag '-x'; flags: --dry-run"),
+        ("--n", "--n needs a value: n=VALUE"),
+        ("--n=3", "unknown flag '--n=3'"),
+    ],
+)
+def test_other_flags(flag, message):
+    with pytest.raises(UsageError, match=message):
+        parse(Settings, [flag], "prog")
 
 
 @pytest.mark.parametrize("argument", ["n=three", "n"])
@@ -52,3 +73,4 @@ def test_help_shows_documentation_and_defaults(capsys):
     shown = capsys.readouterr().out
     assert "a path" in shown
     assert "inner.delta=0.5" in shown
+    assert "usage: prog [key=value ...] [--dry-run]\n" in shown

@@ -7,10 +7,12 @@ and ends with the same bytes. The store appears under its name when it is comple
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,14 @@ from filelock import FileLock
 
 from jetscale import __version__
 from jetscale.files import fingerprint, fsync_directory, write_json
-from jetscale.jets.errors import JetDataError
+from jetscale.jets.checksums import CHECKSUM
+from jetscale.jets.errors import JetDataError, raise_problems
+from jetscale.jets.locations import File, RemoteFolder, stamp
 from jetscale.jets.parts import PartJob, write_parts
+from jetscale.jets.readers import reading
 from jetscale.jets.request import StoreRequest
 from jetscale.jets.sources import SourceFile, missing_message
-from jetscale.jets.spill import Spill, SpillJob, write_spill
+from jetscale.jets.spill import Spill, SpillJob, try_spill
 from jetscale.jets.store import MANIFEST, Store
 from jetscale.jets.workers import Workers, available_cores
 
@@ -57,8 +62,9 @@ def ensure_store(
     Raises
     ------
     JetDataError
-        There is neither store nor source files; the store was made from other files or settings; a source
-        file is unusable (see `jetscale.jets.readers.JetFileReader`).
+        There is neither store nor source files; the store was made from other files or settings; source
+        files are unusable (see `jetscale.jets.readers.JetFileReader`; all of them are named, the others are
+        done and kept); the store's folder cannot be written to.
     """
     if not request.path.exists():
         sources = request.sources()
@@ -66,8 +72,7 @@ def ensure_store(
             raise JetDataError(
                 missing_message(request.directory, request.dataset, request.split, request.path)
             )
-        request.store_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(request.store_dir / f".{request.path.name}.lock"):
+        with _writing(request), _lock(request):
             if not request.path.exists():
                 if workers == 0:
                     workers = available_cores() if sum(file.size for file in sources) > INLINE_BYTES else 1
@@ -76,10 +81,34 @@ def ensure_store(
     return open_store(request)
 
 
+@contextmanager
+def _lock(request: StoreRequest) -> Iterator[None]:
+    request.store_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(request.store_dir / f".{request.path.name}.lock"):
+        yield
+
+
+@contextmanager
+def _writing(request: StoreRequest) -> Iterator[None]:
+    """A disk that is full or cannot be written to becomes a `JetDataError` that names it and the mend."""
+    try:
+        yield
+    except OSError as error:
+        folder = request.store_dir
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            mend = "making it takes twice its own size: free some space, or name a folder on another disk"
+        else:
+            mend = "make the folder writable, or name another"
+        raise JetDataError(
+            f"{request.path}: cannot be written below {folder} ({error}); {mend} "
+            "(data.store=FOLDER, or store=FOLDER of jetscale.prepare) and start again, what is done is kept"
+        ) from error
+
+
 def open_store(request: StoreRequest) -> Store:
     """Open a store that exists and hold it against the settings and the source files that are there.
 
-    Where the source files are gone the store stands for itself.
+    Where the source files are gone, or behind a URL, the store stands for itself: a run needs no network.
 
     Raises
     ------
@@ -87,6 +116,20 @@ def open_store(request: StoreRequest) -> Store:
         It is incomplete, or was made from other files or settings.
     """
     store = Store.open(request.path)
+    hold_against_settings(store, request)
+    if not isinstance(request.directory, RemoteFolder):
+        _hold_against_files(store, request)
+    return store
+
+
+def hold_against_settings(store: Store, request: StoreRequest) -> None:
+    """Stop at a store of another format, dataset, split, feature set or selection.
+
+    Raises
+    ------
+    JetDataError
+        It names what differs.
+    """
     wanted = request.definition()
     made = {key: store.definition[key] for key in wanted if key in store.definition}
     if made != wanted:
@@ -96,6 +139,9 @@ def open_store(request: StoreRequest) -> Store:
             f"{[made.get(key) for key in different]}, now {[wanted[key] for key in different]}; "
             "remove it to have it made again"
         )
+
+
+def _hold_against_files(store: Store, request: StoreRequest) -> None:
     now = {file.name: file.size for file in request.sources()}
     then = {source["name"]: source["size"] for source in store.definition["sources"]}
     changed = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
@@ -105,7 +151,6 @@ def open_store(request: StoreRequest) -> Store:
             f"has {now.get(changed[0], 'no')} bytes now and had {then.get(changed[0], 'no')} "
             f"({len(changed)} files differ); remove the store to have it made again, or name another store"
         )
-    return store
 
 
 class _Build:
@@ -161,33 +206,48 @@ class _Build:
 
     def _first_pass(self, workers: Workers) -> None:
         jobs = [
-            SpillJob(file.path, spill, self.request.features, self.request.selection, self.n_parts)
+            SpillJob(file, spill, self.request.features, self.request.selection, self.n_parts)
             for file, spill in zip(self.sources, self.spills, strict=True)
-            if not spill.exists()
+            if not self._is_done(file, spill)
         ]
-        done = self.total - sum(job.source.stat().st_size for job in jobs)
+        if jobs:  # a part made from a file that has changed since is none of this store
+            for part in self.staging.glob("part_*"):
+                part.unlink()
+        done = self.total - sum(job.source.size for job in jobs)
         self.progress("reading", done, self.total)
-        for size in workers.run(write_spill, jobs):
-            done += size
+        problems = []
+        for result in workers.run(try_spill, jobs):
+            problems += [result.problem] if result.problem else []
+            done += result.source.size
             self.progress("reading", done, self.total)
+        raise_problems(sorted(problems), f"of {len(self.sources)} files cannot be used, the others are kept")
+
+    def _is_done(self, file: SourceFile, spill: Path) -> bool:
+        """Whether an interrupted build has read the file, and the file is still the same."""
+        if not spill.exists():
+            return False
+        with reading(file.path):
+            return Spill(spill, self.n_parts).stamp == stamp(file.path, file.size)
 
     def _sources_with_checksums(self) -> list[dict[str, Any]]:
         """Name, size and checksum of every source; no two the same, and some jet selected."""
         opened = [Spill(path, self.n_parts) for path in self.spills]
-        first: dict[str, Path] = {}
+        first: dict[str, File] = {}
+        problems = []
         for file, spill in zip(self.sources, opened, strict=True):
             if spill.checksum in first:
-                raise JetDataError(
+                problems.append(
                     f"{file.path}: duplicated file, the same bytes as {first[spill.checksum]}; "
                     "remove one of them"
                 )
-            first[spill.checksum] = file.path
+            first.setdefault(spill.checksum, file.path)
+        raise_problems(problems)
         if not any(spill.n_jets for spill in opened):
             raise JetDataError(
                 f"{self.request.directory}: no jet of {len(self.sources)} files passes "
                 f"selection={self.request.selection}"
             )
-        return [{**file, "sha256": spill.checksum} for file, spill in zip(self.files, opened, strict=True)]
+        return [{**file, CHECKSUM: spill.checksum} for file, spill in zip(self.files, opened, strict=True)]
 
     def _second_pass(self, workers: Workers, definition: dict[str, Any]) -> list[dict[str, Any]]:
         """Manifest entries of all parts, in order."""

@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jetscale.cli import UsageError
+
+MOST_LISTED = 20
+"""Problems listed at once."""
 
 
 class JetDataError(UsageError):
     """Jet data that cannot be used as asked; the message names file, entry and value, and how to mend it."""
+
+
+def raise_problems(problems: Sequence[str], heading: str = "files cannot be used") -> None:
+    """Nothing without `problems`; otherwise one error that lists them, up to `MOST_LISTED`.
+
+    Raises
+    ------
+    JetDataError
+        There are problems. The message of a single one stands alone.
+    """
+    if len(problems) == 1:
+        raise JetDataError(problems[0])
+    if problems:
+        lines = [f"{len(problems)} {heading}:", *problems[:MOST_LISTED]]
+        if len(problems) > MOST_LISTED:
+            lines.append(f"... and {len(problems) - MOST_LISTED} more")
+        raise JetDataError("\n  ".join(lines))

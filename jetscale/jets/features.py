@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jetscale.jets.errors import JetDataError
+from jetscale.jets.kernels import identities
 from jetscale.jets.raw import RawJets
 
 Floats = npt.NDArray[np.float32]
@@ -45,7 +46,7 @@ class FeatureSet:
     columns : name and formula of each continuous column, in order; the formula is part of a store's identity
     has_pid : whether an integer identity 1-8 comes with them
     reads : file columns needed beyond those that are always read
-    compute : RawJets to (T, F) float32
+    compute : RawJets to (T, F) float32, each column contiguous
     centre, spread : (F,) what a batch subtracts from each column and then divides it by; the store keeps the
         columns as computed
     """
@@ -85,13 +86,10 @@ def particle_identity(raw: RawJets) -> npt.NDArray[np.uint8]:
     the JetClass-II definition; in JetClass it also covers charged hadrons that its flags do not name.
     """
     part = raw.constituents
-    charge = part["part_charge"]
-    flag = {name: part[f"part_is{name}"].view(np.uint8) for name in ("Photon", "Electron", "Muon")}
-    charged = PID_HADRON_MINUS + (charge > 0).view(np.uint8)
-    charged += np.uint8(PID_ELECTRON_MINUS - PID_HADRON_MINUS) * flag["Electron"]
-    charged += np.uint8(PID_MUON_MINUS - PID_HADRON_MINUS) * flag["Muon"]
-    neutral = PID_NEUTRAL_HADRON + flag["Photon"]
-    return np.where(charge == 0, neutral, charged)
+    columns = (part[name] for name in ("part_charge", "part_isPhoton", "part_isElectron", "part_isMuon"))
+    pid_T = np.empty(len(part["part_charge"]), np.uint8)
+    identities(*columns, (PID_HADRON_MINUS, PID_NEUTRAL_HADRON, PID_ELECTRON_MINUS, PID_MUON_MINUS), pid_T)
+    return pid_T
 
 
 def _pt(raw: RawJets) -> Floats:
@@ -106,16 +104,16 @@ def _per_constituent(raw: RawJets, name: str) -> Floats:
 
 def _paper(raw: RawJets) -> Floats:
     part = raw.constituents
-    x_TF = np.empty((len(part[DETA]), 8), np.float32)
-    x_TF[:, 0] = part[DETA]
-    x_TF[:, 1] = part["part_dphi"]
-    x_TF[:, 2] = np.log(_pt(raw))
-    x_TF[:, 3] = np.log(part["part_energy"])
-    x_TF[:, 4] = np.tanh(part["part_d0val"])
-    x_TF[:, 5] = np.clip(part["part_d0err"], 0, 1)
-    x_TF[:, 6] = np.tanh(part["part_dzval"])
-    x_TF[:, 7] = np.clip(part["part_dzerr"], 0, 1)
-    return x_TF
+    x_FT = np.empty((8, len(part[DETA])), np.float32)
+    x_FT[0] = part[DETA]
+    x_FT[1] = part["part_dphi"]
+    np.log(_pt(raw), out=x_FT[2])
+    np.log(part["part_energy"], out=x_FT[3])
+    np.tanh(part["part_d0val"], out=x_FT[4])
+    np.clip(part["part_d0err"], 0, 1, out=x_FT[5])
+    np.tanh(part["part_dzval"], out=x_FT[6])
+    np.clip(part["part_dzerr"], 0, 1, out=x_FT[7])
+    return x_FT.T
 
 
 def _scaled(x: Floats, sub: float, mul: float) -> Floats:
@@ -127,21 +125,21 @@ def _part17(raw: RawJets) -> Floats:
     part = raw.constituents
     pt = _pt(raw)
     energy = part["part_energy"]
-    x_TF = np.empty((len(pt), 17), np.float32)
-    x_TF[:, 0] = _scaled(np.log(pt), 1.7, 0.7)
-    x_TF[:, 1] = _scaled(np.log(energy), 2.0, 0.7)
-    x_TF[:, 2] = _scaled(np.log(pt / _per_constituent(raw, "jet_pt")), -4.7, 0.7)
-    x_TF[:, 3] = _scaled(np.log(energy / _per_constituent(raw, "jet_energy")), -4.7, 0.7)
-    x_TF[:, 4] = _scaled(np.hypot(part[DETA], part["part_dphi"]), 0.2, 4.0)
+    x_FT = np.empty((17, len(pt)), np.float32)
+    x_FT[0] = _scaled(np.log(pt), 1.7, 0.7)
+    x_FT[1] = _scaled(np.log(energy), 2.0, 0.7)
+    x_FT[2] = _scaled(np.log(pt / _per_constituent(raw, "jet_pt")), -4.7, 0.7)
+    x_FT[3] = _scaled(np.log(energy / _per_constituent(raw, "jet_energy")), -4.7, 0.7)
+    x_FT[4] = _scaled(np.hypot(part[DETA], part["part_dphi"]), 0.2, 4.0)
     for column, name in enumerate(_PART17_AS_IS, start=5):
-        x_TF[:, column] = part[name]
-    x_TF[:, 11] = np.tanh(part["part_d0val"])
-    x_TF[:, 12] = np.clip(part["part_d0err"], 0, 1)
-    x_TF[:, 13] = np.tanh(part["part_dzval"])
-    x_TF[:, 14] = np.clip(part["part_dzerr"], 0, 1)
-    x_TF[:, 15] = part[DETA]
-    x_TF[:, 16] = part["part_dphi"]
-    return x_TF
+        x_FT[column] = part[name]
+    x_FT[11] = np.tanh(part["part_d0val"])
+    x_FT[12] = np.clip(part["part_d0err"], 0, 1)
+    x_FT[13] = np.tanh(part["part_dzval"])
+    x_FT[14] = np.clip(part["part_dzerr"], 0, 1)
+    x_FT[15] = part[DETA]
+    x_FT[16] = part["part_dphi"]
+    return x_FT.T
 
 
 _PART17_AS_IS = (

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jetscale.jets.features import FeatureSet, particle_identity
+from jetscale.jets.kernels import copy_runs, interleave
 from jetscale.jets.raw import JET_COLUMNS, RawJets
 
 Array = npt.NDArray[Any]
@@ -44,21 +45,6 @@ class PackedJets:
         """B."""
         return len(self.labels)
 
-    def take(self, rows: Array) -> PackedJets:
-        """The jets of these rows, in this order, copied."""
-        starts = self.offsets[:-1][rows].astype(np.int64)
-        lengths = self.offsets[1:][rows] - starts
-        ends = np.cumsum(lengths)
-        n_constituents = int(ends[-1]) if len(ends) else 0
-        index = np.arange(n_constituents) + np.repeat(starts - (ends - lengths), lengths)
-        return PackedJets(
-            offsets=np.concatenate([[0], ends]),
-            x_TF=_take_rows(self.x_TF, index),
-            pid_T=None if self.pid_T is None else self.pid_T.take(index),
-            labels=self.labels[rows],
-            jets={name: values[rows] for name, values in self.jets.items()},
-        )
-
     def slice(self, start: int, stop: int) -> PackedJets:
         """Jets `start` to `stop`, as views."""
         low, high = int(self.offsets[start]), int(self.offsets[stop])
@@ -85,13 +71,6 @@ class PackedJets:
         return pa.RecordBatch.from_arrays([arrays[name] for name in schema.names], schema=schema)
 
 
-def _take_rows(x_TF: Array, index: Array) -> Array:
-    """Rows of a contiguous matrix; one item per row makes numpy copy each with one move."""
-    n_features = x_TF.shape[1]
-    items = x_TF.view(f"V{n_features * x_TF.itemsize}")[:, 0]
-    return items.take(index).view(x_TF.dtype).reshape(-1, n_features)
-
-
 def pack(raw: RawJets, features: FeatureSet) -> PackedJets:
     """Inputs of raw jets in half precision.
 
@@ -100,27 +79,44 @@ def pack(raw: RawJets, features: FeatureSet) -> PackedJets:
     """
     import torch  # rounds 20 times faster than numpy; here, so that --help need not wait for it
 
-    x_TF = torch.from_numpy(features.compute(raw)).to(torch.float16).numpy()
+    half_FT = torch.from_numpy(features.compute(raw).T).to(torch.float16).numpy()
+    x_TF = np.empty(half_FT.shape[::-1], np.uint16)
+    interleave(half_FT.view(np.uint16), x_TF)
     return PackedJets(
         offsets=raw.offsets,
-        x_TF=x_TF,
+        x_TF=x_TF.view(np.float16),
         pid_T=particle_identity(raw) if features.has_pid else None,
         labels=raw.labels,
         jets={name: raw.jets[name] for name in JET_COLUMNS},
     )
 
 
-def concatenate(pieces: Sequence[PackedJets]) -> PackedJets:
-    """All jets of `pieces`, in order, copied."""
+def gather(pieces: Sequence[PackedJets], rows: Array) -> PackedJets:
+    """The jets of these rows of all `pieces` one after the other, in this order, copied once."""
+    starts = np.cumsum([0, *(piece.n_jets for piece in pieces)])
     lengths = np.concatenate([np.diff(piece.offsets) for piece in pieces])
-    pids = [piece.pid_T for piece in pieces if piece.pid_T is not None]
+    offsets = np.concatenate([[0], np.cumsum(lengths[rows], dtype=np.int64)])
+    places = np.full(starts[-1], -1)
+    places[rows] = offsets[:-1]
+    x_TF = np.empty((offsets[-1], pieces[0].x_TF.shape[1]), np.float16)
+    pid_T = None if pieces[0].pid_T is None else np.empty(offsets[-1], np.uint8)
+    for piece, start in zip(pieces, starts[:-1], strict=True):
+        to = places[start : start + piece.n_jets]
+        _copy(piece.x_TF.view(np.uint16), piece.offsets, to, x_TF.view(np.uint16))
+        if piece.pid_T is not None and pid_T is not None:
+            _copy(piece.pid_T, piece.offsets, to, pid_T)
     return PackedJets(
-        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-        x_TF=np.concatenate([piece.x_TF for piece in pieces]),
-        pid_T=np.concatenate(pids) if pids else None,
-        labels=np.concatenate([piece.labels for piece in pieces]),
-        jets={name: np.concatenate([piece.jets[name] for piece in pieces]) for name in JET_COLUMNS},
+        offsets=offsets,
+        x_TF=x_TF,
+        pid_T=pid_T,
+        labels=np.concatenate([piece.labels for piece in pieces])[rows],
+        jets={name: np.concatenate([piece.jets[name] for piece in pieces])[rows] for name in JET_COLUMNS},
     )
+
+
+def _copy(source: Array, offsets: Array, places: Array, target: Array) -> None:
+    width = 1 if source.ndim == 1 else source.shape[1]
+    copy_runs(source.reshape(-1), offsets, places, target.reshape(-1), width, 0)
 
 
 def packed_schema(features: FeatureSet, extra: Mapping[str, Any], metadata: Mapping[str, str]) -> Any:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.labels import JETCLASS2_LABELS
+from jetscale.jets.locations import File
 from jetscale.jets.raw import Array, RawJets, assemble
 
 LABEL = "jet_label"
@@ -21,8 +22,8 @@ LABEL = "jet_label"
 class ParquetReader:
     """One open file, of which only the row groups that an entry range touches are read."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, called: File) -> None:
+        self._path = called
         self._file = pq.ParquetFile(path)
         self.n_jets = int(self._file.metadata.num_rows)
 
@@ -57,7 +58,7 @@ def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
     return list(range(first, min(last + 1, len(ends)))), int(ends[first - 1]) if first else 0
 
 
-def _check_type(path: Path, name: str, kind: Any) -> None:
+def _check_type(path: File, name: str, kind: Any) -> None:
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     values = kind.value_type if is_list else kind
     numeric = pa.types.is_integer(values) or pa.types.is_floating(values) or pa.types.is_boolean(values)
@@ -68,7 +69,7 @@ def _check_type(path: Path, name: str, kind: Any) -> None:
         raise JetDataError(f"{path}: column {name} is {kind}, not an integer")
 
 
-def _cast(path: Path, entry: int, columns: Sequence[str], batch: Any) -> RawJets:
+def _cast(path: File, entry: int, columns: Sequence[str], batch: Any) -> RawJets:
     labels = _numbers(path, entry, LABEL, batch.column(LABEL))
     bad = np.flatnonzero((labels < 0) | (labels >= len(JETCLASS2_LABELS)))
     if len(bad):
@@ -86,7 +87,7 @@ def _cast(path: Path, entry: int, columns: Sequence[str], batch: Any) -> RawJets
     )
 
 
-def _jagged(path: Path, entry: int, name: str, column: Any) -> tuple[npt.NDArray[np.int64], Array]:
+def _jagged(path: File, entry: int, name: str, column: Any) -> tuple[npt.NDArray[np.int64], Array]:
     _check_nulls(path, entry, name, column)
     offsets = column.offsets.to_numpy().astype(np.int64)
     values = column.values.slice(offsets[0], offsets[-1] - offsets[0])
@@ -97,13 +98,13 @@ def _jagged(path: Path, entry: int, name: str, column: Any) -> tuple[npt.NDArray
     return offsets - offsets[0], values.to_numpy(zero_copy_only=False)
 
 
-def _numbers(path: Path, entry: int, name: str, column: Any) -> Array:
+def _numbers(path: File, entry: int, name: str, column: Any) -> Array:
     _check_nulls(path, entry, name, column)
     numbers: Array = column.to_numpy(zero_copy_only=False)
     return numbers
 
 
-def _check_nulls(path: Path, entry: int, name: str, column: Any) -> None:
+def _check_nulls(path: File, entry: int, name: str, column: Any) -> None:
     if column.null_count:
         at = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
         raise JetDataError(f"{path}: entry {entry + at}: {name} is null")

@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from jetscale import __version__
-from jetscale.files import atomic_path, fingerprint, sha256_file
+from jetscale.files import atomic_path, fingerprint
+from jetscale.jets.checksums import CHECKSUM, checksum_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import feature_set
-from jetscale.jets.packed import PackedJets, concatenate, map_batches, packed_schema, view
+from jetscale.jets.packed import PackedJets, gather, map_batches, packed_schema, view
 from jetscale.jets.randomness import permutation
 from jetscale.jets.spill import Spill
 
@@ -57,15 +58,17 @@ def write_parts(job: PartJob) -> list[dict[str, Any]]:
         pieces = [piece for spill in spills for piece in spill.pieces(number)]
         if pieces:
             if not target.exists():
-                _write_part(target, number, concatenate(pieces), definition, job.definition)
+                _write_part(target, number, pieces, definition, job.definition)
             entries.append(describe_part(target, definition["n_labels"]))
     return entries
 
 
 def _write_part(
-    target: Path, number: int, jets: PackedJets, definition: dict[str, Any], definition_json: str
+    target: Path, number: int, pieces: list[PackedJets], definition: dict[str, Any], definition_json: str
 ) -> None:
-    jets = jets.take(permutation(jets.n_jets, "rows", definition["dataset"], definition["split"], number))
+    n_jets = sum(piece.n_jets for piece in pieces)
+    rows = permutation(n_jets, "rows", definition["dataset"], definition["split"], number)
+    jets = gather(pieces, rows)
     metadata = {
         "jetscale.version": __version__,
         "jetscale.fingerprint": fingerprint(definition),
@@ -87,7 +90,7 @@ def describe_part(path: Path, n_labels: int) -> dict[str, Any]:
     return {
         "file": path.name,
         "size": path.stat().st_size,
-        "sha256": sha256_file(path),
+        CHECKSUM: checksum_file(path),
         "n_jets": jets.n_jets,
         "n_constituents": int(jets.offsets[-1]),
         "label_counts": np.bincount(jets.labels, minlength=n_labels).tolist(),

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from jetscale.jets.errors import JetDataError
+from jetscale.jets.kernels import all_finite, all_possible
+from jetscale.jets.locations import File
 
 Array = npt.NDArray[Any]
 
@@ -28,6 +29,17 @@ JET_COLUMNS = (
     "jet_tau4",
 )
 """Per-jet quantities that are read and kept with every jet (GeV, 1)."""
+
+ALWAYS_READ = (
+    "part_px",
+    "part_py",
+    "part_energy",
+    "part_charge",
+    "part_isPhoton",
+    "part_isElectron",
+    "part_isMuon",
+)
+"""Constituent columns that are checked against each other, in the order of `kernels.all_possible`."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,7 @@ class RawJets:
     labels : (B,) uint8, the published label index
     """
 
-    path: Path
+    path: File
     first_entry: int
     offsets: npt.NDArray[np.int64]
     constituents: Mapping[str, Array]
@@ -62,7 +74,7 @@ class RawJets:
 
 
 def assemble(
-    path: Path,
+    path: File,
     first_entry: int,
     columns: Sequence[str],
     jagged: Callable[[str], tuple[npt.NDArray[np.int64], Array]],
@@ -104,19 +116,24 @@ def check_jets(raw: RawJets) -> None:
     JetDataError
         Names the file, the entry, the column and the value.
     """
+    _check_jets(raw)
+    part = raw.constituents
+    floats = [values.view(np.uint32) for values in part.values() if values.dtype == np.float32]
+    if not (all(map(all_finite, floats)) and all_possible(*(part[name] for name in ALWAYS_READ))):
+        _name_the_first(raw)
+
+
+def _check_jets(raw: RawJets) -> None:
     empty = np.flatnonzero(np.diff(raw.offsets) == 0)
     if len(empty):
         raise JetDataError(f"{raw.path}: entry {raw.first_entry + empty[0]}: the jet has no constituents")
     for name, values in raw.jets.items():
-        _check_finite(raw, name, values)
-    for name, values in raw.constituents.items():
         _check_finite(raw, name, values)
     for name in ("jet_pt", "jet_energy"):
         low = np.flatnonzero(raw.jets[name] <= 0) if name in raw.jets else np.empty(0, np.int64)
         if len(low):
             entry, value = raw.first_entry + low[0], raw.jets[name][low[0]]
             raise JetDataError(f"{raw.path}: entry {entry}: {name} = {value} must be above 0 GeV")
-    _check_constituents(raw)
 
 
 def _check_finite(raw: RawJets, name: str, values: Array) -> None:
@@ -127,7 +144,10 @@ def _check_finite(raw: RawJets, name: str, values: Array) -> None:
     raise JetDataError(f"{raw.path}: entry {entry}: {name} is {values[at]}; inputs must be finite")
 
 
-def _check_constituents(raw: RawJets) -> None:
+def _name_the_first(raw: RawJets) -> None:
+    """Say which constituent cannot be, where one pass over all has found that there is one."""
+    for name, values in raw.constituents.items():
+        _check_finite(raw, name, values)
     part = raw.constituents
     _demand(raw, part["part_energy"] > 0, "part_energy", "must be above 0 GeV")
     _demand(

@@ -11,27 +11,18 @@ from pathlib import Path
 from typing import Protocol
 
 from jetscale.jets.errors import JetDataError
+from jetscale.jets.locations import File
 from jetscale.jets.parquet_reader import ParquetReader
-from jetscale.jets.raw import JET_COLUMNS, RawJets, check_jets
+from jetscale.jets.raw import ALWAYS_READ, JET_COLUMNS, RawJets, check_jets
 from jetscale.jets.root_reader import RootReader
 
 STEP = 5_000
 """Jets read at once: 15 MB of JetClass. With larger steps the arrays leave cache and heap: slower."""
 
-_NEEDED = (
-    "part_px",
-    "part_py",
-    "part_energy",
-    "part_charge",
-    "part_isPhoton",
-    "part_isElectron",
-    "part_isMuon",
-)
-
 
 def needed_columns(features: Sequence[str]) -> tuple[str, ...]:
     """Columns to read for a feature set that needs `features`: those, what is checked, what is kept."""
-    return tuple(dict.fromkeys((*_NEEDED, *features, *JET_COLUMNS)))
+    return tuple(dict.fromkeys((*ALWAYS_READ, *features, *JET_COLUMNS)))
 
 
 class JetReader(Protocol):
@@ -52,6 +43,7 @@ class JetFileReader:
     Parameters
     ----------
     path : a ``.root`` file is read as JetClass, a ``.parquet`` file as JetClass-II
+    called : what errors call it, where `path` is a copy of it
 
     Raises
     ------
@@ -59,13 +51,13 @@ class JetFileReader:
         The file cannot be opened, is truncated, or holds no jets.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with _reading(path):
-            self._reader = _open(path)
+    def __init__(self, path: Path, called: File | None = None) -> None:
+        self.path = called or path
+        with reading(self.path):
+            self._reader = _open(path, self.path)
         self.n_jets = self._reader.n_jets
         if self.n_jets == 0:
-            raise JetDataError(f"{path}: the file holds no jets; download or simulate it again")
+            raise JetDataError(f"{self.path}: the file holds no jets; download or simulate it again")
 
     def jets(
         self, features: Sequence[str], start: int = 0, stop: int | None = None, step: int = STEP
@@ -88,7 +80,7 @@ class JetFileReader:
             raise JetDataError(f"{self.path}: entries {start} to {stop} asked, the file has {self.n_jets}")
         chunks = self._reader.read(needed_columns(features), start, stop, step)
         while True:
-            with _reading(self.path):
+            with reading(self.path):
                 raw = next(chunks, None)
             if raw is None:
                 break
@@ -105,21 +97,21 @@ class JetFileReader:
         self._reader.close()
 
 
-def _open(path: Path) -> JetReader:
+def _open(path: Path, called: File) -> JetReader:
     if path.suffix == ".root":
-        return RootReader(path)
+        return RootReader(path, called)
     if path.suffix == ".parquet":
-        return ParquetReader(path)
+        return ParquetReader(path, called)
     raise JetDataError(f"{path}: neither .root (JetClass) nor .parquet (JetClass-II)")
 
 
-class _reading:  # noqa: N801 (a context manager, used like a function)
+class reading:  # noqa: N801 (a context manager, used like a function)
     """Any failure of the libraries underneath becomes a `JetDataError` that names the file.
 
     uproot and pyarrow raise a dozen unrelated types on damaged input, so all of `Exception` is caught.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: File) -> None:
         self.path = path
 
     def __enter__(self) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 from jetscale.jets.features import feature_set
 from jetscale.jets.label_map import STORED_LABELS
+from jetscale.jets.locations import Folder
 from jetscale.jets.selection import selection_cuts
 from jetscale.jets.settings import DataSettings
 from jetscale.jets.sources import SourceFile, find_sources
 
-FORMAT = 1
+FORMAT = 2
 """Version of the packed store's layout and of the shuffle that orders it."""
 
 
@@ -22,11 +23,11 @@ class StoreRequest:
 
     Attributes
     ----------
-    directory : folder with the jet files
+    directory : folder with the jet files, perhaps remote
     store_dir : folder of packed stores
     """
 
-    directory: Path
+    directory: Folder
     store_dir: Path
     dataset: str
     split: str
@@ -59,5 +60,5 @@ class StoreRequest:
 def store_request(settings: DataSettings, split: str) -> StoreRequest:
     """Store that these settings ask for."""
     return StoreRequest(
-        Path(settings.dir), settings.store_dir, settings.dataset, split, settings.features, settings.selection
+        settings.directory, settings.store_dir, settings.dataset, split, settings.features, settings.selection
     )

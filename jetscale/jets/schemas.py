@@ -135,7 +135,7 @@ def jet_file(dataset: str, process: str, number: int) -> JetFile:
     raise ValueError(f"{process}_{number} is outside the published file numbers {numbering}")
 
 
-def parse_name(path: Path) -> JetFile:
+def parse_name(name: str) -> JetFile:
     """Read process, number and split off a file name (``TTBarLep_003.root``, ``Res2P_0250.parquet``).
 
     Raises
@@ -143,8 +143,8 @@ def parse_name(path: Path) -> JetFile:
     ValueError
         The name is not of the published form.
     """
-    match = re.fullmatch(r"([A-Za-z0-9]+)_(\d{3,4})\.(root|parquet)", path.name)
+    match = re.fullmatch(r"([A-Za-z0-9]+)_(\d{3,4})\.(root|parquet)", name)
     if not match:
-        raise ValueError(f"{path}: not named {{Process}}_{{NNN}}.root or {{Bucket}}_{{NNNN}}.parquet")
+        raise ValueError(f"{name}: not named {{Process}}_{{NNN}}.root or {{Bucket}}_{{NNNN}}.parquet")
     process, number, suffix = match.groups()
     return jet_file("jetclass" if suffix == "root" else "jetclass2", process, int(number))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from jetscale.jets.errors import JetDataError
+from jetscale.jets.locations import Folder, RemoteFolder, folder_of
+
 MAX_CONSTITUENTS = 128
 """Constituents kept per jet, the leading ones in pT: the length of ParT. The longest of 2,200 real JetClass
 jets has
@@ -17,9 +20,9 @@ class DataSettings:
 
     Attributes
     ----------
-    dir : folder with JetClass/ or JetClassII/ inside (and, by default, the packed store)
+    dir : folder or URL (https://, s3://, root://) with JetClass/ or JetClassII/ inside
     dataset : jetclass or jetclass2
-    store : folder of packed stores; default <dir>/store
+    store : folder of packed stores, on a local disk; default <dir>/store
     features : paper (8 columns and the identity) or part17 (ParT's 17)
     max_constituents : constituents kept per jet, leading in pT
     undo_deta_flip : give part_deta its geometric sign back (published with the sign of jet_eta multiplied in)
@@ -41,6 +44,23 @@ class DataSettings:
     workers: int = 0
 
     @property
+    def directory(self) -> Folder:
+        """Folder of the jet files."""
+        return folder_of(self.dir)
+
+    @property
     def store_dir(self) -> Path:
-        """Folder of packed stores."""
-        return Path(self.store) if self.store is not None else Path(self.dir) / "store"
+        """Folder of packed stores.
+
+        Raises
+        ------
+        JetDataError
+            It is remote: `store` is a URL, or missing where `dir` is a URL.
+        """
+        folder = folder_of(self.store) if self.store is not None else self.directory / "store"
+        if isinstance(folder, RemoteFolder):
+            raise JetDataError(
+                f"{folder}: a packed store is mapped into memory, so it must be on a local disk; "
+                "name a local folder for it (data.store=FOLDER, or store=FOLDER of jetscale.prepare)"
+            )
+        return folder

@@ -15,12 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jetscale.files import atomic_path, sha256_file
+from jetscale.files import atomic_path
+from jetscale.jets.checksums import CHECKSUM, checksum_file
+from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import feature_set
-from jetscale.jets.packed import PackedJets, concatenate, map_batches, pack, packed_schema, view
+from jetscale.jets.locations import local_copy, stamp
+from jetscale.jets.packed import PackedJets, gather, map_batches, pack, packed_schema, view
 from jetscale.jets.randomness import raw_words
-from jetscale.jets.readers import JetFileReader
+from jetscale.jets.readers import JetFileReader, reading
 from jetscale.jets.selection import selected
+from jetscale.jets.sources import SourceFile
 
 Parts = npt.NDArray[np.uint32]
 
@@ -32,51 +36,74 @@ GROUP = 40_000
 class SpillJob:
     """What to read and where to put it."""
 
-    source: Path
+    source: SourceFile
     target: Path
     features: str
     selection: str
     n_parts: int
 
 
-def write_spill(job: SpillJob) -> int:
-    """Read, check, select and pack a source file; return its size in bytes.
+@dataclass(frozen=True)
+class SpillResult:
+    """What became of a source file: done, or a `problem` that its user must mend."""
+
+    source: SourceFile
+    problem: str | None
+
+
+def try_spill(job: SpillJob) -> SpillResult:
+    """`write_spill`; an unusable source becomes a result, so that the other files go on."""
+    try:
+        write_spill(job)
+    except JetDataError as error:
+        return SpillResult(job.source, str(error))
+    return SpillResult(job.source, None)
+
+
+def write_spill(job: SpillJob) -> None:
+    """Read, check, select and pack a source file.
 
     Raises
     ------
     JetDataError
-        See `jetscale.jets.readers.JetFileReader`.
+        See `jetscale.jets.readers.JetFileReader`; the file changed while it was read.
     """
     features = feature_set(job.features)
-    checksum = sha256_file(job.source)
-    schema = packed_schema(features, {"part": pa.uint32()}, {"sha256": checksum})
-    with (
-        JetFileReader(job.source) as source,
-        atomic_path(job.target) as aside,
-        pa.ipc.new_file(str(aside), schema) as writer,
-    ):
-        for jets, parts in _groups(source, job):
-            order = _stable_order(parts, job.n_parts)
-            writer.write_batch(jets.take(order).record_batch(schema, {"part": parts[order]}))
-    return job.source.stat().st_size
+    file, size = job.source.path, job.source.size
+    with reading(file):
+        before = stamp(file, size)
+    with local_copy(file, size, job.target.parent) as path:
+        with reading(file):
+            metadata = {CHECKSUM: checksum_file(path), "stamp": before}
+        schema = packed_schema(features, {"part": pa.uint32()}, metadata)
+        with (
+            JetFileReader(path, file) as source,
+            atomic_path(job.target) as aside,
+        ):
+            with pa.ipc.new_file(str(aside), schema) as writer:
+                for jets, parts in _groups(source, job):
+                    writer.write_batch(jets.record_batch(schema, {"part": parts}))
+            with reading(file):
+                if stamp(file, size) != before:
+                    raise JetDataError(f"{file}: changed while it was read; start again when it is whole")
 
 
 def _groups(source: JetFileReader, job: SpillJob) -> Iterator[tuple[PackedJets, Parts]]:
-    """Selected jets with the part that each goes to, about `GROUP` at a time."""
+    """Selected jets with the part that each goes to, sorted by part, about `GROUP` at a time."""
     features = feature_set(job.features)
     part_of_entry = (raw_words(source.n_jets, "part", job.source.name) % job.n_parts).astype(np.uint32)
     held: list[PackedJets] = []
-    parts: list[Parts] = []
+    passed: list[npt.NDArray[np.bool_]] = []
+    first = 0
     for raw in source.jets(features.reads):
-        passed = selected(raw, job.selection)
-        jets = pack(raw, features)
-        held.append(jets if passed.all() else jets.take(np.flatnonzero(passed)))
-        parts.append(part_of_entry[raw.first_entry : raw.first_entry + raw.n_jets][passed])
-        if sum(len(some) for some in parts) >= GROUP:
-            yield concatenate(held), np.concatenate(parts)
-            held, parts = [], []
-    if held:
-        yield concatenate(held), np.concatenate(parts)
+        held.append(pack(raw, features))
+        passed.append(selected(raw, job.selection))
+        last = raw.first_entry + raw.n_jets
+        if last - first >= GROUP or last == source.n_jets:
+            rows = np.flatnonzero(np.concatenate(passed))
+            rows = rows[_stable_order(part_of_entry[first + rows], job.n_parts)]
+            yield gather(held, rows), part_of_entry[first + rows]
+            held, passed, first = [], [], last
 
 
 def _stable_order(parts: Parts, n_parts: int) -> npt.NDArray[np.int64]:
@@ -89,7 +116,8 @@ class Spill:
 
     def __init__(self, path: Path, n_parts: int) -> None:
         schema, batches = map_batches(path)
-        self.checksum: str = schema.metadata[b"sha256"].decode()
+        self.checksum: str = schema.metadata[CHECKSUM.encode()].decode()
+        self.stamp: str = schema.metadata[b"stamp"].decode()
         self._groups = [view(batch) for batch in batches]
         bounds = np.arange(n_parts + 1)
         self._bounds: list[Any] = [

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jetscale.files import fingerprint, sha256_file
-from jetscale.jets.errors import JetDataError
+from jetscale.files import fingerprint
+from jetscale.jets.errors import JetDataError, raise_problems
 from jetscale.jets.packed import Array, PackedJets, map_batches, view
 
 MANIFEST = "store.json"
@@ -61,13 +61,20 @@ class Store:
         JetDataError
             There is none, its manifest is damaged, or a part is missing or has another size.
         """
+        store = cls.read_manifest(path)
+        raise_problems(store.wrong_sizes())
+        return store
+
+    @classmethod
+    def read_manifest(cls, path: Path) -> Store:
+        """A store whose parts nobody has looked at.
+
+        Raises
+        ------
+        JetDataError
+            There is none, or its manifest is damaged.
+        """
         manifest = _read_manifest(path)
-        for entry in manifest["parts"]:
-            part = path / entry["file"]
-            size = part.stat().st_size if part.exists() else None
-            if size != entry["size"]:
-                found = "is missing" if size is None else f"has {size} bytes instead of {entry['size']}"
-                raise JetDataError(f"{part}: the part {found}; remove {path} to have it made again")
         return cls(
             path=path,
             fingerprint=manifest["fingerprint"],
@@ -91,22 +98,16 @@ class Store:
             self._parts[number] = Part(view(batch), batch.column("rows_by_label").to_numpy())
         return self._parts[number]
 
-    def check(self) -> None:
-        """Compare the checksum of every part with the manifest.
-
-        Raises
-        ------
-        JetDataError
-            A part was changed or damaged.
-        """
+    def wrong_sizes(self) -> list[str]:
+        """What is to be said of parts that are missing or of another size than the manifest's."""
+        problems = []
         for entry in self.entries:
             part = self.path / entry["file"]
-            found = sha256_file(part)
-            if found != entry["sha256"]:
-                raise JetDataError(
-                    f"{part}: damaged, checksum {found} instead of {entry['sha256']}; "
-                    f"remove {self.path} to have it made again"
-                )
+            size = part.stat().st_size if part.exists() else None
+            if size != entry["size"]:
+                found = "is missing" if size is None else f"has {size} bytes instead of {entry['size']}"
+                problems.append(f"{part}: the part {found}; remove {self.path} to have it made again")
+        return problems
 
     def __getstate__(self) -> dict[str, Any]:
         """Mappings stay behind: another process maps for itself."""

@@ -5,7 +5,6 @@ import multiprocessing
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,24 +16,14 @@ import pyarrow as pa
 import pytest
 
 from jetscale import __version__
-from jetscale.files import sha256_file
 from jetscale.jets.building import ensure_store, open_store
+from jetscale.jets.checksums import checksum_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import FEATURE_SETS
 from jetscale.jets.packed import pack, view
 from jetscale.jets.readers import JetFileReader
-from jetscale.jets.request import StoreRequest
 from jetscale.jets.schemas import jet_file
-
-MANY_PARTS = 400_000
-
-
-def request(directory: Path, store_dir: Path, dataset: str = "jetclass2", **changes: str) -> StoreRequest:
-    return replace(StoreRequest(directory, store_dir, dataset, "train", "paper", "none"), **changes)
-
-
-def content(path: Path) -> dict[str, str]:
-    return {file.name: sha256_file(file) for file in sorted(path.iterdir())}
+from tests.jets.stores import PART_BYTES, content, group_members, request, start_build
 
 
 def rows(jets) -> set[bytes]:
@@ -55,7 +44,7 @@ def test_a_store_holds_what_the_files_hold(
 ) -> None:
     directory = jetclass_dir if dataset == "jetclass" else jetclass2_dir
     wanted = request(directory, tmp_path, dataset, features=features)
-    store = ensure_store(wanted, workers=1, part_bytes=MANY_PARTS)
+    store = ensure_store(wanted, workers=1, part_bytes=PART_BYTES)
     chosen = FEATURE_SETS[features]
     read: set[bytes] = set()
     n_jets = 0
@@ -83,7 +72,7 @@ def test_real_jets(real_jets: Path, tmp_path: Path) -> None:
 
 
 def test_jets_of_all_files_are_mixed(jetclass_dir: Path, tmp_path: Path) -> None:
-    store = ensure_store(request(jetclass_dir, tmp_path, "jetclass"), workers=1, part_bytes=MANY_PARTS)
+    store = ensure_store(request(jetclass_dir, tmp_path, "jetclass"), workers=1, part_bytes=PART_BYTES)
     for number in range(len(store.entries)):
         labels = store.part(number).jets.labels
         assert len(set(labels[: len(labels) // 2].tolist())) >= 9
@@ -92,7 +81,7 @@ def test_jets_of_all_files_are_mixed(jetclass_dir: Path, tmp_path: Path) -> None
 
 
 def test_rows_by_label(jetclass2_dir: Path, tmp_path: Path) -> None:
-    store = ensure_store(request(jetclass2_dir, tmp_path), workers=1, part_bytes=MANY_PARTS)
+    store = ensure_store(request(jetclass2_dir, tmp_path), workers=1, part_bytes=PART_BYTES)
     for number in range(len(store.entries)):
         part = store.part(number)
         assert sorted(part.rows_by_label.tolist()) == list(range(part.jets.n_jets))
@@ -114,13 +103,13 @@ def test_any_arrow_reader_understands_a_part(jetclass_dir: Path, tmp_path: Path)
     assert metadata[b"jetscale.version"].decode() == __version__
     assert metadata[b"jetscale.fingerprint"].decode() == store.fingerprint
     for source, file in zip(definition["sources"], wanted.sources(), strict=True):
-        assert source == {"name": file.name, "size": file.size, "sha256": sha256_file(file.path)}
+        assert source == {"name": file.name, "size": file.size, "xxh3_128": checksum_file(file.path)}
 
 
 @pytest.mark.slow
 def test_same_bytes_whatever_the_workers(jetclass2_dir: Path, tmp_path: Path) -> None:
-    one = ensure_store(request(jetclass2_dir, tmp_path / "one"), workers=1, part_bytes=MANY_PARTS)
-    two = ensure_store(request(jetclass2_dir, tmp_path / "two"), workers=2, part_bytes=MANY_PARTS)
+    one = ensure_store(request(jetclass2_dir, tmp_path / "one"), workers=1, part_bytes=PART_BYTES)
+    two = ensure_store(request(jetclass2_dir, tmp_path / "two"), workers=2, part_bytes=PART_BYTES)
     assert content(one.path) == content(two.path)
 
 
@@ -224,18 +213,6 @@ def test_damaged_store(
         open_store(wanted)
 
 
-def test_checksums_find_a_changed_bit(fill: SimpleNamespace, tmp_path: Path) -> None:
-    fill.jetclass(tmp_path, n_jets=5, files=1)
-    store = ensure_store(request(tmp_path, tmp_path / "store", "jetclass"), workers=1)
-    store.check()
-    part = store.path / store.entries[0]["file"]
-    changed = bytearray(part.read_bytes())
-    changed[len(changed) // 2] ^= 1
-    part.write_bytes(changed)
-    with pytest.raises(JetDataError, match=r"part_00000.arrow: damaged, checksum"):
-        store.check()
-
-
 def test_no_files(tmp_path: Path) -> None:
     for dataset, origin in (("jetclass", "Zenodo record 6619768"), ("jetclass2", "jet-universe/jetclass2")):
         with pytest.raises(JetDataError) as error:
@@ -285,23 +262,6 @@ def test_what_an_unfinished_simulation_left_is_no_source(fill: SimpleNamespace, 
     ensure_store(request(tmp_path, tmp_path / "store", "jetclass"), workers=1)
 
 
-BUILD = """
-import sys
-from pathlib import Path
-from jetscale.jets.building import ensure_store
-from jetscale.jets.request import StoreRequest
-if __name__ == "__main__":
-    wanted = StoreRequest(Path(sys.argv[1]), Path(sys.argv[2]), "jetclass2", "train", "paper", "none")
-    ensure_store(wanted, workers=int(sys.argv[3]), part_bytes=400_000)
-"""
-
-
-def start_build(script: Path, directory: Path, store_dir: Path, workers: int) -> subprocess.Popen[bytes]:
-    script.write_text(BUILD)
-    command = [sys.executable, str(script), str(directory), str(store_dir), str(workers)]
-    return subprocess.Popen(command, start_new_session=True)
-
-
 def kill_when(build: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
     while not ready():
         assert build.poll() is None, "the build ended before it could be killed"
@@ -313,7 +273,7 @@ def kill_when(build: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["first spill", "third spill", "first part", "fourth part"])
 def test_killed_and_started_again(jetclass2_dir: Path, tmp_path: Path, when: str) -> None:
-    undisturbed = ensure_store(request(jetclass2_dir, tmp_path / "whole"), workers=1, part_bytes=MANY_PARTS)
+    undisturbed = ensure_store(request(jetclass2_dir, tmp_path / "whole"), workers=1, part_bytes=PART_BYTES)
     wanted = request(jetclass2_dir, tmp_path / "store")
     staging = wanted.store_dir / f".{wanted.path.name}.building"
     count = {"first": 1, "third": 3, "fourth": 4}[when.split()[0]]
@@ -323,7 +283,7 @@ def test_killed_and_started_again(jetclass2_dir: Path, tmp_path: Path, when: str
     assert not wanted.path.exists()
     kept = {file: file.stat().st_mtime_ns for file in staging.glob("spill/[!.]*")}
     assert kept
-    store = ensure_store(wanted, workers=1, part_bytes=MANY_PARTS)
+    store = ensure_store(wanted, workers=1, part_bytes=PART_BYTES)
     assert content(store.path) == content(undisturbed.path)
     assert not staging.exists()
 
@@ -338,21 +298,8 @@ def test_workers_die_with_a_killed_parent(jetclass2_dir: Path, tmp_path: Path) -
     while group_members(build.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not group_members(build.pid)
-    undisturbed = ensure_store(request(jetclass2_dir, tmp_path / "whole"), workers=1, part_bytes=MANY_PARTS)
-    assert content(ensure_store(wanted, workers=1, part_bytes=MANY_PARTS).path) == content(undisturbed.path)
-
-
-def group_members(group: int) -> list[int]:
-    """Processes of a process group that still run."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            state, _, pgid = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(pgid) == group and state != "Z":
-            found.append(int(entry.name))
-    return found
+    undisturbed = ensure_store(request(jetclass2_dir, tmp_path / "whole"), workers=1, part_bytes=PART_BYTES)
+    assert content(ensure_store(wanted, workers=1, part_bytes=PART_BYTES).path) == content(undisturbed.path)
 
 
 def test_leftovers_of_another_build_are_discarded(
@@ -379,7 +326,7 @@ def test_processes_that_build_at_once(jetclass2_dir: Path, tmp_path: Path) -> No
     builds = [start_build(script, jetclass2_dir, tmp_path / "store", workers=1) for _ in range(2)]
     assert [build.wait() for build in builds] == [0, 0]
     store = ensure_store(request(jetclass2_dir, tmp_path / "store"))
-    alone = ensure_store(request(jetclass2_dir, tmp_path / "alone"), workers=1, part_bytes=MANY_PARTS)
+    alone = ensure_store(request(jetclass2_dir, tmp_path / "alone"), workers=1, part_bytes=PART_BYTES)
     assert content(store.path) == content(alone.path)
 
 
@@ -406,9 +353,9 @@ def test_killed_worker(jetclass2_dir: Path, tmp_path: Path, monkeypatch: pytest.
             multiprocessing.active_children()[0].kill()
 
     with pytest.raises(JetDataError, match="a worker process died"):
-        ensure_store(wanted, workers=2, progress=kill_a_worker, part_bytes=MANY_PARTS)
+        ensure_store(wanted, workers=2, progress=kill_a_worker, part_bytes=PART_BYTES)
     assert not wanted.path.exists()
-    ensure_store(wanted, workers=1, part_bytes=MANY_PARTS)
+    ensure_store(wanted, workers=1, part_bytes=PART_BYTES)
 
 
 def test_views_share_the_mapped_memory(jetclass_dir: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from jetscale.cli import UsageError
-from jetscale.files import sha256_file
+from jetscale.jets.checksums import checksum_file
 from jetscale.jets.schemas import jet_file
 from jetscale.prepare import main
 
@@ -30,15 +31,58 @@ def test_everything_that_is_there(
     assert capsys.readouterr().err.count("checksums good") == 4
 
 
-def test_check_names_the_changed_source(fill: SimpleNamespace, tmp_path: Path) -> None:
-    fill.jetclass(tmp_path, n_jets=5, files=1)
-    main([f"dir={tmp_path}", "dataset=jetclass", "split=train", "workers=1"])
-    source = tmp_path / jet_file("jetclass", "HToBB", 0).path
-    changed = bytearray(source.read_bytes())
+def flip_a_bit(path: Path) -> None:
+    changed = bytearray(path.read_bytes())
     changed[len(changed) // 2] ^= 1
-    source.write_bytes(changed)
-    with pytest.raises(UsageError, match=rf"HToBB_000.root: checksum {sha256_file(source)}, the store"):
-        main([f"dir={tmp_path}", "check=true"])
+    path.write_bytes(changed)
+
+
+def test_check_names_every_damaged_file(fill: SimpleNamespace, tmp_path: Path) -> None:
+    fill.jetclass(tmp_path, n_jets=5, files=1)
+    main([f"dir={tmp_path}", "workers=1"])
+    command = [sys.executable, "-m", "jetscale.prepare", f"dir={tmp_path}", "--check"]
+    assert subprocess.run(command, check=False).returncode == 0
+    source = {
+        name: tmp_path / jet_file("jetclass", name, 0).path for name in ("HToBB", "HToCC", "TTBar", "HToGG")
+    }
+    flip_a_bit(source["HToBB"])
+    flip_a_bit(source["HToCC"])
+    source["TTBar"].unlink()
+    source["HToGG"].write_bytes(b"root")
+    shutil.copy(source["HToCC"], source["HToCC"].with_name("HToCC_001.root"))
+    store = tmp_path / "store" / "jetclass_train_paper"
+    flip_a_bit(store / "part_00000.arrow")
+    (tmp_path / "store" / "jetclass_test_paper" / "part_00000.arrow").unlink()
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    found = sorted(line for line in run.stderr.splitlines() if str(tmp_path) in line)
+    now = checksum_file(source["HToBB"])
+    assert len(found) == 7
+    for path, what in (
+        ("part_00000.arrow", "the part is missing; remove"),
+        ("part_00000.arrow", "damaged, checksum"),
+        ("HToBB_000.root", f"damaged, checksum {now} instead of"),
+        ("HToCC_000.root", "damaged, checksum"),
+        ("HToCC_001.root", f"is no source of {store}"),
+        ("TTBar_000.root", "the source file is missing"),
+        ("HToGG_000.root", "has 4 bytes instead of"),
+    ):
+        assert any(f"{path}: {what}" in line for line in found), (path, what)
+    assert "7 damaged files, named above" in run.stderr
+
+
+def test_check_goes_on_after_a_damaged_manifest(
+    fill: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill.jetclass(tmp_path, n_jets=5, files=1)
+    main([f"dir={tmp_path}", "workers=1"])
+    (tmp_path / "store" / "jetclass_test_paper" / "store.json").write_text("{")
+    flip_a_bit(tmp_path / "store" / "jetclass_train_paper" / "part_00000.arrow")
+    with pytest.raises(UsageError, match="2 damaged files"):
+        main([f"dir={tmp_path}", "--check"])
+    report = capsys.readouterr().err
+    assert "store.json: damaged" in report
+    assert "part_00000.arrow: damaged, checksum" in report
 
 
 def test_other_choices(fill: SimpleNamespace, tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ SPOILED_ROOT: dict[str, tuple[dict[str, Any], str]] = {
     "nan": ({"jet_tau1": np.array([0, np.nan, 0], np.float32)}, r"entry 1: jet_tau1 is nan"),
     "not a list": (
         {"part_deta": np.zeros(3, np.float32)},
-        r"branch part_deta is float32, not a list per jet",
+        r"branch part_deta is float, not a list of numbers per jet",
     ),
     "list per jet": (
         {"jet_pt": ak.Array([[1.0, 2.0], [1.0], [2.0]])},

@@ -1,0 +1,197 @@
+"""Where jet files lie: a local folder, or a URL that fsspec understands (``https://``, ``s3://``, ``root://``).
+
+A remote file is fetched whole, in one pass, and read from that copy. Its checksum takes every byte anyway, so
+nothing is moved that range requests would have spared; and a server that knows no ranges will do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from jetscale.jets.errors import JetDataError
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+QUIET_SECONDS = 60
+"""A server that sends nothing for so long is given up; fsspec's own limit is 5 minutes for a whole file."""
+
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """A folder behind a URL."""
+
+    url: str
+
+    def __truediv__(self, name: str) -> RemoteFolder:
+        return RemoteFolder(f"{self.url.rstrip('/')}/{name}")
+
+    def __str__(self) -> str:
+        return self.url
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file behind a URL."""
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        """Last part of the URL."""
+        return self.url.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return self.url
+
+
+Folder = Path | RemoteFolder
+File = Path | RemoteFile
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file of a listing: where it is, its path below the listed folder, its size in bytes."""
+
+    file: File
+    below: PurePosixPath
+    size: int
+
+
+def folder_of(location: str) -> Folder:
+    """Folder that a setting names: a path, or a URL (``file://`` is a path too)."""
+    if location.startswith("file://"):
+        return Path(unquote(urlsplit(location).path))
+    return RemoteFolder(location) if "://" in location else Path(location)
+
+
+def files_below(folder: Folder, suffix: str) -> list[Found]:
+    """Files in `folder` and its sub-folders whose names end in `suffix`, by path; none if it is absent.
+
+    Raises
+    ------
+    JetDataError
+        The server does not answer or refuses, or does not tell the size of a file.
+    """
+    if isinstance(folder, Path):
+        paths = sorted(folder.rglob(f"*{suffix}"))
+        return [
+            Found(path, PurePosixPath(path.relative_to(folder).as_posix()), path.stat().st_size)
+            for path in paths
+        ]
+    with _remote(folder.url):
+        system, root = _file_system(folder.url)
+        system.invalidate_cache()
+        entries = sorted(_walk(system, root), key=lambda entry: str(entry["name"]))
+        names = [str(entry["name"]) for entry in entries if str(entry["name"]).endswith(suffix)]
+        sizes = {str(entry["name"]): entry["size"] for entry in entries}
+        unknown = [name for name in names if sizes[name] is None]  # an HTML index tells none
+        sizes.update(zip(unknown, system.sizes(unknown), strict=True))
+    for name in names:
+        if sizes[name] is None:
+            raise JetDataError(
+                f"{name}: the server does not tell the file's size; download it, and name a folder"
+            )
+    return [
+        Found(
+            RemoteFile(system.unstrip_protocol(name)),
+            PurePosixPath(name.removeprefix(root).lstrip("/")),
+            int(sizes[name]),
+        )
+        for name in names
+    ]
+
+
+def stamp(file: File, size: int) -> str:
+    """What changes when a file is replaced: size and time of change; of a remote file the size alone."""
+    if isinstance(file, RemoteFile):
+        return str(size)
+    now = file.stat()
+    return f"{now.st_size} {now.st_mtime_ns}"
+
+
+@contextmanager
+def local_copy(file: File, size: int, folder: Path) -> Iterator[Path]:
+    """Path to read: a local file's own, or that of a remote file's copy in `folder`, removed afterwards.
+
+    Raises
+    ------
+    JetDataError
+        The file cannot be fetched, or other than `size` bytes of it came.
+    """
+    if isinstance(file, Path):
+        yield file
+        return
+    copy = folder / f".{os.getpid()}.part.{file.name}"
+    try:
+        with _remote(file.url):
+            system, path = _file_system(file.url)
+            system.get_file(path, str(copy))
+        came = copy.stat().st_size
+        if came != size:
+            raise JetDataError(
+                f"{file}: truncated, {came} of {size} bytes came; start again to fetch it again"
+            )
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _walk(system: Any, path: str) -> Iterator[dict[str, Any]]:
+    """Every file below `path`. fsspec's own walk leaves out silently what cannot be listed."""
+    try:
+        entries = system.ls(path, detail=True)
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry["type"] != "directory":
+            yield entry
+        elif entry["name"].rstrip("/") != path.rstrip("/"):
+            yield from _walk(system, entry["name"])
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    import fsspec  # a quarter of a second that local files need not wait for
+
+    options: dict[str, Any] = {}
+    if url.startswith(("http://", "https://")):
+        import aiohttp
+
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=QUIET_SECONDS, sock_read=QUIET_SECONDS)
+        options = {"client_kwargs": {"timeout": limit}}
+    system, path = fsspec.url_to_fs(url, **options)
+    return system, str(path)
+
+
+@contextmanager
+def _remote(url: str) -> Iterator[None]:
+    """Any failure of a protocol's library (of many types) becomes a `JetDataError` that names the URL."""
+    try:
+        yield
+    except (JetDataError, MemoryError):
+        raise
+    except ImportError as error:
+        raise JetDataError(
+            f"{url}: {error}; `pip install 'jetscale[remote]'` brings s3:// and root://"
+        ) from error
+    except OSError as error:
+        if error.errno in _DISK:
+            raise  # the disk that the copy goes to
+        raise _failure(url, error) from error
+    except Exception as error:
+        raise _failure(url, error) from error
+
+
+def _failure(url: str, error: Exception) -> JetDataError:
+    reason = str(error).strip().splitlines()
+    detail = f"{type(error).__name__}: {reason[0] if reason else 'no message'}"
+    return JetDataError(
+        f"{url}: cannot be fetched ({detail}); see that the server answers and start again, "
+        "what was fetched is not fetched again"
+    )

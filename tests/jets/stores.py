@@ -1,0 +1,68 @@
+"""Builds of stores that tests start, look into and kill."""
+
+from __future__ import annotations
+
+import multiprocessing
+import subprocess
+import sys
+from dataclasses import replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from jetscale.files import sha256_file
+from jetscale.jets.building import ensure_store
+from jetscale.jets.request import StoreRequest
+
+PART_BYTES = 400_000
+"""Source bytes per part: small, so that the test files make several."""
+
+BUILD = """
+import sys
+from pathlib import Path
+from jetscale.jets.building import ensure_store
+from jetscale.jets.request import StoreRequest
+if __name__ == "__main__":
+    wanted = StoreRequest(Path(sys.argv[1]), Path(sys.argv[2]), "jetclass2", "train", "paper", "none")
+    ensure_store(wanted, workers=int(sys.argv[3]), part_bytes=400_000)
+"""
+
+
+def request(directory: Path, store_dir: Path, dataset: str = "jetclass2", **changes: str) -> StoreRequest:
+    return replace(StoreRequest(directory, store_dir, dataset, "train", "paper", "none"), **changes)
+
+
+def content(path: Path) -> dict[str, str]:
+    return {file.name: sha256_file(file) for file in sorted(path.iterdir())}
+
+
+def start_build(script: Path, directory: Path, store_dir: Path, workers: int) -> subprocess.Popen[bytes]:
+    """A build in processes of their own group."""
+    script.write_text(BUILD)
+    command = [sys.executable, str(script), str(directory), str(store_dir), str(workers)]
+    return subprocess.Popen(command, start_new_session=True)
+
+
+def fork_build(directory: Path, store_dir: Path) -> BaseProcess:
+    """A build in one process that is forked from a small server, and so starts at once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["jetscale.jets.building", "torch"])
+    process = context.Process(target=_build, args=(directory, store_dir))
+    process.start()
+    return process
+
+
+def _build(directory: Path, store_dir: Path) -> None:
+    ensure_store(request(directory, store_dir), workers=1, part_bytes=PART_BYTES)
+
+
+def group_members(group: int) -> list[int]:
+    """Processes of a process group that still run."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, pgid = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(pgid) == group and state != "Z":
+            found.append(int(entry.name))
+    return found
