@@ -81,7 +81,7 @@ class SlurmLauncher(Launcher):
     """Packs of runs as arrays of Slurm jobs; see `jetscale.launch.slurm.Queue` for the parameters."""
 
     def __init__(self, **params: Any) -> None:
-        self._params = {
+        self._params: dict[str, Any] = {
             name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
             for name, value in params.items()
         }
