@@ -1,0 +1,109 @@
+"""A sweep among random kills: drivers and workers die for minutes, the exponents come out the same.
+
+CI disturbs for a minute. Ten: ``JETSCALE_CHAOS_SECONDS=600 python -m pytest tests/test_chaos.py -s``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runs import TINY, metrics_of, quiet_environment
+
+SECONDS = float(os.environ.get("JETSCALE_CHAOS_SECONDS", "60"))
+STEPS = 120 if SECONDS < 300 else 900
+GRID = (
+    *(word for word in TINY if not word.startswith("model.dim")), "study=chaos", "data.repeat=true",
+    f"pretrain.steps={STEPS // 2}", f"finetune.steps={STEPS}", f"eval.every={STEPS // 12}",
+    "checkpoint_every=20", "-m", "+experiment=scratch,qcd", "model.dim=8,16,24,32", "seed=0,1,2",
+)  # fmt: skip
+
+
+def results_json(root: Path) -> dict[str, Any]:
+    """What the analysis makes of the sweep below `root`, without the path it was given."""
+    command = [sys.executable, "-m", "jetscale.analysis", "source=local", "path=multirun/chaos"]
+    subprocess.run(command, cwd=root, env=quiet_environment(), check=True, capture_output=True)
+    content: dict[str, Any] = json.loads((root / "multirun/chaos/analysis/results.json").read_text())
+    return content
+
+
+def processes_of(group: int) -> list[int]:
+    """Living processes of a process group: the driver and its workers."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def kill_group(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_sweep_disturbed_by_random_kills_gives_the_same_exponents(tmp_path, simulated_data):
+    command = [sys.executable, "-m", "jetscale.train", f"data.dir={simulated_data}", *GRID,
+               "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]  # fmt: skip
+    roots = [tmp_path / "undisturbed", tmp_path / "disturbed"]
+    for root in roots:
+        root.mkdir()
+    whole = subprocess.run(command, cwd=roots[0], env=quiet_environment(), capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr
+
+    rng = random.Random(7)
+    started = time.monotonic()
+    kills = {"driver": 0, "worker": 0, "all": 0}
+    groups = []
+    while True:
+        over = time.monotonic() - started > SECONDS
+        with subprocess.Popen(
+            command, cwd=roots[1], env=quiet_environment(), stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        ) as driver:  # fmt: skip
+            groups.append(driver.pid)
+            while not over and driver.poll() is None:
+                # long enough to get somewhere: a start takes seconds of imports
+                time.sleep(rng.uniform(4, 20))
+                over = time.monotonic() - started > SECONDS
+                victims = processes_of(driver.pid)
+                if driver.poll() is not None or not victims:
+                    break
+                what = rng.choice(["driver", "worker", "worker", "all"])
+                kills[what] += 1
+                if what == "all":
+                    kill_group(driver.pid)
+                else:
+                    os.kill(driver.pid if what == "driver" else rng.choice(victims), signal.SIGKILL)
+            if driver.poll() is None:
+                driver.wait()
+            if driver.returncode == 0:
+                break
+            # orphans of a killed driver may go on: the next one must cope with them
+            if rng.random() < 0.5:
+                kill_group(driver.pid)
+    for group in groups:
+        kill_group(group)
+    print(f"kills: {kills}, {time.monotonic() - started:.0f} s")
+    assert sum(kills.values()) >= 3
+
+    runs = sorted((roots[0] / "multirun/chaos").rglob("done.json"))
+    assert len(runs) == 24
+    for run in runs:
+        relative = run.parent.relative_to(roots[0])
+        assert metrics_of(roots[1] / relative) == metrics_of(run.parent), relative
+    assert results_json(roots[1]) == results_json(roots[0])
