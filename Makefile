@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 test: install lint  ## style, types, import rules, and every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses=4 --dist=loadgroup
 
 lint: install  ## ruff, mypy --strict, import-linter, whitespace and YAML
 	$(BIN)/ruff check .

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import json
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
 
+from jetscale.cli import UsageError
+from jetscale.status.sweep import Watcher
+from jetscale.status.table import render
 from jetscale.training.settings import TrainSettings, folder_name
 
 
@@ -75,39 +77,19 @@ def register() -> None:
 
 
 class ClosingTable(Callback):
-    """Ends a sweep with what is done, what failed, and with which error.
+    """Ends a sweep with its status: what is done, what failed, and with which error.
 
     Printed as the process exits: Hydra leaves out ``on_multirun_end`` where a job failed.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note which sweep this is."""
-        atexit.register(print_table, Path(config.hydra.sweep.dir))
+        atexit.register(print_status, Path(config.hydra.sweep.dir))
 
 
-def print_table(sweep: Path) -> None:
-    """Print one row a run directory below `sweep`, to stderr."""
-    runs = sorted({path.parent for name in ("identity.json", "failed.json") for path in sweep.rglob(name)})
-    if not runs:
-        return
-    table = Table(title=str(sweep))
-    for heading in ("run", "state", "test loss", "error"):
-        table.add_column(heading, overflow="fold")
-    failed = 0
-    for run in runs:
-        state, loss, error = _state(run)
-        failed += state == "failed"
-        table.add_row(str(run.relative_to(sweep)), state, loss, error)
-    console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 160)
-    console.print(table)
-    console.print(f"{len(runs)} runs, {failed} failed" + ("; tracebacks in failed.log" if failed else ""))
-
-
-def _state(run: Path) -> tuple[str, str, str]:
-    if (run / "done.json").exists():
-        final = json.loads((run / "done.json").read_text())["final"]
-        return "done", "  ".join(f"{weights} {value['loss']:.4f}" for weights, value in final.items()), ""
-    if (run / "failed.json").exists():
-        failure = json.loads((run / "failed.json").read_text())
-        return "failed", "", f"{failure['error']}: {failure['message']}"
-    return "interrupted", "", ""
+def print_status(sweep: Path) -> None:
+    """Print what `jetscale.status` shows of `sweep` to stderr; nothing where there is no run."""
+    with suppress(UsageError):
+        status = Watcher(sweep).look()
+        if status.runs:
+            Console(file=sys.stderr, width=None if sys.stderr.isatty() else 160).print(render(status))

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from jetscale.launch.jobs import Job
 from jetscale.launch.plan import PhasePlan, Plan, plan_sweep
+from jetscale.status.table import duration
 
 
 def measured_plan(jobs: list[Job]) -> Plan:
@@ -69,14 +70,6 @@ def _widths(plan: Plan) -> Table:
             duration(plan.seconds([one])), duration(plan.seconds(phases)),
         )  # fmt: skip
     return table
-
-
-def duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3.4 h``, ``12 days``."""
-    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.{0 if seconds >= 20 * length else 1}f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _bytes(count: float) -> str:

@@ -8,7 +8,6 @@ from hydra import compose, initialize_config_dir
 
 from jetscale.launch.jobs import Job
 from jetscale.launch.plan import plan_sweep
-from jetscale.launch.report import duration
 from jetscale.sweeps import CONF, register
 from jetscale.training.settings import from_config
 
@@ -76,11 +75,3 @@ def test_times_are_measured_once_a_width(tmp_path):
     assert len(plan.step_seconds) == 2
     assert told[-1] == (2, 2)
     assert plan.seconds(plan.phases) > 0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(45, "45 s"), (600, "10.0 min"), (12_240, "3.4 h"), (3 * 86_400, "3.0 days"), (2e7, "231 days")],
-)
-def test_durations(seconds, text):
-    assert duration(seconds) == text

@@ -22,7 +22,7 @@ def test_the_literal_line_of_the_readme(train, tmp_path):
     assert [run.name for run in runs] == [f"seed={seed}" for seed in range(5)]
     losses = [json.loads((run / "done.json").read_text())["final"]["raw"]["loss"] for run in runs]
     assert len(set(losses)) == 5
-    assert "5 runs, 0 failed" in first.stderr
+    assert "5 runs: 5 done" in first.stderr
     written = {run: (run / "done.json").stat().st_mtime_ns for run in runs}
     train(*line.split())  # finished runs are skipped
     assert {run: (run / "done.json").stat().st_mtime_ns for run in runs} == written
@@ -35,7 +35,7 @@ def test_a_failing_run_does_not_stop_the_rest(train, tmp_path):
     bad, good = sorted(runs_under(tmp_path), key=lambda run: (run / "done.json").exists())
     assert "NonFiniteLoss" in (bad / "failed.log").read_text()
     assert (good / "done.json").exists()
-    assert "2 runs, 1 failed" in done.stderr
+    assert "2 runs: 1 done, 1 failed" in done.stderr
 
 
 @pytest.mark.slow
