@@ -33,8 +33,8 @@ from jetscale.jets.schemas import JETCLASS_BRANCHES, JETCLASS_PREFIXES, jet_file
 from jetscale.jets.store import Store
 from jetscale.jets.stream import JetStream
 
-N_JETS = 50_000
-"""Jets per file, half a published one; two files."""
+N_JETS = 100_000
+"""Jets per file, as in the published ones; two files."""
 LABELS = JETCLASS_LABELS[:2]
 BATCH = 128
 REPEATS = 5

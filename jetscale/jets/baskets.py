@@ -18,12 +18,18 @@ import numpy.typing as npt
 import uproot
 import xxhash
 
-from jetscale.jets.kernels import copy_runs
+from jetscale.jets.kernels import copy_runs, swap_bytes
 
 Array = npt.NDArray[Any]
 _KEY = struct.Struct(">ihiIhh")  # fNbytes, version, fObjlen, fDatime, fKeylen, fCycle
 _BASKET = struct.Struct(">Hiiiib")  # version, fBufferSize, fNevBufSize, fNevBuf, fLast, flag; ends the key
 _BLOCK = 9  # bytes before a compressed block, then 8 of checksum
+
+_NO_OFFSETS = np.empty(0, np.int64)
+
+Known = dict[tuple[int, int], tuple[Array, Array]]
+"""By header and item size: byte positions of the lists in the last basket, and their offsets. The next branch
+has mostly the same."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,11 @@ class NumberBranch:
     ----------
     branch : uproot's TBranch
     stream : the open file, unbuffered
+    known : shared by the branches of a tree
+    is_flag : give integers as bool
     """
 
-    def __init__(self, branch: Any, stream: BinaryIO) -> None:
+    def __init__(self, branch: Any, stream: BinaryIO, known: Known, is_flag: bool) -> None:
         interpretation = branch.interpretation
         self.typename: str = branch.typename
         self.is_list = isinstance(interpretation, uproot.AsJagged)
@@ -58,8 +66,10 @@ class NumberBranch:
         self.is_numeric: bool = plain and content.from_dtype.kind in "biuf"
         if self.is_numeric:
             self._dtype: Any = content.from_dtype
+            self._is_flag = is_flag and self._dtype.kind in "biu"
             self._header: int = interpretation.header_bytes if self.is_list else 0
             self._branch = branch
+            self._known = known
             self._stream = stream
             self._starts = np.asarray(branch.entry_offsets)
             self._seeks = branch.member("fBasketSeek")
@@ -81,7 +91,7 @@ class NumberBranch:
             else:
                 offsets = basket.offsets[low : high + 1]
                 values.append(basket.values[offsets[0] : offsets[-1]])
-                offsets_of.append(offsets - offsets[0])
+                offsets_of.append(offsets - offsets[0] if low else offsets)
             start += high - low
             number += 1
         return _joined(values, offsets_of)
@@ -119,21 +129,36 @@ class NumberBranch:
 
     def _lists(self, content: Array, bounds: Array) -> Basket:
         """Lists that may each start with `_header` bytes that belong to no number."""
-        size = self._dtype.itemsize
-        lengths = np.diff(bounds) - self._header
-        if bounds[0] != 0 or (lengths < 0).any() or (lengths % size).any():
-            raise ValueError(f"damaged offsets in {self._branch.name}")
+        known = self._known.get((self._header, self._dtype.itemsize))
+        if known is None or not np.array_equal(known[0], bounds):
+            known = bounds, self._offsets(bounds)
+            self._known[self._header, self._dtype.itemsize] = known
+        offsets = known[1]
         if self._header:
-            starts = np.concatenate([[0], np.cumsum(lengths)])
-            packed = np.empty(starts[-1], np.uint8)
-            copy_runs(content, bounds, starts[:-1], packed, 1, self._header)
-            content, bounds = packed, starts
-        return Basket(self._native(content), bounds // size)
+            packed = np.empty(offsets[-1] * self._dtype.itemsize, np.uint8)
+            copy_runs(content, bounds, offsets[:-1] * self._dtype.itemsize, packed, 1, self._header)
+            content = packed
+        return Basket(self._native(content), offsets)
+
+    def _offsets(self, bounds: Array) -> Array:
+        """From byte positions to positions of numbers."""
+        lengths = np.diff(bounds) - self._header
+        if bounds[0] != 0 or (lengths < 0).any() or (lengths % self._dtype.itemsize).any():
+            raise ValueError(f"damaged offsets in {self._branch.name}")
+        return np.concatenate([[0], np.cumsum(lengths // self._dtype.itemsize, dtype=np.int64)])
 
     def _native(self, content: Array) -> Array:
         values = content.view(self._dtype)
-        native: Array = values if values.dtype.isnative else values.byteswap()
-        return native.view(values.dtype.newbyteorder("="))
+        if self._is_flag:
+            flags: Array = values.view(f"u{values.itemsize}") != 0  # in whatever byte order
+            return flags
+        kind = values.dtype.newbyteorder("=")
+        if values.dtype.isnative or values.itemsize != 4:
+            native: Array = values.astype(kind, copy=False)
+            return native
+        words = np.empty(len(values), np.uint32)
+        swap_bytes(values.view(np.uint32), words)
+        return words.view(kind)
 
     def _by_uproot(self, number: int) -> Basket:
         low, high = int(self._starts[number]), int(self._starts[number + 1])
@@ -147,9 +172,11 @@ class NumberBranch:
 
 def _joined(values: list[Array], offsets: list[Array]) -> tuple[Array, Array]:
     """One array of each; the values of a single basket stay where they are."""
-    whole = values[0] if len(values) == 1 else np.concatenate(values)
+    if len(values) == 1:
+        return values[0], offsets[0] if offsets else _NO_OFFSETS
+    whole = np.concatenate(values)
     if not offsets:
-        return whole, np.empty(0, np.int64)
+        return whole, _NO_OFFSETS
     lengths = np.concatenate([np.diff(piece) for piece in offsets])
     return whole, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
@@ -169,7 +196,7 @@ def _unpacked(raw: bytes, n_key: int, n_unpacked: int) -> Array | None:
         block = memoryview(raw)[at + _BLOCK + 8 : at + _BLOCK + size]
         if xxhash.xxh64_intdigest(block) != checksum:
             raise ValueError("the checksum of a compressed block does not fit")
-        into = memoryview(content)[filled : filled + unpacked]
+        into: Any = content[filled : filled + unpacked]
         cramjam.lz4.decompress_block_into(block, into, output_len=unpacked)
         at += _BLOCK + size
         filled += unpacked

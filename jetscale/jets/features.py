@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.kernels import identities
+from jetscale.jets.kernels import identities, transverse
 from jetscale.jets.raw import RawJets
 
 Floats = npt.NDArray[np.float32]
@@ -93,8 +93,9 @@ def particle_identity(raw: RawJets) -> npt.NDArray[np.uint8]:
 
 
 def _pt(raw: RawJets) -> Floats:
-    px, py = raw.constituents["part_px"], raw.constituents["part_py"]
-    pt: Floats = np.sqrt(px * px + py * py)
+    px = raw.constituents["part_px"]
+    pt = np.empty_like(px)
+    transverse(px, raw.constituents["part_py"], pt)
     return pt
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,20 +32,57 @@ def copy_runs(source, offsets, places, target, width, skip):  # type: ignore[no-
     """
     for b in range(len(places)):
         if places[b] >= 0:
-            start, place = offsets[b] * width + skip, places[b] * width
-            for k in range((offsets[b + 1] - offsets[b]) * width - skip):
+            start = np.uint64(offsets[b] * width + skip)
+            place = np.uint64(places[b] * width)
+            for k in range(
+                np.uint64(offsets[b + 1] * width) - start
+            ):  # with signed indices it is 5 times slower
                 target[place + k] = source[start + k]
 
 
 @kernel
-def interleave(rows_FT, target_TF):  # type: ignore[no-untyped-def]
-    """Transpose, 64 constituents at a time, which stay in the innermost cache."""
-    n_features, n = rows_FT.shape
-    for low in range(0, n, 64):
-        high = min(low + 64, n)
-        for f in range(n_features):
-            for t in range(low, high):
-                target_TF[t, f] = rows_FT[f, t]
+def copy_columns(source_FT, offsets, places, target_TF):  # type: ignore[no-untyped-def]
+    """`copy_runs` from columns to rows: the transposition costs no pass of its own."""
+    for b in range(len(places)):
+        if places[b] >= 0:
+            rows = source_FT[:, offsets[b] : offsets[b + 1]]
+            target = target_TF[places[b] : places[b] + rows.shape[1]]
+            for f in range(rows.shape[0]):
+                for t in range(rows.shape[1]):
+                    target[t, f] = rows[f, t]
+
+
+@kernel
+def swap_bytes(bits, target):  # type: ignore[no-untyped-def]
+    """32-bit words in the other byte order; five times faster than numpy, which does not vectorise it."""
+    for i in range(len(bits)):
+        v = bits[i]
+        high = ((v & np.uint32(0xFF)) << np.uint32(24)) | ((v & np.uint32(0xFF00)) << np.uint32(8))
+        target[i] = high | ((v >> np.uint32(8)) & np.uint32(0xFF00)) | (v >> np.uint32(24))
+
+
+@intrinsic
+def _half_bits(_, value):  # type: ignore[no-untyped-def]
+    """float32 to float16, rounded to nearest even, as its 16 bits: one instruction (F16C, or any ARM)."""
+
+    def generate(_, builder, __, arguments):  # type: ignore[no-untyped-def]
+        return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
+
+    return types.uint16(value), generate
+
+
+@kernel
+def to_half(values, target):  # type: ignore[no-untyped-def]
+    """Round float32 to float16, given as uint16 bits."""
+    for i in range(len(values)):
+        target[i] = _half_bits(values[i])
+
+
+@kernel
+def transverse(px, py, pt):  # type: ignore[no-untyped-def]
+    """sqrt(px^2 + py^2) in one pass."""
+    for i in range(len(pt)):
+        pt[i] = np.sqrt(px[i] * px[i] + py[i] * py[i])
 
 
 @kernel

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import uproot
 
-from jetscale.jets.baskets import NumberBranch
+from jetscale.jets.baskets import Known, NumberBranch
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.labels import JETCLASS_LABELS
 from jetscale.jets.locations import File
@@ -37,6 +37,7 @@ class RootReader:
                 raise JetDataError(f"{called}: no TTree {JETCLASS_TREE!r}; it holds {held}")
             self._tree = file[JETCLASS_TREE]
             self.n_jets = int(self._tree.num_entries)
+            self._known: Known = {}
             self._opened = opened.pop_all()
 
     def read(self, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
@@ -60,7 +61,7 @@ class RootReader:
             )
 
     def _branch(self, name: str) -> NumberBranch:
-        branch = NumberBranch(self._tree[name], self._stream)
+        branch = NumberBranch(self._tree[name], self._stream, self._known, name.startswith("part_is"))
         if branch.is_list != name.startswith("part_") or not branch.is_numeric:
             wanted = "a list of numbers" if name.startswith("part_") else "one number"
             raise JetDataError(f"{self._path}: branch {name} is {branch.typename}, not {wanted} per jet")

@@ -1,0 +1,108 @@
+"""Our decoder of ROOT baskets against uproot's, also on what ROOT itself wrote in the published types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import pytest
+import uproot
+
+from jetscale.jets.baskets import NumberBranch
+from jetscale.jets.errors import JetDataError
+from jetscale.jets.features import PART17
+from jetscale.jets.readers import JetFileReader
+
+BY_ROOT = Path(__file__).with_name("data") / "HToBB_000.root"
+"""30 random jets by ROOT 6.40: ``std::vector<float>`` and ``<int>``, LZ4 level 4, three baskets a branch; made
+by by_root.py beside it."""
+
+
+def compare(path: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Read every branch both ways; the number of baskets that were left to uproot."""
+    left: list[int] = []
+    by_uproot = NumberBranch._by_uproot
+
+    def counted(branch: NumberBranch, number: int) -> Any:
+        left.append(number)
+        return by_uproot(branch, number)
+
+    monkeypatch.setattr(NumberBranch, "_by_uproot", counted)
+    with uproot.open(path) as file, path.open("rb", buffering=0) as stream:
+        tree = file["tree"]
+        known: dict[Any, Any] = {}
+        for name in tree.keys():  # noqa: SIM118 (a tree)
+            branch = NumberBranch(tree[name], stream, known, name.startswith("part_is"))
+            steps = [(low, min(low + step, tree.num_entries)) for low in range(0, tree.num_entries, step)]
+            pieces = [branch.read(low, high) for low, high in steps]
+            values = np.concatenate([piece[0] for piece in pieces])
+            expected = tree[name].array(library="ak")
+            assert branch.is_list == (expected.ndim == 2)
+            if branch.is_list:
+                assert all(piece[1][0] == 0 for piece in pieces)
+                counts = np.concatenate([np.diff(piece[1]) for piece in pieces])
+                assert np.array_equal(counts, ak.num(expected).to_numpy()), name
+                expected = ak.flatten(expected)
+            assert values.dtype.isnative
+            assert np.array_equal(values, expected.to_numpy()), name
+    return len(left)
+
+
+@pytest.mark.parametrize("step", [5, 12, 30])
+def test_what_root_writes(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with uproot.open(BY_ROOT) as file:
+        branch = file["tree"]["part_px"]
+        assert branch.typename == "std::vector<float>"
+        assert branch.interpretation.header_bytes == 10
+        assert branch.num_baskets > 1
+    assert compare(BY_ROOT, step, monkeypatch) == 0
+
+
+def test_jets_of_root() -> None:
+    with JetFileReader(BY_ROOT) as file, uproot.open(BY_ROOT) as again:
+        (raw,) = file.jets(PART17.reads)
+        expected = again["tree"].arrays(["part_energy", "part_isMuon", "jet_tau4"])
+    assert raw.labels.tolist() == [1] * 30
+    assert raw.constituents["part_energy"].tolist() == ak.flatten(expected["part_energy"]).to_list()
+    assert raw.constituents["part_isMuon"].tolist() == (ak.flatten(expected["part_isMuon"]) == 1).to_list()
+    assert raw.jets["jet_tau4"].tolist() == expected["jet_tau4"].to_list()
+
+
+@pytest.mark.parametrize("packing", ["LZ4", "none", "ZLIB", "ZSTD"])
+def test_every_compression(
+    write: SimpleNamespace, tmp_path: Path, packing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = write.jetclass(tmp_path / "HToBB_000.root", "Hbb", 200, seed=1)
+    path = tmp_path / "HToBB_001.root"
+    compression = {"LZ4": uproot.LZ4(4), "none": None, "ZLIB": uproot.ZLIB(1), "ZSTD": uproot.ZSTD(1)}
+    with uproot.open(plain) as source, uproot.recreate(path, compression=compression[packing]) as target:
+        arrays = source["tree"].arrays(library="ak", how=dict)
+        arrays = {name: values for name, values in arrays.items() if not name.startswith("n")}
+        target.mktree("tree", {name: ak.type(values).content for name, values in arrays.items()})
+        for low in range(0, 200, 70):
+            target["tree"].extend({name: values[low : low + 70] for name, values in arrays.items()})
+    assert (compare(path, 50, monkeypatch) > 0) == (packing in ("ZLIB", "ZSTD"))
+
+
+@pytest.mark.parametrize("damage", ["checksum", "seek"])
+def test_damaged_basket(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "HToBB_000.root"
+    content = bytearray(BY_ROOT.read_bytes())
+    with uproot.open(BY_ROOT) as file:
+        branch = file["tree"]["part_isMuon"]
+        seek, size = (int(branch.member(name)[1]) for name in ("fBasketSeek", "fBasketBytes"))
+    content[seek + (size - 3 if damage == "checksum" else 3)] ^= 0x40
+    path.write_bytes(content)
+    wanted = (
+        "the checksum of a compressed block does not fit"
+        if damage == "checksum"
+        else "basket 1 of part_isMuon"
+    )
+    with (
+        JetFileReader(path) as reader,
+        pytest.raises(JetDataError, match=rf"HToBB_000.root: cannot be read, damaged.*{wanted}"),
+    ):
+        list(reader.jets(PART17.reads))
