@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from hydra.core.utils import JobReturn, JobStatus
 
+from jetscale.cli import UsageError
 from jetscale.launch.jobs import Job
 from jetscale.tracking.run_directory import RunBusy
 
@@ -38,6 +39,8 @@ def carry_through(jobs: Sequence[Job], first: int, launch: Launch) -> list[JobRe
         progress.
     RunDirectoryError
         A directory holds a finished run with other settings.
+    UsageError
+        The launcher cannot work as it is set.
     """
     results: dict[int, JobReturn] = {}
     crashes = 0
@@ -57,6 +60,8 @@ def carry_through(jobs: Sequence[Job], first: int, launch: Launch) -> list[JobRe
             log.info("%d of %d runs are done, starting %d", len(results), len(jobs), len(free))
         try:
             returned = launch([jobs[number].overrides for number in free], first)
+        except UsageError:
+            raise  # the same next time
         except Exception as error:  # launchers fail each in their own way
             crashes = 0 if any(jobs[number].directory.done() for number in free) else crashes + 1
             if crashes == CRASHES:

@@ -68,6 +68,11 @@ class Queue:
                 f"hydra.launcher.parallel={parallel}, runs_per_job={runs_per_job}: "
                 "at least one run a job, and no more at once than there are"
             )
+        missing = [name for name, value in sbatch.items() if value == "???"]
+        if missing:
+            raise UsageError(
+                f"hydra.launcher.{missing[0]} is not set: give it, hydra.launcher.{missing[0]}=..."
+            )
         self._folder = sweep / ".slurm"
         self._runs_per_job = runs_per_job
         self._parallel = parallel

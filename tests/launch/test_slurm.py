@@ -159,6 +159,25 @@ def test_runs_longer_than_the_time_limit_are_chained(
 
 
 @pytest.mark.slow
+def test_a_run_of_two_ranks_gives_the_losses_of_one(
+    cluster: SimpleNamespace, train: Callable[..., object], tmp_path: Path
+) -> None:
+    train(*TINY, "-m", "seed=0")
+    (one,) = runs_under(tmp_path)
+    alone = metrics_of(one)
+    (tmp_path / "multirun").rename(tmp_path / "alone")
+    ranks = (
+        "device.devices=2", "device.accelerator=cpu", "hydra.launcher.tasks_per_node=2",
+        "hydra.launcher.cpus_per_task=1", "hydra.launcher.runs_per_job=1", "hydra.launcher.parallel=1",
+    )  # fmt: skip
+    driver = cluster.driver(*TINY, "-m", "seed=0", *SLURM, *ranks)
+    assert driver.wait(timeout=200) == 0, (tmp_path / "driver.log").read_text()
+    (two,) = runs_under(tmp_path)
+    for ours, theirs in zip(metrics_of(two), alone, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-4)
+
+
+@pytest.mark.slow
 def test_what_slurm_refuses_is_told(cluster: SimpleNamespace, tmp_path: Path) -> None:
     driver = cluster.driver(*TINY, "-m", "seed=0", *SLURM, "hydra.launcher.partition=nowhere")
     assert driver.wait(timeout=60) == 1
