@@ -59,7 +59,7 @@ class Pack:
         """
         self._workers = [self._start(slot) for slot in range(self.parallel)]
         deaths = 0
-        while any(worker.poll() is None for worker in self._workers):
+        while any(worker.poll() != 0 for worker in self._workers):
             time.sleep(_POLL_SECONDS)
             for slot, worker in enumerate(self._workers):
                 status = worker.poll()
