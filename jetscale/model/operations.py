@@ -24,7 +24,13 @@ class Operations:
 
     tokens: Callable[[Tensor, Tensor | None, Tensor, Tensor, Tensor | None, Tensor, PackingPlan], Tensor]
     attend: Callable[[Tensor, Tensor, Tensor, Tensor, int, PackingPlan], Tensor]
-    attend_embedded: Callable[..., Tensor]
+    attend_embedded: Callable[
+        [
+            Tensor, Tensor | None, Tensor, Tensor, Tensor | None, Tensor,
+            Tensor, Tensor, Tensor, int, PackingPlan,
+        ],
+        Tensor,
+    ]  # fmt: skip
     attend_class: Callable[[Tensor, Tensor, Tensor, Tensor, int, PackingPlan], Tensor]
     feed_forward: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
