@@ -98,7 +98,7 @@ def saved_by_folding(model: SetTransformer, lengths: list[int], backward: bool) 
 @pytest.mark.parametrize("dim", [8, 48])
 @pytest.mark.parametrize("n_pid", [0, 9])
 def test_flops_of_a_first_block_from_features(dim: int, n_pid: int) -> None:
-    """Its products written out, against the count of the plain ones; the last block's part comes from depth 1."""
+    """Its products written out, against the count of the plain ones; depth 1 gives the last block's part."""
     lengths, n_vectors = [6] * 5, 8 + max(n_pid, 1) + 1
     vectors, x_SD = (
         torch.randn(n, dim, requires_grad=True) for n in (n_vectors, sum(lengths) + len(lengths))
