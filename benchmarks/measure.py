@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Row = dict[str, Any]
@@ -43,7 +43,9 @@ def _row(
     return made if floor is None else made | {"floor": floor}
 
 
-def in_turn(ways: dict[str, Way], seconds: float, rounds: tuple[int, int], settle: float = 0.0) -> Row:
+def in_turn(
+    ways: Mapping[str, Way], seconds: float, rounds: tuple[int, int], settle: float = 0.0
+) -> dict[str, float]:
     """Median processor seconds of each way, all of them once a round.
 
     A change of clock or a busy neighbour hits every way alike, and processor time leaves out what other
