@@ -120,7 +120,7 @@ def _evaluation(data: Path, folder: Path) -> Rows:
         return total
 
     assert np.isclose(bare(), result.loss_sum.sum(), rtol=1e-5)
-    seconds = in_turn({"blocks": blocks, "bare": bare}, seconds=15.0, rounds=(3, 20))
+    seconds = in_turn({"blocks": blocks, "bare": bare}, seconds=25.0, rounds=(5, 20))
     times, unit = (1e3 * seconds["blocks"], 1e3 * seconds["bare"]), f"ms per {TEST_COPIES * TEST_JETS:,} jets"
     return {"evaluation_blocks": row(*times, 1.02, unit, floor=times[1])}
 

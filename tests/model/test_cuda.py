@@ -13,7 +13,7 @@ from jetscale.model import attention
 from jetscale.model.packing import PackingPlan
 from tests.model.jets import random_lengths
 
-pytestmark = pytest.mark.skipif(not attention.HAS_VARLEN, reason="PyTorch before 2.10")
+varlen = pytest.importorskip("torch.nn.attention.varlen")
 
 
 def documented(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int) -> Tensor:
@@ -29,7 +29,7 @@ def documented(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_
 
 
 def test_the_kernel_takes_the_arguments_it_is_given() -> None:
-    names = list(inspect.signature(attention.varlen.varlen_attn).parameters)
+    names = list(inspect.signature(varlen.varlen_attn).parameters)
     assert names[:7] == ["query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"]
 
 
@@ -40,6 +40,6 @@ def test_what_the_kernel_documents_is_what_the_buckets_give(monkeypatch: pytest.
     kv_S2HE = qkv_S3HE[:, 1:]
     dense = attention.self_attention(qkv_S3HE, plan), attention.class_attention(q_BHE, kv_S2HE, plan)
     monkeypatch.setattr(attention, "_has_varlen_kernel", lambda x: True)
-    monkeypatch.setattr(attention.varlen, "varlen_attn", documented)
+    monkeypatch.setattr(varlen, "varlen_attn", documented)
     torch.testing.assert_close(attention.self_attention(qkv_S3HE, plan), dense[0])
     torch.testing.assert_close(attention.class_attention(q_BHE, kv_S2HE, plan), dense[1])
