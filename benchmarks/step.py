@@ -3,9 +3,7 @@
     python -m benchmarks.step
 
 One step is forward, backward and fused AdamW on 128 jets of 40 constituents on average, one thread. All ways
-start from the same weights, and their losses and gradients are compared before anything is timed. Rounds
-interleave the ways, so that a change of clock or a busy neighbour hits all of them; times are medians of
-processor time, which leaves out what other processes take.
+start from the same weights, and their losses and gradients are compared before anything is timed.
 
 The arithmetic rate counts executed operations (`jetscale.model.cost.executed_flops`) over the whole step,
 against a block's weight products alone, at their own sizes and by the fastest routine known for them.
@@ -14,14 +12,13 @@ against a block's weight products alone, at their own sizes and by the fastest r
 from __future__ import annotations
 
 import copy
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.measure import Rows, in_turn, share, speedup
 from jetscale.model.cost import MEAN_CONSTITUENTS, executed_flops
 from jetscale.model.kernels import operations_for, products
 from jetscale.model.operations import PLAIN
@@ -36,10 +33,12 @@ TARGETS_LONGEST = {8: 5.0, 32: 4.5, 128: 3.3}
 TARGETS_ARITHMETIC = {128: 0.60, 256: 0.80}
 WAYS = ("ours", "padded", "longest")
 SECONDS_PER_DIM = 15.0
-MIN_ROUNDS, MAX_ROUNDS = 3, 60
+ROUNDS = 3, 60
+SETTLE = 0.1  # seconds
+# vector operations of 8 lanes per (query, key, head), see `jetscale.model.kernels.ragged`
+ATTENTION_OPERATIONS = 33 + 58
 
 Step = Callable[[], float]
-Results = dict[str, dict[str, object]]
 
 
 def batch(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -87,21 +86,6 @@ def ways(dim: int, names: tuple[str, ...] = WAYS) -> tuple[SetTransformer, dict[
     return ours, {n: training_step(m, f, labels_B) for n, (m, f) in forwards.items()}, lengths_B
 
 
-def interleaved(steps: dict[str, Step]) -> dict[str, float]:
-    """Median seconds of each step, all of them once per round."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    start = time.process_time()
-    for round_ in range(MAX_ROUNDS):
-        if round_ >= MIN_ROUNDS and time.process_time() - start > SECONDS_PER_DIM:
-            break
-        for name, step in steps.items():
-            step()  # bring back what the others drove out of the caches
-            begin = time.process_time()
-            step()
-            seconds[name].append(time.process_time() - begin)
-    return {name: statistics.median(times) for name, times in seconds.items()}
-
-
 def weight_products(model: SetTransformer, tokens: int) -> tuple[Step, int]:
     """All products with one block's weights, forward and backward, by the fastest routines; operations."""
     block = model.blocks[0]
@@ -119,43 +103,50 @@ def weight_products(model: SetTransformer, tokens: int) -> tuple[Step, int]:
     return step, sum(3 * 2 * tokens * weight.numel() for weight in weights)
 
 
-def entry(ratio: float, target: float, ours: float, reference: float, unit: str) -> dict[str, object]:
-    return {
-        "ratio": ratio,
-        "target": target,
-        "met": ratio >= target,
-        "ours": ours,
-        "reference": reference,
-        "unit": unit,
-    }
+def floor_seconds(model: SetTransformer, lengths_B: Tensor, rate: float) -> float:
+    """Least seconds of a step: products at `rate` (operations a second), and attention's vector operations.
+
+    A vector of 8 multiplies and adds is 16 of the operations that `rate` counts. Reading and writing what
+    lies between the products is left out: it can overlap with them.
+    """
+    tokens_B = lengths_B + 1
+    pairs = int((tokens_B**2).sum())
+    layers, heads = len(model.blocks) - 1, model.class_token.numel() // model.head_dim
+    attention = 14 * layers * model.class_token.numel() * pairs  # what executed_flops counts for it
+    vectors = ATTENTION_OPERATIONS * layers * heads * pairs / 8
+    return (executed_flops(model, lengths_B, folded=True) - attention + 16 * vectors) / rate
 
 
-def run(dims: tuple[int, ...] = (8, 32, 128), arithmetic_dims: tuple[int, ...] = (128, 256)) -> Results:
+def run(dims: tuple[int, ...] = (8, 32, 128), arithmetic_dims: tuple[int, ...] = (128, 256)) -> Rows:
     """Measure; ratios above 1 mean that ours is that many times faster (shares: of the GEMM rate)."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    results: Results = {}
+    rows: Rows = {}
     try:
         for dim in sorted({*dims, *arithmetic_dims}):
-            model, steps, lengths_B = ways(dim, WAYS if dim in dims else WAYS[:1])
-            steps["gemm"], gemm_flops = weight_products(model, int(lengths_B.sum()) + JETS)
-            seconds = interleaved(steps)
-            for way, targets in (("padded", TARGETS_PADDED), ("longest", TARGETS_LONGEST)):
-                if way in seconds:
-                    ours, reference = 1e3 * seconds["ours"], 1e3 * seconds[way]
-                    results[f"step_dim{dim}_vs_{way}"] = entry(
-                        reference / ours, targets.get(dim, 1.0), ours, reference, "ms/step"
-                    )
-            if dim in arithmetic_dims:
-                folded = operations_for(model.head_dim, model.class_token) is not PLAIN
-                ours = 1e-9 * executed_flops(model, lengths_B, keys_folded=folded) / seconds["ours"]
-                reference = 1e-9 * gemm_flops / seconds["gemm"]
-                results[f"arithmetic_dim{dim}"] = entry(
-                    ours / reference, TARGETS_ARITHMETIC.get(dim, 0.0), ours, reference, "GFLOP/s"
-                )
+            rows |= _rows_of(dim, dim in dims, dim in arithmetic_dims)
     finally:
         torch.set_num_threads(threads)
-    return results
+    return rows
+
+
+def _rows_of(dim: int, padded: bool, arithmetic: bool) -> Rows:
+    model, steps, lengths_B = ways(dim, WAYS if padded else WAYS[:1])
+    steps["gemm"], gemm_flops = weight_products(model, int(lengths_B.sum()) + JETS)
+    seconds = in_turn(steps, SECONDS_PER_DIM, ROUNDS, SETTLE)
+    rate = gemm_flops / seconds["gemm"]
+    floor = 1e3 * floor_seconds(model, lengths_B, rate)
+    rows: Rows = {}
+    for way, targets in (("padded", TARGETS_PADDED), ("longest", TARGETS_LONGEST)):
+        if way in seconds:
+            times = 1e3 * seconds["ours"], 1e3 * seconds[way]
+            rows[f"step_dim{dim}_vs_{way}"] = speedup(*times, targets.get(dim, 1.0), "ms/step", floor=floor)
+    if arithmetic:
+        folded = operations_for(model.head_dim, model.class_token) is not PLAIN
+        ours = executed_flops(model, lengths_B, folded=folded) / seconds["ours"]
+        target = TARGETS_ARITHMETIC.get(dim, 0.0)
+        rows[f"arithmetic_dim{dim}"] = share(1e-9 * ours, 1e-9 * rate, target, "GFLOP/s")
+    return rows
 
 
 def main() -> None:

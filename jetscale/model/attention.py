@@ -11,18 +11,15 @@ figures 2 and 3 stand for stacked (key, value) and (query, key, value).
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from jetscale.model.packing import PackingPlan
 
-try:
-    from torch.nn.attention import varlen
-except ImportError:  # before PyTorch 2.10
-    HAS_VARLEN = False
-else:
-    HAS_VARLEN = True
+HAS_VARLEN = find_spec("torch.nn.attention.varlen") is not None  # from PyTorch 2.10
 
 
 def self_attention(qkv_S3HE: Tensor, plan: PackingPlan) -> Tensor:
@@ -84,7 +81,9 @@ def _has_varlen_kernel(x: Tensor) -> bool:
 def _varlen(
     q_QHE: Tensor, k_SHE: Tensor, v_SHE: Tensor, offsets_q_B1: Tensor, plan: PackingPlan, longest_q: int
 ) -> Tensor:
-    # Written from PyTorch's documentation; no GPU was at hand to run it.
+    # Written from PyTorch's documentation; no GPU was at hand to run it. Imported here: it takes two seconds.
+    from torch.nn.attention import varlen
+
     out_QHE = varlen.varlen_attn(q_QHE, k_SHE, v_SHE, offsets_q_B1, plan.offsets, longest_q, plan.longest)
     assert isinstance(out_QHE, Tensor)
     return out_QHE

@@ -93,7 +93,7 @@ def executed_flops(
     model: SetTransformer,
     lengths_B: Tensor | Sequence[int],
     backward: bool = True,
-    keys_folded: bool = False,
+    folded: bool = False,
 ) -> int:
     """Operations in the matrix products of one step on these jets, as executed.
 
@@ -106,26 +106,29 @@ def executed_flops(
     model : gives width, heads, depth, features and classes
     lengths_B : constituents per jet
     backward : count forward and backward, else the forward alone
-    keys_folded : the last block applies its key and value weights to class tokens instead of to all, as
-        `jetscale.model.kernels` does and plain PyTorch does not
+    folded : as `jetscale.model.kernels` does and plain PyTorch does not: the first block makes queries, keys
+        and values from features instead of tokens, and the last block applies its key and value weights to
+        class tokens instead of to all
     """
     tokens_B = [int(length) + 1 for length in lengths_B]
-    dim, heads, depth = (
-        model.class_token.numel(),
-        model.class_token.numel() // model.head_dim,
-        len(model.blocks),
-    )
+    dim, depth, n_features = model.class_token.numel(), len(model.blocks), model.embed.in_features
     n_jets, n_tokens = len(tokens_B), sum(tokens_B)
-    embed = 2 * (n_tokens - n_jets) * model.embed.in_features * dim
-    full_block = 2 * 10 * dim**2 * n_tokens
-    attention = (depth - 1) * 4 * dim * sum(tokens**2 for tokens in tokens_B)
-    last_block = 2 * 8 * dim**2 * n_jets
-    if keys_folded:
-        last_block += 2 * 2 * dim**2 * n_jets + 2 * 2 * heads * dim * n_tokens
+    pairs = sum(tokens**2 for tokens in tokens_B)
+    # products whose input needs a gradient too, and those that act on features, whose input does not
+    linear = (
+        2 * dim**2 * (8 * n_jets + 10 * (depth - 1) * n_tokens) + 2 * n_jets * dim * model.head.out_features
+    )
+    on_features = 2 * dim * n_features * (n_tokens - n_jets)
+    attention = (depth - 1) * 4 * dim * pairs
+    if folded:
+        linear += 2 * dim**2 * 2 * n_jets + 4 * (dim // model.head_dim) * dim * n_tokens
+        if depth > 1:
+            n_vectors = n_features + (1 if model.pid is None else model.pid.num_embeddings) + 1
+            linear += 2 * 3 * dim**2 * (n_vectors - n_tokens)
+            on_features *= 4
     else:
-        last_block += 2 * 2 * dim**2 * n_tokens
+        linear += 2 * dim**2 * 2 * n_tokens
         attention += 4 * dim * n_tokens
-    linear = (depth - 1) * full_block + last_block + 2 * n_jets * dim * model.head.out_features
     if not backward:
-        return embed + linear + attention
-    return 2 * embed + 3 * linear + attention * 7 // 2
+        return on_features + linear + attention
+    return 2 * on_features + 3 * linear + attention * 7 // 2

@@ -24,6 +24,13 @@ class Operations:
 
     tokens: Callable[[Tensor, Tensor | None, Tensor, Tensor, Tensor | None, Tensor, PackingPlan], Tensor]
     attend: Callable[[Tensor, Tensor, Tensor, Tensor, int, PackingPlan], Tensor]
+    attend_embedded: Callable[
+        [
+            Tensor, Tensor | None, Tensor, Tensor, Tensor | None, Tensor,
+            Tensor, Tensor, Tensor, int, PackingPlan,
+        ],
+        Tensor,
+    ]  # fmt: skip
     attend_class: Callable[[Tensor, Tensor, Tensor, Tensor, int, PackingPlan], Tensor]
     feed_forward: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -73,6 +80,24 @@ def attend(
     return x_SD + functional.linear(attention.self_attention(qkv_S3HE, plan).flatten(1), out_weight)
 
 
+def attend_embedded(
+    x_TF: Tensor,
+    pid_T: Tensor | None,
+    weight_DF: Tensor,
+    bias_D: Tensor,
+    table: Tensor | None,
+    class_D: Tensor,
+    norm_D: Tensor,
+    qkv_weight: Tensor,
+    out_weight: Tensor,
+    head_dim: int,
+    plan: PackingPlan,
+) -> Tensor:
+    """`attend` on `tokens`: the first block of a model, where both can be made in one."""
+    x_SD = tokens(x_TF, pid_T, weight_DF, bias_D, table, class_D, plan)
+    return attend(x_SD, norm_D, qkv_weight, out_weight, head_dim, plan)
+
+
 def attend_class(
     x_SD: Tensor, norm_D: Tensor, qkv_weight: Tensor, out_weight: Tensor, head_dim: int, plan: PackingPlan
 ) -> Tensor:
@@ -105,4 +130,4 @@ def layer_norm(x_SD: Tensor, weight_D: Tensor) -> Tensor:
     return functional.layer_norm(x_SD, weight_D.shape, weight_D)
 
 
-PLAIN = Operations(tokens, attend, attend_class, feed_forward)
+PLAIN = Operations(tokens, attend, attend_embedded, attend_class, feed_forward)

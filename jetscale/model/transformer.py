@@ -20,6 +20,8 @@ from jetscale.model.kernels import operations_for
 from jetscale.model.operations import Operations
 from jetscale.model.packing import PackingPlan
 
+# x_TF, pid_T, and the weights of `operations.tokens`
+Embedding = tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor | None, Tensor]
 HEAD = "head."  # prefix of the parameters that belong to a task, not to the backbone
 
 
@@ -54,6 +56,18 @@ class Block(nn.Module):
         """All tokens in, all tokens out, (S, D)."""
         x_SD = ops.attend(
             x_SD, self.attention_norm.weight, self.qkv.weight, self.out.weight, self.head_dim, plan
+        )
+        return ops.feed_forward(x_SD, self.feedforward_norm.weight, self.gate_up.weight, self.down.weight)
+
+    def embedded_forward(self, embedding: Embedding, plan: PackingPlan, ops: Operations) -> Tensor:
+        """Constituents in, all tokens out, (S, D): exactly `forward` on the tokens made of them."""
+        x_SD = ops.attend_embedded(
+            *embedding,
+            self.attention_norm.weight,
+            self.qkv.weight,
+            self.out.weight,
+            self.head_dim,
+            plan,
         )
         return ops.feed_forward(x_SD, self.feedforward_norm.weight, self.gate_up.weight, self.down.weight)
 
@@ -133,11 +147,13 @@ class SetTransformer(nn.Module):
             raise ValueError("particle identities are given exactly when the model has an embedding for them")
         ops = operations_for(self.head_dim, x_TF, self.class_token)
         table = None if self.pid is None else self.pid.weight
-        x_SD = ops.tokens(x_TF, pid_T, self.embed.weight, self.embed.bias, table, self.class_token, plan)
-        for block in self.blocks[:-1]:
-            x_SD = block(x_SD, plan, ops)
-        last = self.blocks[-1]
+        embedding = x_TF, pid_T, self.embed.weight, self.embed.bias, table, self.class_token
+        first, last = self.blocks[0], self.blocks[-1]
+        assert isinstance(first, Block)
         assert isinstance(last, Block)
+        x_SD = ops.tokens(*embedding, plan) if first is last else first.embedded_forward(embedding, plan, ops)
+        for block in self.blocks[1:-1]:
+            x_SD = block(x_SD, plan, ops)
         logits_BK: Tensor = self.head(self.norm(last.class_forward(x_SD, plan, ops)))
         return logits_BK
 

@@ -12,9 +12,10 @@ import fastjet
 import numpy as np
 
 from jetscale.simulate.arrays import Bools, Floats, Ints, jagged, offsets, pseudorapidity, ranges
+from jetscale.simulate.grooming import soft_drop_masses
 
 RADIUS = 0.8
-SOFT_DROP_BETA, SOFT_DROP_ZCUT = 0.0, 0.1
+SOFT_DROP_ZCUT = 0.1
 N_SUBJETTINESS = (1, 2, 3, 4)
 ONE_JET_RADIUS = 1000.0
 """Cambridge/Aachen radius that joins all constituents of a jet again."""
@@ -99,15 +100,12 @@ def substructure(jets: Jets, momenta: dict[str, Floats], *, tau: bool = True) ->
     """
     if not len(jets):
         return Substructure(np.zeros(0), np.zeros((0, len(N_SUBJETTINESS))))
-    rows = jets.constituents
-    parts = jagged(jets.first, **{name: values[rows] for name, values in momenta.items()})
-    sequence = fastjet.ClusterSequence(
-        parts, fastjet.JetDefinition(fastjet.cambridge_algorithm, ONE_JET_RADIUS)
-    )
-    groomed = sequence.exclusive_jets_softdrop_grooming(1, SOFT_DROP_BETA, SOFT_DROP_ZCUT, "scalar_z", RADIUS)
-    mass = np.maximum(ak.to_numpy(groomed.msoftdrop).astype(np.float64), 0.0)
+    parts = {name: values[jets.constituents] for name, values in momenta.items()}
+    mass = soft_drop_masses(jets.first, parts, SOFT_DROP_ZCUT)
     values = np.zeros((len(jets), len(N_SUBJETTINESS)))
     if tau:
+        algorithm = fastjet.JetDefinition(fastjet.cambridge_algorithm, ONE_JET_RADIUS)
+        sequence = fastjet.ClusterSequence(jagged(jets.first, **parts), algorithm)
         values = ak.to_numpy(
             sequence.njettiness("NormalizedMeasure", "OnePass_KT_Axes", list(N_SUBJETTINESS), 1.0, RADIUS)
         ).astype(np.float64)

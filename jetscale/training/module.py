@@ -29,9 +29,9 @@ class NonFiniteLoss(RuntimeError):
 class JetClassifier(L.LightningModule):
     """One phase of training.
 
-    The module owns its position: `start_step` steps were done by earlier processes, Lightning's own counters
-    start at zero in each. Losses stay on the device in `window_S`, one entry a step since the last metrics
-    line, and are read only when a line is written.
+    The module owns its position and steps its optimiser itself: what Lightning puts around an automatic step
+    costs 0.8 ms, a tenth of a step at width 8. Losses stay on the device in `window_S`, one entry a step
+    since the last metrics line, and are read only when a line is written.
 
     Parameters
     ----------
@@ -43,6 +43,7 @@ class JetClassifier(L.LightningModule):
 
     def __init__(self, model: SetTransformer, phase: PhaseSettings, ema: EmaSettings, window: int) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.model = model
         self.n_params = count_parameters(model).total
         self.phase = phase
@@ -52,6 +53,7 @@ class JetClassifier(L.LightningModule):
         # this rank's part of the mean; no buffer: DDP would overwrite every rank's with the first's
         self.window_S = torch.zeros(window)
         self.start_step = 0
+        self._steps_here = 0  # since `start_step`, where earlier processes ended
         self._constituents_before = 0  # over all ranks, up to the last `count_constituents`
         self._constituents_here = 0  # on this rank, since then
         self._resumed: dict[str, Any] | None = None
@@ -59,7 +61,7 @@ class JetClassifier(L.LightningModule):
     @property
     def step(self) -> int:
         """Optimiser steps done, over all starts of the phase."""
-        return self.start_step + self.trainer.global_step
+        return self.start_step + self._steps_here
 
     def rate(self, step: int) -> float:
         """Learning rate of step number `step`, counted from 0."""
@@ -70,12 +72,22 @@ class JetClassifier(L.LightningModule):
         logits_BK: Tensor = self.model(batch.x_TF, batch.pid_T, batch.lengths_B)
         return logits_BK
 
-    def training_step(self, batch: JetBatch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy of the batch."""
+    def training_step(self, batch: JetBatch, batch_idx: int) -> None:
+        """One optimiser step down the mean cross-entropy of the batch; the average of the weights follows."""
         loss = F.cross_entropy(self(batch).float(), batch.labels_B)
         self.window_S[self.step % len(self.window_S)] = loss.detach() / self.trainer.world_size
         self._constituents_here += batch.n_constituents
-        return loss
+        optimizer, rate = self._torch_optimizer, self.rate(self.step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        if self.phase.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.phase.clip)
+        optimizer.step()
+        self._steps_here += 1
+        if self.average is not None:
+            self.average.update()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; its rate is set before each step, so there is no scheduler to resume."""
@@ -98,18 +110,6 @@ class JetClassifier(L.LightningModule):
         if self.average is not None:
             self.average.load_state_dict(self._resumed["average"])
         self._resumed = None
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Set the rate of this step."""
-        rate = self.rate(self.step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then follow the weights with their average, before any callback looks at it."""
-        super().optimizer_step(*args, **kwargs)
-        if self.average is not None:
-            self.average.update()
 
     def evaluated_weights(self) -> dict[str, AbstractContextManager[None]]:
         """Contexts in which `model` holds the raw weights and, where there is one, their average."""

@@ -90,7 +90,7 @@ def fit_phase(
     )
     _resume(module, recorder)
     data.start_step = module.start_step
-    trainer = _trainer(settings, phase, module, recorder)
+    trainer = _trainer(settings, module, recorder)
     with warnings.catch_warnings(), NOTICE.restoring_handlers():
         for message in _HUSHED:
             warnings.filterwarnings("ignore", message=message)
@@ -130,9 +130,7 @@ def _resume(module: JetClassifier, recorder: Recorder) -> None:
         outputs.rewind(module.start_step, recorder.schedule.evaluations)
 
 
-def _trainer(
-    settings: TrainSettings, phase: PhaseSettings, module: JetClassifier, recorder: Recorder
-) -> L.Trainer:
+def _trainer(settings: TrainSettings, module: JetClassifier, recorder: Recorder) -> L.Trainer:
     device = settings.device
     precision = device.precision
     if precision == "auto":
@@ -148,9 +146,7 @@ def _trainer(
         strategy=device.strategy,
         plugins=[placement()],  # else Lightning would guess, and under Slurm take over its signals
         precision=precision,  # type: ignore[arg-type]  # Lightning checks the string
-        max_steps=phase.steps - module.start_step,
-        max_epochs=-1,
-        gradient_clip_val=phase.clip,
+        max_epochs=1,  # the loader ends with the last step
         callbacks=[recorder, progress],
         deterministic=True if not torch.cuda.is_available() else "warn",
         # the run directory is ours: nothing of Lightning's writes, logs, validates or shards

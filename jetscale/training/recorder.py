@@ -133,7 +133,7 @@ class Recorder(L.Callback):
             step in self.schedule.evaluations,
             self.schedule.saves(step),
         )
-        stop = self._stops(trainer, line)
+        stop = self._stops(trainer, step, line)
         if not (line or test or save or stop):
             return
         since = self.schedule.window_start(step)
@@ -152,9 +152,9 @@ class Recorder(L.Callback):
         if step == self.schedule.steps and self.test_all is not None:
             self.run_test(trainer, pl_module, self.test_all, "test_all")
 
-    def _stops(self, trainer: L.Trainer, line: bool) -> bool:
+    def _stops(self, trainer: L.Trainer, step: int, line: bool) -> bool:
         """Whether to leave after this step; several ranks ask each other, at metrics lines alone."""
-        if trainer.global_step == trainer.max_steps:
+        if step == self.schedule.steps:
             return False  # finished anyway
         if trainer.world_size == 1:
             return NOTICE.given

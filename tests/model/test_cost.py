@@ -72,7 +72,7 @@ def test_executed_flops_are_what_pytorch_counts(dim: int, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("dim", [8, 48])
 def test_flops_of_a_last_block_without_keys(dim: int) -> None:
     """The folded products written out, against the count of the plain ones with one block replaced."""
-    model, n_jets, tokens = SetTransformer(dim, 10), 5, 7
+    model, n_jets, tokens = SetTransformer(dim, 10, depth=1), 5, 7
     n_BLD, heads = torch.randn(n_jets, tokens, dim, requires_grad=True), dim // 8
     q_weight_HED, k_weight_HED, v_weight_HED = model.blocks[-1].qkv.weight.view(3, heads, 8, dim)  # type: ignore[operator, union-attr]
     with FlopCounterMode(display=False) as counter:
@@ -87,8 +87,34 @@ def test_flops_of_a_last_block_without_keys(dim: int) -> None:
     plain_both = 3 * plain_block + 2 * n_jets * tokens * dim
     lengths = [tokens - 1] * n_jets
     for backward, folded, plain in ((False, forward, plain_block), (True, both, plain_both)):
-        counts = [executed_flops(model, lengths, backward, keys_folded) for keys_folded in (True, False)]
-        assert counts[0] - counts[1] == folded - plain
+        assert saved_by_folding(model, lengths, backward) == plain - folded
+
+
+def saved_by_folding(model: SetTransformer, lengths: list[int], backward: bool) -> int:
+    plain, folded = (executed_flops(model, lengths, backward, folded) for folded in (False, True))
+    return plain - folded
+
+
+@pytest.mark.parametrize("dim", [8, 48])
+@pytest.mark.parametrize("n_pid", [0, 9])
+def test_flops_of_a_first_block_from_features(dim: int, n_pid: int) -> None:
+    """Its products written out, against the count of the plain ones; depth 1 gives the last block's part."""
+    lengths, n_vectors = [6] * 5, 8 + max(n_pid, 1) + 1
+    vectors, x_SD = (
+        torch.randn(n, dim, requires_grad=True) for n in (n_vectors, sum(lengths) + len(lengths))
+    )
+    weight, x_TF = torch.randn(3 * dim, dim, requires_grad=True), torch.randn(sum(lengths), 8)
+    flops = []
+    for forward in (lambda: x_SD @ weight.T, lambda: x_TF @ (vectors @ weight.T)[:8]):
+        with FlopCounterMode(display=False) as counter:
+            out = forward()
+            alone = counter.get_total_flops()
+            out.square().sum().backward()
+        flops.append((alone, counter.get_total_flops()))
+    deep, shallow = (SetTransformer(dim, 10, n_pid=n_pid, depth=depth) for depth in (3, 1))
+    for backward, plain, folded in zip((False, True), *flops, strict=True):
+        last = saved_by_folding(shallow, lengths, backward)
+        assert saved_by_folding(deep, lengths, backward) - last == plain - folded
 
 
 def test_executed_flops_approach_6n_at_large_width() -> None:

@@ -106,6 +106,23 @@ def test_tokens(dim: int, features: int, identities: bool) -> None:
     assert_agree(*both_ways("tokens", x_TF, pid_T, *weights, torch.randn(dim, generator=generator), plan))
 
 
+@pytest.mark.parametrize("dim", [8, 24, 128])
+@pytest.mark.parametrize("features", [8, 17])
+@pytest.mark.parametrize("identities", [True, False])
+def test_attention_of_embedded_constituents(dim: int, features: int, identities: bool) -> None:
+    """Against tokens made first, then attention on them: all eight gradients and that of the features."""
+    generator = torch.Generator().manual_seed(dim)
+    lengths = random_lengths(21)
+    x_TF = torch.randn(sum(lengths), features, generator=generator)
+    pid_T = torch.randint(1, 9, (len(x_TF),), generator=generator) if identities else None
+    table = torch.randn(9, dim, generator=generator) if identities else None
+    bias_D, class_D = torch.randn(2, dim, generator=generator)
+    embedding = torch.randn(dim, features, generator=generator) / features**0.5, bias_D, table, class_D
+    _, norm_D, *weights, head_dim, plan = attention_inputs(dim, lengths)
+    args = x_TF, pid_T, *embedding, norm_D, *weights, head_dim, plan
+    assert_agree(*both_ways("attend_embedded", *args))
+
+
 @pytest.mark.parametrize("wrong", [-1, 9])
 @pytest.mark.parametrize("ops", [FUSED, PLAIN], ids=["kernels", "plain"])
 def test_an_identity_that_is_not_in_the_table_is_refused(wrong: int, ops: Operations) -> None:

@@ -3,10 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import awkward as ak
+import fastjet
 import numpy as np
 import pytest
 
-from jetscale.simulate.arrays import Floats, Ints, delta_r, offsets, wrap
+from jetscale.simulate.arrays import Floats, Ints, delta_r, jagged, offsets, wrap
+from jetscale.simulate.grooming import soft_drop_masses
 from jetscale.simulate.jetfinding import Jets, cluster, substructure
 
 
@@ -115,3 +117,25 @@ def test_distance_wraps() -> None:
     assert delta_r(np.zeros(1), np.array([3.1]), np.zeros(1), np.array([-3.1])) == pytest.approx(
         2 * np.pi - 6.2
     )
+
+
+def test_soft_drop_is_fastjets(random: np.random.Generator) -> None:
+    """Jets of one to ninety particles, some massive, in up to three lumps, against FastJet's own grooming."""
+    counts = np.concatenate([random.integers(1, 90, 200), [1, 1, 2, 2, 3]])
+    first, n = offsets(counts), int(counts.sum())
+    jet, lump = np.repeat(np.arange(len(counts)), counts), random.integers(0, 3, n)
+    eta0, phi0 = random.uniform(-2, 2, len(counts)), random.uniform(-np.pi, np.pi, len(counts))
+    centres = random.normal(0, 0.25, (len(counts), 3, 2))
+    pt = random.exponential(10, n) + 0.1
+    eta = eta0[jet] + centres[jet, lump, 0] + random.normal(0, 0.08, n)
+    phi = phi0[jet] + centres[jet, lump, 1] + random.normal(0, 0.08, n)
+    momenta = four_momenta(pt, eta, phi)
+    momenta["E"] = np.hypot(momenta["E"], random.choice([0.0, 0.13957, 0.938], n))
+    sequence = fastjet.ClusterSequence(
+        jagged(first, **momenta), fastjet.JetDefinition(fastjet.cambridge_algorithm, 1000.0)
+    )
+    groomed = sequence.exclusive_jets_softdrop_grooming(1, 0.0, 0.1, "scalar_z", 0.8)
+    expected = np.maximum(ak.to_numpy(groomed.msoftdrop).astype(np.float64), 0.0)
+    assert (expected > 20).sum() > 100
+    found = soft_drop_masses(first, momenta, 0.1)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-6)

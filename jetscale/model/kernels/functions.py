@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from jetscale.model.kernels import placing, pooling, ragged, rowwise
+from jetscale.model.kernels import embedding, pooling, ragged, rowwise
 from jetscale.model.kernels.jit import Ints, flat, for_all
 from jetscale.model.kernels.products import input_gradient, linear, weight_gradient
 from jetscale.model.kernels.simd import LANES
@@ -35,11 +35,30 @@ def tokens(
     plan: PackingPlan,
 ) -> Tensor:
     """As `operations.tokens`."""
-    if pid_T is None or table is None:
-        pid_T, table = torch.zeros(len(x_TF), dtype=torch.int64), torch.zeros_like(bias_D)[None]
-    features = x_TF.contiguous(), pid_T.contiguous()
-    x_SD: Tensor = _Tokens.apply(*features, weight_DF, bias_D, table, class_D, plan)  # type: ignore[no-untyped-call]
+    *constituents, table = _constituents(x_TF, pid_T, bias_D, table)
+    x_SD: Tensor = _Tokens.apply(*constituents, weight_DF, bias_D, table, class_D, plan)  # type: ignore[no-untyped-call]
     return x_SD
+
+
+def attend_embedded(
+    x_TF: Tensor,
+    pid_T: Tensor | None,
+    weight_DF: Tensor,
+    bias_D: Tensor,
+    table: Tensor | None,
+    class_D: Tensor,
+    norm_D: Tensor,
+    qkv_weight: Tensor,
+    out_weight: Tensor,
+    head_dim: int,
+    plan: PackingPlan,
+) -> Tensor:
+    """As `operations.attend_embedded`."""
+    assert head_dim == LANES
+    *constituents, table = _constituents(x_TF, pid_T, bias_D, table)
+    embedding, block = (weight_DF, bias_D, table, class_D), (norm_D, qkv_weight, out_weight)
+    out_SD: Tensor = _AttendEmbedded.apply(*constituents, *embedding, *block, plan)  # type: ignore[no-untyped-call]
+    return out_SD
 
 
 def attend(
@@ -66,7 +85,7 @@ def feed_forward(x_SD: Tensor, norm_D: Tensor, gate_up_weight: Tensor, down_weig
     return out_SD
 
 
-FUSED = Operations(tokens, attend, attend_class, feed_forward)
+FUSED = Operations(tokens, attend, attend_embedded, attend_class, feed_forward)
 
 
 class _Tokens(torch.autograd.Function):
@@ -81,32 +100,80 @@ class _Tokens(torch.autograd.Function):
         class_D: Tensor,
         plan: PackingPlan,
     ) -> Tensor:
-        lowest, highest = pid_T.aminmax()
-        if lowest < 0 or highest >= len(table):
-            raise IndexError(
-                f"particle identities {lowest} to {highest}, the model knows 0 to {len(table) - 1}"
-            )
-        vectors, x_TD = torch.cat([table + bias_D, class_D[None]]), linear(x_TF, weight_DF)
-        x_SD = x_TD.new_empty(plan.n_tokens, len(bias_D))
-        inputs = (flat(x_TD), len(bias_D), pid_T.numpy(), flat(vectors), plan.starts_B1)
-        for_all(placing.forward, plan.n_jets, *inputs, flat(x_SD))
-        ctx.save_for_backward(x_TF, pid_T, weight_DF)
-        ctx.starts, ctx.entries = plan.starts_B1, len(vectors)
-        return x_SD
+        vectors = _vectors(weight_DF, bias_D, table, class_D)
+        scales = x_TF.new_ones(plan.n_tokens)
+        ctx.save_for_backward(x_TF, pid_T, vectors, scales)
+        ctx.plan, ctx.n_features = plan, weight_DF.shape[1]
+        return _embed(x_TF, pid_T, plan, vectors, scales)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_x_SD: Tensor) -> tuple[Tensor | None, ...]:
-        x_TF, pid_T, weight_DF = ctx.saved_tensors
-        dim, n_blocks = len(weight_DF), -(-(len(ctx.starts) - 1) // placing.BLOCK)
-        d_x_TD, shares = d_x_SD.new_empty(len(x_TF), dim), d_x_SD.new_empty(n_blocks, ctx.entries, dim)
-        inputs = (flat(d_x_SD.contiguous()), dim, pid_T.numpy(), ctx.starts)
-        for_all(placing.backward, n_blocks, *inputs, flat(d_x_TD), flat(shares))
-        d_vectors = shares.sum(0)
-        d_table, d_class_D = d_vectors[:-1], d_vectors[-1]
-        d_x_TF = input_gradient(d_x_TD, weight_DF) if ctx.needs_input_grad[0] else None
-        d_weight_DF = weight_gradient(d_x_TD, x_TF, weight_DF)
-        return d_x_TF, None, d_weight_DF, d_table.sum(0), d_table, d_class_D, None
+        x_TF, pid_T, vectors, scales = ctx.saved_tensors
+        d_x_SD = d_x_SD.contiguous()
+        d_vectors = _embed_backward(d_x_SD, x_TF, pid_T, ctx.plan, scales, len(vectors))
+        d_x_TF = None
+        if ctx.needs_input_grad[0]:
+            d_x_TF = _features_gradient(d_x_SD, x_TF, ctx.plan, vectors)
+        return d_x_TF, None, *_of_weights(d_vectors, ctx.n_features), None
+
+
+class _AttendEmbedded(torch.autograd.Function):
+    """`_Tokens`, then `_Attend`, whose norm and first product act on the vectors that span the tokens.
+
+    A token is x = sum over k of z_k v_k, z being features and a one for identity or class. Then
+    W (norm (x - mean(x)) / sd(x)) = 1 / sd(x) sum over k of z_k u_k with u_k = W (norm (v_k - mean(v_k))):
+    F products of 3 D a constituent instead of D, and none of them again for a gradient of x.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_TF: Tensor,
+        pid_T: Tensor,
+        weight_DF: Tensor,
+        bias_D: Tensor,
+        table: Tensor,
+        class_D: Tensor,
+        norm_D: Tensor,
+        qkv_weight: Tensor,
+        out_weight: Tensor,
+        plan: PackingPlan,
+    ) -> Tensor:
+        vectors = _vectors(weight_DF, bias_D, table, class_D)
+        x_SD = _embed(x_TF, pid_T, plan, vectors, x_TF.new_ones(plan.n_tokens))
+        _, means, over_sds = _layer_norm(x_SD, norm_D)
+        centred = vectors - vectors.mean(1, keepdim=True)
+        qkv_vectors = (centred * norm_D) @ qkv_weight.T
+        qkv = _embed(x_TF, pid_T, plan, qkv_vectors, over_sds)
+        attended_SD, *kept = _attention(qkv, plan.starts_B1)
+        small = vectors, centred, qkv_vectors, norm_D, qkv_weight, out_weight
+        ctx.save_for_backward(x_TF, pid_T, *small, x_SD, means, over_sds, qkv, attended_SD, *kept)
+        ctx.plan, ctx.n_features = plan, weight_DF.shape[1]
+        return linear(attended_SD, out_weight).add_(x_SD)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out_SD: Tensor) -> tuple[Tensor | None, ...]:
+        x_TF, pid_T, vectors, centred, qkv_vectors, norm_D, qkv_weight, out_weight, *large = ctx.saved_tensors
+        x_SD, means, over_sds, qkv, attended_SD, *kept = large
+        d_out_SD, plan = d_out_SD.contiguous(), ctx.plan
+        d_attended_SD = input_gradient(d_out_SD, out_weight)
+        d_qkv = _attention_backward(qkv, plan.starts_B1, attended_SD, *kept, d_attended_SD)
+        d_qkv_vectors = _embed_backward(d_qkv, x_TF, pid_T, plan, over_sds, len(vectors))
+        d_x_SD = _scale_backward(d_qkv, qkv, x_SD, means, over_sds, d_out_SD)
+        d_vectors = _embed_backward(d_x_SD, x_TF, pid_T, plan, torch.ones_like(over_sds), len(vectors))
+        d_normed = d_qkv_vectors @ qkv_weight
+        d_centred = d_normed * norm_D
+        d_vectors += d_centred - d_centred.mean(1, keepdim=True)
+        d_x_TF = None
+        if ctx.needs_input_grad[0]:
+            d_x_TF = _features_gradient(d_x_SD, x_TF, plan, vectors)
+            d_x_TF += _features_gradient(over_sds[:, None] * d_qkv, x_TF, plan, qkv_vectors)
+        d_norm_D, d_qkv_weight = (d_normed * centred).sum(0), d_qkv_vectors.T @ (centred * norm_D)
+        d_out_weight = weight_gradient(d_out_SD, attended_SD, out_weight)
+        d_embedding = _of_weights(d_vectors, ctx.n_features)
+        return d_x_TF, None, *d_embedding, d_norm_D, d_qkv_weight, d_out_weight, None
 
 
 class _Attend(torch.autograd.Function):
@@ -205,6 +272,55 @@ class _FeedForward(torch.autograd.Function):
         return d_x_SD, d_norm_D, d_gate_up_weight, d_down_weight
 
 
+def _constituents(
+    x_TF: Tensor, pid_T: Tensor | None, bias_D: Tensor, table: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features filled up to whole vectors, identities (0 where there are none), and their table."""
+    x_TF = functional.pad(x_TF, (0, -x_TF.shape[1] % LANES)).contiguous()
+    if pid_T is None or table is None:
+        return x_TF, torch.zeros(len(x_TF), dtype=torch.int64), torch.zeros_like(bias_D)[None]
+    lowest, highest = pid_T.aminmax()
+    if lowest < 0 or highest >= len(table):
+        raise IndexError(f"particle identities {lowest} to {highest}, the model knows 0 to {len(table) - 1}")
+    return x_TF, pid_T.contiguous(), table
+
+
+def _vectors(weight_DF: Tensor, bias_D: Tensor, table: Tensor, class_D: Tensor) -> Tensor:
+    """See `embedding`."""
+    of_features = functional.pad(weight_DF.T, (0, 0, 0, -weight_DF.shape[1] % LANES))
+    return torch.cat([of_features, table + bias_D, class_D[None]])
+
+
+def _of_weights(d_vectors: Tensor, n_features: int) -> tuple[Tensor, ...]:
+    """Gradients of weight, bias, table and class token from that of `_vectors`."""
+    d_table = d_vectors[n_features + -n_features % LANES : -1]
+    return d_vectors[:n_features].T, d_table.sum(0), d_table, d_vectors[-1]
+
+
+def _embed(x_TF: Tensor, pid_T: Tensor, plan: PackingPlan, vectors: Tensor, scales: Tensor) -> Tensor:
+    out = x_TF.new_empty(plan.n_tokens, vectors.shape[1])
+    constituents = flat(x_TF), x_TF.shape[1], pid_T.numpy(), plan.starts_B1
+    others = flat(vectors), vectors.shape[1], flat(scales), flat(out)
+    for_all(embedding.forward, plan.n_jets, *constituents, *others)
+    return out
+
+
+def _embed_backward(
+    d_out: Tensor, x_TF: Tensor, pid_T: Tensor, plan: PackingPlan, scales: Tensor, n_vectors: int
+) -> Tensor:
+    n_blocks = -(-plan.n_jets // embedding.BLOCK)
+    shares = d_out.new_empty(n_blocks, n_vectors, d_out.shape[1])
+    constituents = flat(x_TF), x_TF.shape[1], pid_T.numpy(), plan.starts_B1
+    for_all(
+        embedding.backward, n_blocks, flat(d_out), *constituents, flat(scales), d_out.shape[1], flat(shares)
+    )
+    return shares.sum(0)
+
+
+def _features_gradient(d_rows: Tensor, x_TF: Tensor, plan: PackingPlan, vectors: Tensor) -> Tensor:
+    return d_rows[plan.constituent_rows] @ vectors[: x_TF.shape[1]].T
+
+
 def _layer_norm(x_SD: Tensor, weight_D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows, dim = x_SD.shape
     normed_SD, means, over_sds = torch.empty_like(x_SD), x_SD.new_empty(rows), x_SD.new_empty(rows)
@@ -229,6 +345,15 @@ def _layer_norm_backward(
         rowwise.layer_norm_backward, len(d_weights), x, dim, weight, *others, flat(d_x_SD), flat(d_weights)
     )
     return d_x_SD, d_weights.sum(0)
+
+
+def _scale_backward(
+    d_scaled: Tensor, scaled: Tensor, x_SD: Tensor, means: Tensor, over_sds: Tensor, d_residual_SD: Tensor
+) -> Tensor:
+    d_x_SD = d_residual_SD.clone()
+    inputs = flat(d_scaled), flat(scaled), scaled.shape[1], flat(x_SD), flat(means), flat(over_sds)
+    for_all(rowwise.scale_backward, len(x_SD), *inputs, x_SD.shape[1], flat(d_x_SD))
+    return d_x_SD
 
 
 def _attention(qkv: Tensor, starts: Ints) -> tuple[Tensor, Tensor, Tensor]:

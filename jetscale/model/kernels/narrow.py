@@ -1,4 +1,4 @@
-"""Matrix products with a side of 8, where MKL and oneDNN spend most of their time on anything but products.
+"""Matrix products with a short side, where MKL and oneDNN spend most of their time on anything but products.
 
 Shapes: rows S, inputs I, outputs O; I and O multiples of 8.
 """

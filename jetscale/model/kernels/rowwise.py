@@ -136,3 +136,35 @@ def layer_norm_backward(
                 rest = subtract(subtract(d_normed, mean_d), multiply(normed, mean_product))
                 at = start + column
                 store(d_x, at, multiply_add(rest, over_sd, load(d_residual, at)))
+
+
+@kernel
+def scale_backward(
+    first: int,
+    last: int,
+    d_out: Floats,
+    out: Floats,
+    width: int,
+    x: Floats,
+    means: Floats,
+    over_sds: Floats,
+    columns: int,
+    d_x: Floats,
+) -> None:
+    """Add to `d_x` what flows through 1 / sd(x) of a norm alone, for rows `first` to `last` - 1.
+
+    Parameters
+    ----------
+    out, d_out : (rows, `width`) something proportional to 1 / sd of its row, and its gradient
+    x, means, over_sds : (rows, `columns`) input and statistics of the norm
+    d_x : added to
+    """
+    over_columns = ONE / np.float32(columns)
+    for row in range(first, last):
+        products = splat(ZERO)
+        for at in range(row * width, (row + 1) * width, LANES):
+            products = multiply_add(load(d_out, at), load(out, at), products)
+        slope = splat(-total(products) * over_sds[row] * over_sds[row] * over_columns)
+        mean = splat(means[row])
+        for at in range(row * columns, (row + 1) * columns, LANES):
+            store(d_x, at, multiply_add(slope, subtract(load(x, at), mean), load(d_x, at)))

@@ -193,9 +193,12 @@ def exp2(builder: Any, x: Any) -> Any:
     x = builder.select(builder.fcmp_ordered("<", x, lowest), lowest, x)
     rounded = builder.fadd(x, _constant(_ROUNDER))
     fraction = builder.fsub(x, builder.fsub(rounded, _constant(_ROUNDER)))
-    power = _constant(_EXP2.coef[-1])
-    for coefficient in _EXP2.coef[-2::-1]:
-        power = _multiply_add(builder, power, fraction, _constant(coefficient))
+    low, middle, high = (
+        _multiply_add(builder, _constant(_EXP2.coef[k + 1]), fraction, _constant(_EXP2.coef[k]))
+        for k in (0, 2, 4)
+    )
+    square = builder.fmul(fraction, fraction)
+    power = _multiply_add(builder, _multiply_add(builder, high, square, middle), square, low)
     exponent = builder.shl(builder.bitcast(rounded, _INTS), ir.Constant(_INTS, [_MANTISSA_BITS] * LANES))
     return builder.bitcast(builder.add(builder.bitcast(power, _INTS), exponent), _FLOATS)
 
@@ -273,10 +276,10 @@ def transpose(builder: Any, block: Any) -> Any:
 @_operation(vector, vector, memory, index, tile)
 def add_combination(builder: Any, start: Any, pointer: Any, block: Any) -> Any:
     """Start + sum over k of a[i + k] times row k."""
-    total = start
+    sums = [start, _constant(0.0)]  # two short chains: a processor waits for each sum it adds to
     for k, row in enumerate(_rows(builder, block)):
-        total = _multiply_add(builder, _splat_at(builder, pointer, k), row, total)
-    return total
+        sums[k % 2] = _multiply_add(builder, _splat_at(builder, pointer, k), row, sums[k % 2])
+    return builder.fadd(*sums)
 
 
 @_operation(tile, tile, memory, index, vector)

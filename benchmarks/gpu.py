@@ -1,0 +1,132 @@
+"""The step's table on a GPU: packed variable-length attention against padded jets, by width and batch.
+
+    python -m benchmarks.gpu
+
+For anybody with one: prints the card and a row for each width, batch and way. Steps are forward, backward and
+fused AdamW under bfloat16 autocast, as training makes them there; times are medians of CUDA events. `graphed`
+is the padded step replayed as one CUDA graph: what is left when no kernel has to be launched, and so the gain
+that small widths can have at most from graphs or `torch.compile`.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import sys
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.step import PADDED_TO, batch
+from jetscale.model.attention import HAS_VARLEN
+from jetscale.model.cost import executed_flops
+from jetscale.model.reference import pad, padded_block, padded_logits
+from jetscale.model.transformer import Block, SetTransformer
+
+DIMS, COPIES = (8, 32, 128, 512), (1, 8)  # batches of 128 and 1,024 jets
+STEPS, WARM_UP = 30, 10
+
+
+def main() -> None:
+    if not torch.cuda.is_available():
+        sys.exit("no GPU: torch.cuda.is_available() is False; on a CPU run python -m benchmarks.step")
+    console = Console()
+    console.print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, variable length: {HAS_VARLEN}")
+    columns = ("width", "jets", "ours, ms", "padded, ms", "longest, ms", "graphed, ms", "ratio", "TFLOP/s")
+    table = Table(*columns)
+    for dim in DIMS:
+        for copies in COPIES:
+            table.add_row(*_row(dim, copies))
+    console.print(table)
+
+
+def _row(dim: int, copies: int) -> list[str]:
+    x_TF, pid_T, lengths_B, labels_B = (torch.cat([tensor] * copies) for tensor in batch())
+    on_gpu = x_TF.cuda(), pid_T.cuda(), lengths_B
+    labels_B = labels_B.cuda()
+    torch.manual_seed(dim)
+    model = SetTransformer(dim, 10).cuda()
+    ways: dict[str, Callable[[SetTransformer], Tensor]] = {
+        "ours": lambda own: own(*on_gpu),
+        "padded": lambda own: padded_logits(own, *on_gpu, PADDED_TO),
+        "longest": lambda own: padded_logits(own, *on_gpu),
+    }
+    with torch.autocast("cuda", torch.bfloat16), torch.no_grad():
+        logits = [way(model).float() for way in ways.values()]
+    for other in logits[1:]:
+        torch.testing.assert_close(logits[0], other, rtol=0, atol=0.05)
+    times = {}
+    for name, way in ways.items():
+        own = copy.deepcopy(model)
+        times[name] = _milliseconds(_step(own, lambda own=own, way=way: way(own), labels_B))  # type: ignore[misc]
+    times["graphed"] = _graphed(copy.deepcopy(model), *on_gpu, labels_B)
+    rate = executed_flops(model, lengths_B) / times["ours"] / 1e9
+    cells = [f"{times[name]:.2f}" for name in ("ours", "padded", "longest", "graphed")]
+    return [str(dim), str(len(lengths_B)), *cells, f"{times['padded'] / times['ours']:.1f}", f"{rate:.1f}"]
+
+
+def _step(
+    model: SetTransformer, forward: Callable[[], Tensor], labels_B: Tensor, capturable: bool = False
+) -> Callable[[], None]:
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True, capturable=capturable)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = functional.cross_entropy(forward().float(), labels_B)
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def _graphed(
+    model: SetTransformer, x_TF: Tensor, pid_T: Tensor, lengths_B: Tensor, labels_B: Tensor
+) -> float:
+    """Milliseconds of the padded step as one CUDA graph, on inputs that lie still on the GPU."""
+    x_BLF, pid_BL = pad(x_TF, lengths_B, PADDED_TO), pad(pid_T, lengths_B, PADDED_TO)
+    mask_B11L = (torch.arange(PADDED_TO + 1) <= lengths_B[:, None]).cuda()[:, None, None, :]
+
+    def forward() -> Tensor:
+        assert model.pid is not None
+        x_BLD = model.embed(x_BLF) + model.pid(pid_BL)
+        x_BLD = torch.cat([model.class_token.to(x_BLD.dtype).expand(len(x_BLD), 1, -1), x_BLD], dim=1)
+        for block in model.blocks:
+            assert isinstance(block, Block)
+            x_BLD = padded_block(block, x_BLD, mask_B11L)
+        logits_BK: Tensor = model.head(model.norm(x_BLD[:, 0]))
+        return logits_BK
+
+    step = _step(model, forward, labels_B, capturable=True)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return _milliseconds(graph.replay)
+
+
+def _milliseconds(step: Callable[[], None]) -> float:
+    for _ in range(WARM_UP):
+        step()
+    times = []
+    for _ in range(STEPS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        step()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    main()
