@@ -1,4 +1,4 @@
-"""Compiled loops of `prepare`. Compiled at the first call, kept on disk by numba where it finds a folder to.
+"""Compiled loops of `prepare` and of the stream of batches, kept on disk by numba where it finds a folder to.
 
 Numba's cache looks at this file alone, so nothing here calls functions of other files.
 """
@@ -76,6 +76,34 @@ def to_half(values, target):  # type: ignore[no-untyped-def]
     """Round float32 to float16, given as uint16 bits."""
     for i in range(len(values)):
         target[i] = _half_bits(values[i])
+
+
+@intrinsic
+def _single(_, bits):  # type: ignore[no-untyped-def]
+    """The float32 that 16 bits of a float16 stand for."""
+
+    def generate(_, builder, __, arguments):  # type: ignore[no-untyped-def]
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(bits), generate
+
+
+@kernel
+def unpack(source, starts, lengths, places, width, centre, scale, target):  # type: ignore[no-untyped-def]
+    """Rows of `width` halves of each jet, standardised to float32; `centre` and `scale` cover the longest."""
+    for b in range(len(starts)):
+        start, place = np.uint64(starts[b] * width), np.uint64(places[b] * width)
+        for k in range(np.uint64(lengths[b] * width)):
+            target[place + k] = (_single(source[start + k]) - centre[k]) * scale[k]
+
+
+@kernel
+def widen(source, starts, lengths, places, target):  # type: ignore[no-untyped-def]
+    """Identities of each jet, to integers of another type."""
+    for b in range(len(starts)):
+        start, place = np.uint64(starts[b]), np.uint64(places[b])
+        for k in range(np.uint64(lengths[b])):
+            target[place + k] = source[start + k]
 
 
 @kernel
