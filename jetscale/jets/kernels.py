@@ -89,21 +89,21 @@ def _single(_, bits):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def unpack(source, starts, lengths, places, width, centre, scale, target):  # type: ignore[no-untyped-def]
-    """Rows of `width` halves of each jet, standardised to float32; `centre` and `scale` cover the longest."""
+def unpack(  # type: ignore[no-untyped-def]
+    source, pid, starts, lengths, places, width, centre, scale, target, pid_target
+):
+    """Rows of `width` halves of each jet, standardised to float32, and its identities, if there are any.
+
+    `centre` and `scale` cover the longest jet, so that the loop has no inner one.
+    """
     for b in range(len(starts)):
         start, place = np.uint64(starts[b] * width), np.uint64(places[b] * width)
         for k in range(np.uint64(lengths[b] * width)):
             target[place + k] = (_single(source[start + k]) - centre[k]) * scale[k]
-
-
-@kernel
-def widen(source, starts, lengths, places, target):  # type: ignore[no-untyped-def]
-    """Identities of each jet, to integers of another type."""
-    for b in range(len(starts)):
-        start, place = np.uint64(starts[b]), np.uint64(places[b])
-        for k in range(np.uint64(lengths[b])):
-            target[place + k] = source[start + k]
+        if len(pid):
+            start, place = np.uint64(starts[b]), np.uint64(places[b])
+            for k in range(np.uint64(lengths[b])):
+                pid_target[place + k] = pid[start + k]
 
 
 @kernel

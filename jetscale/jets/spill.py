@@ -90,7 +90,7 @@ def write_spill(job: SpillJob) -> None:
 
 
 def _groups(source: JetFileReader, job: SpillJob) -> Iterator[tuple[PackedJets, Parts]]:
-    """Selected jets with the part that each goes to, sorted by part, about `GROUP` at a time; the next take their memory."""
+    """Selected jets and their parts, sorted by part, `GROUP` or so at a time; the next take their memory."""
     features = feature_set(job.features)
     part_of_entry = (raw_words(source.n_jets, "part", job.source.name) % job.n_parts).astype(np.uint32)
     held: list[PackedJets] = []

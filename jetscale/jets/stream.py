@@ -14,12 +14,15 @@ import torch
 
 from jetscale.jets.batch import JetBatch
 from jetscale.jets.features import FeatureSet
-from jetscale.jets.kernels import unpack, widen
+from jetscale.jets.kernels import unpack
 from jetscale.jets.label_map import LabelMap
 from jetscale.jets.order import BLOCK, JetOrder
 from jetscale.jets.store import Store
 
 Integers = npt.NDArray[np.int64]
+
+_NO_PID = np.empty(0, np.uint8)
+_NO_PID.setflags(write=False)  # of the type of a memory map: one compiled version for both
 
 
 @dataclass(frozen=True)
@@ -97,14 +100,22 @@ class JetStream:
         ends = np.cumsum(jets.length_B)
         x_TF = np.empty((ends[-1], self._n_features), np.float32)
         pid_T = np.empty(ends[-1] if self._has_pid else 0, np.int64)
+        first_B = ends - jets.length_B
         for number in set(jets.part_B.tolist()):
             part = self._store.part(number).jets
             here = np.flatnonzero(jets.part_B == number)
-            runs = jets.start_B[here], jets.length_B[here], (ends - jets.length_B)[here]
-            halves = part.x_TF.view(np.uint16).reshape(-1)
-            unpack(halves, *runs, self._n_features, self._centre, self._scale, x_TF.reshape(-1))
-            if part.pid_T is not None:
-                widen(part.pid_T, *runs, pid_T)
+            unpack(
+                part.x_TF.view(np.uint16).reshape(-1),
+                _NO_PID if part.pid_T is None else part.pid_T,
+                jets.start_B[here],
+                jets.length_B[here],
+                first_B[here],
+                self._n_features,
+                self._centre,
+                self._scale,
+                x_TF.reshape(-1),
+                pid_T,
+            )
         return torch.from_numpy(x_TF), torch.from_numpy(pid_T) if self._has_pid else None
 
     def _block(self, number: int) -> _Places:
