@@ -1,7 +1,4 @@
-"""Speed of the data path: ``prepare`` against bare reading, and batches from the packed store.
-
-Jets are random, in the published JetClass format, with the multiplicity of real ones (45 on average).
-"""
+"""Speed of the data path: ``prepare`` against bare reading, batches against weaver-core, growth."""
 
 from __future__ import annotations
 
@@ -9,18 +6,19 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import awkward as ak
 import numpy as np
 import torch
 import uproot
 
-from jetscale.files import atomic_path
+from benchmarks.jet_files import write_file
+from benchmarks.loader_peers import weaver_rate
 from jetscale.jets.building import ensure_store
 from jetscale.jets.compositions import Composition
 from jetscale.jets.features import PAPER, feature_set
@@ -29,7 +27,6 @@ from jetscale.jets.labels import JETCLASS_LABELS
 from jetscale.jets.order import MixedOrder
 from jetscale.jets.readers import needed_columns
 from jetscale.jets.request import StoreRequest
-from jetscale.jets.schemas import JETCLASS_BRANCHES, JETCLASS_PREFIXES, jet_file
 from jetscale.jets.store import Store
 from jetscale.jets.stream import JetStream
 
@@ -38,41 +35,95 @@ N_JETS = 100_000
 LABELS = JETCLASS_LABELS[:2]
 BATCH = 128
 REPEATS = 5
-FLOOR = 300_000
-"""Jets per second that batches are to reach: 25 times what weaver-core 0.5.3 makes of the same files."""
+STEP_MS = 10.0
+"""A training step of dim 8 on a GPU, of which loading may take `LOADER_SHARE`."""
+LOADER_SHARE = 0.03
+UPROOT_STEP = 25_000
+"""Jets at once: the fastest of 5,000, 10,000, 25,000 and the whole file for uproot."""
+MEMORY = Path("/dev/shm")
+"""Where the files are, if it is there: a disk's fresh pages cost what the machine makes of it."""
+GROWTH = (1, 2, 4, 8)
+"""Sizes, in units, over which cost is to grow linearly; `SLOPE` leaves room for noise."""
+SLOPE = 1.1
+
+Entry = dict[str, object]
 
 
-def run() -> dict[str, dict[str, object]]:
+def run() -> dict[str, Entry]:
     """Every ratio of this room."""
     torch.set_num_threads(1)
-    labels = dict.fromkeys(LABELS, 1.0)
-    with tempfile.TemporaryDirectory() as folder:
-        directory = Path(folder)
-        files = [write_file(directory, label, number) for number, label in enumerate(LABELS)]
-        n_jets = N_JETS * len(files)
-        store = prepare(directory, directory / "store")
-        reading, preparing, loading, by_class = medians(
-            lambda _: read_bare(files),
-            lambda number: prepare(directory, directory / f"store{number}"),
-            lambda _: load_all(store, {"*": 1.0}),
-            lambda _: load_all(store, labels),
-        )
-    return {
-        "prepare": entry(preparing / reading, 1.6, n_jets / preparing, n_jets / reading, smaller=True),
-        "batches": entry(n_jets / loading / FLOOR, 1.0, n_jets / loading, FLOOR, smaller=False),
-        "batches_by_class": entry(n_jets / by_class / FLOOR, 1.0, n_jets / by_class, FLOOR, smaller=False),
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        return against_peers(Path(folder) / "large") | growth(Path(folder))
+
+
+def against_peers(directory: Path) -> dict[str, Entry]:
+    files = [write_file(directory, label, number, N_JETS) for number, label in enumerate(LABELS)]
+    n_jets = N_JETS * len(files)
+    store = prepare(directory, directory / "store")
+    part17 = prepare(directory, directory / "store", "part17")
+    reading, preparing, loading, by_class, loading17 = medians(
+        lambda _: read_bare(files),
+        lambda number: prepare(directory, directory / f"store{number}"),
+        lambda _: load_all(store, {"*": 1.0}),
+        lambda _: load_all(store, dict.fromkeys(LABELS, 1.0)),
+        lambda _: load_all(part17, {"*": 1.0}),
+    )
+    milliseconds = loading / n_jets * BATCH * 1e3
+    found = {
+        "prepare": at_most(preparing / reading, 1.6, n_jets / preparing, n_jets / reading, "jets/s"),
+        "loader_share": at_most(milliseconds / STEP_MS, LOADER_SHARE, milliseconds, STEP_MS, "ms"),
     }
+    if weaver := weaver_rate(files):
+        for name, seconds in (
+            ("batches", loading),
+            ("batches_by_class", by_class),
+            ("batches_17", loading17),
+        ):
+            ours = n_jets / seconds
+            found[name] = entry(ours / weaver, 25.0, ours / weaver >= 25, ours, weaver, "jets/s")
+    return found
 
 
-def entry(ratio: float, target: float, ours: float, reference: float, *, smaller: bool) -> dict[str, object]:
-    met = ratio <= target if smaller else ratio >= target
+def growth(folder: Path) -> dict[str, Entry]:
+    """Exponents of CPU time with the number of files and of jets: 1 is linear."""
+    unit = N_JETS // 8
+    by_files = [growing(folder / f"files{n}", n_files=4 * n, n_jets=unit // 4) for n in GROWTH]
+    by_jets = [growing(folder / f"jets{n}", n_files=2, n_jets=n * unit // 2) for n in GROWTH]
+    found = {}
+    for name, seconds in (("files", np.array(by_files)), ("jets", np.array(by_jets))):
+        for column, what in enumerate(("prepare", "loader")):
+            cost = seconds[:, column]
+            slope = float(np.polyfit(np.log(GROWTH), np.log(cost), 1)[0])
+            found[f"{what}_growth_{name}"] = at_most(slope, SLOPE, cost[-1], cost[0], "s")
+    return found
+
+
+def growing(directory: Path, n_files: int, n_jets: int) -> list[float]:
+    """CPU seconds of `prepare` and of a pass over the store."""
+    for number in range(n_files):
+        write_file(directory, LABELS[number % 2], number, n_jets)
+    stores = [prepare(directory, directory / "first")]
+    found = medians(
+        lambda number: prepare(directory, directory / f"store{number}"),
+        lambda _: load_all(stores[0], {"*": 1.0}),
+    )
+    shutil.rmtree(directory)
+    return found
+
+
+def at_most(ratio: float, target: float, ours: float, reference: float, unit: str) -> Entry:
+    return entry(ratio, target, ratio <= target, ours, reference, unit)
+
+
+def entry(ratio: float, target: float, met: bool, ours: float, reference: float, unit: str) -> Entry:
+    digits = 0 if unit == "jets/s" else 4
     return {
         "ratio": round(ratio, 3),
         "target": target,
-        "met": met,
-        "ours": round(ours),
-        "reference": round(reference),
-        "unit": "jets/s",
+        "met": bool(met),
+        "ours": round(ours, digits),
+        "reference": round(reference, digits),
+        "unit": unit,
     }
 
 
@@ -92,11 +143,12 @@ def read_bare(files: list[Path]) -> None:
     wanted = [*needed_columns(PAPER.reads), *(f"label_{name}" for name in JETCLASS_LABELS)]
     for path in files:
         with uproot.open(path) as file:
-            file["tree"].arrays(wanted, library="ak")
+            for _ in file["tree"].iterate(filter_name=wanted, step_size=UPROOT_STEP, library="ak", how=dict):
+                pass
 
 
-def prepare(directory: Path, store_dir: Path) -> Store:
-    request = StoreRequest(directory, store_dir, "jetclass", "train", "paper", "none")
+def prepare(directory: Path, store_dir: Path, features: str = "paper") -> Store:
+    request = StoreRequest(directory, store_dir, "jetclass", "train", features, "none")
     return ensure_store(request, workers=1)
 
 
@@ -104,47 +156,10 @@ def load_all(store: Store, weights: dict[str, float]) -> None:
     labels = label_map("jetclass")
     mix = Composition.natural(labels) if "*" in weights else Composition.from_weights(weights, labels)
     order = MixedOrder(store, labels, mix, seed=0)
-    stream = JetStream(store, order, labels, feature_set("paper"), 128, undo_deta_flip=False)
+    features = feature_set(store.definition["features"]["name"])
+    stream = JetStream(store, order, labels, features, 128, undo_deta_flip=False)
     for start in range(0, store.n_jets - BATCH + 1, BATCH):
         stream.batch(start, start + BATCH)
-
-
-def write_file(directory: Path, label: str, seed: int) -> Path:
-    """One file of random jets with the 41 published branches."""
-    rng = np.random.default_rng([1, seed])
-    counts = np.clip(rng.poisson(45, N_JETS), 1, None)
-    flat = _random_constituents(rng, int(counts.sum()))
-    columns = {}
-    for name, kind in JETCLASS_BRANCHES.items():
-        dtype = np.dtype(kind.removeprefix("list<").removesuffix(">"))
-        if kind.startswith("list<"):
-            columns[name] = ak.unflatten(flat[name].astype(dtype), counts)
-        elif name.startswith("label_"):
-            columns[name] = np.full(N_JETS, name == f"label_{label}", dtype)
-        else:
-            columns[name] = rng.uniform(500, 1000, N_JETS).astype(dtype)
-    path = directory / jet_file("jetclass", JETCLASS_PREFIXES[label], seed).path
-    with atomic_path(path) as aside, uproot.recreate(aside, compression=uproot.LZ4(4)) as file:
-        file.mktree("tree", {name: ak.type(values).content for name, values in columns.items()})
-        for start in range(0, N_JETS, 5_000):  # baskets of the published files hold a few thousand jets
-            file["tree"].extend({name: values[start : start + 5_000] for name, values in columns.items()})
-    return path
-
-
-def _random_constituents(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
-    kind = rng.choice(5, n, p=[0.45, 0.13, 0.40, 0.01, 0.01])
-    names = ("ChargedHadron", "NeutralHadron", "Photon", "Electron", "Muon")
-    charged = np.isin(kind, [0, 3, 4])
-    return {
-        **{f"part_{name}": rng.normal(0, 20, n) for name in ("px", "py", "pz")},
-        "part_energy": rng.exponential(20, n) + 0.5,
-        **{f"part_{name}": rng.normal(0, 0.2, n) for name in ("deta", "dphi")},
-        **{
-            f"part_{name}": charged * rng.exponential(0.1, n) for name in ("d0val", "d0err", "dzval", "dzerr")
-        },
-        "part_charge": charged * rng.choice([-1, 1], n),
-        **{f"part_is{name}": kind == number for number, name in enumerate(names)},
-    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Compiled loops of `prepare`. Compiled at the first call, kept on disk by numba where it finds a folder to.
+"""Compiled loops of `prepare` and of the stream of batches, kept on disk by numba where it finds a folder to.
 
 Numba's cache looks at this file alone, so nothing here calls functions of other files.
 """
@@ -76,6 +76,34 @@ def to_half(values, target):  # type: ignore[no-untyped-def]
     """Round float32 to float16, given as uint16 bits."""
     for i in range(len(values)):
         target[i] = _half_bits(values[i])
+
+
+@intrinsic
+def _single(_, bits):  # type: ignore[no-untyped-def]
+    """The float32 that 16 bits of a float16 stand for."""
+
+    def generate(_, builder, __, arguments):  # type: ignore[no-untyped-def]
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(bits), generate
+
+
+@kernel
+def unpack(  # type: ignore[no-untyped-def]
+    source, pid, starts, lengths, places, width, centre, scale, target, pid_target
+):
+    """Rows of `width` halves of each jet, standardised to float32, and its identities, if there are any.
+
+    `centre` and `scale` cover the longest jet, so that the loop has no inner one.
+    """
+    for b in range(len(starts)):
+        start, place = np.uint64(starts[b] * width), np.uint64(places[b] * width)
+        for k in range(np.uint64(lengths[b] * width)):
+            target[place + k] = (_single(source[start + k]) - centre[k]) * scale[k]
+        if len(pid):
+            start, place = np.uint64(starts[b]), np.uint64(places[b])
+            for k in range(np.uint64(lengths[b])):
+                pid_target[place + k] = pid[start + k]
 
 
 @kernel

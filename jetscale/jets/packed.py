@@ -5,6 +5,7 @@ Shapes: B jets, T their constituents, F continuous inputs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,15 +90,30 @@ def pack(raw: RawJets, features: FeatureSet) -> PackedJets:
     )
 
 
-def gather(pieces: Sequence[PackedJets], rows: Array) -> PackedJets:
-    """The jets of these rows of all `pieces` one after the other, in this order, copied once."""
+class Room:
+    """Memory for results of `gather`, used again by the next: fresh pages cost as much as the copy."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Array] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], kind: type[np.generic]) -> Array:
+        """Uninitialised array that is valid until the name is asked for again."""
+        size = math.prod(shape)
+        if name not in self._held or self._held[name].size < size:
+            self._held[name] = np.empty(size + size // 8, kind)
+        return self._held[name][:size].reshape(shape)
+
+
+def gather(pieces: Sequence[PackedJets], rows: Array, room: Room) -> PackedJets:
+    """The jets of these rows of all `pieces` one after the other, in this order, copied once into `room`."""
     starts = np.cumsum([0, *(piece.n_jets for piece in pieces)])
     lengths = np.concatenate([np.diff(piece.offsets) for piece in pieces])
     offsets = np.concatenate([[0], np.cumsum(lengths[rows], dtype=np.int64)])
     places = np.full(starts[-1], -1)
     places[rows] = offsets[:-1]
-    x_TF = np.empty((offsets[-1], pieces[0].x_TF.shape[1]), np.float16)
-    pid_T = None if pieces[0].pid_T is None else np.empty(offsets[-1], np.uint8)
+    n = int(offsets[-1])
+    x_TF = room.array("x", (n, pieces[0].x_TF.shape[1]), np.float16)
+    pid_T = None if pieces[0].pid_T is None else room.array("pid", (n,), np.uint8)
     for piece, start in zip(pieces, starts[:-1], strict=True):
         to = places[start : start + piece.n_jets]
         x, target = piece.x_TF.view(np.uint16), x_TF.view(np.uint16)

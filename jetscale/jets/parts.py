@@ -20,7 +20,7 @@ from jetscale.files import atomic_path, fingerprint
 from jetscale.jets.checksums import CHECKSUM, checksum_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import feature_set
-from jetscale.jets.packed import PackedJets, gather, map_batches, packed_schema, view
+from jetscale.jets.packed import PackedJets, Room, gather, map_batches, packed_schema, view
 from jetscale.jets.randomness import permutation
 from jetscale.jets.spill import Spill
 
@@ -52,23 +52,28 @@ def write_parts(job: PartJob) -> list[dict[str, Any]]:
     """Write the parts that are not there yet; return the manifest's entries of all that hold jets."""
     definition: dict[str, Any] = json.loads(job.definition)
     spills = [Spill(path, definition["n_parts"]) for path in job.spills]
-    entries = []
+    entries, room = [], Room()
     for number in job.numbers:
         target = job.folder / part_name(number)
         pieces = [piece for spill in spills for piece in spill.pieces(number)]
         if pieces:
             if not target.exists():
-                _write_part(target, number, pieces, definition, job.definition)
+                _write_part(target, number, pieces, room, definition, job.definition)
             entries.append(describe_part(target, definition["n_labels"]))
     return entries
 
 
 def _write_part(
-    target: Path, number: int, pieces: list[PackedJets], definition: dict[str, Any], definition_json: str
+    target: Path,
+    number: int,
+    pieces: list[PackedJets],
+    room: Room,
+    definition: dict[str, Any],
+    definition_json: str,
 ) -> None:
     n_jets = sum(piece.n_jets for piece in pieces)
     rows = permutation(n_jets, "rows", definition["dataset"], definition["split"], number)
-    jets = gather(pieces, rows)
+    jets = gather(pieces, rows, room)
     metadata = {
         "jetscale.version": __version__,
         "jetscale.fingerprint": fingerprint(definition),

@@ -20,7 +20,7 @@ from jetscale.jets.checksums import CHECKSUM, checksum_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import feature_set
 from jetscale.jets.locations import local_copy, stamp
-from jetscale.jets.packed import PackedJets, gather, map_batches, pack, packed_schema, view
+from jetscale.jets.packed import PackedJets, Room, gather, map_batches, pack, packed_schema, view
 from jetscale.jets.randomness import raw_words
 from jetscale.jets.readers import JetFileReader, reading
 from jetscale.jets.selection import selected
@@ -90,12 +90,12 @@ def write_spill(job: SpillJob) -> None:
 
 
 def _groups(source: JetFileReader, job: SpillJob) -> Iterator[tuple[PackedJets, Parts]]:
-    """Selected jets with the part that each goes to, sorted by part, about `GROUP` at a time."""
+    """Selected jets and their parts, sorted by part, `GROUP` or so at a time; the next take their memory."""
     features = feature_set(job.features)
     part_of_entry = (raw_words(source.n_jets, "part", job.source.name) % job.n_parts).astype(np.uint32)
     held: list[PackedJets] = []
     passed: list[npt.NDArray[np.bool_]] = []
-    first = 0
+    first, room = 0, Room()
     for raw in source.jets(features.reads):
         held.append(pack(raw, features))
         passed.append(selected(raw, job.selection))
@@ -103,7 +103,7 @@ def _groups(source: JetFileReader, job: SpillJob) -> Iterator[tuple[PackedJets, 
         if last - first >= GROUP or last == source.n_jets:
             rows = np.flatnonzero(np.concatenate(passed))
             rows = rows[_stable_order(part_of_entry[first + rows], job.n_parts)]
-            yield gather(held, rows), part_of_entry[first + rows]
+            yield gather(held, rows, room), part_of_entry[first + rows]
             held, passed, first = [], [], last
 
 

@@ -14,11 +14,15 @@ import torch
 
 from jetscale.jets.batch import JetBatch
 from jetscale.jets.features import FeatureSet
+from jetscale.jets.kernels import unpack
 from jetscale.jets.label_map import LabelMap
 from jetscale.jets.order import BLOCK, JetOrder
 from jetscale.jets.store import Store
 
 Integers = npt.NDArray[np.int64]
+
+_NO_PID = np.empty(0, np.uint8)
+_NO_PID.setflags(write=False)  # of the type of a memory map: one compiled version for both
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,10 @@ class JetStream:
         self._order = order
         self._class_of_label = np.array(labels.class_of_label)
         self._max_constituents = max_constituents
-        self._centre_F = torch.tensor(features.centre)
-        self._scale_F = 1 / torch.tensor(features.spread)
+        self._n_features = features.n_features
+        self._has_pid = features.has_pid
+        self._centre = np.tile(np.array(features.centre, np.float32), max_constituents)
+        self._scale = np.tile(1 / np.array(features.spread, np.float32), max_constituents)
         self._deta_column = features.deta_column if undo_deta_flip else None
         self._blocks: dict[int, _Places] = {}
 
@@ -78,7 +84,6 @@ class JetStream:
         ]
         jets = first.followed_by(others)
         x_TF, pid_T = self._gather(jets)
-        x_TF.sub_(self._centre_F).mul_(self._scale_F)
         if self._deta_column is not None:
             side_T = np.repeat(jets.side_B.astype(np.float32), jets.length_B)
             x_TF[:, self._deta_column] *= torch.from_numpy(side_T)
@@ -91,17 +96,27 @@ class JetStream:
         )
 
     def _gather(self, jets: _Places) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Constituents of the jets, one contiguous copy each, then to float32 at once."""
-        stops = (jets.start_B + jets.length_B).tolist()
-        ranges = list(zip(jets.part_B.tolist(), jets.start_B.tolist(), stops, strict=True))
-        packed = {number: self._store.part(number).jets for number in set(jets.part_B.tolist())}
-        x = {number: part.x_TF for number, part in packed.items()}
-        pid = {number: part.pid_T for number, part in packed.items() if part.pid_T is not None}
-        x_TF = torch.from_numpy(np.concatenate([x[number][low:high] for number, low, high in ranges])).float()
-        if not pid:
-            return x_TF, None
-        pid_T = torch.from_numpy(np.concatenate([pid[number][low:high] for number, low, high in ranges]))
-        return x_TF, pid_T.long()
+        """Standardised constituents of the jets, and their identities, straight from the memory map."""
+        ends = np.cumsum(jets.length_B)
+        x_TF = np.empty((ends[-1], self._n_features), np.float32)
+        pid_T = np.empty(ends[-1] if self._has_pid else 0, np.int64)
+        first_B = ends - jets.length_B
+        for number in set(jets.part_B.tolist()):
+            part = self._store.part(number).jets
+            here = np.flatnonzero(jets.part_B == number)
+            unpack(
+                part.x_TF.view(np.uint16).reshape(-1),
+                _NO_PID if part.pid_T is None else part.pid_T,
+                jets.start_B[here],
+                jets.length_B[here],
+                first_B[here],
+                self._n_features,
+                self._centre,
+                self._scale,
+                x_TF.reshape(-1),
+                pid_T,
+            )
+        return torch.from_numpy(x_TF), torch.from_numpy(pid_T) if self._has_pid else None
 
     def _block(self, number: int) -> _Places:
         if number not in self._blocks:

@@ -45,7 +45,7 @@ def start_build(script: Path, directory: Path, store_dir: Path, workers: int) ->
 def fork_build(directory: Path, store_dir: Path) -> BaseProcess:
     """A build in one process that is forked from a small server, and so starts at once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["jetscale.jets.building", "torch"])
+    context.set_forkserver_preload(["jetscale.jets.building"])
     process = context.Process(target=_build, args=(directory, store_dir))
     process.start()
     return process

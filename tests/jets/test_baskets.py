@@ -17,8 +17,8 @@ from jetscale.jets.features import PART17
 from jetscale.jets.readers import JetFileReader
 
 BY_ROOT = Path(__file__).with_name("data") / "HToBB_000.root"
-"""30 random jets by ROOT 6.40: ``std::vector<float>`` and ``<int>``, LZ4 level 4, three baskets a branch; made
-by by_root.py beside it."""
+"""30 random jets by ROOT 6.40: ``std::vector<float>`` and ``<int>``, LZ4 level 4, three baskets a branch
+(by_root.py beside it)."""
 
 
 def compare(path: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> int:

@@ -1,4 +1,4 @@
-"""HToBB_000.root as ROOT itself writes it: ``pip install ROOT``, then ``python by_root.py HToBB_000.root``."""
+"""HToBB_000.root as ROOT writes it: ``pip install ROOT``, then ``python by_root.py HToBB_000.root``."""
 
 from __future__ import annotations
 
