@@ -303,6 +303,7 @@ def trainer(path: Path, *callbacks: Callback) -> L.Trainer:
 
 
 @pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated")  # in lightning 2.6
+@pytest.mark.filterwarnings("ignore:The `srun` command is available")  # where Slurm is installed
 def test_lightning_goes_on_with_exactly_the_next_batch(settings: DataSettings, tmp_path: Path) -> None:
     undisturbed = Recorder()
     trainer(tmp_path, SaveAtThree(tmp_path / "three.ckpt")).fit(undisturbed, module(settings))
