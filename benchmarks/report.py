@@ -29,8 +29,11 @@ STAGES = {
     "help": ("slowest `--help`", "1 s", "Python and Hydra"),
     "sweep_of_small_runs": ("sweep of 16 small runs", "sum of their step times", "the step times"),
     "evaluation_blocks": ("test evaluation with 1,000 blocks", "the same without", "the same without"),
+    r"fit_(\d+)": ("point fit and {0} refits", "the time allowed", ""),
+    "fit_point_vs_lbfgsb": ("point fit", "4,500 starts of L-BFGS-B, extrapolated", ""),
+    "fit_point_vs_nnls_grid": ("point fit", "grid of non-negative least squares", ""),
     "simulate_(jetclass2?)_per_event": (
-        "simulate {0}, two workers", "Pythia's own time for the events", "Pythia's own time"
+        "simulate {0}, two workers", "Pythia's own time for the events", "Pythia with its initialisation"
     ),
 }  # fmt: skip
 COMMANDS = {"step": "step", "arithmetic": "step", "loop": "loop", "simulate": "simulate", "growth": "growth"}
