@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from jetscale.config_files import ConfigFileError, check_config_files
 from jetscale.sweeps import CONF, hydra_arguments, register
 from jetscale.tracking.run_directory import leave_traceback
+from jetscale.train_help import train_help
 
 register()
 
@@ -37,6 +38,9 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.stdout.write(train_help(CONF))
+        sys.exit(0)
     sys.argv[1:] = hydra_arguments(sys.argv[1:])
     try:
         check_config_files(sys.argv[1:], CONF)

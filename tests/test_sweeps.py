@@ -4,6 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from jetscale.sweeps import CONF, hydra_arguments, register, run_suffix
+from jetscale.train_help import train_help
 from jetscale.training.settings import SettingsError, from_config
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -22,6 +23,14 @@ def test_multirun_flag_moves_to_the_front():
     assert hydra_arguments(["seed=0"]) == ["seed=0"]
     assert hydra_arguments(["seed=0", "--multirun"]) == ["--multirun", "seed=0"]
     assert hydra_arguments(["seed=0", "--dry"]) == ["--multirun", "seed=0", "hydra.sweeper.dry=true"]
+
+
+def test_help_names_every_choice_and_key():
+    text = train_help(CONF)
+    for choice in (*EXPERIMENTS, *BUDGETS, "slurm", "perlmutter", "--dry"):
+        assert choice in text
+    for key in ("finetune.max_flops=None", "checkpoint_every=2000", "optimiser steps", "model.dim=64"):
+        assert key in text
 
 
 def test_run_suffix_names_what_the_path_does_not():
