@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import uproot
 
+from benchmarks.growth import series
 from benchmarks.jet_files import write_file
 from benchmarks.loader_peers import weaver_rate
 from jetscale.jets.building import ensure_store
@@ -85,16 +86,18 @@ def against_peers(directory: Path) -> dict[str, Entry]:
 
 
 def growth(folder: Path) -> dict[str, Entry]:
-    """Exponents of CPU time with the number of files and of jets: 1 is linear."""
+    """Growth of CPU time with the number of files, and with that of jets in two files."""
     unit = N_JETS // 8
     by_files = [growing(folder / f"files{n}", n_files=4 * n, n_jets=unit // 4) for n in GROWTH]
     by_jets = [growing(folder / f"jets{n}", n_files=2, n_jets=n * unit // 2) for n in GROWTH]
     found = {}
-    for name, seconds in (("files", np.array(by_files)), ("jets", np.array(by_jets))):
+    for name, sizes, seconds in (
+        ("files", [4 * n for n in GROWTH], np.array(by_files)),
+        ("jets", [n * unit for n in GROWTH], np.array(by_jets)),
+    ):
         for column, what in enumerate(("prepare", "loader")):
-            cost = seconds[:, column]
-            slope = float(np.polyfit(np.log(GROWTH), np.log(cost), 1)[0])
-            found[f"{what}_growth_{name}"] = at_most(slope, SLOPE, cost[-1], cost[0], "s")
+            times = [float(time) for time in seconds[:, column]]
+            found[f"growth_{what}_{name}"] = series(what, name, sizes, times, SLOPE)
     return found
 
 
