@@ -36,7 +36,9 @@ quickstart: install  ## simulate, sweep and fit in minutes; ends with multirun/q
 	@echo "open multirun/quickstart/analysis/report.html"
 
 bench: install  ## every speed ratio, into benchmarks/results.json
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.report
 
 clean:  ## remove the environment and caches, not data or runs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -26,10 +26,10 @@ STAGES = {
     r"arithmetic_dim(\d+)": ("arithmetic, width {0}", "weight products alone, fastest routine", "1"),
     "prepare": (
         "prepare, ROOT to store", "uproot reading the needed branches, nothing else",
-        "reading, and 765 B a jet written twice"
+        "reading; 765 B a jet written twice"
     ),
     "loader_share": ("loader, ms a batch of 128", "a step of 10 ms", ""),
-    "batches": ("store to batches, all classes mixed", "weaver-core 0.5.3 at its fastest, same ROOT files", ""),
+    "batches": ("store to batches, all classes mixed", "weaver-core 0.5.3 at its fastest, same files", ""),
     "batches_by_class": ("store to batches, by class", "the same", ""),
     "batches_17": ("store to batches, its own 17 inputs", "the same", ""),
     "loop_dim8": ("Lightning loop, all tracking on", "bare loop of the same step", "the bare loop"),

@@ -17,7 +17,6 @@ from jetscale.launch.probe import probe_device, seconds_per_step
 from jetscale.model.cost import MEAN_CONSTITUENTS, count_parameters, flops_6n
 from jetscale.tracking.blocks import N_BLOCKS
 from jetscale.training.build import design
-from jetscale.training.phase import capped_steps
 from jetscale.training.rates import evaluation_steps
 from jetscale.training.settings import TrainSettings
 
@@ -133,30 +132,25 @@ class Plan:
     def write(self, sweep: Path) -> None:
         """Write ``plan.json`` for `jetscale.status`; runs of an earlier plan of this study are kept in it."""
         path = sweep / PLAN
-        known = (
-            {entry["directory"]: entry for entry in json.loads(path.read_text())["runs"]}
-            if (path.exists())
-            else {}
-        )
-        for run in self.runs:
-            entry = self._entry(run, sweep)
-            known[entry["directory"]] = entry
-        write_json(path, {"device": self.device, "runs": list(known.values())})
+        earlier = json.loads(path.read_text())["runs"] if path.exists() else []
+        planned = [_entry(run, sweep) for run in self.runs]
+        entries = {entry["directory"]: entry for entry in (*earlier, *planned)}
+        write_json(path, {"runs": list(entries.values())})
 
-    def _entry(self, run: RunPlan, sweep: Path) -> dict[str, Any]:
-        phases = {phase.name: phase for phase in (run.pretrain, run.finetune) if phase is not None}
-        settings = run.job.settings
-        return {
-            "directory": str(run.job.path.relative_to(sweep)),
-            "subset": settings.subset,
-            "dim": settings.model.dim,
-            "seed": settings.seed,
-            "n_params": run.finetune.n_params,
-            "steps": {name: phase.steps for name, phase in phases.items()},
-            "jets": sum(phase.jets for phase in phases.values()),
-            "flops": sum(phase.flops for phase in phases.values()),
-            "seconds": self.seconds(phases.values()) if self.step_seconds else None,
-        }
+
+def _entry(run: RunPlan, sweep: Path) -> dict[str, Any]:
+    phases = {phase.name: phase for phase in (run.pretrain, run.finetune) if phase is not None}
+    settings = run.job.settings
+    return {
+        "directory": str(run.job.path.relative_to(sweep)),
+        "subset": settings.subset,
+        "dim": settings.model.dim,
+        "seed": settings.seed,
+        "n_params": run.finetune.n_params,
+        "steps": {name: phase.steps for name, phase in phases.items()},
+        "jets": sum(phase.jets for phase in phases.values()),
+        "flops": sum(phase.flops for phase in phases.values()),
+    }
 
 
 def plan_sweep(jobs: Sequence[Job], report: Report | None = None) -> Plan:
@@ -193,13 +187,11 @@ def _run_plan(job: Job) -> RunPlan:
 def _phase_plan(settings: TrainSettings, name: str) -> PhasePlan:
     with torch.device("meta"):  # sizes alone: no weight is drawn
         phase, model, data = design(settings, name)
-    n_params = count_parameters(model).total
-    phase = capped_steps(phase, n_params)
     evaluated = evaluation_steps(phase.steps, settings.eval.every, settings.eval.log_points)
     return PhasePlan(
         settings=settings,
         name=name,
-        n_params=n_params,
+        n_params=count_parameters(model).total,
         steps=phase.steps,
         batch_size=phase.batch_size,
         evaluations=len(evaluated) if name == "finetune" else 0,
