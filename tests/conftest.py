@@ -17,14 +17,6 @@ REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared" / "data"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need Slurm run one after the other in one process: there is one cluster, with its ports."""
-    for item in items:
-        if "slurm" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("slurm"))
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Reference files of the developers; absent elsewhere."""
@@ -74,7 +66,10 @@ def train(simulated_data: Path, tmp_path: Path) -> Callable[..., subprocess.Comp
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """A real Slurm of one node; `environment` is what its clients need."""
+    """A real Slurm of one node; `environment` is what its clients need.
+
+    There is one, with its ports: mark tests with ``pytest.mark.xdist_group("slurm")``.
+    """
     if shutil.which("slurmctld") is None or shutil.which("munged") is None or os.geteuid() != 0:
         pytest.skip("needs root and Debian's slurm-wlm and munge (CI installs them)")
     folder = tmp_path_factory.mktemp("slurm")

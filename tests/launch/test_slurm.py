@@ -17,6 +17,8 @@ import pytest
 
 from tests.runs import TINY, metrics_of, quiet_environment, runs_under
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+
 SWEEP = (
     *TINY, "pretrain.steps=300", "finetune.steps=900", "checkpoint_every=50", "eval.every=100",
     "data.repeat=true", "+experiment=scratch,bsm_all", "-m", "seed=0,1,2",
@@ -87,7 +89,6 @@ def results(root: Path) -> dict[str, object]:
     }
 
 
-@pytest.mark.slow
 def test_preempted_killed_cancelled_and_started_again_the_sweep_ends_the_same(
     cluster: SimpleNamespace, train: Callable[..., object], tmp_path: Path
 ) -> None:
@@ -140,7 +141,6 @@ def test_preempted_killed_cancelled_and_started_again_the_sweep_ends_the_same(
     assert "6 runs: 6 done" in log
 
 
-@pytest.mark.slow
 def test_runs_longer_than_the_time_limit_are_chained(
     cluster: SimpleNamespace, train: Callable[..., object], tmp_path: Path
 ) -> None:
@@ -158,7 +158,6 @@ def test_runs_longer_than_the_time_limit_are_chained(
     assert results(tmp_path) == undisturbed
 
 
-@pytest.mark.slow
 def test_a_run_of_two_ranks_gives_the_losses_of_one(
     cluster: SimpleNamespace, train: Callable[..., object], tmp_path: Path
 ) -> None:
@@ -177,7 +176,6 @@ def test_a_run_of_two_ranks_gives_the_losses_of_one(
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-4)
 
 
-@pytest.mark.slow
 def test_what_slurm_refuses_is_told(cluster: SimpleNamespace, tmp_path: Path) -> None:
     driver = cluster.driver(*TINY, "-m", "seed=0", *SLURM, "hydra.launcher.partition=nowhere")
     assert driver.wait(timeout=60) == 1

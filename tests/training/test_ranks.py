@@ -272,11 +272,8 @@ def test_a_sweep_of_several_ranks_stops_where_one_is_lost(start, tmp_path) -> No
 
 
 @pytest.mark.slow
-def test_real_srun_and_a_plain_process_in_a_batch_script(request, simulated_data, tmp_path) -> None:
-    try:
-        slurm = request.getfixturevalue("slurm")
-    except pytest.FixtureLookupError:
-        pytest.skip("no fixture `slurm`: tests/slurm starts a one-node cluster where Slurm is installed")
+@pytest.mark.xdist_group("slurm")
+def test_real_srun_and_a_plain_process_in_a_batch_script(slurm, simulated_data, tmp_path) -> None:
     environment = {**quiet_environment(), **slurm.environment}
     train = [
         sys.executable, "-m", "jetscale.train", f"data.dir={simulated_data}", *TINY, "device.accelerator=cpu",
