@@ -97,6 +97,8 @@ def _interval(
         if not near.any():  # the grid is coarser than the naive error: use its innermost points
             near = (np.abs(root_T) > 0.05) & (np.abs(t_T - best) <= 1.5 * step)
         naive = float(np.median((t_T - best)[near] / root_T[near])) if near.any() else step
+        if naive <= 0:  # the best value is at its bound, and the grid clipped onto it: no error to scale
+            continue
         ratio = 1.0 if wanted_sd is None else wanted_sd / naive
         bound = float(student.ppf(0.975, dof)) * ratio
         low, high = _crossing(t_T, root_T, -bound), _crossing(t_T, root_T, bound)
