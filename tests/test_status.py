@@ -392,6 +392,8 @@ class Terminal:
         self.process = subprocess.Popen(
             [*COMMAND, *map(str, arguments)], stdin=slave, stdout=slave, stderr=slave,
             env=environment | {"TERM": "xterm"}, start_new_session=True,
+            # tests started from a shell's background job inherit an ignored SIGINT
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
         os.close(slave)
         os.set_blocking(self.master, False)

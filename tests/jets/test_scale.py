@@ -22,10 +22,15 @@ from jetscale.jets.request import StoreRequest
 N_PARTS, N_JETS = 1526, 65_536
 
 OPEN_AND_READ = """
-import json, resource, sys, time
+import json, re, sys, time
+from pathlib import Path
 from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.settings import DataSettings
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak():  # KiB; ru_maxrss would start at what the parent had when it forked
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+before = peak()
 start = time.process_time()
 mix = json.loads(sys.argv[2])
 data = JetDataModule(DataSettings(dir=sys.argv[1], dataset="jetclass2"), mix, 128, 500, seed=1)
@@ -36,7 +41,7 @@ next(batches)
 opened = time.process_time() - start
 start = time.process_time()
 assert sum(batch.n_jets for batch in batches) > 0
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+grown = peak() - before
 whole = grown + before
 print(json.dumps({"opened": opened, "jets": data._store.n_jets, "grown": grown, "whole": whole}))
 """

@@ -144,7 +144,7 @@ def test_preempted_killed_cancelled_and_started_again_the_sweep_ends_the_same(
 def test_runs_longer_than_the_time_limit_are_chained(
     cluster: SimpleNamespace, train: Callable[..., object], tmp_path: Path
 ) -> None:
-    long = (*TINY, "finetune.steps=4000", "eval.every=1000", "checkpoint_every=5000", "data.repeat=true")
+    long = (*TINY, "finetune.steps=10000", "eval.every=2500", "checkpoint_every=5000", "data.repeat=true")
     train(*long, "-m", "seed=0")
     undisturbed = results(tmp_path)
     (tmp_path / "multirun").rename(tmp_path / "undisturbed")

@@ -130,7 +130,7 @@ def test_fifty_random_kills(simulated_data, memory) -> None:
         rng = random.Random(number)
         while kills.total() < KILLS:
             root = memory / f"broken-{number}"
-            delay = lambda: rng.uniform(0, 0.6 * longest) if kills.total() < KILLS else NEVER  # noqa: E731
+            delay = lambda: rng.uniform(0, 1.2 * longest) if kills.total() < KILLS else NEVER  # noqa: E731
             one_run(servers[number], data, root, delay, kills)
             same_run(root / "run", memory / "whole/run")
             assert not list(root.glob("run/**/.*.part*"))
