@@ -66,15 +66,13 @@ def train(simulated_data: Path, tmp_path: Path) -> Callable[..., subprocess.Comp
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """A real Slurm of one node; `environment` is what its clients need.
-
-    There is one, with its ports: mark tests with ``pytest.mark.xdist_group("slurm")``.
-    """
+    """A real Slurm of one node; `environment` is what its clients need."""
     if shutil.which("slurmctld") is None or shutil.which("munged") is None or os.geteuid() != 0:
         pytest.skip("needs root and Debian's slurm-wlm and munge (CI installs them)")
     folder = tmp_path_factory.mktemp("slurm")
     script = REPO / "tests" / "slurm" / "cluster.sh"
-    started = subprocess.run([script, "start", folder], capture_output=True, text=True)
+    port = 16817 + 2 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])  # a cluster a process
+    started = subprocess.run([script, "start", folder, str(port)], capture_output=True, text=True)
     assert started.returncode == 0, started.stderr
     yield SimpleNamespace(environment={"SLURM_CONF": str(folder / "slurm.conf")}, folder=folder)
     subprocess.run([script, "stop", folder], check=True)

@@ -17,7 +17,7 @@ import pytest
 
 from tests.runs import TINY, metrics_of, quiet_environment, runs_under
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]  # they share two cores
 
 SWEEP = (
     *TINY, "pretrain.steps=300", "finetune.steps=900", "checkpoint_every=50", "eval.every=100",

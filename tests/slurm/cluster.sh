@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # A real Slurm of one node for the tests, under one folder; root on Debian with slurm-wlm and munge installed.
-#   tests/slurm/cluster.sh start DIR | stop DIR
+#   tests/slurm/cluster.sh start DIR [PORT] | stop DIR
 # Two partitions: jobs of `high` preempt those of `low` (REQUEUE). Environment for clients: SLURM_CONF=DIR/slurm.conf
 set -euo pipefail
 what=$1
 dir=$2
 conf=$dir/slurm.conf
+port=${3:-16817}
 
 stop() {
   for name in slurmd slurmctld munged; do
@@ -50,8 +51,8 @@ SlurmctldPidFile=$dir/slurmctld.pid
 SlurmdPidFile=$dir/slurmd.pid
 SlurmctldLogFile=$dir/slurmctld.log
 SlurmdLogFile=$dir/slurmd.log
-SlurmctldPort=16817
-SlurmdPort=16818
+SlurmctldPort=$port
+SlurmdPort=$((port + 1))
 ReturnToService=2
 KillWait=20
 MinJobAge=300

@@ -272,7 +272,6 @@ def test_a_sweep_of_several_ranks_stops_where_one_is_lost(start, tmp_path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("slurm")
 def test_real_srun_and_a_plain_process_in_a_batch_script(slurm, simulated_data, tmp_path) -> None:
     environment = {**quiet_environment(), **slurm.environment}
     train = [
