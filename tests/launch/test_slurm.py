@@ -70,6 +70,11 @@ def jobs_of(cluster: SimpleNamespace) -> dict[str, str]:
     return dict(line.split() for line in cluster.ask("squeue", "-h", "-r", "-o", "%i %T").splitlines())
 
 
+def packs_running(cluster: SimpleNamespace) -> list[str]:
+    """Jobs of the sweep's array that run."""
+    return [job for job, state in jobs_of(cluster).items() if state == "RUNNING" and "_" in job]
+
+
 def under_way(cluster: SimpleNamespace, at_least: int = 1) -> list[Path]:
     """Runs that have written metrics and are not done."""
     logs = (cluster.root / "multirun/smoke").rglob("metrics.jsonl")
@@ -114,11 +119,10 @@ def test_preempted_killed_cancelled_and_started_again_the_sweep_ends_the_same(
     # the driver dies; the jobs go on
     driver.kill()
     driver.wait()
-    until(lambda: under_way(cluster), "a run to go on without its driver")
+    until(lambda: packs_running(cluster), "a job to go on without its driver")
 
     # a job is cancelled by its user
-    cancelled = next(job for job, state in jobs_of(cluster).items() if state == "RUNNING" and "_" in job)
-    cluster.ask("scancel", cancelled)
+    cluster.ask("scancel", packs_running(cluster)[0])
 
     # a second driver finds what is left in the queue, submits the rest, and no run is done twice
     submitted = len(list((tmp_path / "multirun/smoke/.slurm").glob("*.submitted.json")))
