@@ -43,7 +43,7 @@ for line in sys.stdin:
 """
 
 ARGUMENTS = (
-    *TINY, "+experiment=qcd", "data.repeat=true", "pretrain.steps=20", "finetune.steps=30",
+    *TINY, "+experiment=qcd", "data.repeat=true", "pretrain.steps=40", "finetune.steps=30",
     "checkpoint_every=2", "tracking.log_every=3", "eval.every=8", "eval.jets=60", "eval.final_all=true",
 )  # fmt: skip
 
