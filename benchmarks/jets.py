@@ -157,7 +157,7 @@ def prepare(directory: Path, store_dir: Path, features: str = "paper") -> Store:
 
 def load_all(store: Store, weights: dict[str, float]) -> None:
     labels = label_map("jetclass")
-    mix = Composition.natural(labels) if "*" in weights else Composition.from_weights(weights, labels)
+    mix = Composition.natural(labels) if "*" in weights else Composition.from_request(weights, labels)
     order = MixedOrder(store, labels, mix, seed=0)
     features = feature_set(store.definition["features"]["name"])
     stream = JetStream(store, order, labels, features, 128, undo_deta_flip=False)

@@ -65,6 +65,9 @@ def test_every_experiment_composes_with_every_budget(experiment, budget):
 def test_any_composition_can_be_typed():
     settings = from_config(composed("subset=mine", "pretrain.composition={X_bb:1,QCD_*:2}"))
     assert settings.pretrain.composition == {"X_bb": 1, "QCD_*": 2}
+    heavy = "{weight:3,classes:[Res2P,Res34P],flavours:[b,c],jet_pt:[500,1000]}"
+    settings = from_config(composed("subset=mine", f"pretrain.composition={{heavy:{heavy},QCD:1}}"))
+    assert settings.pretrain.composition["heavy"]["jet_pt"] == [500, 1000]
 
 
 def test_paper_values_are_the_default():
@@ -93,8 +96,9 @@ def test_paper_sweep_is_the_grid_of_the_paper():
         (["subset=bsm_all"], "composition"),
         (["finetune.lr={table:{8:0.003}}"], "no rate for dim=64"),
         (["finetune.schedule=linear"], "constant, cosine"),
-        (["subset=mine", "pretrain.composition={X_bb:much}"], "weights by class"),
-        (["subset=mine", "pretrain.composition={X_bb:0}"], "weights by class"),
+        (["subset=mine", "pretrain.composition={X_bb:much}"], "weight of 'X_bb' is 'much'"),
+        (["subset=mine", "pretrain.composition={X_bb:0}"], "at least one weight must be above 0"),
+        (["subset=mine", "pretrain.composition={X_bb:{weight:1,mass:[1,2]}}"], "no key 'mass'"),
         (["data.dataset=jetclass2"], "the phase decides"),
         (["finetune.steps=0"], "finetune.steps=0"),
         (["tracking.wandb=on"], "tracking.wandb"),

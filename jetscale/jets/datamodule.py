@@ -87,7 +87,7 @@ class JetDataModule(L.LightningDataModule):
     Parameters
     ----------
     settings : which jets and inputs
-    composition : weights by class name, bucket or glob; None for the store as it is
+    composition : see `Composition.from_request`; None for the store as it is
     batch_size : jets per step, over all processes
     n_steps : steps of the run
     seed : seed of the order
@@ -100,7 +100,7 @@ class JetDataModule(L.LightningDataModule):
     def __init__(
         self,
         settings: DataSettings,
-        composition: Mapping[str, float] | None,
+        composition: Mapping[str, Any] | None,
         batch_size: int,
         n_steps: int,
         seed: int,
@@ -116,7 +116,7 @@ class JetDataModule(L.LightningDataModule):
         self.composition = (
             Composition.natural(self._labels)
             if composition is None
-            else Composition.from_weights(composition, self._labels)
+            else Composition.from_request(composition, self._labels)
         )
         self._store: Store | None = None
         self._stream: JetStream | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from jetscale.files import fingerprint
 from jetscale.jets.batch import JetBatch
@@ -28,7 +29,7 @@ class EvalSet:
     settings : which jets; the store is made if it is missing
     split : train, val or test
     n_jets : how many; None for all (all that a single pass of the composition can give)
-    composition : weights by selector; None for the split as it is
+    composition : see `Composition.from_request`; None for the split as it is
 
     Raises
     ------
@@ -41,7 +42,7 @@ class EvalSet:
         settings: DataSettings,
         split: str = "test",
         n_jets: int | None = None,
-        composition: Mapping[str, float] | None = None,
+        composition: Mapping[str, Any] | None = None,
     ) -> None:
         labels = label_map(settings.dataset, settings.qcd_labels)
         features = feature_set(settings.features)
@@ -50,7 +51,7 @@ class EvalSet:
         order: JetOrder = natural
         available, mix = natural.n_jets, Composition.natural(labels)
         if composition is not None:
-            mix = Composition.from_weights(composition, labels)
+            mix = Composition.from_request(composition, labels)
             mixed = MixedOrder(store, labels, mix, EVALUATION_SEED)
             order, available = mixed, mixed.single_pass()[0]
         self.n_jets = available if n_jets is None else n_jets

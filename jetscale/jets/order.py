@@ -2,7 +2,7 @@
 
 Positions are dealt to components in blocks (`jetscale.jets.apportion`, shuffled inside the block). Each
 component walks its jets once per pass: parts of the store in a seeded order, the same for all components so
-that they share cached windows, and the jets of a part shuffled. A part is itself a random sample of the
+that they share mapped parts, and the jets of a part shuffled. A part is itself a random sample of the
 store. Shapes: K components, P parts, L labels, B positions.
 """
 
@@ -53,12 +53,12 @@ class MixedOrder:
         self._composition = composition
         self._weights_K = composition.weights
         self._seed = seed
-        self._walks = [Walk(store, labels.labels_of(part.classes), seed) for part in composition.components]
+        self._walks = [
+            Walk(store, labels.labels_of(part.classes), seed, part.windows) for part in composition.components
+        ]
         for walk, component in zip(self._walks, composition.components, strict=True):
             if walk.n_jets == 0:
-                raise JetDataError(
-                    f"{store.path}: holds no jet of {component.selector!r}, which has a weight"
-                )
+                raise JetDataError(f"{store.path}: holds no jet of {component}, which has a weight")
         self._location = str(store.path)
 
     def block(self, number: int) -> tuple[Integers, Integers]:
@@ -90,7 +90,7 @@ class MixedOrder:
         component = self._composition.components[k]
         raise JetDataError(
             f"{self._location}: {n_jets:,} jets asked in a single pass, of them "
-            f"{apportion(n_jets, self._weights_K)[k]:,} of {component.selector!r} "
+            f"{apportion(n_jets, self._weights_K)[k]:,} of {component} "
             f"(weight {component.weight:.4g}), which has {self._walks[k].n_jets:,} and runs out at jet "
             f"{end:,}; add jets, ask for fewer, or allow repetition with data.repeat=true"
         )
@@ -131,15 +131,25 @@ class Walk:
     ----------
     labels : published labels that belong to the component
     seed : data seed; None for the store's own order, one pass
+    windows : observable, low and high: only jets with low <= value < high
     """
 
-    def __init__(self, store: Store, labels: Integers, seed: int | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        labels: Integers,
+        seed: int | None,
+        windows: tuple[tuple[str, float, float], ...] = (),
+    ) -> None:
         self._store = store
         self._labels = labels
         self._seed = seed
-        self._key = ",".join(map(str, labels))
+        self._windows = windows
+        self._key = ",".join(map(str, [*labels, *windows]))
         self._all_labels = len(labels) == store.label_counts_PL.shape[1]
         self._counts_P = store.label_counts_PL[:, labels].sum(axis=1)
+        if windows:  # the manifest counts labels alone: the observables themselves are read once
+            self._counts_P = np.array([len(self._rows(part)) for part in range(len(self._counts_P))])
         self.n_jets = int(self._counts_P.sum())
         self._pass: tuple[int, Integers, Integers] | None = None
         self._window = _Window(0, 0, 0, np.empty(0, np.int64))
@@ -184,8 +194,15 @@ class Walk:
 
     def _rows(self, part: int) -> Integers:
         """Rows of the component's jets in a part, ascending."""
+        rows = self._rows_of_labels(part)
+        for observable, low, high in self._windows:
+            value = self._store.part(part).jets.jets[observable][rows]
+            rows = rows[(low <= value) & (value < high)]
+        return rows
+
+    def _rows_of_labels(self, part: int) -> Integers:
         if self._all_labels:
-            return np.arange(self._counts_P[part])
+            return np.arange(self._store.label_counts_PL[part].sum())
         by_label = self._store.part(part).rows_by_label
         counts = self._store.label_counts_PL[part]
         starts = np.cumsum(counts) - counts

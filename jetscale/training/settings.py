@@ -15,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from jetscale.config_files import refuse_resolvers
 from jetscale.files import fingerprint
+from jetscale.jets.compositions import check_request
+from jetscale.jets.errors import JetDataError
 from jetscale.jets.settings import DataSettings
 from jetscale.secrets import masked_tree
 from jetscale.training.rates import SCHEDULES, learning_rate
@@ -87,7 +89,9 @@ class PretrainSettings(PhaseSettings):
 
     Attributes
     ----------
-    composition : weights of classes, buckets or label globs; null means no pretraining (scratch)
+    composition : weights of classes, buckets or label globs, or ``{NAME: {weight: 1, classes: Res34P,
+        prongs: [3, 4], flavours: [b], without: [e, m, tau], jet_pt: [500, 1000], jet_sdmass: [50, 200]}}``
+        (windows in GeV; see docs/compositions.md); null means no pretraining (scratch)
     seed : null takes the run's seed; a number shares one pretraining between run seeds
     library : folder of finished backbones, reused where settings and data are the same
     """
@@ -306,13 +310,12 @@ def _check(settings: TrainSettings) -> None:
 
 def _check_composition(composition: Any) -> None:
     # not typed dict[str, float]: OmegaConf 2.3 cannot fill such a field from the command line
-    numbers = isinstance(composition, dict) and all(
-        isinstance(weight, (int, float)) and weight >= 0 for weight in composition.values()
-    )
-    if composition is not None and not (numbers and any(composition.values())):
-        raise SettingsError(
-            f"pretrain.composition={composition!r}: weights by class, bucket or glob, e.g. {{X_bb:1,QCD_*:2}}"
-        )
+    if composition is None:
+        return
+    try:
+        check_request(composition)
+    except JetDataError as error:
+        raise SettingsError(f"pretrain.{error}") from error
 
 
 def _numbers(settings: TrainSettings) -> dict[str, Any]:

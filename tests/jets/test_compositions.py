@@ -1,30 +1,33 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations_with_replacement
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jetscale.jets.anatomy import ANATOMY, FLAVOURS
 from jetscale.jets.apportion import apportion, run_out
 from jetscale.jets.compositions import Composition
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.label_map import label_map
+from jetscale.jets.label_map import LabelMap, label_map
 from jetscale.jets.labels import BUCKET_LABELS, JETCLASS2_LABELS, JETCLASS_LABELS
 
 BSM = label_map("jetclass2")
 
 
 def test_weights_by_class_bucket_and_glob() -> None:
-    mix = Composition.from_weights({"X_bb": 1, "QCD_*": 2, "Res34P": 1}, BSM)
+    mix = Composition.from_request({"X_bb": 1, "QCD_*": 2, "Res34P": 1}, BSM)
     assert [component.weight for component in mix.components] == [0.25, 0.5, 0.25]
     names = [{BSM.names[number] for number in component.classes} for component in mix.components]
     assert names == [{"X_bb"}, set(BUCKET_LABELS["QCD"]), set(BUCKET_LABELS["Res34P"])]
 
 
 def test_a_weight_of_zero_leaves_a_component_out() -> None:
-    assert [c.selector for c in Composition.from_weights({"QCD": 1, "Res2P": 0}, BSM).components] == ["QCD"]
+    assert [c.selector for c in Composition.from_request({"QCD": 1, "Res2P": 0}, BSM).components] == ["QCD"]
 
 
 @pytest.mark.parametrize(
@@ -38,11 +41,68 @@ def test_a_weight_of_zero_leaves_a_component_out() -> None:
         ({"QCD": math.nan}, r"weight nan of 'QCD'"),
         ({"QCD": 0}, r"at least one weight must be above 0"),
         ({}, r"at least one weight must be above 0"),
+        ({"heavy": {"weight": 1, "prongs": 3}}, r"'heavy' matches no class"),
+        ({"QCD": {"prongs": 3}}, r"the weight of 'QCD' is None"),
+        ({"QCD": {"weight": True}}, r"the weight of 'QCD' is True"),
+        ({"QCD": {"weight": 1, "mass": [1, 2]}}, r"no key 'mass'; there are weight, classes"),
+        ({"QCD": {"weight": 1, "jet_pt": [900, 500]}}, r"jet_pt of 'QCD' is \[900, 500\]"),
+        ({"QCD": {"weight": 1, "jet_pt": 500}}, r"jet_pt of 'QCD' is 500"),
+        ({"QCD": {"weight": 1, "flavours": "t"}}, r"'QCD' asks flavours: 't'; there are b, c, e, g"),
+        ({"QCD": {"weight": 1, "prongs": 5}}, r"'QCD' asks prongs: 5"),
+        ({"QCD": {"weight": 1, "prongs": [3, 4]}}, r"no class of 'QCD' is left after prongs: \[3, 4\]"),
+        (
+            {
+                "QCD": {"weight": 1, "jet_pt": [500, 900]},
+                "x": {"weight": 1, "classes": "*", "jet_pt": [800, 1000]},
+            },
+            r"'x', 800 <= jet_pt < 1000 GeV and 'QCD', 500 <= jet_pt < 900 GeV both select",
+        ),
     ],
 )
-def test_errors(weights: dict[str, float], message: str) -> None:
+def test_errors(weights: dict[str, Any], message: str) -> None:
     with pytest.raises(JetDataError, match=message):
-        Composition.from_weights(weights, BSM)
+        Composition.from_request(weights, BSM)
+
+
+def classes(request: dict[str, Any], labels: LabelMap = BSM) -> set[str]:
+    (component,) = Composition.from_request(request, labels).components
+    return {labels.names[number] for number in component.classes}
+
+
+def test_prongs_and_flavours_choose_classes() -> None:
+    assert classes({"QCD": {"weight": 1, "without": ["b", "c", "s"]}}) == {"QCD_light"}
+    two = {"heavy": {"weight": 1, "classes": "*", "prongs": 2, "flavours": "b"}}
+    assert classes(two) == {"X_bb", "X_bc", "X_bq"}
+    assert classes({"*": {"weight": 1, "prongs": 2}}) == set(BUCKET_LABELS["Res2P"])
+    assert classes({"*": {"weight": 1, "prongs": 1}}) == set(BUCKET_LABELS["QCD"])
+    hadronic = {"four": {"weight": 1, "classes": "Res34P", "prongs": 4, "without": ["e", "m", "tau"]}}
+    mixed = {"bbcq", "ccbs", "ccbq", "ccsq", "sscq", "qqbc", "qqbs", "qqcs", "bcsq", "qqqb", "qqqc", "qqqs"}
+    pairs = {
+        first + second for first, second in combinations_with_replacement(["bb", "cc", "ss", "qq", "gg"], 2)
+    }
+    assert classes(hadronic) == {f"X_YY_{name}" for name in mixed | pairs}
+    assert classes({"any": {"weight": 1, "classes": "*", "prongs": [3, 4]}}, label_map("jetclass")) == {
+        "H4q", "Hqql", "Tbqq",
+    }  # fmt: skip
+
+
+def test_neutrinos_are_no_prong_and_taus_are_one() -> None:
+    prongs = {name: ANATOMY[name].prongs for name in JETCLASS2_LABELS}
+    assert prongs["X_YY_bcev"] == prongs["X_YY_bctauev"] == prongs["X_YY_btauhtaue"] == 3
+    assert prongs["X_YY_bbtauhtauh"] == prongs["X_YY_bbee"] == 4
+    assert {prongs[name] for name in BUCKET_LABELS["Res34P"]} == {3, 4}
+    assert ANATOMY["X_YY_bctaumv"].flavours == {"b", "c", "tau"}
+    assert FLAVOURS == ("b", "c", "e", "g", "light", "m", "q", "s", "tau")
+
+
+def test_windows_side_by_side_do_not_overlap() -> None:
+    low, high = ({"weight": 1, "classes": "*", "jet_pt": window} for window in ([200, 500], [500, 900]))
+    mix = Composition.from_request({"low": low, "high": high}, BSM)
+    assert [component.windows for component in mix.components] == [
+        (("jet_pt", 200.0, 500.0),),
+        (("jet_pt", 500.0, 900.0),),
+    ]
+    assert mix.definition() != Composition.from_request({"low": low}, BSM).definition()
 
 
 def test_natural_composition_has_every_class() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,9 +27,9 @@ def store(jetclass2_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Stor
     return made
 
 
-def order(store: Store, weights: dict[str, float] | None, seed: int = 0, qcd: str = "27") -> MixedOrder:
+def order(store: Store, weights: dict[str, Any] | None, seed: int = 0, qcd: str = "27") -> MixedOrder:
     labels = label_map("jetclass2", qcd)
-    mix = Composition.natural(labels) if weights is None else Composition.from_weights(weights, labels)
+    mix = Composition.natural(labels) if weights is None else Composition.from_request(weights, labels)
     return MixedOrder(store, labels, mix, seed)
 
 
@@ -89,7 +90,7 @@ def test_uneven_weights_over_many_blocks(store: Store) -> None:
 def test_every_jet_once_per_pass(store: Store, weights: dict[str, float] | None) -> None:
     mixed = order(store, weights, seed=3)
     labels = label_map("jetclass2")
-    mix = Composition.natural(labels) if weights is None else Composition.from_weights(weights, labels)
+    mix = Composition.natural(labels) if weights is None else Composition.from_request(weights, labels)
     for component in mix.components:
         wanted = set(component.classes)
         there = int(store.label_counts[list(wanted)].sum())
@@ -99,6 +100,41 @@ def test_every_jet_once_per_pass(store: Store, weights: dict[str, float] | None)
         for number in range(len(seen) // there):
             assert len(set(seen[number * there : (number + 1) * there])) == there
         assert seen[:there] != seen[there : 2 * there], "every pass has its own order"
+
+
+def test_windows(store: Store) -> None:
+    window = {"weight": 3, "classes": "Res34P", "jet_pt": [600, 800], "jet_sdmass": [20, 90]}
+    mixed = order(store, {"window": window, "QCD": 1})
+    columns = ("jet_pt", "jet_sdmass", "label")
+    every = {
+        (part, row): tuple(float(value) for value in values)
+        for part in range(len(store.entries))
+        for row, values in enumerate(
+            zip(
+                *[store.part(part).jets.jets[name] for name in columns[:2]],
+                store.part(part).jets.labels,
+                strict=True,
+            )
+        )
+    }
+    inside = {
+        place for place, (pt, mass, label) in every.items()
+        if 600 <= pt < 800 and 20 <= mass < 90 and 15 <= label < 161
+    }  # fmt: skip
+    assert len(inside) > 50
+    asked = 4 * len(inside) // 3
+    chosen = [place for place in jets(mixed, asked) if every[place][2] < 161]
+    assert len(chosen) == pytest.approx(len(inside), abs=2)
+    assert len(set(chosen)) == len(chosen)
+    assert set(chosen) <= inside
+    with pytest.raises(
+        JetDataError,
+        match=r"'window', 600 <= jet_pt < 800 GeV, 20 <= jet_sdmass < 90 GeV "
+        rf"\(weight 0.75\), which has {len(inside)} ",
+    ):
+        mixed.check_supply(asked + 10)
+    with pytest.raises(JetDataError, match=r"holds no jet of 'QCD', 3000 <= jet_pt < 4000 GeV, which has"):
+        order(store, {"QCD": {"weight": 1, "jet_pt": [3000, 4000]}})
 
 
 def test_classes_of_a_component_come_in_the_proportions_of_the_store(store: Store) -> None:
