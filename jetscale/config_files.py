@@ -18,6 +18,16 @@ from omegaconf import OmegaConf
 
 from jetscale.secrets import masked
 
+
+def _conf() -> Path:
+    here = Path(__file__).resolve().parent
+    packaged = here / "conf"  # in a wheel; in a checkout conf/ stands at the top
+    return packaged if packaged.is_dir() else here.parent / "conf"
+
+
+CONF = _conf()
+"""Directory of the configuration files."""
+
 TARGETS = frozenset(
     {
         "jetscale.sweeps.ClosingTable",

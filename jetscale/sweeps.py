@@ -24,16 +24,6 @@ from jetscale.status.sweep import Watcher
 from jetscale.status.table import render
 from jetscale.training.settings import TrainSettings, folder_name
 
-
-def _conf() -> Path:
-    here = Path(__file__).resolve().parent
-    packaged = here / "conf"  # in a wheel; in a checkout conf/ stands at the top
-    return packaged if packaged.is_dir() else here.parent / "conf"
-
-
-CONF = _conf()
-"""Directory of the configuration files."""
-
 # Overrides that do not make another run: they are in the path already, or change no number.
 _NOT_IN_NAME = re.compile(
     r"(\+?experiment|\+?sweep|\+?budget|study|subset|seed|model\.dim|checkpoint_every)$"

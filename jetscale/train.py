@@ -12,8 +12,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from jetscale.config_files import ConfigFileError, check_config_files
-from jetscale.sweeps import CONF, hydra_arguments, register
+from jetscale.config_files import CONF, ConfigFileError, check_config_files
+from jetscale.sweeps import hydra_arguments, register
 from jetscale.tracking.run_directory import leave_traceback
 from jetscale.train_help import train_help
 

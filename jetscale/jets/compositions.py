@@ -54,9 +54,13 @@ class Component:
         )
         return not apart and not set(self.classes).isdisjoint(other.classes)
 
+    @property
+    def cuts(self) -> str:
+        """Its windows in words; empty without."""
+        return ", ".join(f"{low:g} <= {name} < {high:g} GeV" for name, low, high in self.windows)
+
     def __str__(self) -> str:
-        cuts = "".join(f", {low:g} <= {name} < {high:g} GeV" for name, low, high in self.windows)
-        return f"{self.selector!r}{cuts}"
+        return f"{self.selector!r}, {self.cuts}" if self.windows else repr(self.selector)
 
 
 @dataclass(frozen=True)

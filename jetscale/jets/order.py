@@ -68,6 +68,11 @@ class MixedOrder:
             part_B[here], row_B[here] = self._walks[k].locate(before, before + len(here))
         return part_B, row_B
 
+    @property
+    def available(self) -> list[int]:
+        """Jets of each component."""
+        return [walk.n_jets for walk in self._walks]
+
     def passes(self, n_jets: int) -> dict[str, float]:
         """How often `n_jets` positions go through the jets of each component, by selector."""
         wanted_K = apportion(n_jets, self._weights_K)

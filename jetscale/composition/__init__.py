@@ -1,0 +1,1 @@
+"""Compositions measured: how diverse one is, and how well aligned with the downstream jets."""

@@ -1,0 +1,94 @@
+"""All compositions measured: a table, compare.json, figures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from jetscale import __version__
+from jetscale.composition.console import wide_console
+from jetscale.composition.measures import MEASURES, Downstream, Row, measure
+from jetscale.composition.named import choose, shipped
+from jetscale.composition.observables import JetTable
+from jetscale.composition.sampling import draw
+from jetscale.config_files import CONF
+from jetscale.files import write_json
+from jetscale.jets.settings import DataSettings
+
+if TYPE_CHECKING:
+    from jetscale.composition.__main__ import Compare
+
+REFERENCE = "(downstream)"
+"""Row of other jets from the downstream classes: what perfect alignment gives."""
+
+
+def compare(settings: Compare) -> dict[str, Row]:
+    """Measure, print the table, write compare.json and the figures.
+
+    Raises
+    ------
+    UsageError
+        A name that is no experiment's.
+    JetDataError
+        The stores have too few jets; see `jetscale.composition.sampling.draw`.
+    """
+    from jetscale.composition.figures import draw_figures
+
+    requests = choose(shipped(CONF), settings.names, settings.own)
+    samples = _samples(settings, requests)
+    downstream = Downstream.of(samples[""])
+    rows = {
+        name: measure(jets, downstream, settings.draws, settings.seed)
+        for name, jets in track(
+            [(name, jets) for name, jets in samples.items() if name],
+            "measuring",
+            console=Console(stderr=True),
+        )
+    }
+    out = Path(settings.out)
+    content = {
+        "version": __version__,
+        "settings": asdict(settings),
+        "compositions": requests,
+        "measures": {name: {key: value.plain() for key, value in row.items()} for name, row in rows.items()},
+    }
+    write_json(out / "compare.json", content)
+    drawn = draw_figures(rows, samples, out)
+    console = wide_console()
+    console.print(as_table(rows, settings))
+    for path in (out / "compare.json", *drawn):
+        console.print(str(path))
+    return rows
+
+
+def _samples(settings: Compare, requests: dict[str, Any]) -> dict[str, JetTable]:
+    """Jets by composition; under the empty name the downstream ones, under `REFERENCE` others of theirs."""
+    pretrain = DataSettings(dir=settings.dir, dataset="jetclass2", store=settings.store)
+    drawn = {
+        name: draw(pretrain, request, settings.jets, settings.seed) for name, request in requests.items()
+    }
+    data = DataSettings(dir=settings.dir, store=settings.store)
+    target = dict.fromkeys(settings.downstream, 1.0)
+    first, second = (
+        draw(data, target, settings.jets, settings.seed, skip=skip) for skip in (0, settings.jets)
+    )
+    return {"": first, REFERENCE: second, **drawn}
+
+
+def as_table(rows: dict[str, Row], settings: Compare) -> Table:
+    """Measures as a table, the least distinguishable composition first."""
+    table = Table(
+        title=f"{settings.jets:,} jets each; aligned with {', '.join(settings.downstream)} of JetClass",
+        caption="AUC 0.5: not to be told from downstream; distance: mean over observables, in downstream sd",
+    )
+    table.add_column("composition")
+    for heading in MEASURES.values():
+        table.add_column(heading, justify="right")
+    for name in sorted(rows, key=lambda name: rows[name]["auc"].value):
+        table.add_row(name, *(str(rows[name][key]) for key in MEASURES))
+    return table

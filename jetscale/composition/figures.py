@@ -1,0 +1,79 @@
+"""Figures of compositions: the map of diversity against alignment, and the observables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from jetscale.analysis.figures import style
+from jetscale.composition.measures import Row
+from jetscale.composition.observables import OBSERVABLES, JetTable
+
+
+def draw_figures(rows: dict[str, Row], samples: dict[str, JetTable], out: Path) -> list[Path]:
+    """SVG and PNG of both figures in `out`; the SVGs' paths.
+
+    Parameters
+    ----------
+    rows : measures by composition
+    samples : jets by composition; the downstream ones under the empty name
+    """
+    with style.style():
+        return [
+            _map(rows, out),
+            _observables({name: jets for name, jets in samples.items() if name in rows or not name}, out),
+        ]
+
+
+def _look(number: int) -> dict[str, object]:
+    return {"color": style.COLOURS[1:][number % 6], "marker": style.MARKERS[number % 7]}
+
+
+def _map(rows: dict[str, Row], out: Path) -> Path:
+    figure = style.new_figure(8.0, 3.6)
+    for axes, x in zip(figure.subplots(1, 2, sharey=True), ("effective_classes", "vendi"), strict=True):
+        for number, (name, row) in enumerate(rows.items()):
+            ends = [[[abs(row[key].value - end)] for end in row[key].ci95] for key in (x, "auc")]
+            axes.errorbar(
+                row[x].value, row["auc"].value, xerr=ends[0], yerr=ends[1], label=name, ls="", capsize=2,
+                markersize=6, **_look(number),
+            )  # fmt: skip
+        axes.set_xlabel(
+            {"vendi": "Vendi score: effective number of unlike jets"}.get(x, "effective number of classes")
+        )
+        axes.set_xscale("log")
+    first, last = figure.axes
+    first.set_ylabel("AUC against downstream jets\n(0.5: aligned)")
+    first.invert_yaxis()
+    last.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return style.save(figure, out, "map")
+
+
+def _observables(samples: dict[str, JetTable], out: Path) -> Path:
+    figure = style.new_figure(11.0, 5.2)
+    panels = figure.subplots(2, 4).ravel()
+    for column, (axes, (name, label)) in enumerate(zip(panels, OBSERVABLES.items(), strict=False)):
+        values = {subset: jets.values_BO[:, column] for subset, jets in samples.items()}
+        bins = _bins(np.concatenate(list(values.values())), whole=name in ("multiplicity", "displaced"))
+        axes.hist(values[""], bins, density=True, color="0.85", label="downstream")
+        for number, (subset, jets) in enumerate((subset, jets) for subset, jets in values.items() if subset):
+            axes.hist(
+                jets, bins, density=True, histtype="step", color=style.COLOURS[1:][number % 6],
+                linestyle=style.DASHES[number % 7], label=subset,
+            )  # fmt: skip
+        axes.set_xlabel(label)
+        axes.set_yticks([])
+    panels[0].set_ylabel("jets, normalised")
+    panels[-1].axis("off")
+    panels[-1].legend(*panels[0].get_legend_handles_labels(), loc="center")
+    return style.save(figure, out, "observables")
+
+
+def _bins(values: style.Array, *, whole: bool) -> style.Array:
+    """Edges of about 40 bins; of whole numbers for counts."""
+    low, high = np.quantile(values, [0.002, 0.99]).tolist()
+    if not whole:
+        return np.linspace(low, high, 41)
+    step = max(1.0, (high - low) // 40)
+    return np.arange(np.floor(low) - 0.5, high + step, step)
