@@ -67,7 +67,18 @@ class Workers:
 
     def __exit__(self, *error: object) -> None:
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            end(self._pool)
+
+
+def end(pool: ProcessPoolExecutor) -> None:
+    """Kill the workers of a pool whose results are here, or not wanted, and leave no process behind.
+
+    Not by a plain shutdown: a worker that is killed while it waits for work takes the queue's lock with it,
+    the others wait for that lock, and shutdown for them, for ever.
+    """
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+    pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _die_with_parent() -> None:

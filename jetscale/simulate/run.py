@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from jetscale.cli import UsageError
+from jetscale.jets.workers import end
 from jetscale.simulate.chunk import Chunk, Effort, simulate_chunk
 from jetscale.simulate.progress import Progress
 from jetscale.simulate.pythia import save_mpi_table
@@ -81,12 +82,8 @@ def _efforts(todo: list[tuple[Target, Chunk]], workers: int) -> Iterator[tuple[T
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
-    except BaseException:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        end(pool)
 
 
 def _worker() -> None:

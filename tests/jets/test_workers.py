@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +38,31 @@ def test_every_job_is_done_once(n_workers: int) -> None:
         assert sorted(workers.run(abs, range(-5, 0))) == [1, 2, 3, 4, 5]
         processes = set(workers.run(process_id, range(4)))
     assert (os.getpid() in processes) == (n_workers == 1)
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_worker_killed_while_it_waits_for_work_holds_nobody_up(killed: int) -> None:
+    """It has the queue's lock: stopped first, so that the end has begun when it dies."""
+    with Workers(2) as workers:
+        ours = sorted(set(workers.run(process_id_slowly, range(6))))
+        assert len(ours) == 2
+        time.sleep(0.2)
+        for process in ours:
+            os.kill(process, signal.SIGSTOP)
+        leave = threading.Thread(target=workers.__exit__, daemon=True)
+        leave.start()
+        time.sleep(0.5)
+        with suppress(ProcessLookupError):
+            os.kill(ours[killed], signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(ours[1 - killed], signal.SIGCONT)
+        leave.join(timeout=60)
+        assert not leave.is_alive()
+
+
+def process_id_slowly(_: int) -> int:
+    time.sleep(0.3)
+    return os.getpid()
 
 
 def process_id(_: int) -> int:
