@@ -67,6 +67,14 @@ def _documented(site: Path) -> set[str]:
     return {key for key, meaning in plain if meaning}
 
 
+@pytest.mark.parametrize("page", ["README.md", *sorted(path.name for path in (REPO / "docs").glob("*.md"))])
+def test_links_lead_somewhere_on_a_forge_too(page):
+    path = REPO / page if page == "README.md" else REPO / "docs" / page
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", path.read_text(), flags=re.DOTALL)
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert not [link for link in links if not (path.parent / link.partition("#")[0]).exists()]
+
+
 @pytest.mark.slow
 def test_every_choice_is_shown(site):
     html = (site / "docs/configuration.html").read_text()
