@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install test lint quickstart bench clean
+.PHONY: help install test lint quickstart docs bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -12,7 +12,7 @@ install: $(VENV)/.installed  ## virtual environment with jetscale and its develo
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,launchers,ray,notebooks]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,launchers,ray,notebooks,docs]'
 	touch $@
 
 test: install lint  ## style, types, import rules, and every test
@@ -35,10 +35,14 @@ quickstart: install  ## simulate, sweep and fit in minutes; ends with multirun/q
 	$(BIN)/python -m jetscale.analysis source=local path=multirun/quickstart
 	@echo "open multirun/quickstart/analysis/report.html"
 
+docs: install  ## the documentation site, notebooks executed, into docs/_build/html/index.html
+	$(BIN)/python -m sphinx -n -W --keep-going -q -c docs . docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
 bench: install  ## every speed ratio, into benchmarks/results.json
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.report
 
 clean:  ## remove the environment and caches, not data or runs
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

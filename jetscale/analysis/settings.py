@@ -10,7 +10,18 @@ from jetscale.cli import UsageError
 
 @dataclass
 class ColumnSettings:
-    """Names of a table's columns; empty: found by their usual names (see docs/analysis.md)."""
+    """Names of a table's columns; empty: found by their usual names (see docs/analysis.md).
+
+    Attributes
+    ----------
+    N : parameters.
+    D : training examples seen (jets, tokens); C / (k N) where there is no such column.
+    C : training compute, FLOPs; k N D where there is no such column.
+    loss : test loss.
+    run : name of the run; without it every row is a run of its own.
+    seed : seed of the run.
+    subset : rows of each value are fitted apart.
+    """
 
     N: str = ""
     D: str = ""
@@ -23,7 +34,14 @@ class ColumnSettings:
 
 @dataclass
 class WandbSettings:
-    """Which runs of a W&B project: of a group, or by a JSON filter; `refresh`: ask anew despite the cache."""
+    """Which runs of a W&B project.
+
+    Attributes
+    ----------
+    group : only runs of this group; empty: all.
+    filters : W&B's filter of runs, as JSON; empty: none.
+    refresh : ask the server anew, whatever OUT/wandb.parquet holds.
+    """
 
     group: str = ""
     filters: str = ""
@@ -32,7 +50,18 @@ class WandbSettings:
 
 @dataclass
 class CurveSettings:
-    """Loss curves to fit points; the values of the paper are the defaults, each step can be switched off."""
+    """Loss curves to fit points; the values of the paper are the defaults, each step can be switched off.
+
+    Attributes
+    ----------
+    smooth : half-width in ln D of the local line; 0: off.
+    bin : width of a bin as a share of the schedule; 0: off.
+    average_seeds : average ln L over the seeds of one size.
+    running_minimum : take the lowest loss so far.
+    drop : steps dropped at the start; -1: the warm-up.
+    cut_plateau : drop the start up to where the slope of ln L first reaches half of the steepest.
+    points : at most so many a curve, even in ln D; 0: all.
+    """
 
     smooth: float = 0.05
     bin: float = 1 / 600
@@ -45,7 +74,13 @@ class CurveSettings:
 
 @dataclass
 class Approach1Settings:
-    """The envelope of all (C, loss) points."""
+    """The envelope of all (C, loss) points.
+
+    Attributes
+    ----------
+    envelope : hull, record-low or bins.
+    bins : log-spaced bins of C, for envelope=bins.
+    """
 
     envelope: str = "hull"
     bins: int = 30
@@ -53,7 +88,15 @@ class Approach1Settings:
 
 @dataclass
 class Approach2Settings:
-    """IsoFLOP profiles."""
+    """IsoFLOP profiles.
+
+    Attributes
+    ----------
+    slices : budgets at which curves are cut, even in ln C; tables of nominal budgets have their own.
+    window : only sizes within this factor of the one with the lowest loss; 0: all.
+    min_points : sizes that a slice needs.
+    tolerance : spread of ln C up to which runs count as of one nominal budget.
+    """
 
     slices: int = 10
     window: float = 0.0
@@ -63,7 +106,15 @@ class Approach2Settings:
 
 @dataclass
 class Approach3Settings:
-    """The parametric surface."""
+    """The parametric surface.
+
+    Attributes
+    ----------
+    objective : penalty of a residual: huber, squared or absolute.
+    delta : where Huber's penalty turns linear, in units of the residual.
+    residual : log (of ln L) or raw (of L).
+    form : separate, or tied: alpha = beta.
+    """
 
     objective: str = "huber"
     delta: float = 1e-3
@@ -79,7 +130,17 @@ class Approach3Settings:
 
 @dataclass
 class UncertaintySettings:
-    """Replicates and what they resample."""
+    """Replicates and what they resample.
+
+    Attributes
+    ----------
+    method : auto, hierarchical, wild, runs or none.
+    replicates : refits behind an interval.
+    test_jet_samples : samples of the paper's error over test jets, reported beside; 0: none.
+    test_jet_fraction : share of the test jets in each of them.
+    profile : profile likelihood beside.
+    seed : of the resampling.
+    """
 
     method: str = "auto"
     replicates: int = 1000

@@ -46,7 +46,14 @@ def folder_name(name: str) -> str:
 
 @dataclass
 class ModelSettings:
-    """The set transformer. `dim` is the dial; `head_dim` below 8 is for off-grid widths under 8."""
+    """The set transformer.
+
+    Attributes
+    ----------
+    dim : width, the dial: heads, feed-forward (2 dim, SwiGLU) and N follow from it
+    depth : blocks
+    head_dim : width of an attention head, which divides dim; below 8 for off-grid widths under 8
+    """
 
     dim: int = 64
     depth: int = 4
@@ -115,9 +122,13 @@ class FinetuneSettings(PhaseSettings):
 class EmaSettings:
     """Moving average of the weights, evaluated beside the raw ones.
 
-    The averaging window is `fraction` of the steps so far, at most `max_window` steps (facts: 10 % and 33
-    steps
-    at batch 32 halve the scatter of a constant-rate run).
+    Measured: 10 % and at most 33 steps at batch 32 halve the scatter of a constant-rate run.
+
+    Attributes
+    ----------
+    enabled : keep and evaluate the average
+    fraction : averaging window as a share of the steps so far
+    max_window : its longest, in steps
     """
 
     enabled: bool = False

@@ -1,0 +1,54 @@
+"""The documentation site: ``make docs``.
+
+The source folder is the repository, not docs/, so that a link between pages, notebooks, studies and code is
+the same here and on a forge. Pages are docs/*.md, notebooks/*.ipynb (executed) and studies/*/README.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+REPO = DOCS.parent
+sys.path[:0] = [str(DOCS / "_ext"), str(REPO)]
+# notebooks run commands of their own (python -m jetscale...) in processes of their own
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH", "")]))
+os.environ.setdefault("WANDB_MODE", "offline")
+
+project = "jetscale"
+author = "The jetscale developers"
+copyright = author  # noqa: A001  # Sphinx's name
+version = release = version_of("jetscale")
+
+extensions = ["myst_nb", "mathml", "settings_reference"]
+root_doc = "docs/index"
+# nothing else is walked through: data, runs and environments may be large
+_PLACES = {"docs", "notebooks", "studies", "LOG.md"}
+exclude_patterns = sorted(path.name for path in REPO.iterdir() if path.name not in _PLACES)
+exclude_patterns += ["docs/_*", "notebooks/README.md", "**/.ipynb_checkpoints"]
+templates_path = ["_templates"]
+nitpicky = True
+# there may be no notebook and no study yet; Sphinx 9.0 gives this warning no type to suppress it by
+logging.getLogger("sphinx.sphinx.directives.other").addFilter(
+    lambda record: getattr(record, "subtype", "") != "empty_glob"
+)
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(DOCS / "_build" / ".jupyter_cache")
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_merge_streams = True
+
+html_theme = "furo"
+html_title = "jetscale"
+html_math_renderer = "mathml"
+html_additional_pages = {"index": "redirect.html"}
+html_static_path = ["_static"]
+html_css_files = ["jetscale.css"]
+html_copy_source = False
