@@ -51,7 +51,8 @@ def test_every_page_is_there(site):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "settings", [TrainSettings, SimulateSettings, PrepareSettings, AnalysisCommand, PlanCommand]
+    "settings",
+    [TrainSettings, SimulateSettings, PrepareSettings, Compare, Show, AnalysisCommand, PlanCommand],
 )
 def test_the_configuration_page_names_every_key(site, settings):
     assert {key for key, _ in _keys(settings)} <= _documented(site)

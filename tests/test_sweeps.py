@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from hydra import compose, initialize_config_dir
 
-from jetscale.sweeps import CONF, hydra_arguments, register, run_suffix
+from jetscale.config_files import CONF
+from jetscale.sweeps import hydra_arguments, register, run_suffix
 from jetscale.train_help import train_help
 from jetscale.training.settings import SettingsError, from_config
 
@@ -102,6 +103,8 @@ def test_paper_sweep_is_the_grid_of_the_paper():
         (["data.dataset=jetclass2"], "the phase decides"),
         (["finetune.steps=0"], "finetune.steps=0"),
         (["tracking.wandb=on"], "tracking.wandb"),
+        (["+modl.dim=16"], "Key 'modl' not in 'TrainSettings'"),
+        (["+model.dm=16"], "Key 'dm' not in 'ModelSettings'"),
     ],
 )
 def test_settings_that_cannot_run_are_named(overrides, message):

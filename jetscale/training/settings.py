@@ -261,7 +261,8 @@ def from_config(config: DictConfig | Mapping[str, Any]) -> TrainSettings:
     plain = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else config
     refuse_resolvers(plain, "the settings")
     try:
-        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainSettings), config))
+        # plain first: to a node that is typed already Hydra may have added keys (+foo=1)
+        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainSettings), plain))
     except OmegaConfBaseException as error:
         raise SettingsError(str(error)) from error
     assert isinstance(settings, TrainSettings)

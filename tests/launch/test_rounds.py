@@ -12,10 +12,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.utils import JobReturn, JobStatus
 
+from jetscale.config_files import CONF
 from jetscale.launch import rounds
 from jetscale.launch.jobs import Job, read_jobs, write_jobs
 from jetscale.launch.rounds import SweepStopped, carry_through
-from jetscale.sweeps import CONF, register
+from jetscale.sweeps import register
 from jetscale.tracking.run_directory import RunBusy, RunDirectoryError
 from jetscale.training.settings import from_config
 

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 from hydra import compose, initialize_config_dir
 
+from jetscale.config_files import CONF
 from jetscale.files import WriteError, write_json
-from jetscale.sweeps import CONF, register
+from jetscale.sweeps import register
 from jetscale.tracking.blocks import N_BLOCKS, BlockLog, BlocksError
 from jetscale.tracking.metrics import MetricsError, MetricsLine, MetricsLog
 from jetscale.training.checkpoint import CheckpointError, Checkpoints, read_checkpoint

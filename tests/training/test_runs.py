@@ -9,7 +9,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-from jetscale.sweeps import CONF
+from jetscale.config_files import CONF
 from tests.runs import TINY, killed_after, metrics_of, runs_under, same_run
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))

@@ -12,11 +12,10 @@ import pyarrow as pa
 import pytest
 from omegaconf import OmegaConf
 
-from jetscale.config_files import ConfigFileError, check_config_files
+from jetscale.config_files import CONF, ConfigFileError, check_config_files
 from jetscale.files import WriteError
 from jetscale.jets.packed import map_batches
 from jetscale.secrets import masked
-from jetscale.sweeps import CONF
 from jetscale.tracking.metrics import MetricsLine, MetricsLog
 from jetscale.training.settings import SettingsError, folder_name, from_config, to_yaml
 from tests.runs import TINY
