@@ -14,6 +14,7 @@ import pytest
 from jetscale.analysis.__main__ import Command as AnalysisCommand
 from jetscale.analysis.plan import Command as PlanCommand
 from jetscale.cli import _keys
+from jetscale.composition.__main__ import Compare, Show
 from jetscale.prepare import PrepareSettings
 from jetscale.simulate.settings import Settings as SimulateSettings
 from jetscale.training.settings import TrainSettings
