@@ -10,6 +10,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from jetscale.config_files import CONF, ConfigFileError, check_config_files
@@ -24,16 +25,22 @@ register()
 def main(config: DictConfig) -> float:
     """Run one job; returns the final test loss."""
     # imported here: `--help` and the parsing of a sweep need no torch
+    from jetscale.jets.errors import JetDataError
     from jetscale.training.run import run
     from jetscale.training.settings import SettingsError, from_config
 
     directory = Path(HydraConfig.get().runtime.output_dir)
     try:
-        settings = from_config(config)
-    except SettingsError as error:
-        leave_traceback(directory, error)
-        raise
-    done = run(settings, directory)
+        try:
+            settings = from_config(config)
+        except SettingsError as error:
+            leave_traceback(directory, error)
+            raise
+        done = run(settings, directory)
+    except (SettingsError, JetDataError) as error:
+        if HydraConfig.get().mode != RunMode.RUN:
+            raise  # the sweep goes on with its other runs
+        sys.exit(f"jetscale.train: {error}")
     return float(done["final"]["raw"]["loss"])
 
 

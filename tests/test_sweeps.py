@@ -103,6 +103,7 @@ def test_paper_sweep_is_the_grid_of_the_paper():
         (["data.dataset=jetclass2"], "the phase decides"),
         (["finetune.steps=0"], "finetune.steps=0"),
         (["tracking.wandb=on"], "tracking.wandb"),
+        (["model.dim=20"], "model.dim=20 must be a positive multiple of model.head_dim=8"),
         (["+modl.dim=16"], "Key 'modl' not in 'TrainSettings'"),
         (["+model.dm=16"], "Key 'dm' not in 'ModelSettings'"),
     ],

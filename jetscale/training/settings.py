@@ -283,6 +283,9 @@ def _check(settings: TrainSettings) -> None:
             "'scratch' has no composition and every other one needs one (choose +experiment=NAME, "
             "or set both)"
         )
+    dim, head_dim = settings.model.dim, settings.model.head_dim
+    if head_dim < 1 or dim < 1 or dim % head_dim:
+        raise SettingsError(f"model.dim={dim} must be a positive multiple of model.head_dim={head_dim}")
     for name, phase in phases.items():
         for key, value in (("steps", phase.steps), ("batch_size", phase.batch_size)):
             if value < 1:
