@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -43,7 +44,7 @@ for line in sys.stdin:
 """
 
 ARGUMENTS = (
-    *TINY, "+experiment=qcd", "data.repeat=true", "pretrain.steps=40", "finetune.steps=30",
+    *TINY, "+experiment=qcd", "data.repeat=true", "pretrain.steps=40", "finetune.steps=80",
     "checkpoint_every=2", "tracking.log_every=3", "eval.every=8", "eval.jets=60", "eval.final_all=true",
 )  # fmt: skip
 
@@ -92,15 +93,17 @@ def moment(root: Path) -> str:
     return f"{phase}, in {half[0]}" if half else phase
 
 
-def one_run(server: Server, data: Path, root: Path, delay: Callable[[], float], kills: Counter[str]) -> None:
-    """A run from unpacked jets to its end, each start killed `delay()` seconds later; adds to `kills`."""
+def one_run(
+    server: Server, data: Path, root: Path, delay: Callable[[int], float], kills: Counter[str]
+) -> None:
+    """A run from unpacked jets to its end, start n killed `delay(n)` seconds later; adds to `kills`."""
     root.mkdir()
     arguments = [
         *ARGUMENTS, f"data.dir={data}", f"data.store={root}/store", f"pretrain.library={root}/backbones",
         f"hydra.run.dir={root}/run",
     ]  # fmt: skip
-    while True:
-        status = server.run(delay(), *arguments)
+    for start in itertools.count():
+        status = server.run(delay(start), *arguments)
         if status == 0:
             return
         assert status == -signal.SIGKILL, f"{root}: exit {status}"
@@ -130,7 +133,12 @@ def test_fifty_random_kills(simulated_data, memory) -> None:
         rng = random.Random(number)
         while kills.total() < KILLS:
             root = memory / f"broken-{number}"
-            delay = lambda: rng.uniform(0, 1.2 * longest) if kills.total() < KILLS else NEVER  # noqa: E731
+
+            def delay(start: int) -> float:
+                # longer from start to start: on a busy machine, too, a run comes to its later phases
+                limit = longest * (0.3 + 0.25 * start)
+                return rng.uniform(0, limit) if kills.total() < KILLS else NEVER
+
             one_run(servers[number], data, root, delay, kills)
             same_run(root / "run", memory / "whole/run")
             assert not list(root.glob("run/**/.*.part*"))
@@ -140,7 +148,7 @@ def test_fifty_random_kills(simulated_data, memory) -> None:
         for server in servers:  # imports
             server.run(NEVER, "--version")
         began = time.monotonic()
-        one_run(servers[0], data, memory / "whole", lambda: NEVER, kills)
+        one_run(servers[0], data, memory / "whole", lambda _: NEVER, kills)
         longest = time.monotonic() - began
         with ThreadPoolExecutor(RUNS_AT_ONCE) as pool:
             for done in [pool.submit(many, number, longest) for number in range(RUNS_AT_ONCE)]:
