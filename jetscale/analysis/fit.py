@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,8 @@ def fit(
         and a warning says why.
     """
     settings = settings or FitSettings()
+    if losses.blocks is not None:
+        losses = replace(losses, blocks=losses.blocks.merged(settings.blocks))
     subsets = {}
     for name in sorted(losses.frame["subset"].unique()):
         frame = selection.select(losses.frame[losses.frame["subset"] == name], settings, losses)

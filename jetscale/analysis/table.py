@@ -99,7 +99,7 @@ def checked(table: LossTable) -> LossTable:
         table.source,
         table.flops_per_param_sample,
         table.sample,
-        table.warnings + warnings,
+        table.warnings + [text for text in warnings if text not in table.warnings],
         table.blocks,
     )
 

@@ -35,6 +35,7 @@ def test_command_reports_every_quantity(sweep: Sweep, capsys: pytest.CaptureFixt
     assert "0.517 ± 0.002" in page  # the paper's value beside ours
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert (path / "analysis" / "figures" / "losses.png").exists()
+    assert (path / "analysis" / "losses-blocks.parquet").exists()  # fitted again in test_refit.py
     assert "approach 3  a" in capsys.readouterr().out
 
 
