@@ -6,6 +6,7 @@ Shapes: R replicates, E evaluations (rows of the loss table), B blocks.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,10 +80,13 @@ class BlockLosses:
             return None
         return BlockLosses([self.keys[row] for row in rows], self.loss_sum_EB[rows], self.jets_EB[rows])
 
+    @cached_property
+    def _row(self) -> dict[Key, int]:
+        return {key: row for row, key in enumerate(self.keys)}
+
     def select(self, wanted: list[Key]) -> BlockLosses | None:
         """Blocks of these evaluations, in this order; None when one of them has none."""
-        position = {key: row for row, key in enumerate(self.keys)}
-        rows = [position.get(key, -1) for key in wanted]
+        rows = [self._row.get(key, -1) for key in wanted]
         if min(rows, default=-1) < 0:
             return None
         return BlockLosses(wanted, self.loss_sum_EB[rows].astype(float), self.jets_EB[rows].astype(float))
