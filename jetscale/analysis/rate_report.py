@@ -52,7 +52,7 @@ def _row(name: str, one: Best, dof: int) -> list[str]:
     grid = f"{len(scan.rates)}: {scan.rates[0]:g} to {scan.rates[-1]:g}"
     return [
         name, str(scan.dim), grid, str(low) if low == high else f"{low} to {high}", _best(one, dof),
-        ("at least " if one.side and one.penalty.value else "") + percent(one.penalty.to_json()),
+        ("at least " if one.side and one.penalty.value is not None else "") + percent(one.penalty.to_json()),
     ]  # fmt: skip
 
 

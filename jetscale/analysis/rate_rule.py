@@ -162,7 +162,7 @@ def best(one: Scan, variance: float | None, dof: int) -> Best:
         if variance is not None:
             sd = float(np.sqrt(variance * gradient @ one.covariance @ gradient))
     penalty = Quantity(None)
-    if len(paper):
+    if len(paper) and len(x) > 1:
         contrast = at_paper - at_best
         error = None if variance is None else np.sqrt(variance * contrast @ one.covariance @ contrast)
         penalty = _quantity(float(contrast @ one.log_L), None if error is None else float(error), dof)

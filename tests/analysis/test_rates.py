@@ -125,7 +125,7 @@ def test_one_rate_and_one_width_make_no_rule(tmp_path: Path, capsys: pytest.Capt
         "scratch"
     ]["widths"]
     assert (width["status"], width["best"], width["bound"]) == ("one rate", None, pytest.approx(2e-3))
-    assert width["penalty_of_paper_rate"]["value"] is None  # that rate was not run
+    assert width["penalty_of_paper_rate"]["value"] is None
     found = analysed(write_sweep(tmp_path / "b", {"scratch": falling}, (16,)))["subsets"]["scratch"]
     assert found["widths"][0]["best"]["value"] == pytest.approx(3e-3)
     assert found["rule"] is None
