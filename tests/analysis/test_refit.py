@@ -25,7 +25,7 @@ SHAPE: dict[str, Any] = {"widths": (16, 32, 64, 128), "seeds": 2, "evaluations":
 
 def analyse(path: Path, out: Path, **settings: Any) -> dict[str, Any]:
     """Fit and save; what `python -m jetscale.analysis` does besides drawing."""
-    errors = UncertaintySettings(replicates=40, test_jet_samples=30)
+    errors = UncertaintySettings(replicates=40, test_jet_samples=30, profile=False)
     chosen = FitSettings(**{"multiverse": False, "uncertainty": errors, **settings})
     fit(load_losses(path), chosen).save(out)
     found: dict[str, Any] = json.loads((out / "results.json").read_text())
