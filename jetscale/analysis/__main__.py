@@ -21,7 +21,8 @@ PROGRAM = "python -m jetscale.analysis"
 class Command(FitSettings):
     """Compute-optimal exponents of a set of training runs.
 
-    Writes results.json, losses.parquet, replicates.parquet, figures/ and report.html.
+    Writes results.json, losses.parquet, losses-blocks.parquet, replicates.parquet, figures/ and report.html.
+    source=table path=OUT/losses.parquet fits that again, to the same numbers.
 
     Attributes
     ----------
@@ -38,6 +39,7 @@ class Command(FitSettings):
     n_params : definition of N: total, or kinds joined by +, such as blocks+head.
     flops : paper (6 N 40 a jet) or constituents (6 N per constituent seen).
     drop_largest : leave out that many rows with the largest losses, per subset.
+    blocks : join neighbouring test blocks to so many before the fit (a smaller file); 0: as they are.
     multiverse : fit again under every other reasonable choice, for one table of what moves the answer.
     curves : loss curves to points: smooth and bin (in ln D; in parts of the schedule), average_seeds,
         running_minimum, drop (steps; -1: the warm-up), cut_plateau, points (a curve, 0: all).

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from jetscale.analysis import curves as curve_building
 from jetscale.analysis import joint, resampling
-from jetscale.analysis.blocks import BlockLosses
+from jetscale.analysis.blocks import MIN_FILLED_BLOCKS, BlockLosses, keys_of
 from jetscale.analysis.isoflop import EDGE
 from jetscale.analysis.profile import QUANTITIES, profile
 from jetscale.analysis.results import Quantity, Scale, summarise
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 MIN_SLICES = 3  # two vertices always lie on a line
-MIN_FILLED_BLOCKS = 50
 SCALES: dict[str, Scale] = {f"approach3.{key}": "log" for key in ("A", "B", "L_inf", "alpha", "beta")}
 SCALES |= {"approach3.a": "logit", "approach3.b": "logit"}
 SURFACE_KEYS = ("L_inf", "A", "B", "alpha", "beta", "a", "b", "objective")
@@ -94,6 +93,10 @@ def estimate(name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSet
     if point.surface is not None and settings.uncertainty.profile and (draws or not curves.is_curve):
         errors["profile"] = _profile(task, point.surface, draws, losses.flops_per_param_sample)
     warnings = curves.warnings + point.warnings + ([reason] if reason else [])
+    if losses.blocks is not None and blocks is None:
+        warnings.append(
+            "test jets are not resampled: some evaluation lacks block losses, or has too few jets"
+        )
     return Estimate(task, point, method, replicates, draws, quantities, errors, warnings)
 
 
@@ -140,8 +143,7 @@ def _why_no_slices(task: joint.Task) -> str:
 def _blocks(frame: pd.DataFrame, losses: LossTable) -> BlockLosses | None:
     if losses.blocks is None:
         return None
-    keys = zip(frame["run"], frame["step"].astype(float), frame["weights"], strict=True)
-    blocks = losses.blocks.select([(str(run), float(step), str(weights)) for run, step, weights in keys])
+    blocks = losses.blocks.select(keys_of(frame))
     if blocks is None or (blocks.jets_EB > 0).sum(axis=1).min() < MIN_FILLED_BLOCKS:
         return None  # some evaluation without blocks, or a test set of a few jets
     return blocks

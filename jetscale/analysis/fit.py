@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from jetscale.analysis import heldout, joint, selection
 from jetscale.analysis.estimate import Estimate, estimate
+from jetscale.analysis.gain import REFERENCE, gains
 from jetscale.analysis.lack_of_fit import SIGNIFICANT, bend_test
 from jetscale.analysis.multiverse import multiverse
 from jetscale.analysis.results import FitResult, Quantity, SubsetFit, summarise
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COMPARED = ("approach1.a", "approach1.b", "approach2.a", "approach2.b", "approach3.a", "approach3.b")
-REFERENCE_SUBSET = "scratch"
 
 
 def fit(
@@ -42,6 +42,8 @@ def fit(
         and a warning says why.
     """
     settings = settings or FitSettings()
+    if losses.blocks is not None:
+        losses = replace(losses, blocks=losses.blocks.merged(settings.blocks))
     subsets = {}
     for name in sorted(losses.frame["subset"].unique()):
         frame = selection.select(losses.frame[losses.frame["subset"] == name], settings, losses)
@@ -50,8 +52,18 @@ def fit(
             same = held_out.frame["subset"] == name
             extra = held_out.frame[same] if same.any() else None
         subsets[str(name)] = fit_subset(str(name), frame, losses, settings, extra)
-    details = {"multiverse": multiverse(losses, settings)} if settings.multiverse else {}
-    return FitResult(subsets, differences(subsets), asdict(settings), list(losses.warnings), losses, details)
+    gain, warnings = gains(_evaluated(losses, settings), losses.blocks)
+    details: dict[str, Any] = {"gain": gain} if gain else {}
+    if settings.multiverse:
+        details["multiverse"] = multiverse(losses, settings)
+    warnings = losses.warnings + warnings
+    return FitResult(subsets, differences(subsets), asdict(settings), warnings, losses, details)
+
+
+def _evaluated(losses: LossTable, settings: FitSettings) -> dict[str, pd.DataFrame]:
+    """Rows of the weights that are fitted, by subset."""
+    by_subset = losses.frame.groupby("subset", sort=True)
+    return {str(name): selection.of_weights(frame, settings.weights, losses) for name, frame in by_subset}
 
 
 def fit_subset(
@@ -152,8 +164,8 @@ def differences(subsets: dict[str, SubsetFit]) -> dict[str, dict[str, Quantity]]
     """Paired differences of the exponents: each subset against `scratch`, all pairs where there is none."""
     names = list(subsets)
     pairs = (
-        [(name, REFERENCE_SUBSET) for name in names if name != REFERENCE_SUBSET]
-        if REFERENCE_SUBSET in subsets
+        [(name, REFERENCE) for name in names if name != REFERENCE]
+        if REFERENCE in subsets
         else [(late, early) for early, late in combinations(names, 2)]
     )
     found = {}

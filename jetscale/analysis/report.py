@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ def write_report(result: FitResult, out: Path) -> Path:
     environment.filters["number"] = number
     environment.filters["interval"] = interval
     environment.filters["share"] = share
+    environment.filters["percent"] = percent
     template = environment.from_string(files("jetscale.analysis").joinpath("report.html.j2").read_text())
     results = plain(result.to_json())
     page = template.render(
@@ -42,6 +44,7 @@ def write_report(result: FitResult, out: Path) -> Path:
 
 def draw_figures(result: FitResult, out: Path) -> dict[str, Path]:
     """SVG and PNG of every figure; names to SVG paths."""
+    from jetscale.analysis.figures.gain import draw_gain
     from jetscale.analysis.figures.losses import draw_losses
     from jetscale.analysis.figures.residuals import draw_residuals
     from jetscale.analysis.figures.subset import draw_subset
@@ -60,6 +63,9 @@ def draw_figures(result: FitResult, out: Path) -> dict[str, Path]:
         losses = draw_losses(result)
         if losses is not None:
             paths["losses"] = style.save(losses, out, "losses")
+        gain = draw_gain(result)
+        if gain is not None:
+            paths["gain"] = style.save(gain, out, "gain")
     return paths
 
 
@@ -79,6 +85,14 @@ def interval(entry: dict[str, Any] | None) -> str:
 def share(value: float | None) -> str:
     """Part of a whole, such as a coverage."""
     return "–" if value is None else f"{value:.2f}"
+
+
+def percent(entry: dict[str, Any] | None) -> str:
+    """Difference of ln L as a change of L in %, with its 95% interval."""
+    if entry is None or entry["value"] is None:
+        return "–"
+    value, *ends = (f"{100 * math.expm1(x):+.1f}%" for x in (entry["value"], *(entry["ci95"] or ())))
+    return f"{value} [{', '.join(ends)}]" if ends else value
 
 
 def _embedded(path: Path) -> str:

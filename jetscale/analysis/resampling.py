@@ -88,8 +88,9 @@ def draw(
     ones = np.ones((1, P))
     if method == "test_jets":
         assert blocks is not None
+        rng = _rng(settings.seed, "test_jets")
         weight_RB = subsampled_blocks(
-            settings.test_jet_samples, settings.test_jet_fraction, _rng(settings.seed, "test_jets")
+            settings.test_jet_samples, settings.test_jet_fraction, rng, blocks.count
         )
         return Replicates(method, curves.log_losses(blocks.log_losses(weight_RB)), ones, np.inf)
     if method == "runs":
@@ -143,7 +144,8 @@ def _block_losses(log_L_E: Array, blocks: BlockLosses | None, settings: Uncertai
     """Evaluations under resampled test blocks; the data themselves where no blocks are known."""
     if blocks is None:
         return log_L_E[None]
-    return blocks.log_losses(resampled_blocks(settings.replicates, _rng(settings.seed, "blocks")))
+    rng = _rng(settings.seed, "blocks")
+    return blocks.log_losses(resampled_blocks(settings.replicates, rng, blocks.count))
 
 
 def _seed_weights(curves: CurveSet, settings: UncertaintySettings) -> Array:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from jetscale.files import write_json
 
 if TYPE_CHECKING:
+    from jetscale.analysis.blocks import BlockLosses, Key
     from jetscale.analysis.joint import Draws, Task
     from jetscale.analysis.surface_fit import Certificate
     from jetscale.analysis.table import LossTable
@@ -151,6 +152,19 @@ class FitResult:
 
         return f"<pre>{escape(str(self))}</pre>"
 
+    def fitted_blocks(self) -> BlockLosses | None:
+        """Block losses of the weights that were fitted."""
+        from jetscale.analysis.blocks import keys_of
+        from jetscale.analysis.selection import of_weights
+
+        if self.losses.blocks is None:
+            return None
+        keys: set[Key] = set()
+        for _, frame in self.losses.frame.groupby("subset"):
+            rows = of_weights(frame, self.settings["weights"], self.losses)
+            keys.update(keys_of(rows))
+        return self.losses.blocks.only(keys)
+
     def to_json(self) -> dict[str, Any]:
         """Content of results.json."""
         from jetscale import __version__
@@ -169,14 +183,14 @@ class FitResult:
         } | self.details
 
     def save(self, out: Path) -> None:
-        """Write results.json, losses.parquet and replicates.parquet into `out`."""
+        """Write results.json, losses.parquet, losses-blocks.parquet and replicates.parquet into `out`."""
         import pandas as pd
 
+        from jetscale.analysis.sources import saved
         from jetscale.files import atomic_path
 
         out.mkdir(parents=True, exist_ok=True)
-        with atomic_path(out / "losses.parquet") as aside:
-            self.losses.frame.to_parquet(aside, index=False)
+        saved.write(out / "losses.parquet", self.losses, self.fitted_blocks())
         frames = [pd.DataFrame(s.draws).assign(subset=s.name) for s in self.subsets.values() if s.draws]
         if frames:
             with atomic_path(out / "replicates.parquet") as aside:

@@ -22,14 +22,7 @@ def select(frame: pd.DataFrame, settings: FitSettings, losses: LossTable) -> pd.
     UsageError
         Weights, kinds of parameters or counts that the table does not have; nothing left.
     """
-    frame = frame[frame["split"] == "test"]
-    kinds = sorted(frame["weights"].unique())
-    weights = settings.weights or ("ema" if "ema" in kinds else (kinds[0] if kinds else "raw"))
-    if kinds and weights not in kinds:
-        raise UsageError(
-            f"{losses.source}: weights={weights!r} were not evaluated; there are {', '.join(kinds)}"
-        )
-    frame = frame[frame["weights"] == weights].copy()
+    frame = of_weights(frame, settings.weights, losses).copy()
     frame["n_params"] = count_parameters(frame, settings.n_params, losses)
     frame["flops"] = compute(frame, settings.flops, losses)
     if settings.drop_largest:
@@ -37,6 +30,24 @@ def select(frame: pd.DataFrame, settings: FitSettings, losses: LossTable) -> pd.
     if not len(frame):
         raise UsageError(f"{losses.source}: no test loss is left to fit")
     return frame.reset_index(drop=True)
+
+
+def of_weights(frame: pd.DataFrame, asked: str, losses: LossTable) -> pd.DataFrame:
+    """Test losses of the weights asked for: raw or ema; empty: ema where the runs have it.
+
+    Raises
+    ------
+    UsageError
+        They were not evaluated.
+    """
+    frame = frame[frame["split"] == "test"]
+    kinds = sorted(frame["weights"].unique())
+    weights = asked or ("ema" if "ema" in kinds else (kinds[0] if kinds else "raw"))
+    if kinds and weights not in kinds:
+        raise UsageError(
+            f"{losses.source}: weights={weights!r} were not evaluated; there are {', '.join(kinds)}"
+        )
+    return frame[frame["weights"] == weights]
 
 
 def count_parameters(frame: pd.DataFrame, definition: str, losses: LossTable) -> pd.Series[float]:

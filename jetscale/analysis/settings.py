@@ -161,6 +161,7 @@ class FitSettings:
     n_params : definition of N: total, or kinds of done.json joined by +, such as blocks+head.
     flops : compute of a run: paper (6 N 40 per jet) or constituents (6 N per constituent seen).
     drop_largest : leave out the rows with the largest losses, that many per subset.
+    blocks : join neighbouring test blocks to so many before the fit; 0: as the runs wrote them.
     multiverse : fit again under every other reasonable choice.
     """
 
@@ -173,4 +174,5 @@ class FitSettings:
     n_params: str = "total"
     flops: str = "paper"
     drop_largest: int = 0
+    blocks: int = 0
     multiverse: bool = True

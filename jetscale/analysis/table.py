@@ -2,8 +2,9 @@
 
 Columns of `LossTable.frame` (floats unless said): run (str), subset (str), dim (NaN where unknown),
 seed (str), n_params, n_params_KIND (where the runs count kinds), step, jets, constituents (NaN where not
-counted), flops, split (str), weights (str), loss. For foreign tables `jets` holds D in whatever sample the
-table counts.
+counted), flops, split (str), weights (str), loss; from run directories also warmup and schedule (steps),
+pretrain_jets, pretrain_constituents, pretrain_n_params (0 from scratch), lr (peak rate of fine-tuning) and
+rate (FLOP/s). For foreign tables `jets` holds D in whatever sample the table counts.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def checked(table: LossTable) -> LossTable:
         table.source,
         table.flops_per_param_sample,
         table.sample,
-        table.warnings + warnings,
+        table.warnings + [text for text in warnings if text not in table.warnings],
         table.blocks,
     )
 

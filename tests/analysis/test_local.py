@@ -34,7 +34,11 @@ def test_command_reports_every_quantity(sweep: Sweep, capsys: pytest.CaptureFixt
     page = (path / "analysis" / "report.html").read_text()
     assert "0.517 ± 0.002" in page  # the paper's value beside ours
     assert "http://" not in page.replace("http://www.w3.org", "")
-    assert (path / "analysis" / "figures" / "losses.png").exists()
+    for figure in ("losses", "gain"):
+        assert (path / "analysis" / "figures" / f"{figure}.png").exists()
+    assert "<h2>Gain over scratch</h2>" in page
+    assert [entry["dim"] for entry in results["gain"]["bsm_all"]] == [16, 32, 64, 128, 256, 512]
+    assert (path / "analysis" / "losses-blocks.parquet").exists()  # fitted again in test_refit.py
     assert "approach 3  a" in capsys.readouterr().out
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jetscale.analysis.figures.style import COLOURS, DASHES, new_figure, ordered
+from jetscale.analysis.figures import style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,28 +28,23 @@ def draw_losses(result: FitResult) -> Figure | None:
     sizes = np.sort(frame["n_params"].unique())
     if len(sizes) > MAX_PANELS:
         sizes = sizes[np.linspace(0, len(sizes) - 1, MAX_PANELS).round().astype(int)]
-    columns = min(COLUMNS, len(sizes))
-    rows = -(-len(sizes) // columns)
-    figure = new_figure(3.4 * columns, 2.9 * rows + 0.5)
-    panels = np.atleast_1d(figure.subplots(rows, columns, squeeze=False, sharex=True)).ravel()
-    names = ordered(list(result.subsets))
-    for panel, size in zip(panels, sizes, strict=False):
+    figure, panels = style.panels(len(sizes), COLUMNS)
+    names = style.ordered(list(result.subsets))
+    for panel, size in zip(panels, sizes, strict=True):
         at_size = frame[frame["n_params"] == size]
         for rank, name in enumerate(names):
             runs = at_size[at_size["subset"] == name]
-            colour, dash = COLOURS[rank % len(COLOURS)], DASHES[rank % len(DASHES)]
+            line = style.line(rank)
             for _, run in runs.groupby("run"):
-                panel.plot(run["jets"], run["loss"], color=colour, lw=0.5, alpha=0.3)
+                panel.plot(run["jets"], run["loss"], color=line["color"], lw=0.5, alpha=0.3)
             mean = runs.groupby("jets")["loss"].mean()
-            panel.plot(mean.index, mean.to_numpy(), color=colour, ls=dash, lw=1.5, label=name)
+            panel.plot(mean.index, mean.to_numpy(), lw=1.5, label=name, **line)
         dim = at_size["dim"].iloc[0]
         title = f"N = {size:,.0f}" if not np.isfinite(dim) else f"dim = {dim:.0f} (N = {size:,.0f})"
         panel.set(xscale="log", yscale="log", title=title)
         panel.yaxis.set_major_formatter("{x:.3g}")
         panel.yaxis.set_minor_formatter("{x:.3g}")
         panel.tick_params(axis="y", which="minor", labelsize=6.5)
-    for panel in panels[len(sizes) :]:
-        panel.set_axis_off()
     figure.supxlabel(f"fine-tuning data D ({result.losses.sample}s)")
     figure.supylabel(f"test loss ({weights} weights)")
     panels[0].legend(fontsize=7)

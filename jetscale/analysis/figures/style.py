@@ -39,6 +39,12 @@ _RC: dict[str, Any] = {
 }
 
 
+def line(rank: int) -> dict[str, Any]:
+    """Colour and dash of the line of number `rank`: 49 that differ."""
+    turn = rank // len(COLOURS)
+    return {"color": COLOURS[rank % len(COLOURS)], "ls": DASHES[(rank + turn) % len(DASHES)]}
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """Draw inside this."""
@@ -73,6 +79,17 @@ def save(figure: Figure, out: Path, name: str) -> Path:
         with style(), atomic_path(out / f"{name}{suffix}") as aside:
             figure.savefig(aside, dpi=150, metadata=metadata)
     return out / f"{name}.svg"
+
+
+def panels(count: int, columns: int) -> tuple[Figure, list[Axes]]:
+    """Figure of `count` panels that share the x axis."""
+    across = min(columns, count)
+    down = -(-count // across)
+    figure = new_figure(3.4 * across, 2.9 * down + 0.5)
+    drawn = list(np.atleast_1d(figure.subplots(down, across, squeeze=False, sharex=True)).ravel())
+    for spare in drawn[count:]:
+        spare.set_axis_off()
+    return figure, drawn[:count]
 
 
 def ordered(subsets: list[str]) -> list[str]:

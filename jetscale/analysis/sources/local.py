@@ -85,6 +85,9 @@ def _run(folder: Path, name: str, phase: str) -> Any:
         warmup=float(facts["warmup"]),
         schedule=float(facts["steps"]),
         pretrain_jets=facts["pretrain_jets"],
+        pretrain_constituents=facts["pretrain_constituents"],
+        pretrain_n_params=facts["pretrain_n_params"],
+        lr=facts["lr"],
         rate=facts["rate"],
         constituents=frame["constituents"].astype(float) if "constituents" in frame else np.nan,
         split=frame["split"],
@@ -119,7 +122,8 @@ def _facts(folder: Path) -> dict[str, Any]:
         "n_params": done.get("n_params", {}),
         "warmup": select("finetune.warmup", 0) or 0,
         "steps": select("finetune.steps", 0) or 0,
-        "pretrain_jets": float((done.get("pretrain") or {}).get("jets") or 0),
+        **_pretraining(done, from_scratch=select("pretrain.composition") is None),
+        "lr": _rate(done, select("finetune.lr")),
         "rate": float(done["flops"] / done["seconds"])
         if done.get("flops") and done.get("seconds")
         else np.nan,
@@ -128,6 +132,23 @@ def _facts(folder: Path) -> dict[str, Any]:
     if missing:
         raise UsageError(f"{folder}: neither done.json nor config.yaml gives {', '.join(missing)}")
     return facts
+
+
+def _pretraining(done: dict[str, Any], from_scratch: bool) -> dict[str, float]:
+    """What a run's pretraining took: 0 from scratch, NaN where it is not told (a run still going on)."""
+    counted: dict[str, Any] = done.get("pretrain") or {}
+    otherwise = 0.0 if from_scratch else np.nan
+    return {
+        "pretrain_jets": float(counted.get("jets", otherwise)),
+        "pretrain_constituents": float(counted.get("constituents", otherwise)),
+        "pretrain_n_params": float(counted.get("n_params", {}).get("total", otherwise)),
+    }
+
+
+def _rate(done: dict[str, Any], configured: Any) -> float:
+    """Peak learning rate of fine-tuning: as it was used, or as configured where that is a number."""
+    found = done.get("lr", configured)
+    return float(found) if isinstance(found, int | float) else np.nan
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

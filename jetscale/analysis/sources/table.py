@@ -1,9 +1,12 @@
-"""Anybody's CSV or parquet file to a loss table: columns N, loss, and D or C; optional run, seed, subset."""
+"""Anybody's CSV or parquet file to a loss table: columns N, loss, and D or C; optional run, seed, subset.
+
+A parquet file that jetscale wrote is taken as it is (`jetscale.analysis.sources.saved`).
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.settings import ColumnSettings
+from jetscale.analysis.sources import saved
 from jetscale.analysis.table import MAX_ROWS, LossTable, checked
 from jetscale.cli import UsageError
 
@@ -116,7 +120,8 @@ def load(
     Parameters
     ----------
     path : .csv, .tsv or .parquet (csv and tsv also compressed).
-    columns : names; empty ones are looked for under their usual names.
+    columns : names; empty ones are looked for under their usual names. Where any is given, a file of
+        jetscale's own is read as any other.
     where : pandas query that selects rows, such as ``"val_full.str.contains('c4_val') and tokens > 1e9"``.
     flops_per_param_sample : k of C = k N D, used where the table gives only one of D and C.
 
@@ -125,7 +130,13 @@ def load(
     UsageError
         No such file, column or row; text in numbers; values that are not finite and positive.
     """
-    reader = _Reader(path, _select(_read(path), where, path), columns or ColumnSettings())
+    names = columns or ColumnSettings()
+    frame = _select(_read(path), where, path)
+    if names == ColumnSettings():
+        losses = saved.of_frame(frame, path)
+        if losses is not None:
+            return checked(replace(losses, source=f"{path} (losses of {losses.source})"))
+    reader = _Reader(path, frame, names)
     N, loss = reader.numbers("N"), reader.numbers("loss")
     D, C = reader.numbers("D", required=False), reader.numbers("C", required=False)
     if N is None or loss is None or (D is None and C is None):

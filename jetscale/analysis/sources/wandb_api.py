@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jetscale.analysis.blocks import BlockLosses
-from jetscale.analysis.sources import wandb_artifact
-from jetscale.analysis.sources.block_files import join, read_cache, write_cache
+from jetscale.analysis.sources import saved, wandb_artifact
+from jetscale.analysis.sources.block_files import join
 from jetscale.analysis.sources.local import PAPER_CONSTITUENTS
 from jetscale.analysis.sources.patience import patiently
 from jetscale.analysis.sources.wandb_rows import AXES, WEIGHTS, Fragment, loss_key, table
 from jetscale.analysis.table import LossTable, checked
 from jetscale.cli import UsageError
-from jetscale.files import atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,34 +54,31 @@ def load(
         Not entity/project, filters that are not a JSON object, no such project or run, an answer that cannot
         be read, a server that fails every attempt.
     """
-    import pandas as pd
-
     if not re.fullmatch(r"[^/\s]+/[^/\s]+", path):
         raise UsageError(f"path={path!r} is not entity/project")
     query = _query(group, filters)
     source = f"W&B {path}" + (f" {json.dumps(query)}" if query else "")
     if cache is not None and cache.is_file() and not refresh:
-        frame = pd.read_parquet(cache)
-        if frame.attrs.get("source") != source:
-            held = frame.attrs.get("source")
-            raise UsageError(f"{cache} holds {held}, not {source}; say refresh=true or another out")
-        warnings = [f"read from {cache.name}, not from the server; refresh=true asks again"]
-        blocks = read_cache(_beside(cache))
-    else:
-        runs = _runs(path, query)
-        frame, warnings = table([_fragment(run, phase) for run in runs], phase)
-        blocks = _blocks(runs, frame, phase)
-        if cache is not None:
-            frame.attrs["source"] = source
-            write_cache(_beside(cache), blocks)
-            with atomic_path(cache) as aside:  # last: without it nothing is read from the cache
-                frame.to_parquet(aside, index=False)
+        return _kept(cache, source)
+    runs = _runs(path, query)
+    frame, warnings = table([_fragment(run, phase) for run in runs], phase)
+    blocks = _blocks(runs, frame, phase)
     warnings += _without_blocks(frame, blocks)
-    return checked(LossTable(frame, source, 6 * PAPER_CONSTITUENTS, "jet", warnings, blocks))
+    losses = checked(LossTable(frame, source, 6 * PAPER_CONSTITUENTS, "jet", warnings, blocks))
+    if cache is not None:
+        saved.write(cache, losses, blocks)
+    return losses
 
 
-def _beside(cache: Path) -> Path:
-    return cache.with_name(f"{cache.stem}-blocks.parquet")
+def _kept(cache: Path, source: str) -> LossTable:
+    import pandas as pd
+
+    losses = saved.of_frame(pd.read_parquet(cache), cache)
+    if losses is None or losses.source != source:
+        held = "no answer of W&B" if losses is None else losses.source
+        raise UsageError(f"{cache} holds {held}, not {source}; say refresh=true or another out")
+    note = f"read from {cache.name}, not from the server; refresh=true asks again"
+    return checked(replace(losses, warnings=[*losses.warnings, note]))
 
 
 def _query(group: str, filters: str) -> dict[str, Any]:
