@@ -13,6 +13,7 @@ import pytest
 
 from jetscale.analysis.__main__ import Command as AnalysisCommand
 from jetscale.analysis.plan import Command as PlanCommand
+from jetscale.analysis.rates import Command as RatesCommand
 from jetscale.cli import _keys
 from jetscale.composition.__main__ import Compare, Show
 from jetscale.prepare import PrepareSettings
@@ -53,7 +54,16 @@ def test_every_page_is_there(site):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
-    [TrainSettings, SimulateSettings, PrepareSettings, Compare, Show, AnalysisCommand, PlanCommand],
+    [
+        TrainSettings,
+        SimulateSettings,
+        PrepareSettings,
+        Compare,
+        Show,
+        AnalysisCommand,
+        PlanCommand,
+        RatesCommand,
+    ],
 )
 def test_the_configuration_page_names_every_key(site, settings):
     assert {key for key, _ in _keys(settings)} <= _documented(site)
