@@ -100,3 +100,14 @@ def test_definition_of_n_is_applied_to_compute_too(sweep: Sweep) -> None:
 def test_no_run_below_a_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"metrics\.jsonl"):
         load_losses(tmp_path)
+
+
+def test_pretraining_budgets_of_one_subset_are_told_apart(sweep: Sweep) -> None:
+    path = sweep({"scratch": 0.5, "bsm_all": 0.3}, widths=(8, 16), seeds=2, evaluations=4)
+    for seed, jets in ((0, 25_000), (1, 100_000)):
+        for done in path.glob(f"bsm_all/*/seed={seed}/done.json"):
+            content = json.loads(done.read_text())
+            done.write_text(json.dumps({**content, "pretrain": {"jets": jets}}))
+    frame = load_losses(path).frame
+    assert set(frame["subset"]) == {"scratch", "bsm_all@25000", "bsm_all@100000"}
+    assert set(frame.loc[frame["subset"] == "bsm_all@25000", "seed"]) == {"0"}
