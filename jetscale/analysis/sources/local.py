@@ -67,8 +67,8 @@ def load(path: Path, *, unfinished: bool = False, phase: str = "finetune") -> Lo
 def _by_pretraining(frame: Any) -> Any:
     """Name subsets that were pretrained on several numbers of jets apart: SUBSET@JETS."""
     several = frame.groupby("subset")["pretrain_jets"].nunique() > 1
-    apart = frame["subset"].map(several)
-    frame.loc[apart, "subset"] += "@" + frame.loc[apart, "pretrain_jets"].map("{:g}".format)
+    named = frame["subset"] + "@" + frame["pretrain_jets"].map("{:g}".format)
+    frame["subset"] = frame["subset"].where(~frame["subset"].map(several), named)
     return frame
 
 
