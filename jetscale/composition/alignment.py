@@ -52,7 +52,9 @@ def separation(x_BO: Array, of_MO: Array, seed: int) -> tuple[Array, Array]:
 
     both = np.concatenate([x_BO, of_MO])
     target = np.repeat([1, 0], [len(x_BO), len(of_MO)])
-    model = HistGradientBoostingClassifier(max_iter=60, early_stopping=False, random_state=seed)
+    model = HistGradientBoostingClassifier(
+        max_iter=40, max_leaf_nodes=15, early_stopping=False, random_state=seed
+    )
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     score = cross_val_predict(model, both, target, cv=folds, method="decision_function")
     return score[: len(x_BO)], score[len(x_BO) :]

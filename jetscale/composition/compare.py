@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 from jetscale import __version__
 from jetscale.composition.console import wide_console
@@ -42,14 +43,11 @@ def compare(settings: Compare) -> dict[str, Row]:
     requests = choose(shipped(CONF), settings.names, settings.own)
     samples = _samples(settings, requests)
     downstream = Downstream.of(samples[""])
-    rows = {
-        name: measure(jets, downstream, settings.draws, settings.seed)
-        for name, jets in track(
-            [(name, jets) for name, jets in samples.items() if name],
-            "measuring",
-            console=Console(stderr=True),
-        )
-    }
+    named = [(name, jets) for name, jets in samples.items() if name]
+    rows = {}
+    with threadpool_limits(1):  # threads that wait for each other cost more than they bring on such samples
+        for name, jets in track(named, "measuring", console=Console(stderr=True)):
+            rows[name] = measure(jets, downstream, settings.draws, settings.seed)
     out = Path(settings.out)
     content = {
         "version": __version__,
