@@ -56,7 +56,7 @@ def compare(settings: Compare) -> dict[str, Row]:
         "measures": {name: {key: value.plain() for key, value in row.items()} for name, row in rows.items()},
     }
     write_json(out / "compare.json", content)
-    drawn = draw_figures(rows, samples, out)
+    drawn = draw_figures(rows, {name: samples[name] for name in ("", *requests)}, out)
     console = wide_console()
     console.print(as_table(rows, settings))
     for path in (out / "compare.json", *drawn):

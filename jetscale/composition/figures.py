@@ -20,28 +20,24 @@ def draw_figures(rows: dict[str, Row], samples: dict[str, JetTable], out: Path) 
     samples : jets by composition; the downstream ones under the empty name
     """
     with style.style():
-        return [
-            _map(rows, out),
-            _observables({name: jets for name, jets in samples.items() if name in rows or not name}, out),
-        ]
-
-
-def _look(number: int) -> dict[str, object]:
-    return {"color": style.COLOURS[1:][number % 6], "marker": style.MARKERS[number % 7]}
+        return [_map(rows, out), _observables(samples, out)]
 
 
 def _map(rows: dict[str, Row], out: Path) -> Path:
-    figure = style.new_figure(8.0, 3.6)
-    for axes, x in zip(figure.subplots(1, 2, sharey=True), ("effective_classes", "vendi"), strict=True):
-        for number, (name, row) in enumerate(rows.items()):
+    labels = {
+        "effective_classes": "effective number of classes",
+        "vendi": "effective number of unlike jets (Vendi)",
+    }
+    figure = style.new_figure(10.0, 4.2)
+    for axes, (x, label) in zip(figure.subplots(1, 2, sharey=True), labels.items(), strict=True):
+        for rank, (name, row) in enumerate(rows.items()):
             ends = [[[abs(row[key].value - end)] for end in row[key].ci95] for key in (x, "auc")]
+            look = {"color": style.line(rank)["color"], "marker": style.MARKERS[(rank + rank // 7) % 7]}
             axes.errorbar(
                 row[x].value, row["auc"].value, xerr=ends[0], yerr=ends[1], label=name, ls="", capsize=2,
-                markersize=6, **_look(number),
+                markersize=6, **look,
             )  # fmt: skip
-        axes.set_xlabel(
-            {"vendi": "Vendi score: effective number of unlike jets"}.get(x, "effective number of classes")
-        )
+        axes.set_xlabel(label)
         axes.set_xscale("log")
     first, last = figure.axes
     first.set_ylabel("AUC against downstream jets\n(0.5: aligned)")
@@ -57,11 +53,8 @@ def _observables(samples: dict[str, JetTable], out: Path) -> Path:
         values = {subset: jets.values_BO[:, column] for subset, jets in samples.items()}
         bins = _bins(np.concatenate(list(values.values())), whole=name in ("multiplicity", "displaced"))
         axes.hist(values[""], bins, density=True, color="0.85", label="downstream")
-        for number, (subset, jets) in enumerate((subset, jets) for subset, jets in values.items() if subset):
-            axes.hist(
-                jets, bins, density=True, histtype="step", color=style.COLOURS[1:][number % 6],
-                linestyle=style.DASHES[number % 7], label=subset,
-            )  # fmt: skip
+        for rank, (subset, jets) in enumerate((subset, jets) for subset, jets in values.items() if subset):
+            axes.hist(jets, bins, density=True, histtype="step", label=subset, **style.line(rank))
         axes.set_xlabel(label)
         axes.set_yticks([])
     panels[0].set_ylabel("jets, normalised")
