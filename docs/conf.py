@@ -29,7 +29,9 @@ root_doc = "docs/index"
 # nothing else is walked through: data, runs and environments may be large
 _PLACES = {"docs", "notebooks", "studies", "LOG.md"}
 exclude_patterns = sorted(path.name for path in REPO.iterdir() if path.name not in _PLACES)
-exclude_patterns += ["docs/_*", "notebooks/README.md", "**/.ipynb_checkpoints"]
+exclude_patterns += ["docs/_*", "notebooks/README.md", "notebooks/scratch", "**/.ipynb_checkpoints"]
+if not (REPO / "studies/laptop/paper_rate").exists():  # what they read
+    exclude_patterns += ["notebooks/02_*", "notebooks/04_*"]
 templates_path = ["_templates"]
 nitpicky = True
 # there may be no notebook and no study yet; Sphinx 9.0 gives this warning no type to suppress it by

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jetscale.analysis.figures import style
 from jetscale.composition.measures import Row
 from jetscale.composition.observables import OBSERVABLES, JetTable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def draw_figures(rows: dict[str, Row], samples: dict[str, JetTable], out: Path) -> list[Path]:
@@ -20,10 +24,16 @@ def draw_figures(rows: dict[str, Row], samples: dict[str, JetTable], out: Path) 
     samples : jets by composition; the downstream ones under the empty name
     """
     with style.style():
-        return [_map(rows, out), _observables(samples, out)]
+        return [
+            style.save(draw_map(rows), out, "map"),
+            style.save(draw_observables(samples), out, "observables"),
+        ]
 
 
-def _map(rows: dict[str, Row], out: Path) -> Path:
+def draw_map(rows: dict[str, Row]) -> Figure:
+    """Alignment (AUC) against both measures of diversity, with 95% intervals."""
+    from matplotlib.ticker import LogLocator
+
     labels = {
         "effective_classes": "effective number of classes",
         "vendi": "effective number of unlike jets (Vendi)",
@@ -39,14 +49,18 @@ def _map(rows: dict[str, Row], out: Path) -> Path:
             )  # fmt: skip
         axes.set_xlabel(label)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
     first, last = figure.axes
     first.set_ylabel("AUC against downstream jets\n(0.5: aligned)")
     first.invert_yaxis()
     last.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return style.save(figure, out, "map")
+    return figure
 
 
-def _observables(samples: dict[str, JetTable], out: Path) -> Path:
+def draw_observables(samples: dict[str, JetTable]) -> Figure:
+    """Distribution of every observable; the downstream jets, under the empty name, as grey areas."""
     figure = style.new_figure(11.0, 5.2)
     panels = figure.subplots(2, 4).ravel()
     for column, (axes, (name, label)) in enumerate(zip(panels, OBSERVABLES.items(), strict=False)):
@@ -60,7 +74,7 @@ def _observables(samples: dict[str, JetTable], out: Path) -> Path:
     panels[0].set_ylabel("jets, normalised")
     panels[-1].axis("off")
     panels[-1].legend(*panels[0].get_legend_handles_labels(), loc="center")
-    return style.save(figure, out, "observables")
+    return figure
 
 
 def _bins(values: style.Array, *, whole: bool) -> style.Array:
