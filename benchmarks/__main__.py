@@ -37,14 +37,14 @@ def main() -> None:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(MODULES)}")
     old = {} if arguments.compare is None else json.loads(arguments.compare.read_text())
     console = Console()
+    kept = json.loads(RESULTS.read_text()) if arguments.names and RESULTS.exists() else {}
     results = {}
     for name in arguments.names or MODULES:
         start = time.monotonic()
         results.update(importlib.import_module(f"benchmarks.{name}").run())
         console.print(f"{name}: {time.monotonic() - start:.0f} s")
+        write_json(RESULTS, kept | results)  # one that fails does not take the others with it
     console.print(_table(results, old))
-    kept = json.loads(RESULTS.read_text()) if arguments.names and RESULTS.exists() else {}
-    write_json(RESULTS, kept | results)
 
 
 def _table(results: dict[str, dict[str, Any]], old: dict[str, dict[str, Any]]) -> Table:
