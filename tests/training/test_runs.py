@@ -9,7 +9,6 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-from jetscale.config_files import CONF
 from tests.runs import TINY, killed_after, metrics_of, runs_under, same_run
 
 # the narrow and misaligned ones of the 2 x 2 design find no jets among the few hundred here
