@@ -30,8 +30,6 @@ root_doc = "docs/index"
 _PLACES = {"docs", "notebooks", "studies", "LOG.md"}
 exclude_patterns = sorted(path.name for path in REPO.iterdir() if path.name not in _PLACES)
 exclude_patterns += ["docs/_*", "notebooks/README.md", "notebooks/scratch", "**/.ipynb_checkpoints"]
-if not (REPO / "studies/laptop/paper_rate").exists():  # what they read
-    exclude_patterns += ["notebooks/02_*", "notebooks/04_*"]
 templates_path = ["_templates"]
 nitpicky = True
 # there may be no notebook and no study yet; Sphinx 9.0 gives this warning no type to suppress it by
@@ -41,6 +39,10 @@ logging.getLogger("sphinx.sphinx.directives.other").addFilter(
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+# shown, but not run, while the study that they read is not there
+nb_execution_excludepatterns = (
+    [] if (REPO / "studies/laptop/paper_rate").exists() else ["notebooks/02_*", "notebooks/04_*"]
+)
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(DOCS / "_build" / ".jupyter_cache")
 nb_execution_raise_on_error = True

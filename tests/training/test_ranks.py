@@ -158,7 +158,7 @@ def test_any_rank_and_a_refused_claim_are_the_same_on_all_ranks(tmp_path) -> Non
         "    said = 'busy'\n"
         "if here.rank == 0: print('ready', flush=True)\n"
         "with ranks.first_rank_holds(RunDirectory(Path(sys.argv[1]), 'x').claim, wait=True):\n"
-        "    print(here.rank, votes, said, 'then held', flush=True)\n"
+        "    sys.stdout.write(f'{here.rank} {votes} {said} then held\\n')\n"  # one write: lines stay whole
     )
     from jetscale.tracking.run_directory import RunDirectory
 
