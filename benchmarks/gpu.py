@@ -62,7 +62,7 @@ def _row(dim: int, copies: int) -> list[str]:
     times = {}
     for name, way in ways.items():
         own = copy.deepcopy(model)
-        times[name] = _milliseconds(_step(own, lambda own=own, way=way: way(own), labels_B))  # type: ignore[misc]
+        times[name] = _milliseconds(_step(own, lambda own=own, way=way: way(own), labels_B))
     times["graphed"] = _graphed(copy.deepcopy(model), *on_gpu, labels_B)
     rate = executed_flops(model, lengths_B) / times["ours"] / 1e9
     cells = [f"{times[name]:.2f}" for name in ("ours", "padded", "longest", "graphed")]

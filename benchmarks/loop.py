@@ -80,7 +80,7 @@ class InMemory(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[JetBatch]:
         """All of them, in order."""
-        return DataLoader(self.made, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(self.made, batch_size=None)
 
 
 def bare(made: list[JetBatch]) -> float:

@@ -13,10 +13,13 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Settings = TypeVar("Settings")
 
@@ -89,6 +92,14 @@ def run(main: Any, program: str) -> int:
         sys.stderr.write(f"{program}: interrupted\n")
         return 130
     return 0
+
+
+def console(width: int, stream: TextIO | None = None) -> Console:
+    """Console for tables on `stream` (stdout); where that is no terminal, which has a width, of `width`."""
+    from rich.console import Console
+
+    stream = sys.stdout if stream is None else stream
+    return Console(file=stream, width=None if stream.isatty() else width)
 
 
 def usage(settings: type[Any], program: str) -> str:

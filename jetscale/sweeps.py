@@ -17,9 +17,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
-from jetscale.cli import UsageError
+from jetscale.cli import UsageError, console
 from jetscale.status.sweep import Watcher
 from jetscale.status.table import render
 from jetscale.training.settings import TrainSettings, folder_name
@@ -82,4 +81,4 @@ def print_status(sweep: Path) -> None:
     with suppress(UsageError):
         status = Watcher(sweep).look()
         if status.runs:
-            Console(file=sys.stderr, width=None if sys.stderr.isatty() else 160).print(render(status))
+            console(160, sys.stderr).print(render(status))

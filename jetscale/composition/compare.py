@@ -11,10 +11,9 @@ from rich.progress import track
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from jetscale import __version__
-from jetscale.composition.console import wide_console
+from jetscale import __version__, cli
 from jetscale.composition.measures import MEASURES, Downstream, Row, measure
-from jetscale.composition.named import choose, shipped
+from jetscale.composition.named import WIDE, choose, shipped
 from jetscale.composition.observables import JetTable
 from jetscale.composition.sampling import draw
 from jetscale.config_files import CONF
@@ -57,7 +56,7 @@ def compare(settings: Compare) -> dict[str, Row]:
     }
     write_json(out / "compare.json", content)
     drawn = draw_figures(rows, {name: samples[name] for name in ("", *requests)}, out)
-    console = wide_console()
+    console = cli.console(WIDE)
     console.print(as_table(rows, settings))
     for path in (out / "compare.json", *drawn):
         console.print(str(path))

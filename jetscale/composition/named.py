@@ -8,6 +8,9 @@ from typing import Any
 
 from jetscale.cli import UsageError
 
+WIDE = 140
+"""Columns of the tables of compositions, where no terminal says."""
+
 
 def shipped(conf: Path) -> dict[str, dict[str, Any]]:
     """Composition of every experiment of `conf` that has one, by name."""

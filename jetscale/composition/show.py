@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from jetscale.composition.console import wide_console
-from jetscale.composition.named import choose, shipped
+from jetscale import cli
+from jetscale.composition.named import WIDE, choose, shipped
 from jetscale.config_files import CONF
 from jetscale.jets.building import ensure_store
 from jetscale.jets.compositions import Composition
@@ -47,4 +47,4 @@ def show(settings: Show) -> None:
                 f"{end:,}" if k == last else "",
                 end_section=k == len(mix.components) - 1,
             )
-    wide_console().print(table)
+    cli.console(WIDE).print(table)

@@ -3,6 +3,8 @@
 Numba's cache looks at this file alone, so nothing here calls functions of other files.
 """
 
+# numba compiles these for the types that they are called with
+# mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -25,7 +27,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @kernel
-def copy_runs(source, offsets, places, target, width, skip):  # type: ignore[no-untyped-def]
+def copy_runs(source, offsets, places, target, width, skip):
     """Copy run b, rows ``offsets[b]:offsets[b + 1]`` of `width` items, to `target` from row ``places[b]`` on.
 
     Its first `skip` items are left behind, and the whole run where its place is negative.
@@ -41,7 +43,7 @@ def copy_runs(source, offsets, places, target, width, skip):  # type: ignore[no-
 
 
 @kernel
-def copy_columns(source_FT, offsets, places, target_TF):  # type: ignore[no-untyped-def]
+def copy_columns(source_FT, offsets, places, target_TF):
     """`copy_runs` from columns to rows: the transposition costs no pass of its own."""
     for b in range(len(places)):
         if places[b] >= 0:
@@ -53,7 +55,7 @@ def copy_columns(source_FT, offsets, places, target_TF):  # type: ignore[no-unty
 
 
 @kernel
-def swap_bytes(bits, target):  # type: ignore[no-untyped-def]
+def swap_bytes(bits, target):
     """32-bit words in the other byte order; five times faster than numpy, which does not vectorise it."""
     for i in range(len(bits)):
         v = bits[i]
@@ -62,36 +64,34 @@ def swap_bytes(bits, target):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _half_bits(_, value):  # type: ignore[no-untyped-def]
+def _half_bits(_, value):
     """float32 to float16, rounded to nearest even, as its 16 bits: one instruction (F16C, or any ARM)."""
 
-    def generate(_, builder, __, arguments):  # type: ignore[no-untyped-def]
+    def generate(_, builder, __, arguments):
         return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
 
     return types.uint16(value), generate
 
 
 @kernel
-def to_half(values, target):  # type: ignore[no-untyped-def]
+def to_half(values, target):
     """Round float32 to float16, given as uint16 bits."""
     for i in range(len(values)):
         target[i] = _half_bits(values[i])
 
 
 @intrinsic
-def _single(_, bits):  # type: ignore[no-untyped-def]
+def _single(_, bits):
     """The float32 that 16 bits of a float16 stand for."""
 
-    def generate(_, builder, __, arguments):  # type: ignore[no-untyped-def]
+    def generate(_, builder, __, arguments):
         return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
 
     return types.float32(bits), generate
 
 
 @kernel
-def unpack(  # type: ignore[no-untyped-def]
-    source, pid, starts, lengths, places, width, centre, scale, target, pid_target
-):
+def unpack(source, pid, starts, lengths, places, width, centre, scale, target, pid_target):
     """Rows of `width` halves of each jet, standardised to float32, and its identities, if there are any.
 
     `centre` and `scale` cover the longest jet, so that the loop has no inner one.
@@ -107,14 +107,14 @@ def unpack(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def transverse(px, py, pt):  # type: ignore[no-untyped-def]
+def transverse(px, py, pt):
     """sqrt(px^2 + py^2) in one pass."""
     for i in range(len(pt)):
         pt[i] = np.sqrt(px[i] * px[i] + py[i] * py[i])
 
 
 @kernel
-def all_finite(bits):  # type: ignore[no-untyped-def]
+def all_finite(bits):
     """Whether no float32, given as uint32 bits, is infinite or not a number."""
     bad = np.uint32(0)
     for i in range(len(bits)):
@@ -123,7 +123,7 @@ def all_finite(bits):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def all_possible(px, py, energy, charge, photon, electron, muon):  # type: ignore[no-untyped-def]
+def all_possible(px, py, energy, charge, photon, electron, muon):
     """Whether every constituent has an energy, a pT, a charge of -1, 0 or 1, and flags that fit it."""
     bad = False
     for i in range(len(px)):
@@ -138,7 +138,7 @@ def all_possible(px, py, energy, charge, photon, electron, muon):  # type: ignor
 
 
 @kernel
-def identities(charge, photon, electron, muon, first, pid):  # type: ignore[no-untyped-def]
+def identities(charge, photon, electron, muon, first, pid):
     """Fill in identities; `first` are those of h-, neutral hadron, electron-, muon-, in this order."""
     hadron, neutral, light, heavy = first
     for i in range(len(pid)):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from jetscale import cli
 from jetscale.launch.jobs import Job
 from jetscale.launch.plan import PhasePlan, Plan, plan_sweep
 from jetscale.status.table import duration
@@ -23,7 +23,7 @@ def measured_plan(jobs: list[Job]) -> Plan:
 
 def print_plan(plan: Plan) -> None:
     """Print widths and totals to stdout."""
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = cli.console(120)
     console.print(_widths(plan))
     left = plan.to_do
     phases = left.phases

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from jetscale import cli
 from jetscale.cli import UsageError
 from jetscale.status.report import as_json
 from jetscale.status.sweep import Sweep, Watcher
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(json.dumps(as_json(sweep), indent=2, allow_nan=False) + "\n")
         elif arguments.once or not sys.stdout.isatty():
             sweep = watcher.look()
-            Console(width=None if sys.stdout.isatty() else 160).print(render(sweep))
+            cli.console(160).print(render(sweep))
         else:
             sweep = _watch(watcher, arguments.watch)
     except UsageError as error:

@@ -95,7 +95,7 @@ def sweep(tmp_path: Path) -> Callable[..., Path]:
     def make(exponents: dict[str, float], noise: Noise | None = None, **shape: object) -> Path:
         surfaces = {name: surface(a) for name, a in exponents.items()}
         rng = np.random.default_rng(3)
-        table = curves_table(surfaces, noise or Noise(test_jets=20_000), rng, **shape)  # type: ignore[arg-type]
+        table = curves_table(surfaces, noise or Noise(test_jets=20_000), rng, **shape)
         write_run_directories(table, tmp_path / "sweep")
         return tmp_path / "sweep"
 

@@ -32,7 +32,7 @@ def load(tmp_path: Path) -> Callable[..., object]:
     def write_and_load(frame: pd.DataFrame, **options: object) -> object:
         path = tmp_path / "table.csv"
         frame.to_csv(path, index=False)
-        return load_losses(path, **options)  # type: ignore[arg-type]
+        return load_losses(path, **options)
 
     return write_and_load
 
@@ -63,8 +63,8 @@ def test_suffixes_are_read_when_all_have_them(load: Callable[..., object]) -> No
     plain = load(frame)
     frame["N"] = [f"{value / 1e6:.17g}M" for value in frame["N"]]
     losses = load(frame)
-    np.testing.assert_allclose(losses.frame["n_params"], plain.frame["n_params"])  # type: ignore[attr-defined]
-    assert any("read as powers of 1,000" in text for text in losses.warnings)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(losses.frame["n_params"], plain.frame["n_params"])
+    assert any("read as powers of 1,000" in text for text in losses.warnings)
     frame.loc[0, "N"] = "70"
     with pytest.raises(UsageError, match="with and without a suffix"):
         load(frame)
@@ -74,8 +74,8 @@ def test_thousands_separators_are_read_and_said(load: Callable[..., object]) -> 
     frame = good()
     frame["D"] = [f"{value:,.0f}" for value in frame["D"]]
     losses = load(frame)
-    assert losses.frame["jets"].max() == 1e12  # type: ignore[attr-defined]
-    assert any("holds text" in text for text in losses.warnings)  # type: ignore[attr-defined]
+    assert losses.frame["jets"].max() == 1e12
+    assert any("holds text" in text for text in losses.warnings)
 
 
 def test_integers_do_not_overflow(load: Callable[..., object]) -> None:
@@ -83,13 +83,13 @@ def test_integers_do_not_overflow(load: Callable[..., object]) -> None:
         N=lambda f: f["N"].round().astype(int) * 1000, D=lambda f: f["D"].round().astype(int)
     )
     losses = load(frame)
-    assert losses.frame["flops"].max() == pytest.approx(6 * 1e13 * 1e12)  # type: ignore[attr-defined]
-    assert (losses.frame["flops"] > 0).all()  # type: ignore[attr-defined]
+    assert losses.frame["flops"].max() == pytest.approx(6 * 1e13 * 1e12)
+    assert (losses.frame["flops"] > 0).all()
 
 
 def test_one_width(load: Callable[..., object]) -> None:
     frame = good()
-    result = fit(load(frame[frame["N"] == frame["N"].min()]), QUICK)  # type: ignore[arg-type]
+    result = fit(load(frame[frame["N"] == frame["N"].min()]), QUICK)
     one = result.subsets["all"]
     assert one.approach3["a"].value is None
     assert one.approach2["a"].value is None
@@ -98,7 +98,7 @@ def test_one_width(load: Callable[..., object]) -> None:
 
 def test_one_seed_of_every_size_says_nothing_about_run_scatter(load: Callable[..., object]) -> None:
     frame = good().iloc[:5]
-    result = fit(load(frame))  # type: ignore[arg-type]
+    result = fit(load(frame))
     assert result.subsets["all"].approach3["a"].value is None
     assert any("scatter between runs" in text for text in result.subsets["all"].warnings)
 
@@ -106,7 +106,7 @@ def test_one_seed_of_every_size_says_nothing_about_run_scatter(load: Callable[..
 def test_duplicate_rows_are_said(load: Callable[..., object]) -> None:
     frame = good()
     losses = load(pd.concat([frame, frame.iloc[:2]]))
-    assert any(text.startswith("2 rows repeat") for text in losses.warnings)  # type: ignore[attr-defined]
+    assert any(text.startswith("2 rows repeat") for text in losses.warnings)
 
 
 def test_a_run_with_two_losses_at_one_step(load: Callable[..., object]) -> None:
@@ -119,23 +119,23 @@ def test_a_run_with_two_losses_at_one_step(load: Callable[..., object]) -> None:
 def test_unsorted_steps_change_nothing(load: Callable[..., object]) -> None:
     frame = good().assign(run=lambda f: f["N"].astype(str))
     shuffled = frame.sample(frac=1, random_state=1)
-    values = [fit(load(f), QUICK).subsets["all"].approach3["a"].value for f in (frame, shuffled)]  # type: ignore[arg-type]
+    values = [fit(load(f), QUICK).subsets["all"].approach3["a"].value for f in (frame, shuffled)]
     assert values[0] == values[1]
 
 
 def test_mixed_units_are_said(load: Callable[..., object]) -> None:
     frame = good()
     frame.loc[:3, "N"] /= 1e6
-    assert any("two units" in text for text in load(frame).warnings)  # type: ignore[attr-defined]
+    assert any("two units" in text for text in load(frame).warnings)
     frame = good().assign(C=lambda f: 6 * f["N"] * f["D"])
     frame.loc[:3, "C"] /= 1e15
-    assert any("two units" in text for text in load(frame).warnings)  # type: ignore[attr-defined]
+    assert any("two units" in text for text in load(frame).warnings)
 
 
 def test_mixed_evaluation_sets_are_said(load: Callable[..., object]) -> None:
     frame = good()
     losses = load(pd.concat([frame, frame.assign(loss=2 * frame["loss"])]))
-    assert any("evaluation sets" in text for text in losses.warnings)  # type: ignore[attr-defined]
+    assert any("evaluation sets" in text for text in losses.warnings)
 
 
 @pytest.mark.slow
@@ -165,7 +165,7 @@ def test_collinear_design_is_said(load: Callable[..., object]) -> None:
     N = np.geomspace(1e7, 1e10, 20)
     frame = grid_table(TRUTH, N, 20 * N, Noise(runs=0.001), np.random.default_rng(0)).frame
     columns = frame[["n_params", "jets", "loss"]].set_axis(["N", "D", "loss"], axis=1)
-    warnings = fit(load(columns), QUICK).subsets["all"].warnings  # type: ignore[arg-type]
+    warnings = fit(load(columns), QUICK).subsets["all"].warnings
     assert any("collinear" in text for text in warnings)
 
 
@@ -174,16 +174,16 @@ def test_no_floor_is_said(load: Callable[..., object]) -> None:
     N, D = (g.ravel() for g in np.meshgrid(np.geomspace(1e7, 1e10, 6), np.geomspace(1e9, 1e12, 6)))
     frame = grid_table(flat, N, D, Noise(runs=1e-5), np.random.default_rng(0)).frame
     columns = frame[["n_params", "jets", "loss"]].set_axis(["N", "D", "loss"], axis=1)
-    warnings = fit(load(columns), QUICK).subsets["all"].warnings  # type: ignore[arg-type]
+    warnings = fit(load(columns), QUICK).subsets["all"].warnings
     assert any("no floor" in text for text in warnings)
 
 
 def test_one_outlier_neither_moves_nor_blurs_the_exponent(load: Callable[..., object]) -> None:
     frame = good()
     settings = FitSettings(uncertainty=UncertaintySettings(replicates=200), multiverse=False)
-    clean = fit(load(frame), settings).subsets["all"].approach3["a"]  # type: ignore[arg-type]
+    clean = fit(load(frame), settings).subsets["all"].approach3["a"]
     frame.loc[5, "loss"] = 50.0
-    spoilt = fit(load(frame), settings).subsets["all"].approach3["a"]  # type: ignore[arg-type]
+    spoilt = fit(load(frame), settings).subsets["all"].approach3["a"]
     assert spoilt.value == pytest.approx(clean.value, abs=0.003)
     assert spoilt.ci95 is not None
     assert clean.ci95 is not None
@@ -201,7 +201,7 @@ def test_losses_that_do_not_fall_give_no_exponent(
         frame["loss"] = 1 / frame["loss"]
     else:
         frame = frame[frame["D"] == frame["D"].max()]
-    result = fit(load(frame), FitSettings(uncertainty=UncertaintySettings(replicates=30)))  # type: ignore[arg-type]
+    result = fit(load(frame), FitSettings(uncertainty=UncertaintySettings(replicates=30)))
     one = result.subsets["all"]
     for number in (1, 2, 3):
         assert one.approach(number)["a"].value is None
@@ -213,4 +213,4 @@ def test_data_in_proportion_to_parameters_cannot_tell_a_from_b(load: Callable[..
     N = np.geomspace(1e7, 1e10, 20)
     frame = grid_table(TRUTH, N, 20 * N, Noise(runs=0.001), np.random.default_rng(0)).frame
     columns = frame[["n_params", "jets", "loss"]].set_axis(["N", "D", "loss"], axis=1)
-    assert fit(load(columns), QUICK).subsets["all"].approach3["a"].value is None  # type: ignore[arg-type]
+    assert fit(load(columns), QUICK).subsets["all"].approach3["a"].value is None

@@ -50,7 +50,7 @@ def quantities(losses: LossTable) -> dict[str, tuple[float | None, float | None]
 @pytest.mark.parametrize("make", [grid, curves])
 @given(seed=st.integers(0, 1000), order=st.integers(0, 2**31))
 @settings(max_examples=8, deadline=None)
-def test_permuting_rows_changes_nothing(make, seed: int, order: int) -> None:  # type: ignore[no-untyped-def]
+def test_permuting_rows_changes_nothing(make, seed: int, order: int) -> None:
     losses = make(seed)
     shuffled = checked(replace(losses, frame=losses.frame.sample(frac=1, random_state=order)))
     assert quantities(shuffled) == quantities(losses)
@@ -59,7 +59,7 @@ def test_permuting_rows_changes_nothing(make, seed: int, order: int) -> None:  #
 @pytest.mark.parametrize("make", [grid, curves])
 @given(seed=st.integers(0, 1000), per_N=st.floats(1e-6, 1e6), per_D=st.floats(1e-6, 1e6))
 @settings(max_examples=8, deadline=None)
-def test_units_of_n_and_d_change_no_exponent(make, seed: int, per_N: float, per_D: float) -> None:  # type: ignore[no-untyped-def]
+def test_units_of_n_and_d_change_no_exponent(make, seed: int, per_N: float, per_D: float) -> None:
     losses = make(seed)
     scaled = losses.frame.assign(
         n_params=losses.frame["n_params"] * per_N,
@@ -84,7 +84,7 @@ def test_gradient_is_the_derivative_of_the_objective(seed: int) -> None:
     log_L = Surfaces.from_theta(theta).log_loss(x, y)[0] + 0.05 * rng.normal(size=30)
     penalty = ("huber", "squared", "absolute")[seed % 3]
     residual = ("log", "raw")[seed % 2]
-    objective = Objective(penalty, 0.02, residual)  # type: ignore[arg-type]
+    objective = Objective(penalty, 0.02, residual)
 
     def value(at: np.ndarray) -> float:
         fitted = np.logaddexp(np.logaddexp(at[0] - at[3] * x, at[1] - at[4] * y), at[2])

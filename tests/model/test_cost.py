@@ -74,7 +74,7 @@ def test_flops_of_a_last_block_without_keys(dim: int) -> None:
     """The folded products written out, against the count of the plain ones with one block replaced."""
     model, n_jets, tokens = SetTransformer(dim, 10, depth=1), 5, 7
     n_BLD, heads = torch.randn(n_jets, tokens, dim, requires_grad=True), dim // 8
-    q_weight_HED, k_weight_HED, v_weight_HED = model.blocks[-1].qkv.weight.view(3, heads, 8, dim)  # type: ignore[operator, union-attr]
+    q_weight_HED, k_weight_HED, v_weight_HED = model.blocks[-1].qkv.weight.view(3, heads, 8, dim)
     with FlopCounterMode(display=False) as counter:
         q_HBE = n_BLD[:, 0] @ q_weight_HED.mT
         query_BHD = (q_HBE @ k_weight_HED).transpose(0, 1)

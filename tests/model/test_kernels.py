@@ -141,11 +141,11 @@ def test_what_is_not_finite_stays_so(operation: str, bad: float, position: int) 
     tensor = args[position]
     assert isinstance(tensor, Tensor)
     args[position] = tensor.clone()
-    args[position].view(-1)[0] = bad  # type: ignore[attr-defined]
+    args[position].view(-1)[0] = bad
     assert not getattr(FUSED, operation)(*args).isfinite().all()
     x_SD, norm_D = args[:2]
     if position < 2:
-        assert not FUSED.feed_forward(x_SD, norm_D, torch.eye(64, 16), torch.eye(16, 32)).isfinite().all()  # type: ignore[arg-type]
+        assert not FUSED.feed_forward(x_SD, norm_D, torch.eye(64, 16), torch.eye(16, 32)).isfinite().all()
 
 
 @pytest.mark.parametrize("dim", [8, 24])
@@ -158,17 +158,17 @@ def test_threads_change_no_bit(dim: int, threads: Callable[[int], None]) -> None
             for a in attention_inputs(dim, random_lengths(32))
         ]
         x_SD, norm_D, qkv, out_weight, head_dim, plan = args
-        attended = FUSED.attend(x_SD, norm_D, qkv, out_weight, head_dim, plan)  # type: ignore[arg-type]
+        attended = FUSED.attend(x_SD, norm_D, qkv, out_weight, head_dim, plan)
         (attended.square().sum()).backward()
-        results.append([attended.detach(), x_SD.grad, norm_D.grad])  # type: ignore[attr-defined]
+        results.append([attended.detach(), x_SD.grad, norm_D.grad])
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
 def test_gradient_of_a_gradient_is_refused() -> None:
     args = [a.requires_grad_() if isinstance(a, Tensor) else a for a in attention_inputs(8, [4])]
-    out = FUSED.attend(*args)  # type: ignore[arg-type]
-    (gradient,) = torch.autograd.grad(out.square().sum(), [args[0]], create_graph=True)  # type: ignore[list-item]
+    out = FUSED.attend(*args)
+    (gradient,) = torch.autograd.grad(out.square().sum(), [args[0]], create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
 

@@ -9,16 +9,19 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
+from jetscale.config_files import CONF
 from tests.runs import TINY, killed_after, metrics_of, runs_under, same_run
 
-# the narrow and misaligned ones of the 2 x 2 design find no jets among the few hundred here
-EXPERIMENTS = ["scratch", "qcd", "qcd_res2p", "qcd_res34p", "bsm_all", "aligned_diverse"]
+# windows above 1.2 TeV hold none of the few hundred jets here
+TOO_RARE = {"misaligned_diverse"}
+EXPERIMENTS = sorted({path.stem for path in (CONF / "experiment").glob("*.yaml")} - TOO_RARE)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_trains(train, tmp_path, experiment):
-    train(f"+experiment={experiment}", *TINY, "data.repeat=true")
+    few = ["data.repeat=true"] if "aligned" in experiment else []  # the 2 x 2 design's windows
+    train(f"+experiment={experiment}", *TINY, *few)
     (run,) = runs_under(tmp_path)
     assert run.relative_to(tmp_path / "multirun/smoke").parts[:3] == (experiment, "dim=8", "seed=0")
     done = json.loads((run / "done.json").read_text())
