@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -34,7 +36,9 @@ class GridSweeper(BasicSweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take the configured launcher into the rounds of `jetscale.launch.rounds`."""
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self._loader = _ComposesOnce(hydra_context.config_loader.get_search_path())
+        context = HydraContext(config_loader=self._loader, callbacks=hydra_context.callbacks)
+        super().setup(hydra_context=context, task_function=task_function, config=config)
         assert self.launcher is not None
         self.launcher = _Rounds(self.launcher, self)
 
@@ -42,10 +46,9 @@ class GridSweeper(BasicSweeper):
         """Compose every job, and check its settings before the first one starts."""
         from jetscale.launch.jobs import job_of
 
-        assert self.hydra_context is not None
         assert self.config is not None
-        load = self.hydra_context.config_loader.load_sweep_config
-        self._jobs = [job_of(load(self.config, list(overrides)), overrides) for overrides in batch]
+        load = self._loader.compose_ahead
+        self._jobs = [job_of(load(self.config, overrides), overrides) for overrides in batch]
 
     def launch(self, launcher: Launcher, first: int) -> Sequence[JobReturn]:
         """Plan the composed jobs, then carry them through; with `dry`, print the plan alone."""
@@ -59,6 +62,27 @@ class GridSweeper(BasicSweeper):
             return []
         plan_sweep(self._jobs).write(Path(self.config.hydra.sweep.dir))
         return carry_through(self._jobs, first, launcher.launch)
+
+
+class _ComposesOnce(ConfigLoaderImpl):
+    """Hydra's loader, which need not compose a job at its launch when the sweeper has done so to check it."""
+
+    def __init__(self, search_path: ConfigSearchPath) -> None:
+        super().__init__(search_path)
+        self._ahead: dict[tuple[str, ...], DictConfig] = {}
+
+    def compose_ahead(self, master: DictConfig, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of a job, kept for its launch."""
+        return self._ahead.setdefault(tuple(overrides), super().load_sweep_config(master, list(overrides)))
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """The kept configuration, given away since a launch adds to it; a relaunch composes anew."""
+        kept = self._ahead.pop(tuple(sweep_overrides), None)
+        return super().load_sweep_config(master_config, sweep_overrides) if kept is None else kept
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing kept: a launcher's worker processes compose for themselves."""
+        return self.__dict__ | {"_ahead": {}}
 
 
 class _Rounds(Launcher):

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 
 from jetscale.config_files import CONF
 from jetscale.sweeps import hydra_arguments, register, run_suffix
@@ -141,3 +145,19 @@ def test_backbone_identity_is_shared_between_fine_tunings():
     assert backbone("pretrain.seed=7", "seed=1") == backbone("pretrain.seed=7", "seed=2")
     assert backbone("seed=1") != backbone("seed=2")
     assert backbone("pretrain.lr=0.002") != backbone()
+
+
+def test_what_the_check_composed_is_what_is_launched():
+    register()
+    overrides = ["study=test", "model.dim=16"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        from hydra_plugins.jetscale import _ComposesOnce  # Hydra imports its plugins anew at its start
+
+        loader = _ComposesOnce(GlobalHydra.instance().config_loader().get_search_path())
+        master = loader.load_configuration("train", [], RunMode.MULTIRUN)
+        checked = loader.compose_ahead(master, overrides)
+        elsewhere = pickle.loads(pickle.dumps(loader)).load_sweep_config(master, overrides)
+        assert loader.load_sweep_config(master, overrides) is checked
+        again = loader.load_sweep_config(master, overrides)  # the first launch may have changed the kept one
+    assert again is not checked
+    assert again == elsewhere == checked
