@@ -14,14 +14,24 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from jetscale.model.kernels import embedding, pooling, ragged, rowwise
-from jetscale.model.kernels.jit import Ints, flat, for_all
+from jetscale.model.kernels.calls import (
+    attention,
+    attention_backward,
+    embed,
+    embed_backward,
+    layer_norm,
+    layer_norm_backward,
+    pool,
+    pool_backward,
+    scale_backward,
+    swiglu,
+    swiglu_backward,
+)
 from jetscale.model.kernels.products import input_gradient, linear, weight_gradient
 from jetscale.model.kernels.simd import LANES
 from jetscale.model.operations import Operations
 from jetscale.model.packing import PackingPlan
 
-LAYER_NORM_EPS = 1e-5
 SCALE = LANES**-0.5
 
 
@@ -104,14 +114,14 @@ class _Tokens(torch.autograd.Function):
         scales = x_TF.new_ones(plan.n_tokens)
         ctx.save_for_backward(x_TF, pid_T, vectors, scales)
         ctx.plan, ctx.n_features = plan, weight_DF.shape[1]
-        return _embed(x_TF, pid_T, plan, vectors, scales)
+        return embed(x_TF, pid_T, plan, vectors, scales)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_x_SD: Tensor) -> tuple[Tensor | None, ...]:
         x_TF, pid_T, vectors, scales = ctx.saved_tensors
         d_x_SD = d_x_SD.contiguous()
-        d_vectors = _embed_backward(d_x_SD, x_TF, pid_T, ctx.plan, scales, len(vectors))
+        d_vectors = embed_backward(d_x_SD, x_TF, pid_T, ctx.plan, scales, len(vectors))
         d_x_TF = None
         if ctx.needs_input_grad[0]:
             d_x_TF = _features_gradient(d_x_SD, x_TF, ctx.plan, vectors)
@@ -141,12 +151,12 @@ class _AttendEmbedded(torch.autograd.Function):
         plan: PackingPlan,
     ) -> Tensor:
         vectors = _vectors(weight_DF, bias_D, table, class_D)
-        x_SD = _embed(x_TF, pid_T, plan, vectors, x_TF.new_ones(plan.n_tokens))
-        _, means, over_sds = _layer_norm(x_SD, norm_D)
+        x_SD = embed(x_TF, pid_T, plan, vectors, x_TF.new_ones(plan.n_tokens))
+        _, means, over_sds = layer_norm(x_SD, norm_D)
         centred = vectors - vectors.mean(1, keepdim=True)
         qkv_vectors = (centred * norm_D) @ qkv_weight.T
-        qkv = _embed(x_TF, pid_T, plan, qkv_vectors, over_sds)
-        attended_SD, *kept = _attention(qkv, plan.starts_B1)
+        qkv = embed(x_TF, pid_T, plan, qkv_vectors, over_sds)
+        attended_SD, *kept = attention(qkv, plan.starts_B1)
         small = vectors, centred, qkv_vectors, norm_D, qkv_weight, out_weight
         ctx.save_for_backward(x_TF, pid_T, *small, x_SD, means, over_sds, qkv, attended_SD, *kept)
         ctx.plan, ctx.n_features = plan, weight_DF.shape[1]
@@ -159,10 +169,10 @@ class _AttendEmbedded(torch.autograd.Function):
         x_SD, means, over_sds, qkv, attended_SD, *kept = large
         d_out_SD, plan = d_out_SD.contiguous(), ctx.plan
         d_attended_SD = input_gradient(d_out_SD, out_weight)
-        d_qkv = _attention_backward(qkv, plan.starts_B1, attended_SD, *kept, d_attended_SD)
-        d_qkv_vectors = _embed_backward(d_qkv, x_TF, pid_T, plan, over_sds, len(vectors))
-        d_x_SD = _scale_backward(d_qkv, qkv, x_SD, means, over_sds, d_out_SD)
-        d_vectors = _embed_backward(d_x_SD, x_TF, pid_T, plan, torch.ones_like(over_sds), len(vectors))
+        d_qkv = attention_backward(qkv, plan.starts_B1, attended_SD, *kept, d_attended_SD)
+        d_qkv_vectors = embed_backward(d_qkv, x_TF, pid_T, plan, over_sds, len(vectors))
+        d_x_SD = scale_backward(d_qkv, qkv, x_SD, means, over_sds, d_out_SD)
+        d_vectors = embed_backward(d_x_SD, x_TF, pid_T, plan, torch.ones_like(over_sds), len(vectors))
         d_normed = d_qkv_vectors @ qkv_weight
         d_centred = d_normed * norm_D
         d_vectors += d_centred - d_centred.mean(1, keepdim=True)
@@ -181,9 +191,9 @@ class _Attend(torch.autograd.Function):
     def forward(
         ctx: Any, x_SD: Tensor, norm_D: Tensor, qkv_weight: Tensor, out_weight: Tensor, plan: PackingPlan
     ) -> Tensor:
-        normed_SD, *statistics = _layer_norm(x_SD, norm_D)
+        normed_SD, *statistics = layer_norm(x_SD, norm_D)
         qkv = linear(normed_SD, qkv_weight)
-        attended_SD, *kept = _attention(qkv, plan.starts_B1)
+        attended_SD, *kept = attention(qkv, plan.starts_B1)
         ctx.save_for_backward(
             x_SD, norm_D, qkv_weight, out_weight, normed_SD, *statistics, qkv, attended_SD, *kept
         )
@@ -198,10 +208,10 @@ class _Attend(torch.autograd.Function):
         )
         d_out_SD = d_out_SD.contiguous()
         d_attended_SD = input_gradient(d_out_SD, out_weight)
-        d_qkv = _attention_backward(qkv, ctx.starts, attended_SD, *kept, d_attended_SD)
+        d_qkv = attention_backward(qkv, ctx.starts, attended_SD, *kept, d_attended_SD)
         d_qkv_weight = weight_gradient(d_qkv, normed_SD, qkv_weight)
         d_normed_SD = input_gradient(d_qkv, qkv_weight)
-        d_x_SD, d_norm_D = _layer_norm_backward(x_SD, norm_D, means, over_sds, d_normed_SD, d_out_SD)
+        d_x_SD, d_norm_D = layer_norm_backward(x_SD, norm_D, means, over_sds, d_normed_SD, d_out_SD)
         return d_x_SD, d_norm_D, d_qkv_weight, weight_gradient(d_out_SD, attended_SD, out_weight), None
 
 
@@ -214,9 +224,9 @@ class _AttendClass(torch.autograd.Function):
     ) -> Tensor:
         starts, class_rows = plan.starts_B1, plan.class_rows
         q_weight_HED, k_weight_HED, v_weight_HED = _per_head(qkv_weight)
-        normed_SD, *norm_kept = _layer_norm(x_SD, norm_D)
+        normed_SD, *norm_kept = layer_norm(x_SD, norm_D)
         q_HBE = SCALE * (normed_SD[class_rows] @ q_weight_HED.mT)
-        mean_HBD, *kept = _pool(normed_SD, starts, q_HBE @ k_weight_HED)
+        mean_HBD, *kept = pool(normed_SD, starts, q_HBE @ k_weight_HED)
         attended_BD = (mean_HBD @ v_weight_HED.mT).transpose(0, 1).flatten(1)
         ctx.save_for_backward(
             x_SD, norm_D, qkv_weight, out_weight, class_rows, normed_SD, *norm_kept, q_HBE, mean_HBD, *kept
@@ -232,12 +242,12 @@ class _AttendClass(torch.autograd.Function):
         q_weight_HED, k_weight_HED, v_weight_HED = _per_head(qkv_weight)
         attended_BD = (mean_HBD @ v_weight_HED.mT).transpose(0, 1).flatten(1)
         d_attended_HBE = (d_out_BD @ out_weight).view(len(d_out_BD), -1, LANES).transpose(0, 1)
-        d_query_HBD, d_normed_SD = _pool_backward(normed_SD, ctx.starts, d_attended_HBE @ v_weight_HED, *kept)
+        d_query_HBD, d_normed_SD = pool_backward(normed_SD, ctx.starts, d_attended_HBE @ v_weight_HED, *kept)
         d_q_HBE = SCALE * (d_query_HBD @ k_weight_HED.mT)
         d_normed_SD[class_rows] += (d_q_HBE @ q_weight_HED).sum(0)
         d_residual_SD = torch.zeros_like(x_SD)
         d_residual_SD[class_rows] = d_out_BD
-        d_x_SD, d_norm_D = _layer_norm_backward(x_SD, norm_D, means, over_sds, d_normed_SD, d_residual_SD)
+        d_x_SD, d_norm_D = layer_norm_backward(x_SD, norm_D, means, over_sds, d_normed_SD, d_residual_SD)
         d_qkv_weight = torch.stack(
             [d_q_HBE.mT @ normed_SD[class_rows], q_HBE.mT @ d_query_HBD, d_attended_HBE.mT @ mean_HBD]
         )
@@ -249,10 +259,9 @@ class _FeedForward(torch.autograd.Function):
     def forward(
         ctx: Any, x_SD: Tensor, norm_D: Tensor, gate_up_weight: Tensor, down_weight: Tensor
     ) -> Tensor:
-        normed_SD, *statistics = _layer_norm(x_SD, norm_D)
+        normed_SD, *statistics = layer_norm(x_SD, norm_D)
         gate_up = linear(normed_SD, gate_up_weight)
-        hidden_SM = gate_up.new_empty(len(x_SD), down_weight.shape[1])
-        for_all(rowwise.swiglu, len(x_SD), flat(gate_up), hidden_SM.shape[1], flat(hidden_SM))
+        hidden_SM = swiglu(gate_up, down_weight.shape[1])
         ctx.save_for_backward(x_SD, norm_D, gate_up_weight, down_weight, normed_SD, *statistics, gate_up)
         return linear(hidden_SM, down_weight).add_(x_SD)
 
@@ -261,14 +270,11 @@ class _FeedForward(torch.autograd.Function):
     def backward(ctx: Any, d_out_SD: Tensor) -> tuple[Tensor, ...]:
         x_SD, norm_D, gate_up_weight, down_weight, normed_SD, means, over_sds, gate_up = ctx.saved_tensors
         d_out_SD = d_out_SD.contiguous()
-        d_hidden_SM = input_gradient(d_out_SD, down_weight)
-        hidden_SM, d_gate_up = torch.empty_like(d_hidden_SM), torch.empty_like(gate_up)
-        arrays = (flat(gate_up), hidden_SM.shape[1], flat(d_hidden_SM), flat(hidden_SM), flat(d_gate_up))
-        for_all(rowwise.swiglu_backward, len(x_SD), *arrays)
+        hidden_SM, d_gate_up = swiglu_backward(gate_up, input_gradient(d_out_SD, down_weight))
         d_down_weight = weight_gradient(d_out_SD, hidden_SM, down_weight)
         d_gate_up_weight = weight_gradient(d_gate_up, normed_SD, gate_up_weight)
         d_normed_SD = input_gradient(d_gate_up, gate_up_weight)
-        d_x_SD, d_norm_D = _layer_norm_backward(x_SD, norm_D, means, over_sds, d_normed_SD, d_out_SD)
+        d_x_SD, d_norm_D = layer_norm_backward(x_SD, norm_D, means, over_sds, d_normed_SD, d_out_SD)
         return d_x_SD, d_norm_D, d_gate_up_weight, d_down_weight
 
 
@@ -297,110 +303,10 @@ def _of_weights(d_vectors: Tensor, n_features: int) -> tuple[Tensor, ...]:
     return d_vectors[:n_features].T, d_table.sum(0), d_table, d_vectors[-1]
 
 
-def _embed(x_TF: Tensor, pid_T: Tensor, plan: PackingPlan, vectors: Tensor, scales: Tensor) -> Tensor:
-    out = x_TF.new_empty(plan.n_tokens, vectors.shape[1])
-    constituents = flat(x_TF), x_TF.shape[1], pid_T.numpy(), plan.starts_B1
-    others = flat(vectors), vectors.shape[1], flat(scales), flat(out)
-    for_all(embedding.forward, plan.n_jets, *constituents, *others)
-    return out
-
-
-def _embed_backward(
-    d_out: Tensor, x_TF: Tensor, pid_T: Tensor, plan: PackingPlan, scales: Tensor, n_vectors: int
-) -> Tensor:
-    n_blocks = -(-plan.n_jets // embedding.BLOCK)
-    shares = d_out.new_empty(n_blocks, n_vectors, d_out.shape[1])
-    constituents = flat(x_TF), x_TF.shape[1], pid_T.numpy(), plan.starts_B1
-    for_all(
-        embedding.backward, n_blocks, flat(d_out), *constituents, flat(scales), d_out.shape[1], flat(shares)
-    )
-    return shares.sum(0)
-
-
 def _features_gradient(d_rows: Tensor, x_TF: Tensor, plan: PackingPlan, vectors: Tensor) -> Tensor:
     return d_rows[plan.constituent_rows] @ vectors[: x_TF.shape[1]].T
-
-
-def _layer_norm(x_SD: Tensor, weight_D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    rows, dim = x_SD.shape
-    normed_SD, means, over_sds = torch.empty_like(x_SD), x_SD.new_empty(rows), x_SD.new_empty(rows)
-    results = (flat(normed_SD), flat(means), flat(over_sds))
-    for_all(rowwise.layer_norm, rows, flat(x_SD), dim, flat(weight_D), LAYER_NORM_EPS, *results)
-    return normed_SD, means, over_sds
-
-
-def _layer_norm_backward(
-    x_SD: Tensor,
-    weight_D: Tensor,
-    means: Tensor,
-    over_sds: Tensor,
-    d_normed_SD: Tensor,
-    d_residual_SD: Tensor,
-) -> tuple[Tensor, Tensor]:
-    rows, dim = x_SD.shape
-    d_x_SD, d_weights = torch.empty_like(x_SD), x_SD.new_empty(-(-rows // rowwise.BLOCK), dim)
-    inputs = (x_SD, weight_D, means, over_sds, d_normed_SD, d_residual_SD)
-    x, weight, *others = (flat(tensor) for tensor in inputs)
-    for_all(
-        rowwise.layer_norm_backward, len(d_weights), x, dim, weight, *others, flat(d_x_SD), flat(d_weights)
-    )
-    return d_x_SD, d_weights.sum(0)
-
-
-def _scale_backward(
-    d_scaled: Tensor, scaled: Tensor, x_SD: Tensor, means: Tensor, over_sds: Tensor, d_residual_SD: Tensor
-) -> Tensor:
-    d_x_SD = d_residual_SD.clone()
-    inputs = flat(d_scaled), flat(scaled), scaled.shape[1], flat(x_SD), flat(means), flat(over_sds)
-    for_all(rowwise.scale_backward, len(x_SD), *inputs, x_SD.shape[1], flat(d_x_SD))
-    return d_x_SD
-
-
-def _attention(qkv: Tensor, starts: Ints) -> tuple[Tensor, Tensor, Tensor]:
-    n_jets, heads = len(starts) - 1, qkv.shape[1] // (3 * LANES)
-    out_SD = qkv.new_empty(len(qkv), heads * LANES)
-    kept = [qkv.new_empty(ragged.statistics_size(len(qkv), n_jets, heads)) for _ in range(2)]
-    for_all(ragged.forward, n_jets, flat(qkv), starts, heads, flat(out_SD), *map(flat, kept))
-    return out_SD, kept[0], kept[1]
-
-
-def _attention_backward(qkv: Tensor, starts: Ints, *tensors: Tensor) -> Tensor:
-    d_qkv = torch.empty_like(qkv)
-    heads = qkv.shape[1] // (3 * LANES)
-    for_all(ragged.backward, len(starts) - 1, flat(qkv), starts, heads, *map(flat, tensors), flat(d_qkv))
-    return d_qkv
 
 
 def _per_head(qkv_weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     q_weight_HED, k_weight_HED, v_weight_HED = qkv_weight.view(3, -1, LANES, qkv_weight.shape[1])
     return q_weight_HED, k_weight_HED, v_weight_HED
-
-
-def _pool(n_SD: Tensor, starts: Ints, query_HBD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    queries = _tiles(query_HBD)
-    weights, means = n_SD.new_empty(queries.shape[1], len(n_SD), LANES), torch.empty_like(queries)
-    layout = (flat(n_SD), n_SD.shape[1], starts, flat(queries), queries.shape[1])
-    for_all(pooling.forward, len(queries), *layout, flat(weights), flat(means))
-    return _from_tiles(means, len(query_HBD)), queries, weights
-
-
-def _pool_backward(
-    n_SD: Tensor, starts: Ints, d_mean_HBD: Tensor, queries: Tensor, weights: Tensor
-) -> tuple[Tensor, Tensor]:
-    d_queries, d_n_SD = torch.empty_like(queries), torch.zeros_like(n_SD)
-    layout = (flat(n_SD), n_SD.shape[1], starts, flat(queries), queries.shape[1])
-    results = (flat(d_queries), flat(d_n_SD))
-    for_all(pooling.backward, len(queries), *layout, flat(weights), flat(_tiles(d_mean_HBD)), *results)
-    return _from_tiles(d_queries, len(d_mean_HBD)), d_n_SD
-
-
-def _tiles(x_HBD: Tensor) -> Tensor:
-    """(B, G, D / 8, 8 heads, 8 channels), G groups of heads, the last filled up with zeros."""
-    heads, jets, dim = x_HBD.shape
-    filled = functional.pad(x_HBD, (0, 0, 0, 0, 0, -heads % LANES))
-    return filled.view(-1, LANES, jets, dim // LANES, LANES).permute(2, 0, 3, 1, 4).contiguous()
-
-
-def _from_tiles(tiles: Tensor, heads: int) -> Tensor:
-    jets, groups, blocks = tiles.shape[:3]
-    return tiles.permute(1, 3, 0, 2, 4).reshape(groups * LANES, jets, blocks * LANES)[:heads]
