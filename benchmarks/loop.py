@@ -27,7 +27,7 @@ from jetscale.training.build import outputs_of
 from jetscale.training.phase import fit_phase
 from jetscale.training.settings import FinetuneSettings, TrainSettings
 
-STEPS, REPEATS, DIM, BATCH = 301, 5, 8, 128
+STEPS, REPEATS, DIM, BATCH = 301, 9, 8, 128
 LOG_EVERY, CHECKPOINT_EVERY = 20, 100
 TARGET = 1.10
 

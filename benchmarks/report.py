@@ -35,7 +35,11 @@ STAGES = {
     "loop_dim8": ("Lightning loop, all tracking on", "bare loop of the same step", "the bare loop"),
     "start_to_first_step": ("start of a run to its first step", "1 s", "imports of the libraries alone"),
     "help": ("slowest `--help`", "1 s", "Python and Hydra"),
-    "sweep_of_small_runs": ("sweep of 16 small runs", "sum of their step times", "the step times"),
+    "sweep_of_small_runs": (
+        "sweep of 16 small runs",
+        "sum of their step times",
+        "the step times, imports, one composition a run",
+    ),
     "evaluation_blocks": ("test evaluation with 1,000 blocks", "the same without", "the same without"),
     r"fit_(\d+)": ("point fit and {0} refits", "the time allowed", ""),
     "fit_point_vs_lbfgsb": ("point fit", "4,500 starts of L-BFGS-B, extrapolated", ""),

@@ -1,0 +1,25 @@
+#!/bin/bash
+# The laptop study, command by command. Every one goes on where it stopped: after a break run the script again.
+#   bash studies/laptop/commands.sh
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+# 1. Jets: 100,000 of each JetClass-II bucket, 460,000 of JetClass to fine-tune on and 20,000 to test
+python -m jetscale.simulate dataset=jetclass2 n_jets=300000 n_val=0 n_test=0
+python -m jetscale.simulate dataset=jetclass n_jets=460000 n_val=0 n_test=20000
+python -m jetscale.prepare
+
+# 2. What the compositions are
+python -m jetscale.composition compare out=studies/laptop/compositions/all_classes
+python -m jetscale.composition compare 'downstream=[H4q,Hqql,Tbqq]' out=studies/laptop/compositions/multi_prong
+
+# 3. Learning rate first: the grid, and one rate further where its best was at the edge
+TWO="hydra/launcher=joblib hydra.launcher.n_jobs=2 tracking.wandb=disabled"
+python -m jetscale.train -m $TWO +sweep=laptop_rates
+python -m jetscale.train -m $TWO +sweep=laptop_rates model.dim=8 finetune.lr=1.6e-2
+python -m jetscale.train -m $TWO +sweep=laptop_rates model.dim=48,64 finetune.lr=5e-4
+python -m jetscale.analysis.rates path=multirun/laptop_rates out=studies/laptop/rates
+
+# 4. The study at the paper's constant rate
+python -m jetscale.train -m $TWO +sweep=laptop
+python -m jetscale.analysis source=local path=multirun/laptop out=studies/laptop/paper_rate blocks=250
