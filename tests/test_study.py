@@ -22,14 +22,14 @@ def differences(here: Any, there: Any, where: str = "") -> list[str]:
     """Paths of what differs by more than the last digits, which another processor may round differently."""
     if isinstance(here, dict) and isinstance(there, dict):
         keys = sorted(here.keys() | there.keys())
-        return [
-            line for key in keys for line in differences(here.get(key), there.get(key), f"{where}.{key}")
-        ]
+        return [line for key in keys for line in differences(here.get(key), there.get(key), f"{where}.{key}")]
     if isinstance(here, list) and isinstance(there, list) and len(here) == len(there):
         pairs = enumerate(zip(here, there, strict=True))
         return [line for at, (one, two) in pairs for line in differences(one, two, f"{where}[{at}]")]
     same = here == there or (
-        isinstance(here, float) and isinstance(there, float) and here == pytest.approx(there, rel=1e-6, abs=1e-9)
+        isinstance(here, float)
+        and isinstance(there, float)
+        and here == pytest.approx(there, rel=1e-6, abs=1e-9)
     )
     return [] if same else [f"{where}: {here!r}, committed {there!r}"]
 
