@@ -1,6 +1,5 @@
 #!/bin/bash
-# The laptop study, command by command. Every one goes on where it stopped: after a break run the script again.
-#   bash studies/laptop/commands.sh
+# The laptop study, command by command, about six hours on two cores. Each goes on where it stopped: run it again after a break.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -20,6 +19,12 @@ python -m jetscale.train -m $TWO +sweep=laptop_rates model.dim=8 finetune.lr=1.6
 python -m jetscale.train -m $TWO +sweep=laptop_rates model.dim=48,64 finetune.lr=5e-4
 python -m jetscale.analysis.rates path=multirun/laptop_rates out=studies/laptop/rates
 
-# 4. The study at the paper's constant rate
+# 4. The paper's subsets at its constant rate
 python -m jetscale.train -m $TWO +sweep=laptop
 python -m jetscale.analysis source=local path=multirun/laptop out=studies/laptop/paper_rate blocks=250
+
+# 5. The same at the rate of step 3 (conf/budget/laptop_tuned.yaml), the 2 x 2 design, and less pretraining
+python -m jetscale.train -m $TWO +sweep=laptop_tuned
+python -m jetscale.train -m $TWO +sweep=laptop_design
+python -m jetscale.train -m $TWO +sweep=laptop_budget
+python -m jetscale.analysis source=local path=multirun/laptop_tuned out=studies/laptop/tuned_rate blocks=250

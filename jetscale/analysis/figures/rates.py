@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib import ticker
 
 from jetscale.analysis.figures import style
 
@@ -30,11 +31,14 @@ def draw_rates(rates: Rates) -> Figure:
         panel.set(xscale="log", yscale="log", title=name)
         panel.set_xticks(tried, [f"{rate:g}" for rate in tried], rotation=45)
         panel.set_xticks([], minor=True)
-        for formatter in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
-            formatter("{x:.3g}")
-        panel.tick_params(axis="y", which="minor", labelsize=6.5)
+        panel.yaxis.set_major_locator(ticker.MaxNLocator(7))  # losses span less than a decade
+        panel.yaxis.set_major_formatter("{x:.3g}")
+        panel.set_yticks([], minor=True)
+    lowest, highest = zip(*(panel.get_ylim() for panel in panels), strict=True)
+    for panel in panels:
+        panel.set_ylim(min(lowest), max(highest))
     panels[0].plot([], [], "*", color="w", ms=11, mec="k", label="vertex")
-    panels[0].legend(fontsize=7)
+    panels[0].legend(fontsize=7, loc="upper center")
     figure.supxlabel("learning rate of fine-tuning")
     figure.supylabel(f"last test loss ({rates.weights} weights)")
     return figure
