@@ -73,7 +73,8 @@ class _ComposesOnce(ConfigLoaderImpl):
 
     def compose_ahead(self, master: DictConfig, overrides: Sequence[str]) -> DictConfig:
         """The configuration of a job, kept for its launch."""
-        return self._ahead.setdefault(tuple(overrides), super().load_sweep_config(master, list(overrides)))
+        composed = self._ahead[tuple(overrides)] = super().load_sweep_config(master, list(overrides))
+        return composed
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """The kept configuration, given away since a launch adds to it; a relaunch composes anew."""

@@ -41,7 +41,7 @@ class Reader:
                 stamp = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
                 kept = self._kept.get(path)
                 if kept is not None and kept[0] == stamp:
-                    return kept[1]  # type: ignore[no-any-return]
+                    return kept[1]  # type: ignore[no-any-return]  # JSON, as written by us
                 content = json.loads(stream.read())
         except (FileNotFoundError, NotADirectoryError):
             return None

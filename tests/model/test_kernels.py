@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from jetscale.model.kernels import operations_for
 from jetscale.model.kernels.functions import FUSED
 from jetscale.model.operations import PLAIN, Operations
 from jetscale.model.packing import PackingPlan
+from jetscale.model.transformer import SetTransformer
 from tests.model.jets import random_lengths
 
 CPU = torch.device("cpu")
@@ -163,6 +165,37 @@ def test_threads_change_no_bit(dim: int, threads: Callable[[int], None]) -> None
         results.append([attended.detach(), x_SD.grad, norm_D.grad])
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.fixture
+def nan_in_new_memory() -> Iterator[None]:
+    """What deterministic PyTorch does by itself, and training switches off for its cost."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(1000).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("dim", [8, 16, 32])
+def test_nothing_unwritten_is_read(dim: int, nan_in_new_memory: None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    model, lengths_B = SetTransformer(dim, 10), torch.tensor([1, 7, 40, 8])
+    total = int(lengths_B.sum())
+    x_TF, pid_T = (
+        torch.randn(total, 8, generator=generator),
+        torch.randint(1, 9, (total,), generator=generator),
+    )
+    results = []
+    for switch in (True, False):
+        deterministic: Any = torch.utils.deterministic
+        deterministic.fill_uninitialized_memory = switch
+        model.zero_grad()
+        logits_BK = model(x_TF, pid_T, lengths_B)
+        logits_BK.square().sum().backward()
+        results.append([logits_BK.detach(), *(weight.grad for weight in model.parameters())])
+    deterministic.fill_uninitialized_memory = True
+    assert all(filled.isfinite().all() for filled in results[0])
+    assert all(torch.equal(filled, as_it_comes) for filled, as_it_comes in zip(*results, strict=True))
 
 
 def test_gradient_of_a_gradient_is_refused() -> None:

@@ -5,6 +5,9 @@ Each is one `torch.autograd.Function`: matrix products joined by the compiled lo
 Shapes: S tokens, T constituents, B jets, D width, M = 2 D, H heads of E = 8 channels.
 """
 
+# torch gives `Function.apply` no types
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 from typing import Any
@@ -46,7 +49,7 @@ def tokens(
 ) -> Tensor:
     """As `operations.tokens`."""
     *constituents, table = _constituents(x_TF, pid_T, bias_D, table)
-    x_SD: Tensor = _Tokens.apply(*constituents, weight_DF, bias_D, table, class_D, plan)  # type: ignore[no-untyped-call]
+    x_SD: Tensor = _Tokens.apply(*constituents, weight_DF, bias_D, table, class_D, plan)
     return x_SD
 
 
@@ -67,7 +70,7 @@ def attend_embedded(
     assert head_dim == LANES
     *constituents, table = _constituents(x_TF, pid_T, bias_D, table)
     embedding, block = (weight_DF, bias_D, table, class_D), (norm_D, qkv_weight, out_weight)
-    out_SD: Tensor = _AttendEmbedded.apply(*constituents, *embedding, *block, plan)  # type: ignore[no-untyped-call]
+    out_SD: Tensor = _AttendEmbedded.apply(*constituents, *embedding, *block, plan)
     return out_SD
 
 
@@ -76,7 +79,7 @@ def attend(
 ) -> Tensor:
     """As `operations.attend`."""
     assert head_dim == LANES
-    out_SD: Tensor = _Attend.apply(x_SD, norm_D, qkv_weight, out_weight, plan)  # type: ignore[no-untyped-call]
+    out_SD: Tensor = _Attend.apply(x_SD, norm_D, qkv_weight, out_weight, plan)
     return out_SD
 
 
@@ -85,13 +88,13 @@ def attend_class(
 ) -> Tensor:
     """As `operations.attend_class`."""
     assert head_dim == LANES
-    out_BD: Tensor = _AttendClass.apply(x_SD, norm_D, qkv_weight, out_weight, plan)  # type: ignore[no-untyped-call]
+    out_BD: Tensor = _AttendClass.apply(x_SD, norm_D, qkv_weight, out_weight, plan)
     return out_BD
 
 
 def feed_forward(x_SD: Tensor, norm_D: Tensor, gate_up_weight: Tensor, down_weight: Tensor) -> Tensor:
     """As `operations.feed_forward`."""
-    out_SD: Tensor = _FeedForward.apply(x_SD, norm_D, gate_up_weight, down_weight)  # type: ignore[no-untyped-call]
+    out_SD: Tensor = _FeedForward.apply(x_SD, norm_D, gate_up_weight, down_weight)
     return out_SD
 
 

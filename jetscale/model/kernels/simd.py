@@ -7,6 +7,9 @@ A vector holds 8 floats, a tile 8 vectors, its rows. Memory is a one-dimensional
 an index into it; as in C, nothing checks bounds.
 """
 
+# numba has no types: its classes are Any to mypy
+# mypy: disable-error-code="misc"
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -36,24 +39,24 @@ _LOWEST_EXPONENT = -126.0
 _Emit = Callable[..., Any]
 
 
-class _Vector(types.Type):  # type: ignore[misc]
+class _Vector(types.Type):
     def __init__(self) -> None:
         super().__init__(name="Float32x8")
 
 
-class _Tile(types.Type):  # type: ignore[misc]
+class _Tile(types.Type):
     def __init__(self) -> None:
         super().__init__(name="Float32x8x8")
 
 
 @register_model(_Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Any) -> None:
         super().__init__(dmm, fe_type, _FLOATS)
 
 
 @register_model(_Tile)
-class _TileModel(models.PrimitiveModel):  # type: ignore[misc]
+class _TileModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Any) -> None:
         super().__init__(dmm, fe_type, _TILE)
 
@@ -85,7 +88,7 @@ def _operation(result: Any, *arguments: Any) -> Callable[[_Emit], Any]:
         # numba binds the arguments of a call by this signature, which it wants without a star
         names = ["typingctx", *(f"argument{i}" for i in range(len(arguments)))]
         parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names]
-        typing.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        typing.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # Python reads it, mypy does not
         return intrinsic(typing)
 
     return decorate
