@@ -83,13 +83,13 @@ def estimate(name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSet
     method, reason = resampling.choose_method(settings.uncertainty.method, curves, point.surface is not None)
     replicates, draws = _replicate(task, point, method, log_L_E, blocks)
     dof = np.inf if replicates is None else replicates.dof
-    quantities = _summaries(point.values, draws, method, dof)
+    quantities = _summaries(point, draws, method, dof)
     if point.surface is not None:
         quantities = _with_grid_bias(quantities, task, point.surface)
     errors = {}
     if blocks is not None and settings.uncertainty.test_jet_samples:
         _, by_jets = _replicate(task, point, "test_jets", log_L_E, blocks)
-        errors["test_jets"] = _summaries(point.values, by_jets, "test_jets", np.inf)
+        errors["test_jets"] = _summaries(point, by_jets, "test_jets", np.inf)
     if point.surface is not None and settings.uncertainty.profile and (draws or not curves.is_curve):
         errors["profile"] = _profile(task, point.surface, draws, losses.flops_per_param_sample)
     warnings = curves.warnings + point.warnings + ([reason] if reason else [])
@@ -166,10 +166,13 @@ def _replicate(
     return replicates, draws
 
 
-def _summaries(values: dict[str, float], draws: joint.Draws, method: str, dof: float) -> dict[str, Quantity]:
+def _summaries(point: Point, draws: joint.Draws, method: str, dof: float) -> dict[str, Quantity]:
+    if point.certificate is not None and not point.certificate.has_floor:
+        # replicates heap up at the bound: their percentiles would be the bound, not an interval
+        draws = {key: draw for key, draw in draws.items() if key != "approach3.L_inf"}
     return {
         key: summarise(value, draws.get(key), method, dof, SCALES.get(key, "linear"))
-        for key, value in values.items()
+        for key, value in point.values.items()
     }
 
 

@@ -62,6 +62,11 @@ class Certificate:
     at_bound: list[str]
     correlation: float
 
+    @property
+    def has_floor(self) -> bool:
+        """Whether a loss was found below which the fit cannot fall."""
+        return self.floor_share >= 0.02
+
     def undetermined(self) -> str:
         """Why the exponents a and b cannot be given; empty where they can."""
         if not self.converged:
@@ -82,8 +87,10 @@ class Certificate:
             found.append(f"approach 3: no exponent: {self.undetermined()}")
         if self.agreeing < 2:
             found.append(f"approach 3: only {self.agreeing} of {self.starts} starts reached the minimum")
-        if self.floor_share < 0.02:
-            found.append("approach 3: no floor found, L_inf is below 2% of the lowest loss")
+        if not self.has_floor:
+            found.append(
+                "approach 3: no floor found: L_inf is below 2% of the lowest loss and has no interval"
+            )
         if abs(self.correlation) > 0.9:
             found.append(
                 f"ln N and ln D are collinear (correlation {self.correlation:+.2f}): "

@@ -174,8 +174,10 @@ def test_no_floor_is_said(load: Callable[..., object]) -> None:
     N, D = (g.ravel() for g in np.meshgrid(np.geomspace(1e7, 1e10, 6), np.geomspace(1e9, 1e12, 6)))
     frame = grid_table(flat, N, D, Noise(runs=1e-5), np.random.default_rng(0)).frame
     columns = frame[["n_params", "jets", "loss"]].set_axis(["N", "D", "loss"], axis=1)
-    warnings = fit(load(columns), QUICK).subsets["all"].warnings
-    assert any("no floor" in text for text in warnings)
+    one = fit(load(columns), FitSettings(uncertainty=UncertaintySettings(replicates=30))).subsets["all"]
+    assert any("no floor" in text for text in one.warnings)
+    assert one.approach3["L_inf"].ci95 is None  # replicates heap up at the bound
+    assert one.approach3["alpha"].ci95 is not None
 
 
 def test_one_outlier_neither_moves_nor_blurs_the_exponent(load: Callable[..., object]) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,10 +9,14 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from jetscale.analysis import FitSettings, fit
 from jetscale.analysis.blocks import BlockLosses, keys_of, resampled_blocks
 from jetscale.analysis.gain import Run, compare, gains
-from jetscale.analysis.report import percent
+from jetscale.analysis.report import percent, write_report
 from jetscale.analysis.results import Quantity, plain
+from jetscale.analysis.settings import UncertaintySettings
+from jetscale.analysis.surface import Surfaces
+from jetscale.analysis.synthetic import Noise, curves_table
 
 Array = NDArray[np.float64]
 
@@ -82,6 +88,23 @@ def test_pretraining_is_paid_back_where_scratch_with_the_same_total_is_worse() -
         assert compared >= 10
     last = [point for point in entry["curve"] if point["same_jets"]["value"] is not None][-1]
     assert last["total_jets"] == pytest.approx(END)  # as far as scratch reaches
+
+
+def test_report_where_pretraining_outlasts_the_curves(
+    make_surface: Callable[..., Surfaces], tmp_path: Path
+) -> None:
+    """No D has scratch with the same total: the wide sizes of a grid cut at one compute."""
+    surfaces = {"scratch": make_surface(0.5), "bsm": make_surface(0.4)}
+    losses = curves_table(surfaces, Noise(test_jets=20_000), np.random.default_rng(0), seeds=2, widths=(8, 16, 24, 32))
+    pretrained = losses.frame["subset"] == "bsm"
+    losses.frame["pretrain_jets"] = np.where(pretrained, 2 * losses.frame["jets"].max(), 0)
+    settings = FitSettings(uncertainty=UncertaintySettings(replicates=30), multiverse=False)
+    result = fit(losses, settings)
+    entries = result.to_json()["gain"]["bsm"]
+    assert [plain(point["same_jets"])["value"] for entry in entries for point in entry["curve"]] == (
+        [None] * 12 * len(entries)
+    )
+    assert "Gain over scratch" in write_report(result, tmp_path).read_text()
 
 
 def test_seeds_that_do_not_agree_are_not_paired() -> None:
