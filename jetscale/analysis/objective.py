@@ -17,8 +17,9 @@ Array = NDArray[np.float64]
 Penalty = Literal["huber", "squared", "absolute"]
 Residual = Literal["log", "raw"]
 
-# |r| is smoothed to Huber with this delta, far below the precision of any published loss
-ABSOLUTE_DELTA = 1e-7
+# |r| is smoothed to Huber with this delta: below the precision of any published loss, and 100 times smaller
+# ones leave the solver in bends of the valley
+ABSOLUTE_DELTA = 1e-5
 
 
 @dataclass(frozen=True)

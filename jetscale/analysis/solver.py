@@ -1,8 +1,13 @@
 """Damped Gauss-Newton for the loss surface, batched over replicates.
 
 With q = ln(A N^-alpha + B D^-beta + E) and p the softmax of its three terms, the row of the Jacobian is
-(p1, p2, p3, -p1 x, -p2 y). Huber's penalty enters as weights m / max(1, |r| / delta), for which
+(p1, p2, p3, -p1 x, -p2 y). Huber's penalty enters as weights w = m / max(1, |r| / delta), for which
 J' W r is the exact gradient and J' W J bounds the curvature (iteratively reweighted least squares).
+
+Near a minimum, where most residuals are beyond delta (as where the form does not fit), steps by that bound
+creep: each lowers the objective by 1e-9 of itself, thousands of times. There a step takes Huber's own
+curvature, of the points inside delta alone (Madsen and Nielsen, BIT 30 (1990) 682), damped by the bound:
+a large damping makes it a short reweighted step, which always lowers the objective.
 
 Shapes: R replicates, P points, Q = 5 parameters (ln A, ln B, ln E, alpha, beta), F free parameters.
 """
@@ -25,6 +30,7 @@ Constraint = Callable[[Array, Index], tuple[Array, Array]]
 
 EXPONENT_BOUNDS = (1e-3, 4.0)
 FLOOR_BOUND = 1e-4  # E as a share of the lowest loss: below this there is no floor
+NEAR = 1e-6  # predicted relative decrease from which on steps take Huber's own curvature
 _CHUNK_ELEMENTS = 400_000  # replicates x points held at a time
 
 
@@ -124,7 +130,8 @@ class _State:
     theta: Array
     value: Array
     gradient: Array  # (R, F) J' W r
-    curvature: Array  # (R, F, F) J' W J
+    bound: Array  # (R, F, F) J' W J
+    curvature: Array  # (R, F, F) the same over the points inside delta
 
     def take(self, keep: NDArray[np.bool_]) -> _State:
         return _State(*(getattr(self, field.name)[keep] for field in fields(self)))
@@ -148,32 +155,35 @@ class _Batch:
     def project(self, phi_RF: Array) -> Array:
         return phi_RF if self.bounds is None else np.clip(phi_RF, self.bounds.low, self.bounds.high)
 
-    def without_active(self, state: _State) -> tuple[Array, Array]:
-        """Gradient and curvature with the parameters that rest on a bound taken out."""
+    def without_active(self, state: _State) -> tuple[Array, Array, Array]:
+        """Gradient, bound and curvature with the parameters that rest on an end of the box taken out."""
         if self.bounds is None:
-            return state.gradient, state.curvature.copy()
+            return state.gradient, state.bound, state.curvature
         moves = ~self.bounds.active(state.phi, state.gradient)
-        curvature = state.curvature * (moves[:, :, None] & moves[:, None, :])
-        diagonal: Array = np.einsum("rff->rf", curvature)
-        diagonal[~moves] = 1.0
-        return state.gradient * moves, curvature
+        both = moves[:, :, None] & moves[:, None, :]
+        rests = (~moves)[:, :, None] * np.eye(moves.shape[1])
+        return state.gradient * moves, state.bound * both + rests, state.curvature * both
 
     def minimise(self, start_RF: Array, index: Index, tolerance: float, max_iterations: int) -> Solution:
         state = self.evaluate(self.project(start_RF), index)
         R = len(index)
-        damping = np.full(R, 1e-3)
+        damping, near = np.full(R, 1e-3), np.zeros(R, dtype=bool)
         solution = self.report(state)
         active = np.arange(R)
         for _ in range(max_iterations):
-            step, decrease = _damped_step(*self.without_active(state), damping)
+            step, decrease = _damped_step(*self.without_active(state), damping, near)
+            decrease *= self.objective.scale * np.maximum(1.0, damping)  # a short step promises little
             trial = self.evaluate(self.project(state.phi + step), index[active])
             good = trial.value <= state.value
             state.accept(trial, good)
             damping = np.where(good, np.maximum(damping / 5, 1e-10), damping * 8)
-            done = (decrease <= tolerance * state.value) | (damping > 1e12)
+            comes = ~near & (decrease <= NEAR * state.value)
+            damping[comes], near = 1.0, near | comes
+            done = ~comes & (decrease <= tolerance * state.value) | (damping > 1e12)
             if done.any():
                 _store(solution, active[done], self.report(state.take(done)))
-                active, damping, state = active[~done], damping[~done], state.take(~done)
+                active, state = active[~done], state.take(~done)
+                damping, near = damping[~done], near[~done]
                 if not len(active):
                     return solution
         _store(solution, active, self.report(state))
@@ -187,14 +197,16 @@ class _Batch:
         outside = (theta[:, 3:] < 0.5 * EXPONENT_BOUNDS[0]).any(axis=1) | (np.abs(theta) > 1000).any(axis=1)
         outside = np.asarray(outside | ~np.isfinite(theta).all(axis=1))
         theta = np.where(outside[:, None], 0.0, theta)
-        value, gradient_RQ, curvature_RQQ = self.moments(theta, log_L, weight)
+        value, gradient_RQ, *second_RQQ = self.moments(theta, log_L, weight)
         value = np.where(outside, np.inf, value)
         gradient = np.einsum("rqf,rq->rf", tangent, gradient_RQ)
-        curvature = np.swapaxes(tangent, 1, 2) @ curvature_RQQ @ tangent
-        return _State(phi_RF.copy(), theta.copy(), value, gradient, curvature)
+        bound, curvature = (np.swapaxes(tangent, 1, 2) @ moment_RQQ @ tangent for moment_RQQ in second_RQQ)
+        return _State(phi_RF.copy(), theta.copy(), value, gradient, bound, curvature)
 
-    def moments(self, theta_RQ: Array, log_L_RP: Array, weight_RP: Array) -> tuple[Array, Array, Array]:
-        """Objective (R,), J' W r (R, Q) and J' W J (R, Q, Q); the last two in Huber's units."""
+    def moments(
+        self, theta_RQ: Array, log_L_RP: Array, weight_RP: Array
+    ) -> tuple[Array, Array, Array, Array]:
+        """Objective (R,); in Huber's units J' W r (R, Q), J' W J and that inside delta (R, Q, Q)."""
         log_A, log_B, log_E, alpha, beta = theta_RQ.T[:, :, None]
         with np.errstate(over="ignore", invalid="ignore"):
             J_RQP = np.empty((len(theta_RQ), 5, len(self.x_P)))
@@ -210,18 +222,19 @@ class _Batch:
             np.multiply(J_RQP[:, 0], -self.x_P, out=J_RQP[:, 3])
             np.multiply(J_RQP[:, 1], -self.y_P, out=J_RQP[:, 4])
             value = self.objective.value(residual_RP, weight_RP)
-            weighted_RQP = (
-                J_RQP * (weight_RP / np.maximum(1.0, np.abs(residual_RP) / self.objective.corner))[:, None]
-            )
+            beyond_RP = np.abs(residual_RP) / self.objective.corner
+            weighted_RQP = J_RQP * (weight_RP / np.maximum(1.0, beyond_RP))[:, None]
             gradient = (weighted_RQP @ residual_RP[:, :, None])[:, :, 0]
+            bound = weighted_RQP @ J_RQP.transpose(0, 2, 1)
+            weighted_RQP *= (beyond_RP <= 1.0)[:, None]
             curvature = weighted_RQP @ J_RQP.transpose(0, 2, 1)
         value = np.where(np.isfinite(value), value, np.inf)
-        return value, np.asarray(np.nan_to_num(gradient)), np.asarray(np.nan_to_num(curvature))
+        return value, np.nan_to_num(gradient), np.nan_to_num(bound), np.nan_to_num(curvature)
 
     def report(self, state: _State) -> Solution:
-        # an undamped step, by least squares: at a bound or on a ray of N and D the curvature is singular
-        gradient, curvature = self.without_active(state)
-        step = np.linalg.pinv(curvature, rcond=1e-14, hermitian=True) @ gradient[:, :, None]
+        # an undamped step by least squares: the bound is singular on a ray of N and D
+        gradient, bound, _ = self.without_active(state)
+        step = np.linalg.pinv(bound, rcond=1e-14, hermitian=True) @ gradient[:, :, None]
         scale = self.objective.scale
         predicted = 0.5 * scale * np.einsum("rf,rf->r", gradient, step[:, :, 0])
         return Solution(
@@ -230,15 +243,18 @@ class _Batch:
             objective=state.value,
             decrease=predicted / np.maximum(state.value, np.finfo(float).tiny),
             gradient=scale * np.abs(gradient).max(axis=1),
-            curvature=scale * state.curvature,
+            curvature=scale * state.bound,
         )
 
 
-def _damped_step(gradient: Array, curvature: Array, damping: Array) -> tuple[Array, Array]:
-    """Levenberg-Marquardt step (R, F) and the decrease of the objective it predicts (Huber's units)."""
-    diagonal = np.einsum("rff->rf", curvature)
-    diagonal += damping[:, None] * diagonal + 1e-300
-    step = -np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
+def _damped_step(
+    gradient: Array, bound: Array, curvature: Array, damping: Array, near: NDArray[np.bool_]
+) -> tuple[Array, Array]:
+    """Step (R, F) and the decrease it predicts (Huber's units)."""
+    damped = np.where(near[:, None, None], curvature + damping[:, None, None] * bound, bound)
+    diagonal = np.einsum("rff->rf", damped)
+    diagonal += damping[:, None] * np.einsum("rff->rf", bound) + 1e-300
+    step = -np.linalg.solve(damped, gradient[:, :, None])[:, :, 0]
     return np.asarray(step), np.asarray(-0.5 * np.einsum("rf,rf->r", gradient, step))
 
 

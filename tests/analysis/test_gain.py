@@ -95,7 +95,9 @@ def test_report_where_pretraining_outlasts_the_curves(
 ) -> None:
     """No D has scratch with the same total: the wide sizes of a grid cut at one compute."""
     surfaces = {"scratch": make_surface(0.5), "bsm": make_surface(0.4)}
-    losses = curves_table(surfaces, Noise(test_jets=20_000), np.random.default_rng(0), seeds=2, widths=(8, 16, 24, 32))
+    losses = curves_table(
+        surfaces, Noise(test_jets=20_000), np.random.default_rng(0), seeds=2, widths=(8, 16, 24, 32)
+    )
     pretrained = losses.frame["subset"] == "bsm"
     losses.frame["pretrain_jets"] = np.where(pretrained, 2 * losses.frame["jets"].max(), 0)
     settings = FitSettings(uncertainty=UncertaintySettings(replicates=30), multiverse=False)
