@@ -30,7 +30,7 @@ class Command(FitSettings):
     path : the folder or file; entity/project for wandb.
     out : folder to write to; PATH/analysis for source=local.
     columns : names of a table's columns, such as columns.N="Model Size".
-    where : pandas query that selects rows of a table, such as "tokens > 1e9".
+    where : pandas query that selects rows, of a table ("tokens > 1e9") or of runs ("dim <= 32").
     held_out : rows to predict instead of fitting: a pandas query, or another table of the same columns.
     flops_per_param_sample : k of C = k N D, for tables that give only one of D and C.
     unfinished : take runs without done.json too.

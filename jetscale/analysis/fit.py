@@ -49,8 +49,9 @@ def fit(
         frame = selection.select(losses.frame[losses.frame["subset"] == name], settings, losses)
         extra = None
         if held_out is not None:
-            same = held_out.frame["subset"] == name
-            extra = held_out.frame[same] if same.any() else None
+            same = held_out.frame[held_out.frame["subset"] == name]
+            kept = replace(settings, drop_largest=0)  # outliers are to be predicted too
+            extra = selection.select(same, kept, held_out) if len(same) else None
         subsets[str(name)] = fit_subset(str(name), frame, losses, settings, extra)
     gain, warnings = gains(_evaluated(losses, settings), losses.blocks)
     details: dict[str, Any] = {"gain": gain} if gain else {}

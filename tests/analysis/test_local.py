@@ -111,3 +111,18 @@ def test_pretraining_budgets_of_one_subset_are_told_apart(sweep: Sweep) -> None:
     frame = load_losses(path).frame
     assert set(frame["subset"]) == {"scratch", "bsm_all@25000", "bsm_all@100000"}
     assert set(frame.loc[frame["subset"] == "bsm_all@25000", "seed"]) == {"0"}
+    assert set(load_losses(path, where="pretrain_jets in (0, 25000)").frame["subset"]) == {
+        "scratch",
+        "bsm_all",
+    }
+    with pytest.raises(UsageError, match=r"where='dim > 99' selects none of"):
+        load_losses(path, where="dim > 99")
+
+
+def test_rows_of_runs_are_held_out(sweep: Sweep) -> None:
+    path = sweep({"scratch": 0.5}, widths=(16, 32, 64, 128, 256), seeds=2, evaluations=12)
+    flops = load_losses(path, where="weights == 'ema'").frame["flops"]
+    cut = flops.quantile(0.8)
+    main([f"path={path}", f"held_out=flops > {cut}", "uncertainty.replicates=20", "multiverse=false"])
+    fit = json.loads((path / "analysis" / "results.json").read_text())["subsets"]["scratch"]
+    assert fit["held_out"]["rows"] == (flops > cut).sum()

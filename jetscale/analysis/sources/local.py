@@ -54,7 +54,7 @@ def load(path: Path, *, unfinished: bool = False, phase: str = "finetune") -> Lo
     if not frames:
         raise UsageError(f"{path}: {len(folders)} runs, none of them usable: {'; '.join(warnings)}")
     table = LossTable(
-        frame=_by_pretraining(pd.concat(frames, ignore_index=True)),
+        frame=pd.concat(frames, ignore_index=True),
         source=str(path),
         flops_per_param_sample=6 * PAPER_CONSTITUENTS,
         sample="jet",
@@ -62,14 +62,6 @@ def load(path: Path, *, unfinished: bool = False, phase: str = "finetune") -> Lo
         blocks=join([block for block in blocks if block is not None]),
     )
     return checked(table)
-
-
-def _by_pretraining(frame: Any) -> Any:
-    """Name subsets that were pretrained on several numbers of jets apart: SUBSET@JETS."""
-    several = frame.groupby("subset")["pretrain_jets"].nunique() > 1
-    named = frame["subset"] + "@" + frame["pretrain_jets"].map("{:g}".format)
-    frame["subset"] = frame["subset"].where(~frame["subset"].map(several), named)
-    return frame
 
 
 def _run(folder: Path, name: str, phase: str) -> Any:

@@ -176,14 +176,25 @@ def _select(frame: pd.DataFrame, where: str, path: Path) -> pd.DataFrame:
             f"{path}: {len(frame):,} rows, more than {MAX_ROWS:,}; keep the rows to fit, for instance with"
             " where=..."
         )
+    return rows_where(frame, where, str(path))
+
+
+def rows_where(frame: pd.DataFrame, where: str, source: str) -> pd.DataFrame:
+    """Rows that the query `where` selects; all where it is empty.
+
+    Raises
+    ------
+    UsageError
+        Not a query of its columns, or one that selects nothing.
+    """
     if not where:
         return frame
     try:
         chosen = frame.query(where, engine="python")
     except Exception as error:
-        raise UsageError(f"{path}: where={where!r} is not a query of its columns: {error}") from error
+        raise UsageError(f"{source}: where={where!r} is not a query of its columns: {error}") from error
     if not len(chosen):
-        raise UsageError(f"{path}: where={where!r} selects none of {len(frame)} rows")
+        raise UsageError(f"{source}: where={where!r} selects none of {len(frame)} rows")
     return chosen
 
 
