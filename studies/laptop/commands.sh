@@ -19,12 +19,24 @@ python -m jetscale.train -m $TWO +sweep=laptop_rates model.dim=8 finetune.lr=1.6
 python -m jetscale.train -m $TWO +sweep=laptop_rates model.dim=48,64 finetune.lr=5e-4
 python -m jetscale.analysis.rates path=multirun/laptop_rates out=studies/laptop/rates
 
+FIT="source=local blocks=125"
+
 # 4. The paper's subsets at its constant rate
 python -m jetscale.train -m $TWO +sweep=laptop
-python -m jetscale.analysis source=local path=multirun/laptop out=studies/laptop/paper_rate blocks=250
+python -m jetscale.analysis $FIT path=multirun/laptop out=studies/laptop/paper_rate
 
-# 5. The same at the rate of step 3 (conf/budget/laptop_tuned.yaml), the 2 x 2 design, and less pretraining
+# 5. The same at the rate of step 3 (conf/budget/laptop_tuned.yaml)
 python -m jetscale.train -m $TWO +sweep=laptop_tuned
+python -m jetscale.analysis $FIT path=multirun/laptop_tuned out=studies/laptop/tuned_rate where='pretrain_jets in (0, 100000)'
+
+# 6. The 2 x 2 design, on 20,000 pretraining jets each
 python -m jetscale.train -m $TWO +sweep=laptop_design
+python -m jetscale.analysis $FIT path=multirun/laptop_tuned out=studies/laptop/design where='pretrain_jets in (0, 20000)'
+
+# 7. A quarter and a half of the pretraining
 python -m jetscale.train -m $TWO +sweep=laptop_budget
-python -m jetscale.analysis source=local path=multirun/laptop_tuned out=studies/laptop/tuned_rate blocks=250
+python -m jetscale.analysis $FIT path=multirun/laptop_tuned out=studies/laptop/pretraining \
+    where='subset in ["scratch", "qcd", "bsm_all"] and pretrain_jets != 20000 and dim <= 32'
+
+# The reports hold every figure
+find studies/laptop -name '*.svg' -delete
