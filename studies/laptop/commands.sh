@@ -38,5 +38,7 @@ python -m jetscale.train -m $TWO +sweep=laptop_budget
 python -m jetscale.analysis $FIT path=multirun/laptop_tuned out=studies/laptop/pretraining \
     where='subset in ["scratch", "qcd", "bsm_all"] and pretrain_jets != 20000 and dim <= 32'
 
-# The reports hold every figure
+# The reports hold every figure; the page shows some
 find studies/laptop -name '*.svg' -delete
+find studies/laptop -name 'residuals_*.png' -delete
+find studies/laptop/{design,pretraining} -name 'subset_*.png' -delete

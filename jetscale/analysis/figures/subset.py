@@ -78,48 +78,43 @@ def draw_contours(axes: Axes, task: Task, surface: Surfaces | None, log_k: float
 
 def draw_slices(axes: Axes, task: Task, surface: Surfaces | None, log_k: float) -> None:
     """IsoFLOP slices: observed solid, parametric dashed, vertices starred."""
-    import matplotlib as mpl
-
     axes.set(xlabel="parameters N", ylabel="test loss", title="isoFLOP slices")
     slices = task.profiles.slices
     if not slices:
-        axes.text(
-            0.5,
-            0.5,
-            f"no slice:\n{task.profiles.reason}",
-            transform=axes.transAxes,
-            ha="center",
-            va="center",
-            wrap=True,
-        )
+        text = f"no slice:\n{task.profiles.reason}"
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", wrap=True)
         return
     axes.set_xscale("log")
     shown = np.unique(np.linspace(0, len(slices) - 1, min(MAX_SLICES_DRAWN, len(slices))).round().astype(int))
-    for rank, number in enumerate(shown):
+    colours = _colours_of_compute(axes, np.exp([slices[number].log_C for number in shown]))
+    for number, colour in zip(shown, colours, strict=True):
         one, vertex = slices[number], task.vertices_N[number]
-        colour = mpl.colormaps[LOSS_MAP](0.05 + 0.8 * rank / max(1, len(shown) - 1))
         log_N = one.at(task.curves.log_N)
         order = np.argsort(log_N)
-        label = f"{np.exp(one.log_C):.1e} FLOPs"
-        axes.plot(
-            np.exp(log_N[order]), np.exp(one.at(task.log_L_P)[order]), "-",
-            marker=MARKERS[rank % len(MARKERS)], ms=4, lw=1.0, color=colour, label=label,
-        )  # fmt: skip
+        loss = np.exp(one.at(task.log_L_P)[order])
+        axes.plot(np.exp(log_N[order]), loss, "-", marker="o", ms=3.5, lw=1.0, color=colour)
         if surface is not None:
             fine = np.linspace(log_N.min(), log_N.max(), 60)
-            axes.plot(
-                np.exp(fine),
-                np.exp(surface.log_loss(fine, one.log_C - log_k - fine)[0]),
-                "--",
-                color=colour,
-                lw=0.9,
-            )
+            fitted = np.exp(surface.log_loss(fine, one.log_C - log_k - fine)[0])
+            axes.plot(np.exp(fine), fitted, "--", color=colour, lw=0.9)
         if not vertex.problem:
-            level = np.interp(vertex.position, log_N[order], one.at(task.log_L_P)[order])
-            axes.plot(np.exp(vertex.position), np.exp(level), "*", color=COLOURS[1], ms=10, mec="k", mew=0.5)
-    axes.plot([], [], "*", color=COLOURS[1], ms=10, mec="k", mew=0.5, label="vertex of the parabola")
+            level = np.exp(np.interp(vertex.position, log_N[order], np.log(loss)))
+            axes.plot(np.exp(vertex.position), level, "*", color=COLOURS[1], ms=10, mec="k", mew=0.5)
+    axes.plot([], [], "o-", color="0.3", ms=3.5, lw=1.0, label="observed")
     axes.plot([], [], "--", color="0.3", lw=0.9, label="approach 3")
-    axes.legend(fontsize=6.5)
+    axes.plot([], [], "*", color=COLOURS[1], ms=10, mec="k", mew=0.5, ls="none", label="vertex of a parabola")
+    axes.margins(y=0.12)
+    axes.legend(fontsize=7, loc="upper center")
+
+
+def _colours_of_compute(axes: Axes, C: Array) -> Array:
+    """Colours of slices at these budgets (S, RGBA), with their bar."""
+    import matplotlib as mpl
+
+    norm = mpl.colors.LogNorm(C.min() / 1.05, C.max() * 1.4)  # the palest end of the map is not drawn
+    scale = mpl.cm.ScalarMappable(norm, LOSS_MAP)
+    axes.figure.colorbar(scale, ax=axes, label="compute C (FLOPs)")
+    return np.asarray(scale.to_rgba(C))
 
 
 def draw_optima(
