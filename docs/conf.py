@@ -6,7 +6,6 @@ the same here and on a forge. Pages are docs/*.md, notebooks/*.ipynb (executed) 
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from importlib.metadata import version as version_of
@@ -32,17 +31,9 @@ exclude_patterns = sorted(path.name for path in REPO.iterdir() if path.name not 
 exclude_patterns += ["docs/_*", "notebooks/README.md", "notebooks/scratch", "**/.ipynb_checkpoints"]
 templates_path = ["_templates"]
 nitpicky = True
-# there may be no notebook and no study yet; Sphinx 9.0 gives this warning no type to suppress it by
-logging.getLogger("sphinx.sphinx.directives.other").addFilter(
-    lambda record: getattr(record, "subtype", "") != "empty_glob"
-)
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-# shown, but not run, while the study that they read is not there
-nb_execution_excludepatterns = (
-    [] if (REPO / "studies/laptop/paper_rate").exists() else ["notebooks/02_*", "notebooks/04_*"]
-)
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(DOCS / "_build" / ".jupyter_cache")
 nb_execution_raise_on_error = True

@@ -13,8 +13,6 @@ nbformat: Any = pytest.importorskip("nbformat")
 
 REPO = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
-STUDY = "studies/laptop/paper_rate"
-NEEDS = {"02_scaling_laws": STUDY, "04_plan": STUDY}
 SHARED_JETS = pytest.mark.xdist_group("notebooks")  # simulated once for both
 MARKS = {"01_quickstart": [SHARED_JETS], "03_compositions": [SHARED_JETS]}
 
@@ -59,9 +57,6 @@ def test_outputs_are_not_committed(path: Path) -> None:
 def test_it_runs_from_the_top(path: Path, folder: Path, this_interpreter: None) -> None:
     """An error in any cell is raised here, with the cell and its traceback."""
     nbclient: Any = pytest.importorskip("nbclient")
-    needed = NEEDS.get(path.stem)
-    if needed and not (REPO / needed).is_dir():
-        pytest.skip(f"{needed} is missing: the study that this notebook reads")
     notebook = nbformat.read(path, as_version=4)
     environment = {**quiet_environment(), "PYTHONPATH": str(REPO)}
     client = nbclient.NotebookClient(
