@@ -17,6 +17,7 @@ from jetscale.analysis.results import FitResult, Quantity, SubsetFit, summarise
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.surface import Surfaces
 from jetscale.analysis.table import LossTable
+from jetscale.cli import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,8 +45,14 @@ def fit(
     settings = settings or FitSettings()
     if losses.blocks is not None:
         losses = replace(losses, blocks=losses.blocks.merged(settings.blocks))
+    names = sorted(losses.frame["subset"].unique())
+    unknown = sorted(set(held_out.frame["subset"]) - set(names)) if held_out is not None else []
+    if unknown:
+        raise UsageError(
+            f"held-out rows are of {', '.join(unknown)}, which is not fitted; fitted: {', '.join(names)}"
+        )
     subsets = {}
-    for name in sorted(losses.frame["subset"].unique()):
+    for name in names:
         frame = selection.select(losses.frame[losses.frame["subset"] == name], settings, losses)
         extra = None
         if held_out is not None:

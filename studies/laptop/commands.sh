@@ -1,5 +1,6 @@
 #!/bin/bash
-# The laptop study, command by command, about six hours on two cores. Each goes on where it stopped: run it again after a break.
+# The laptop study, command by command, most of a night on two cores: steps 3 to 5
+# took ten hours of a core. Each goes on where it stopped: run it again after a break.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -120,9 +120,11 @@ def test_pretraining_budgets_of_one_subset_are_told_apart(sweep: Sweep) -> None:
 
 
 def test_rows_of_runs_are_held_out(sweep: Sweep) -> None:
-    path = sweep({"scratch": 0.5}, widths=(16, 32, 64, 128, 256), seeds=2, evaluations=12)
-    flops = load_losses(path, where="weights == 'ema'").frame["flops"]
+    path = sweep({"scratch": 0.5, "other": 0.4}, widths=(16, 32, 64, 128, 256), seeds=2, evaluations=12)
+    flops = load_losses(path, where="weights == 'ema' and subset == 'scratch'").frame["flops"]
     cut = flops.quantile(0.8)
     main([f"path={path}", f"held_out=flops > {cut}", "uncertainty.replicates=20", "multiverse=false"])
     fit = json.loads((path / "analysis" / "results.json").read_text())["subsets"]["scratch"]
     assert fit["held_out"]["rows"] == (flops > cut).sum()
+    with pytest.raises(UsageError, match="held-out rows are of scratch, which is not fitted"):
+        main([f"path={path}", "held_out=subset == 'scratch'"])
