@@ -100,18 +100,22 @@ class Difference:
         return Quantity(self.value, self.sd, (self.value - self.reach, self.value + self.reach))
 
 
-def gains(frames: dict[str, pd.DataFrame], blocks: BlockLosses | None) -> tuple[dict[str, Any], list[str]]:
+def gains(
+    frames: dict[str, pd.DataFrame], blocks: BlockLosses | None, reference: str = REFERENCE
+) -> tuple[dict[str, Any], list[str]]:
     """Gains by subset, one entry a width, and warnings; both empty where the table has no scratch.
 
     Parameters
     ----------
     frames : test losses of the weights that are fitted, by subset, with N as it is in the table.
+    reference : what to compare with instead, such as a narrow composition for what diversity gains; totals
+        do not count its own pretraining.
     """
     found: dict[str, Any] = {}
     warnings: list[str] = []
-    scratch = _by_size(frames[REFERENCE], blocks) if REFERENCE in frames else {}
+    scratch = _by_size(frames[reference], blocks) if reference in frames else {}
     for name in frames if scratch else ():
-        if name == REFERENCE:
+        if name == reference:
             continue
         entries = []
         for size, runs in _by_size(frames[name], blocks).items():

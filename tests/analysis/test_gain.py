@@ -57,6 +57,14 @@ def only_entry(frames: dict[str, pd.DataFrame], blocks: BlockLosses | None = Non
     return dict(plain(entry))
 
 
+def test_any_subset_can_be_the_reference() -> None:
+    frames = table(SEEDS, SEEDS)
+    found, warnings = gains(frames, None, reference="bsm")
+    assert (list(found), warnings) == (["scratch"], [])
+    for point in found["scratch"][0]["curve"]:
+        assert point["difference"].value == pytest.approx(BETA * np.log(AHEAD))
+
+
 def test_twice_the_data_is_found_at_every_d() -> None:
     entry = only_entry(table(SEEDS, SEEDS))
     assert (entry["dim"], entry["seeds"], entry["paired"]) == (16, ["0", "1", "2"], True)
