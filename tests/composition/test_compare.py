@@ -128,7 +128,7 @@ def test_every_shipped_composition_is_known() -> None:
     design = {
         f"{alignment}_{spread}" for alignment in ("aligned", "misaligned") for spread in ("narrow", "diverse")
     }
-    assert set(known) == design | {"qcd", "qcd_res2p", "qcd_res34p", "bsm_all"}
+    assert set(known) == design | {"misaligned_single", "qcd", "qcd_res2p", "qcd_res34p", "bsm_all"}
     assert choose(known, [], {}) == known
     assert list(choose(known, ["qcd"], {"mine": {"QCD": 1}})) == ["qcd", "mine"]
     assert list(choose(known, [], {"mine": {"QCD": 1}})) == ["mine"]
