@@ -50,7 +50,7 @@ def compare(settings: Compare) -> dict[str, Row]:
     out = Path(settings.out)
     content = {
         "version": __version__,
-        "settings": asdict(settings),
+        "settings": {key: value for key, value in asdict(settings).items() if key != "out"},
         "compositions": requests,
         "measures": {name: {key: value.plain() for key, value in row.items()} for name, row in rows.items()},
     }

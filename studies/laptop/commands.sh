@@ -1,6 +1,6 @@
 #!/bin/bash
 # The laptop study, command by command, a night on two cores: steps 3 to 7
-# took fourteen hours of a core. Each goes on where it stopped: run it again after a break.
+# took 13.4 hours of a core. Each goes on where it stopped: run it again after a break.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

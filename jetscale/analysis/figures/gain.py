@@ -19,14 +19,25 @@ COLUMNS = 3
 def draw_gain(result: FitResult) -> Figure | None:
     """Draw every subset's difference from scratch in %, with its 95% band; None where there is no gain."""
     gain: dict[str, list[dict[str, Any]]] = result.details.get("gain", {})
-    sizes = sorted({_size(entry) for entries in gain.values() for entry in entries})
-    if not sizes:
+    if not any(gain.values()):
         return None
+    by_name = {name: gain.get(name, []) for name in style.ordered(list(result.subsets))}
+    return draw_differences(by_name, "test loss relative to scratch (%)", result.losses.sample)
+
+
+def draw_differences(by_name: dict[str, list[dict[str, Any]]], label: str, sample: str) -> Figure:
+    """Draw differences of ln L in %, one line a name; entries are those of `jetscale.analysis.gain.gains`.
+
+    Parameters
+    ----------
+    label : of the y axis.
+    sample : what D counts.
+    """
+    sizes = sorted({_size(entry) for entries in by_name.values() for entry in entries})
     figure, panels = style.panels(len(sizes), COLUMNS)
-    names = style.ordered(list(result.subsets))
     for panel, size in zip(panels, sizes, strict=True):
-        for rank, name in enumerate(names):
-            for entry in gain.get(name, []):
+        for rank, (name, entries) in enumerate(by_name.items()):
+            for entry in entries:
                 if _size(entry) == size:
                     jets = np.array([point["jets"] for point in entry["curve"]])
                     low, value, high = percent([point["difference"] for point in entry["curve"]])
@@ -35,8 +46,8 @@ def draw_gain(result: FitResult) -> Figure | None:
                     panel.plot(jets, value, lw=1.5, label=name, **line)
         panel.axhline(0, color="0.3", lw=0.8)
         panel.set(xscale="log", title=f"{size[0].replace('n_params', 'N')} = {size[1]:,.0f}")
-    figure.supxlabel(f"fine-tuning data D ({result.losses.sample}s)")
-    figure.supylabel("test loss relative to scratch (%)")
+    figure.supxlabel(f"fine-tuning data D ({sample}s)")
+    figure.supylabel(label)
     drawn = [panel.get_legend_handles_labels() for panel in panels]
     handles = {label: handle for pair in drawn for handle, label in zip(*pair, strict=True)}
     figure.legend(
