@@ -1,10 +1,23 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
-from jetscale.files import WriteError, atomic_path, fingerprint, remove_leftovers, sha256_file, write_json
+from jetscale.files import (
+    DamagedFile,
+    WriteError,
+    atomic_path,
+    checksum_file,
+    fingerprint,
+    read_sealed,
+    remove_leftovers,
+    sha256_file,
+    write_json,
+    write_sealed,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
@@ -64,3 +77,32 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "last.pt", "part.pt"]
+
+
+def test_no_flipped_bit_of_a_sealed_file_is_read(tmp_path: Path) -> None:
+    path, content = tmp_path / "done.json", {"loss": 0.1 + 0.2, "n": 3, "name": "µ", "deep": [{"a": None}]}
+    write_sealed(path, content)
+    assert read_sealed(path) == content
+    whole = path.read_bytes()
+    for position in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[position // 8] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedFile, match=re.escape(str(path))):
+            read_sealed(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "3", '{"checksum": 1}', '{"loss": 1, "checksum": "xxh3_128:0"}']
+)
+def test_what_was_never_sealed_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DamagedFile):
+        read_sealed(tmp_path / "a.json")
+
+
+def test_checksum_of_a_file_is_the_published_one(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert (
+        checksum_file(tmp_path / "empty") == "99aa06d3014798d86001c324468d497f"
+    )  # XXH3-128 of nothing, seed 0

@@ -19,8 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 from jetscale import __version__
-from jetscale.files import fingerprint, fsync_directory, write_json
-from jetscale.jets.checksums import CHECKSUM
+from jetscale.files import CHECKSUM, fingerprint, fsync_directory, write_json
 from jetscale.jets.errors import JetDataError, raise_problems
 from jetscale.jets.locations import File, RemoteFolder, stamp
 from jetscale.jets.parts import PartJob, write_parts

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from jetscale.files import CHECKSUM, checksum_file
 from jetscale.jets.building import hold_against_settings
-from jetscale.jets.checksums import CHECKSUM, checksum_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.locations import File, local_copy
 from jetscale.jets.request import StoreRequest

@@ -16,8 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from jetscale import __version__
-from jetscale.files import atomic_path, fingerprint
-from jetscale.jets.checksums import CHECKSUM, checksum_file
+from jetscale.files import CHECKSUM, atomic_path, checksum_file, fingerprint
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import feature_set
 from jetscale.jets.packed import PackedJets, Room, gather, map_batches, packed_schema, view

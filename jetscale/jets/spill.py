@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jetscale.files import atomic_path
-from jetscale.jets.checksums import CHECKSUM, checksum_file
+from jetscale.files import CHECKSUM, atomic_path, checksum_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import feature_set
 from jetscale.jets.locations import local_copy, stamp

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pytest
 
 from jetscale import __version__
+from jetscale.files import checksum_file
 from jetscale.jets.building import ensure_store, open_store
-from jetscale.jets.checksums import checksum_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import FEATURE_SETS
 from jetscale.jets.packed import pack, view

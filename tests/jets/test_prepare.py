@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from jetscale.cli import UsageError
-from jetscale.jets.checksums import checksum_file
+from jetscale.files import checksum_file
 from jetscale.jets.schemas import jet_file
 from jetscale.prepare import main
 
