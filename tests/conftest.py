@@ -10,8 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tests.runs import quiet_environment
+from tests.warm import WarmServer
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared" / "data"
@@ -28,7 +30,17 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def simulated_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data directory with a few hundred really simulated jets in both published formats."""
-    out = tmp_path_factory.mktemp("simulated")
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one for all test processes
+    out = shared / "simulated"
+    with FileLock(shared / "simulated.lock"):
+        if not out.exists():
+            _simulate(shared / "simulating")
+            (shared / "simulating").rename(out)
+    return out
+
+
+def _simulate(out: Path) -> None:
     common = [f"out={out}", "mpi=false", "workers=2"]  # without MPI: fewer constituents, three times faster
     for arguments in (
         ["dataset=jetclass", "n_jets=400", "n_val=0", "n_test=200"],
@@ -46,19 +58,37 @@ def simulated_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             [sys.executable, "-m", "jetscale.simulate", *arguments, *common], capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-    return out
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmServer]:
+    """Starts jetscale's commands without the seconds of their imports."""
+    server = WarmServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture
-def train(simulated_data: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def train(
+    simulated_data: Path, tmp_path: Path, warm: WarmServer
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run ``python -m jetscale.train`` in an empty folder on the simulated jets."""
 
-    def call(*arguments: str, launch: tuple[str, ...] = (sys.executable, "-m"), check: bool = True) -> Any:
-        command = [*launch, "jetscale.train", f"data.dir={simulated_data}", *arguments]
-        done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, env=quiet_environment(), timeout=300
-        )
-        assert not check or done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    def call(*arguments: str, launch: tuple[str, ...] = (), check: bool = True) -> Any:
+        words = [f"data.dir={simulated_data}", *arguments]
+        if launch:
+            done = subprocess.run(
+                [*launch, "jetscale.train", *words], cwd=tmp_path, capture_output=True, text=True,
+                env=quiet_environment(), timeout=300,
+            )  # fmt: skip
+        else:
+            process = warm.start("jetscale.train", words, tmp_path, quiet_environment())
+            try:
+                printed = process.communicate(timeout=300)
+            finally:
+                process.kill()
+            done = subprocess.CompletedProcess(words, process.wait(), *printed)
+        assert not check or done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
         return done
 
     return call

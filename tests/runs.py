@@ -3,14 +3,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import torch
+
+if TYPE_CHECKING:
+    from tests.warm import WarmServer
 
 TINY = (
     "budget=smoke", "pretrain.steps=24", "finetune.steps=40", "checkpoint_every=7", "tracking.log_every=5",
@@ -61,13 +62,12 @@ def steps_done(library: Path, run: Path, pretrain_steps: int) -> int:
     return seen
 
 
-def killed_after(steps: int, arguments: list[str], library: Path, run: Path, pretrain_steps: int = 0) -> None:
+def killed_after(
+    warm: WarmServer, steps: int, arguments: list[str], library: Path, run: Path, pretrain_steps: int = 0
+) -> None:
     """Start a run and kill it with SIGKILL once it has told of `steps`, counted over both phases."""
-    command = [sys.executable, "-m", "jetscale.train", *arguments]
-    with subprocess.Popen(
-        command, cwd=run.parent, stderr=subprocess.DEVNULL, env=quiet_environment()
-    ) as process:
-        while steps_done(library, run, pretrain_steps) < steps and process.poll() is None:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+    process = warm.start("jetscale.train", arguments, run.parent, quiet_environment())
+    while steps_done(library, run, pretrain_steps) < steps and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, process.printed("stderr")

@@ -31,7 +31,8 @@ GRID = (
 
 def results_json(root: Path) -> dict[str, Any]:
     """What the analysis makes of the sweep below `root`, without the path it was given."""
-    command = [sys.executable, "-m", "jetscale.analysis", "source=local", "path=multirun/chaos"]
+    command = [sys.executable, "-m", "jetscale.analysis", "source=local", "path=multirun/chaos",
+               "uncertainty.replicates=100"]  # fmt: skip
     subprocess.run(command, cwd=root, env=quiet_environment(), check=True, capture_output=True)
     content: dict[str, Any] = json.loads((root / "multirun/chaos/analysis/results.json").read_text())
     return content
@@ -56,14 +57,13 @@ def kill_group(group: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_disturbed_by_random_kills_gives_the_same_exponents(tmp_path, simulated_data):
-    command = [sys.executable, "-m", "jetscale.train", f"data.dir={simulated_data}", *GRID,
-               "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]  # fmt: skip
+def test_a_sweep_disturbed_by_random_kills_gives_the_same_exponents(warm, tmp_path, simulated_data):
+    words = [f"data.dir={simulated_data}", *GRID, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     roots = [tmp_path / "undisturbed", tmp_path / "disturbed"]
     for root in roots:
         root.mkdir()
-    whole = subprocess.run(command, cwd=roots[0], env=quiet_environment(), capture_output=True, text=True)
-    assert whole.returncode == 0, whole.stderr
+    whole = warm.start("jetscale.train", words, roots[0], quiet_environment())
+    assert whole.wait() == 0, whole.printed("stderr")
 
     rng = random.Random(7)
     started = time.monotonic()
@@ -71,10 +71,7 @@ def test_a_sweep_disturbed_by_random_kills_gives_the_same_exponents(tmp_path, si
     groups = []
     while True:
         over = time.monotonic() - started > SECONDS
-        with subprocess.Popen(
-            command, cwd=roots[1], env=quiet_environment(), stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, start_new_session=True,
-        ) as driver:  # fmt: skip
+        with warm.start("jetscale.train", words, roots[1], quiet_environment(), session=True) as driver:
             groups.append(driver.pid)
             while not over and driver.poll() is None:
                 # long enough to get somewhere: a start takes seconds of imports

@@ -29,6 +29,7 @@ from jetscale.training.run import run
 from jetscale.training.settings import from_config
 from tests.disks import Disk
 from tests.runs import TINY, killed_after, quiet_environment, same_run
+from tests.warm import WarmServer
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning's, in this process
 
@@ -152,13 +153,15 @@ LONG = ("+experiment=qcd", "data.repeat=true", "pretrain.steps=16", "finetune.st
 
 
 @pytest.fixture(scope="module")
-def interrupted(simulated_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def interrupted(
+    simulated_data: Path, warm: WarmServer, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
     """A run killed in the middle of fine-tuning, and the same run undisturbed."""
     root = tmp_path_factory.mktemp("interrupted")
     common = [f"data.dir={simulated_data}", *TINY, *LONG, f"pretrain.library={root}/backbones"]
-    killed_after(45, [*common, f"hydra.run.dir={root}/run"], root / "none", root / "run")
-    whole = [sys.executable, "-m", "jetscale.train", *common, f"hydra.run.dir={root}/whole"]
-    subprocess.run(whole, cwd=root, check=True, capture_output=True, env=quiet_environment())
+    killed_after(warm, 45, [*common, f"hydra.run.dir={root}/run"], root / "none", root / "run")
+    arguments = [*common, f"hydra.run.dir={root}/whole"]
+    assert warm.start("jetscale.train", arguments, root, quiet_environment()).wait() == 0
     return root / "run", root / "whole"
 
 

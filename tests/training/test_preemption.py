@@ -2,24 +2,23 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.runs import TINY, metrics_of, quiet_environment, runs_under
+from tests.warm import WarmProcess, WarmServer
 
 LONG = (*TINY, "+experiment=bsm_all", "pretrain.steps=400", "finetune.steps=400", "data.repeat=true",
         "checkpoint_every=1000", "eval.every=200")  # fmt: skip
 
 
-def started(command: list[str], root: Path, phase: str, step: int) -> subprocess.Popen[str]:
-    process = subprocess.Popen(command, cwd=root, env=quiet_environment(), stderr=subprocess.PIPE, text=True)
+def started(warm: WarmServer, words: list[str], root: Path, phase: str, step: int) -> WarmProcess:
+    process = warm.start("jetscale.train", words, root, quiet_environment())
     deadline = time.monotonic() + 120
     while _reached(root, phase) < step:
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.printed("stderr")
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return process
@@ -37,18 +36,20 @@ def _reached(root: Path, phase: str) -> int:
 
 
 @pytest.mark.slow
-def test_asked_to_stop_a_run_checkpoints_at_that_step_and_goes_on_the_same(train, tmp_path, simulated_data):
+def test_asked_to_stop_a_run_checkpoints_at_that_step_and_goes_on_the_same(
+    train, warm, tmp_path, simulated_data
+):
     """No checkpoint is due: all there is when the run goes on comes from the request to stop."""
     train(*LONG, f"hydra.run.dir={tmp_path}/whole", "pretrain.library=other")
-    command = [sys.executable, "-m", "jetscale.train", f"data.dir={simulated_data}", *LONG]
+    words = [f"data.dir={simulated_data}", *LONG]
     for number, phase in ((signal.SIGTERM, "pretrain"), (signal.SIGUSR2, "finetune")):
-        with started(command, tmp_path, phase, 50) as process:
+        with started(warm, words, tmp_path, phase, 50) as process:
             process.send_signal(number)
             _, errors = process.communicate(timeout=60)
         assert process.returncode == 75, errors
         (checkpoint,) = tmp_path.glob(f"multirun/**/{phase}.last.json")
         assert json.loads(checkpoint.read_text())["step"] >= 50
         assert not list(tmp_path.glob("multirun/**/failed.json"))
-    subprocess.run(command, cwd=tmp_path, env=quiet_environment(), check=True, capture_output=True)
+    train(*LONG)
     (run,) = runs_under(tmp_path)
     assert metrics_of(run) == metrics_of(tmp_path / "whole")

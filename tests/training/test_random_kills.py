@@ -8,9 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,28 +18,11 @@ from pathlib import Path
 import pytest
 
 from tests.runs import TINY, quiet_environment, same_run
+from tests.warm import WarmServer
 
 KILLS = 50
 NEVER = 600.0
 RUNS_AT_ONCE = 2
-
-# The imports of a start cost five seconds: a forked child has them, and is killed at work.
-SERVER = """
-import os, signal, sys
-import torch, lightning, jetscale.training.run
-from jetscale import train
-for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        sys.argv[1:] = line.split()
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 1), os.dup2(nowhere.fileno(), 2)
-        train.main()
-        os._exit(0)
-    print(child, flush=True)
-    _, status = os.waitpid(child, 0)
-    print(os.waitstatus_to_exitcode(status), flush=True)
-"""
 
 ARGUMENTS = (
     *TINY, "+experiment=qcd", "data.repeat=true", "pretrain.steps=40", "finetune.steps=80",
@@ -49,33 +30,14 @@ ARGUMENTS = (
 )  # fmt: skip
 
 
-class Server:
-    """Starts runs as forks of one process that has imported everything."""
-
-    def __init__(self, cwd: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVER], cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, env=quiet_environment(), start_new_session=True,
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        self.lines = self.process.stdout
-
-    def run(self, seconds: float, *arguments: str) -> int:
-        """Exit status of a run that is killed after so many seconds."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(" ".join(arguments) + "\n")
-        self.process.stdin.flush()
-        child = int(self.lines.readline())
-        kill = threading.Timer(seconds, os.kill, (child, signal.SIGKILL))
-        kill.start()
-        status = int(self.lines.readline())
-        kill.cancel()
-        return status
-
-    def close(self) -> None:
-        """End it."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.communicate()
+def status_when_killed(server: WarmServer, seconds: float, words: list[str], cwd: Path) -> int:
+    """Exit status of a run that is killed after so many seconds."""
+    process = server.start("jetscale.train", words, cwd, quiet_environment(), session=True)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def moment(root: Path) -> str:
@@ -94,7 +56,7 @@ def moment(root: Path) -> str:
 
 
 def one_run(
-    server: Server, data: Path, root: Path, delay: Callable[[int], float], kills: Counter[str]
+    server: WarmServer, data: Path, root: Path, delay: Callable[[int], float], kills: Counter[str]
 ) -> None:
     """A run from unpacked jets to its end, start n killed `delay(n)` seconds later; adds to `kills`."""
     root.mkdir()
@@ -103,7 +65,7 @@ def one_run(
         f"hydra.run.dir={root}/run",
     ]  # fmt: skip
     for start in itertools.count():
-        status = server.run(delay(start), *arguments)
+        status = status_when_killed(server, delay(start), arguments, root.parent)
         if status == 0:
             return
         assert status == -signal.SIGKILL, f"{root}: exit {status}"
@@ -126,7 +88,7 @@ def test_fifty_random_kills(simulated_data, memory) -> None:
     data.mkdir()
     for folder in ("JetClass", "JetClassII"):
         (data / folder).symlink_to(simulated_data / folder)
-    servers = [Server(memory) for _ in range(RUNS_AT_ONCE)]
+    servers = [WarmServer() for _ in range(RUNS_AT_ONCE)]  # each is spoken to by one thread
     kills: Counter[str] = Counter()
 
     def many(number: int, longest: float) -> None:
@@ -145,8 +107,8 @@ def test_fifty_random_kills(simulated_data, memory) -> None:
             shutil.rmtree(root)
 
     try:
-        for server in servers:  # imports
-            server.run(NEVER, "--version")
+        for server in servers:  # the first order waits for the imports
+            server.start("jetscale.train", ["--version"], memory, quiet_environment()).wait()
         began = time.monotonic()
         one_run(servers[0], data, memory / "whole", lambda _: NEVER, kills)
         longest = time.monotonic() - began

@@ -19,6 +19,7 @@ from jetscale.training.placement import Placement, placement
 from jetscale.training.ranks import join
 from jetscale.training.settings import DeviceSettings, SettingsError, from_config
 from tests.runs import TINY, metrics_of, quiet_environment, same_run, steps_done
+from tests.warm import WarmProcess, WarmServer
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 
@@ -41,25 +42,24 @@ def as_srun_sets(rank: int, world: int, port: int, nodes: int = 1) -> dict[str, 
     }  # fmt: skip
 
 
-Start = Callable[..., list["subprocess.Popen[str]"]]
+Start = Callable[..., list[WarmProcess]]
 
 
 @pytest.fixture
-def start(simulated_data: Path, tmp_path: Path) -> Iterator[Start]:
+def start(simulated_data: Path, warm: WarmServer, tmp_path: Path) -> Iterator[Start]:
     """Start the processes of one run by hand, with the variables that srun sets."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[WarmProcess] = []
 
-    def call(*arguments: str, world: int = 2, nodes: int = 1) -> list[subprocess.Popen[str]]:
+    def call(*arguments: str, world: int = 2, nodes: int = 1) -> list[WarmProcess]:
         port = free_port()
-        command = [
-            sys.executable, "-m", "jetscale.train", f"data.dir={simulated_data}", *TINY,
-            f"device.devices={world // nodes}", f"device.num_nodes={nodes}", "device.accelerator=cpu",
-            *arguments,
+        words = [
+            f"data.dir={simulated_data}", *TINY, f"device.devices={world // nodes}",
+            f"device.num_nodes={nodes}", "device.accelerator=cpu", *arguments,
         ]  # fmt: skip
         processes = [
-            subprocess.Popen(
-                command, cwd=tmp_path, text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                env={**quiet_environment(), **as_srun_sets(rank, world, port, nodes)},
+            warm.start(
+                "jetscale.train", words, tmp_path,
+                {**quiet_environment(), **as_srun_sets(rank, world, port, nodes)},
             )
             for rank in range(world)
         ]  # fmt: skip
@@ -68,12 +68,11 @@ def start(simulated_data: Path, tmp_path: Path) -> Iterator[Start]:
 
     yield call
     for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+        process.kill()
+        process.wait()
 
 
-def finish(processes: list[subprocess.Popen[str]]) -> None:
+def finish(processes: list[WarmProcess]) -> None:
     errors = [process.communicate(timeout=280)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(errors)
 

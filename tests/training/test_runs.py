@@ -49,7 +49,7 @@ def test_the_first_loss_is_that_of_a_guess(train, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_anywhere_the_run_is_the_same_to_the_last_bit(train, tmp_path, simulated_data):
+def test_killed_anywhere_the_run_is_the_same_to_the_last_bit(train, warm, tmp_path, simulated_data):
     arguments = [
         "+experiment=bsm_all",
         *TINY,
@@ -62,7 +62,7 @@ def test_killed_anywhere_the_run_is_the_same_to_the_last_bit(train, tmp_path, si
     broken = tmp_path / "broken"
     arguments += [f"hydra.run.dir={broken}", "pretrain.library=backbones"]
     for steps in (15, 43, 95, 131, 178):  # counted over both phases
-        killed_after(steps, arguments, tmp_path / "backbones", broken, pretrain_steps=80)
+        killed_after(warm, steps, arguments, tmp_path / "backbones", broken, pretrain_steps=80)
     train(*arguments)
     same_run(broken, tmp_path / "whole")
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -48,35 +46,28 @@ def test_joblib_runs_the_same_sweep(train, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_of_joblib_costs_no_run(train, tmp_path, simulated_data):
+def test_a_killed_worker_of_joblib_costs_no_run(train, warm, tmp_path, simulated_data):
     """The pool breaks with its worker; the sweep goes on in another, and ends as if nothing had been."""
     long = (*TINY, "finetune.steps=600", "data.repeat=true", "-m", "seed=0,1,2")
     train(*long)
     whole = [metrics_of(run) for run in runs_under(tmp_path)]
     (tmp_path / "multirun").rename(tmp_path / "kept")
-    command = [sys.executable, "-m", "jetscale.train", f"data.dir={simulated_data}", *long,
-               "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]  # fmt: skip
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=quiet_environment(), stderr=subprocess.PIPE, text=True
-    ) as sweep:
-        while not (logs := list((tmp_path / "multirun/smoke").rglob("metrics.jsonl"))):
-            assert sweep.poll() is None, sweep.stderr.read()
-            time.sleep(0.01)
-        os.kill(json.loads((logs[0].parent / "owner.json").read_text())["pid"], signal.SIGKILL)
-        _, errors = sweep.communicate(timeout=200)
+    words = [f"data.dir={simulated_data}", *long, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    sweep = warm.start("jetscale.train", words, tmp_path, quiet_environment())
+    while not (logs := list((tmp_path / "multirun/smoke").rglob("metrics.jsonl"))):
+        assert sweep.poll() is None, sweep.printed("stderr")
+        time.sleep(0.01)
+    os.kill(json.loads((logs[0].parent / "owner.json").read_text())["pid"], signal.SIGKILL)
+    _, errors = sweep.communicate(timeout=200)
     assert sweep.returncode == 0, errors
     assert [metrics_of(run) for run in runs_under(tmp_path)] == whole
 
 
 @pytest.mark.slow
-def test_two_drivers_share_a_sweep(train, tmp_path, simulated_data):
+def test_two_drivers_share_a_sweep(warm, tmp_path, simulated_data):
     """Started at the same time, they run each seed once, pretrain once, and both end well."""
-    arguments = (*TINY, "+experiment=qcd", "pretrain.seed=0", "-m", "seed=0,1,2,3")
-    command = [sys.executable, "-m", "jetscale.train", f"data.dir={simulated_data}", *arguments]
-    drivers = [
-        subprocess.Popen(command, cwd=tmp_path, env=quiet_environment(), stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    words = (f"data.dir={simulated_data}", *TINY, "+experiment=qcd", "pretrain.seed=0", "-m", "seed=0,1,2,3")
+    drivers = [warm.start("jetscale.train", words, tmp_path, quiet_environment()) for _ in range(2)]
     for driver in drivers:
         _, errors = driver.communicate(timeout=200)
         assert driver.returncode == 0, errors

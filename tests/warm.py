@@ -1,0 +1,211 @@
+"""Commands of jetscale started as forks of one process that has imported everything already.
+
+Importing torch and Lightning takes five seconds of a core, a tiny run takes one. A fork of a warm process
+runs ``python -m MODULE`` as a new interpreter would (own arguments, environment, folder and streams; the exit
+handlers run), and can be killed like any other process.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numba
+
+from tests.runs import quiet_environment
+
+# what every run imports; `jetscale.train` itself must be left out: it is run as the main module
+WARM = (
+    "lightning", "hydra._internal.utils", "pandas", "jetscale.jets.evaluation", "jetscale.sweeps",
+    "jetscale.training.run", "jetscale.launch.rounds", "jetscale.launch.plan", "jetscale.launch.report",
+)  # fmt: skip
+
+
+def warm_up() -> None:
+    """Import what every run imports, and have numba load its extensions, a second in every process."""
+    for name in WARM:
+        importlib.import_module(name)
+    numba.njit(lambda: 0)()
+
+
+class WarmProcess:
+    """A started command, with as much of `subprocess.Popen` as the tests use."""
+
+    def __init__(self, server: WarmServer, pid: int, streams: Path) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._server = server
+        self._streams = streams  # folder of what it prints
+
+    def poll(self) -> int | None:
+        """Exit status, negative for a signal; None while it runs."""
+        if self.returncode is None:
+            self.returncode = self._server.status_of(self.pid, 0.0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Exit status once it has ended."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.poll() is None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
+            left = 0.2 if deadline is None else min(0.2, max(deadline - time.monotonic(), 0.0))
+            self.returncode = self._server.status_of(self.pid, left)
+        assert self.returncode is not None
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it printed on standard output and on standard error, once it has ended."""
+        self.wait(timeout)
+        return self.printed("stdout"), self.printed("stderr")
+
+    def printed(self, stream: str) -> str:
+        """What it printed so far on ``stdout`` or ``stderr``."""
+        return (self._streams / stream).read_text()
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def __enter__(self) -> WarmProcess:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.wait()
+
+
+class WarmServer:
+    """The warm process; it ends with the process that started it."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.warm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env=quiet_environment(), cwd=Path(__file__).resolve().parents[1], bufsize=0, text=False,
+        )  # fmt: skip
+        self._folder = tempfile.TemporaryDirectory()
+        self._started = 0
+        self._ended: dict[int, int] = {}
+        self._unread = b""
+
+    def start(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        *,
+        session: bool = False,
+    ) -> WarmProcess:
+        """Start ``python -m module arguments`` in `cwd`; with `session` as the leader of a process group."""
+        self._started += 1
+        streams = Path(self._folder.name, str(self._started))
+        streams.mkdir()
+        order = {
+            "module": module, "arguments": [str(word) for word in arguments], "cwd": str(cwd),
+            "env": dict(env), "streams": str(streams), "session": session,
+        }  # fmt: skip
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        return WarmProcess(self, self._answer(lambda answer: "started" in answer)["started"], streams)
+
+    def status_of(self, pid: int, seconds: float) -> int | None:
+        """Exit status of a child; None where it has not ended within so many seconds."""
+        if pid not in self._ended:
+            self._answer(lambda answer: answer.get("ended") == pid, seconds)
+        return self._ended.get(pid)
+
+    def close(self) -> None:
+        """End the server; its children go on."""
+        self._process.kill()
+        self._process.communicate()
+        self._folder.cleanup()
+
+    def _answer(self, wanted: Callable[[dict[str, Any]], bool], seconds: float = 120.0) -> dict[str, Any]:
+        """The first answer that is `wanted`; exit statuses on the way are kept. Empty after `seconds`."""
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + seconds
+        while True:
+            line, newline, rest = self._unread.partition(b"\n")
+            if newline:
+                self._unread = rest
+                answer: dict[str, Any] = json.loads(line)
+                if "ended" in answer:
+                    self._ended[answer["ended"]] = answer["status"]
+                if wanted(answer):
+                    return answer
+                continue
+            ready, _, _ = select.select([self._process.stdout], [], [], max(deadline - time.monotonic(), 0.0))
+            if not ready:
+                return {}
+            received = os.read(self._process.stdout.fileno(), 1 << 16)
+            assert received, "the warm process has died"
+            self._unread += received
+
+
+def serve() -> dict[str, Any] | None:
+    """Fork for every order read from standard input; returns the order in the child, None at the end."""
+    running: dict[int, int] = {}  # process descriptor (which select understands) to process id
+    unread = b""
+    while True:
+        ready, _, _ = select.select([0, *running], [], [])
+        for descriptor in ready:
+            if descriptor:
+                pid = running.pop(descriptor)
+                os.close(descriptor)
+                _tell({"ended": pid, "status": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])})
+        if 0 not in ready:
+            continue
+        received = os.read(0, 1 << 20)
+        if not received:
+            return None
+        *lines, unread = (unread + received).split(b"\n")
+        for line in lines:
+            child = os.fork()
+            if child == 0:
+                for descriptor in running:
+                    os.close(descriptor)
+                order: dict[str, Any] = json.loads(line)
+                return order
+            running[os.pidfd_open(child)] = child
+            _tell({"started": child})
+
+
+def _tell(answer: dict[str, Any]) -> None:
+    os.write(1, json.dumps(answer).encode() + b"\n")
+
+
+def _obey(order: dict[str, Any]) -> None:
+    """Become what a new interpreter would be, and run the module."""
+    if order["session"]:
+        os.setsid()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(Path(order["streams"], name), os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["env"])
+    sys.argv = [order["module"], *order["arguments"]]
+    runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    warm_up()
+    if (received := serve()) is not None:
+        _obey(received)
