@@ -4,3 +4,7 @@
 """
 
 from __future__ import annotations
+
+SIMULATOR_VERSION = 2
+"""Raise it whenever the same seed gives other jets. Every file and manifest names it; what changed with each
+version is in ``docs/simulation.md``."""

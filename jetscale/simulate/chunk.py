@@ -29,6 +29,9 @@ HOPELESS_EVENTS = 20_000
 HOPELESS_YIELD = 1000
 JET_CUTS = {"jetclass": (500.0, 1000.0, 2.0), "jetclass2": (200.0, np.inf, 2.5)}
 """pT above, pT below (GeV), |eta| at most."""
+BEAM_SPOT = {"jetclass": 0.0, "jetclass2": 53.0}
+"""mm; Gaussian spread along the beam of an event's primary vertex. JetClass-II's card draws it with its
+pile-up; JetClass's card has neither."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,8 @@ def _next_batch(wanted: int, effort: Effort, n_points: int) -> int:
 def _jets(chunk: Chunk, source: Generator, n_events: int, random: np.random.Generator) -> pa.Table:
     """Jets of one batch of events."""
     events = source.batch(n_events)
-    objects = detect(events, random)
+    vertex_z = BEAM_SPOT[chunk.dataset] * random.standard_normal(events.n_events)
+    objects = detect(events, random, vertex_z)
     low, high, eta_max = JET_CUTS[chunk.dataset]
     jets = cluster(objects.event, objects.momenta(), events.n_events, low)
     jets = jets.select((jets.pt > low) & (jets.pt < high) & (np.abs(jets.eta) <= eta_max))

@@ -96,14 +96,18 @@ def _leave_bent(motion: Motion) -> tuple[Floats, Floats, Floats]:
     return centre_x + size * np.cos(angle), centre_y + size * np.sin(angle), motion.z + path * motion.slope
 
 
+def closest_approach_phi(motion: Motion) -> Floats:
+    """Azimuth of the momentum (rad) at the point of closest approach to the z axis, for charged particles."""
+    radius, _, _, _, azimuth = _circle(motion)
+    return wrap(azimuth + np.sign(radius) * np.pi / 2)
+
+
 def impact_parameters(motion: Motion) -> tuple[Floats, Floats]:
     """Signed d0 and dz (mm) at the point of closest approach to the z axis, for charged particles.
 
     d0 = (x py - y px) / pT there, Delphes' sign: opposite to CMS's dxy. dz is that point's z.
     """
-    radius, _, _, distance, azimuth = _circle(motion)
-    sign = np.sign(radius)
-    d0 = sign * (distance - np.abs(radius))
-    direction = azimuth + sign * np.pi / 2
-    turned = wrap(direction - motion.phi)
+    radius, _, _, distance, _ = _circle(motion)
+    d0 = np.sign(radius) * (distance - np.abs(radius))
+    turned = wrap(closest_approach_phi(motion) - motion.phi)
     return d0, motion.z - radius * turned * motion.slope

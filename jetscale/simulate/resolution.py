@@ -41,7 +41,10 @@ _MOMENTUM_TERMS = {
 
 
 def momentum_resolution(pt: Floats, eta: Floats, electron: Bools, muon: Bools) -> Floats:
-    """Relative resolution of a track's pT: constant and linear term in quadrature, at most 1."""
+    """Relative resolution of a track's pT: constant and linear term in quadrature, at most 1.
+
+    The smeared pT does nothing but choose the impact-parameter resolution (`detector._tracks`).
+    """
     region = np.searchsorted([0.5, 1.5], np.abs(eta))
 
     def sigma(kind: str) -> Floats:

@@ -18,7 +18,14 @@ from jetscale.jets.workers import end
 from jetscale.simulate.chunk import Chunk, Effort, simulate_chunk
 from jetscale.simulate.progress import Progress
 from jetscale.simulate.pythia import save_mpi_table
-from jetscale.simulate.store import PARTS, Target, assemble, is_finished, write_part
+from jetscale.simulate.store import (
+    PARTS,
+    Target,
+    assemble,
+    is_finished,
+    refuse_other_versions,
+    write_part,
+)
 
 QUEUED = 3
 """Chunks handed out ahead, per worker."""
@@ -40,13 +47,16 @@ def simulate(targets: list[Target], workers: int, out: Path) -> list[Target]:
     Raises
     ------
     UsageError
-        A file of another origin is in the way, or another simulation is writing to `out`.
+        A file of another origin, or of another version of the simulator, is in the way, or another simulation
+        is writing to `out`.
     RuntimeError
         A chunk failed; finished chunks and files stay.
     """
     (out / PARTS).mkdir(parents=True, exist_ok=True)
     with _alone(out):
         missing = [target for target in targets if not is_finished(target)]
+        for dataset in sorted({target.file.dataset for target in targets}):
+            refuse_other_versions(out, dataset)
         todo = [(t, chunk) for t in missing for chunk in t.chunks() if not t.part(chunk).exists()]
         waiting = {id(t): sum(1 for other, _ in todo if other is t) for t in missing}
         for table in {target.mpi_table for target, _ in todo} - {None}:

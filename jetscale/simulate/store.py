@@ -14,13 +14,17 @@ import pyarrow as pa
 from jetscale.cli import UsageError
 from jetscale.files import atomic_path, fingerprint, sha256_file, write_json
 from jetscale.jets.schemas import JetFile
+from jetscale.jets.sources import FOLDERS, SUFFIXES
+from jetscale.simulate import SIMULATOR_VERSION
 from jetscale.simulate.chunk import CHUNK_JETS, JETS_PER_POINT, Chunk, chunks
 from jetscale.simulate.seeds import generator
 from jetscale.simulate.writers import write_jets
 
-PHYSICS = 1
-"""Number of the simulation's physics: raise it whenever the same seed gives other jets."""
 PARTS = ".simulate"
+VERSION_KEY = "simulator version"
+"""Name of `SIMULATOR_VERSION` among the settings of a manifest."""
+OLD_VERSION_KEY = "physics"
+"""Its name in the manifests of version 1."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Target:
             "jets": self.jets,
             "seed": self.seed,
             "mpi": self.mpi,
-            "physics": PHYSICS,
+            VERSION_KEY: SIMULATOR_VERSION,
             "chunk_jets": CHUNK_JETS[self.file.dataset],
             "jets_per_point": JETS_PER_POINT,
             "versions": {name: version(name) for name in programs},
@@ -95,22 +99,66 @@ def is_finished(target: Target) -> bool:
     UsageError
         There is a file of that name which these settings would not make.
     """
-    if not target.path.exists():
+    if not (target.path.exists() and _is_simulated(target.path)):
         return False
-    if not target.manifest_path.exists():
-        raise UsageError(
-            f"{target.path} was not made by this simulator (no {target.manifest_path.name} beside it): "
-            "real and simulated jets must not mix; choose another out="
-        )
-    found = json.loads(target.manifest_path.read_text())["settings"]
-    wanted = target.settings
+    found, wanted = read_manifest(target.manifest_path)["settings"], target.settings
     if found != wanted:
         names = [name for name in wanted if found.get(name) != wanted[name]]
-        detail = ", ".join(f"{name}: {found.get(name)} there, {wanted[name]} asked for" for name in names)
+        raise _other_settings(target.path, {name: (found.get(name), wanted[name]) for name in names})
+    return True
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a file's manifest, the simulator's version under its present name whatever version wrote it."""
+    manifest: dict[str, Any] = json.loads(path.read_text())
+    settings = manifest["settings"]
+    if OLD_VERSION_KEY in settings:
+        settings[VERSION_KEY] = settings.pop(OLD_VERSION_KEY)
+    return manifest
+
+
+def manifests(out: Path, dataset: str) -> dict[Path, dict[str, Any]]:
+    """Manifests of all files of a dataset below `out`, by the files' sorted paths.
+
+    Raises
+    ------
+    UsageError
+        A jet file without manifest: it is not simulated, or its manifest is lost.
+    """
+    paths = sorted((out / FOLDERS[dataset]).rglob(f"[!.]*{SUFFIXES[dataset]}"))  # hidden: unfinished ones
+    return {path: read_manifest(path.with_suffix(".json")) for path in paths if _is_simulated(path)}
+
+
+def refuse_other_versions(out: Path, dataset: str) -> None:
+    """Stop where `out` holds files of other origin, whichever files are asked for: they would be one dataset.
+
+    Raises
+    ------
+    UsageError
+        There is a file of another version of the simulator, or one that was not simulated.
+    """
+    for path, manifest in manifests(out, dataset).items():
+        found = manifest["settings"].get(VERSION_KEY)
+        if found != SIMULATOR_VERSION:
+            raise _other_settings(path, {VERSION_KEY: (found, SIMULATOR_VERSION)})
+
+
+def _is_simulated(path: Path) -> bool:
+    """Whether a manifest is beside a file; an error if not, for real and simulated jets must not mix."""
+    if not path.with_suffix(".json").exists():
         raise UsageError(
-            f"{target.path} was made with other settings ({detail}); choose another out=, or delete it"
+            f"{path} was not made by this simulator (no {path.with_suffix('.json').name} beside it): "
+            "real and simulated jets must not mix; choose another out="
         )
     return True
+
+
+def _other_settings(path: Path, differences: dict[str, tuple[Any, Any]]) -> UsageError:
+    """Error for a file in the way; `differences` are by setting, what is there and what was asked for."""
+    detail = ", ".join(
+        f"{name}: {there} there, {asked} asked for" for name, (there, asked) in differences.items()
+    )
+    return UsageError(f"{path} was made with other settings ({detail}); choose another out=, or delete it")
 
 
 def write_part(path: Path, jets: pa.Table) -> None:
@@ -126,7 +174,7 @@ def write_part(path: Path, jets: pa.Table) -> None:
 def assemble(target: Target) -> None:
     """Join the chunks of a file in a random but fixed order, write it and its manifest, drop the parts.
 
-    The manifest is written first: a file without one would be taken for somebody else's.
+    The manifest is written first: a file without one would be taken for another program's.
     """
     paths = [target.part(chunk) for chunk in target.chunks()]
     jets = pa.concat_tables([pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths])

@@ -71,7 +71,7 @@ def jetclass_columns(
 ) -> dict[str, Any]:
     """All 41 JetClass branches of matched jets."""
     momenta = objects.momenta()
-    columns = _parts(objects, momenta, jets)
+    columns = _parts(objects, jets)
     columns |= _jet(jets, substructure(jets, momenta))
     columns["jet_nparticles"] = np.diff(columns["part_px"][0])
     for name in JETCLASS_LABELS:
@@ -95,7 +95,7 @@ def jetclass2_columns(
 ) -> dict[str, Any]:
     """All 54 JetClass-II columns of labelled jets."""
     momenta = objects.momenta()
-    columns = _parts(objects, momenta, jets)
+    columns = _parts(objects, jets)
     columns |= _jet(jets, substructure(jets, momenta))
     columns["jet_nparticles"] = np.diff(columns["part_px"][0])
     assert match.label.max(initial=0) < len(JETCLASS2_LABELS)
@@ -111,10 +111,13 @@ def _kept(starts: Ints, rows: Ints, keep: Bools, order_by: Any) -> Lists:
     return offsets(np.bincount(owner, minlength=len(starts) - 1)), rows[order]
 
 
-def _parts(objects: Objects, momenta: Mapping[str, Any], jets: Jets) -> dict[str, Any]:
-    """Constituents within the published cuts, by falling pT; deta changes sign for jets at negative eta."""
-    rows = jets.constituents
-    keep = (np.abs(momenta["pz"][rows]) <= PZ_MAX) & (np.abs(objects.eta[rows]) <= ETA_MAX)
+def _parts(objects: Objects, jets: Jets) -> dict[str, Any]:
+    """Constituents within the published cuts, by falling pT; deta changes sign for jets at negative eta.
+
+    Their pseudorapidity is the position's, the jet's the momentum's, as published.
+    """
+    rows, momenta = jets.constituents, objects.stored_momenta()
+    keep = (np.abs(momenta["pz"][rows]) <= PZ_MAX) & (np.abs(objects.position_eta[rows]) <= ETA_MAX)
     starts, rows = _kept(jets.first, rows, keep, objects.pt[rows])
     jet = np.repeat(np.arange(len(jets)), np.diff(starts))
     part = objects[rows]
@@ -125,7 +128,7 @@ def _parts(objects: Objects, momenta: Mapping[str, Any], jets: Jets) -> dict[str
         "py": momenta["py"][rows],
         "pz": momenta["pz"][rows],
         "energy": momenta["E"][rows],
-        "deta": np.where(jets.eta[jet] > 0, 1, -1) * (part.eta - jets.eta[jet]),
+        "deta": np.where(jets.eta[jet] > 0, 1, -1) * (part.position_eta - jets.eta[jet]),
         "dphi": wrap(part.phi - jets.phi[jet]),
         "d0val": part.d0,
         "d0err": part.d0_error,

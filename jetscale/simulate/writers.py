@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import uproot
 
 from jetscale.jets.schemas import JETCLASS_BRANCHES, JETCLASS_TREE
+from jetscale.simulate import SIMULATOR_VERSION
 
 ROWS = 10_000
 """Jets in a ROOT basket or parquet row group."""
@@ -20,14 +21,20 @@ PARTS = "part_"
 ROOT_DATE = (1995 - 1995) << 26 | 1 << 22 | 1 << 17
 """1 January 1995 in ROOT's packed form, the earliest it has: files carry no date of their own."""
 ROOT_UUID = uuid.UUID(int=0)
+ORIGIN = {"made_by": "jetscale.simulate", "simulator_version": str(SIMULATOR_VERSION)}
+"""Where the jets come from, inside the files themselves: metadata that no reader of the columns looks at."""
 
 
 def write_jets(path: Path, jets: pa.Table) -> None:
-    """Write a ROOT or parquet file, by the suffix of `path`."""
+    """Write a ROOT or parquet file, by the suffix of `path`.
+
+    Both name the simulator's version: ROOT in the title of the tree, parquet in the schema's metadata.
+    """
     if path.suffix == ".root":
         _write_root(path, jets)
     else:
-        pq.write_table(jets, path, compression="zstd", row_group_size=ROWS)
+        named = jets.replace_schema_metadata({f"jetscale.{key}": value for key, value in ORIGIN.items()})
+        pq.write_table(named, path, compression="zstd", row_group_size=ROWS)
 
 
 def _write_root(path: Path, jets: pa.Table) -> None:
@@ -49,7 +56,7 @@ def _write_root(path: Path, jets: pa.Table) -> None:
         tree = file.mktree(
             JETCLASS_TREE,
             form,
-            title=JETCLASS_TREE,
+            title=", ".join(f"{key}={value}" for key, value in ORIGIN.items()),
             counter_name=lambda counted: f"n{counted}",
             field_name=lambda outer, inner: f"{outer}_{inner}",
         )

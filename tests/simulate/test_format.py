@@ -13,6 +13,9 @@ import uproot
 from jetscale.files import sha256_file
 from jetscale.jets.labels import JETCLASS_LABELS
 from jetscale.jets.schemas import JETCLASS2_COLUMNS, JETCLASS_BRANCHES, jet_file
+from jetscale.simulate import SIMULATOR_VERSION
+from jetscale.simulate.card import write_card
+from jetscale.simulate.store import read_manifest
 
 ROOT_TYPES = {
     "list<float32>": "float[]",
@@ -84,6 +87,24 @@ def test_manifest_describes_its_file(sample_folder: Path) -> None:
     assert manifest["bytes"] == path.stat().st_size
     assert manifest["jets"] == uproot.open(path)["tree"].num_entries
     assert manifest["settings"]["seed"] == 0
+
+
+def test_files_name_the_version_of_the_simulator(sample_folder: Path) -> None:
+    """Inside the files, where no reader of the columns looks, and in the manifest and the data card."""
+    root = sample_folder / jet_file("jetclass", "WToQQ", 0).path
+    parquet = sample_folder / jet_file("jetclass2", "QCD", 0).path
+    with uproot.open(root) as file:
+        assert file["tree"].title == f"made_by=jetscale.simulate, simulator_version={SIMULATOR_VERSION}"
+        assert file["tree"].name == "tree"
+    metadata = pq.read_schema(parquet).metadata
+    assert metadata[b"jetscale.simulator_version"] == str(SIMULATOR_VERSION).encode()
+    for path in (root, parquet):
+        assert read_manifest(path.with_suffix(".json"))["settings"]["simulator version"] == SIMULATOR_VERSION
+    card = write_card(sample_folder, "jetclass2")
+    text = card.read_text()
+    card.unlink()
+    assert f"Made by jetscale's simulator, version {SIMULATOR_VERSION}, not the published JetClass-II" in text
+    assert "| primary vertex along the beam | Gaussian, 53 mm |" in text
 
 
 def test_nothing_but_files_manifests_and_the_shared_table_is_left(sample_folder: Path) -> None:

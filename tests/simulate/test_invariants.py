@@ -45,17 +45,53 @@ def test_deta_changes_sign_with_the_jet_and_dphi_wraps(every: list[ak.Array]) ->
         pt = np.hypot(jets.part_px, jets.part_py)
         sign = ak.where(jets.jet_eta > 0, 1, -1)
         assert ak.max(abs(jets.part_deta - sign * (np.arcsinh(jets.part_pz / pt) - jets.jet_eta))) < 1e-5
-        turn = np.arctan2(jets.part_py, jets.part_px) - jets.jet_phi - jets.part_dphi
-        assert ak.max(abs(turn - 2 * np.pi * np.round(turn / (2 * np.pi)))) < 1e-5
+        assert (
+            ak.max(abs(wrapped(np.arctan2(jets.part_py, jets.part_px) - jets.jet_phi - jets.part_dphi)))
+            < 1e-5
+        )
         assert ak.max(abs(jets.part_dphi)) <= np.pi
 
 
-def test_jet_is_the_sum_of_its_constituents(every: list[ak.Array]) -> None:
+def test_jet_pt_is_the_sum_of_its_constituents(every: list[ak.Array]) -> None:
     for jets in every:
-        px, py, energy = (ak.sum(jets[f"part_{name}"], axis=1) for name in ("px", "py", "energy"))
-        whole = abs(energy / jets.jet_energy - 1) < 1e-5  # a constituent with |pz| > 10 TeV is left out
-        assert ak.mean(whole) > 0.99
+        px, py = (ak.sum(jets[f"part_{name}"], axis=1) for name in ("px", "py"))
+        whole = ak.max(abs(jets.part_pz), axis=1) < 5_000  # one with |pz| > 10 TeV is left out of the file
+        assert ak.mean(whole) > 0.95
         assert ak.max(abs(np.hypot(px, py) / jets.jet_pt - 1)[whole]) < 1e-5
+        assert ak.max(abs(wrapped(np.arctan2(py, px) - jets.jet_phi))[whole]) < 1e-5
+
+
+def wrapped(angle: ak.Array) -> ak.Array:
+    return angle - 2 * np.pi * np.round(angle / (2 * np.pi))
+
+
+def eta_shifts(samples: Mapping[str, ak.Array]) -> np.ndarray:
+    """Pseudorapidity of the constituents' sum less that of the jet."""
+    shifts = []
+    for jets in samples.values():
+        px, py, pz = (ak.sum(ak.values_astype(jets[f"part_{k}"], float), axis=1) for k in ("px", "py", "pz"))
+        shifts.append(ak.to_numpy(np.arcsinh(pz / np.hypot(px, py)) - jets.jet_eta))
+    return np.concatenate(shifts)
+
+
+def test_jet_eta_is_off_its_constituents_as_published(
+    jetclass: Mapping[str, ak.Array], jetclass2: Mapping[str, ak.Array]
+) -> None:
+    """Constituents have the calorimeter entry's eta, jets the momenta's.
+
+    Real JetClass jets are off by 0.0003 in the median, 99% by less than 0.012. Those of the public JetClass-II
+    sample are moved by their event's vertex: standard deviation 0.026, energies 0.976-1.042.
+    """
+    shift = np.abs(eta_shifts(jetclass))
+    assert 1e-4 < np.median(shift) < 6e-4
+    assert 0.006 < np.percentile(shift, 99) < 0.02
+    assert 0.017 < np.std(eta_shifts(jetclass2)) < 0.03
+    ratio = np.concatenate(
+        [ak.to_numpy(jets.jet_energy / ak.sum(jets.part_energy, axis=1)) for jets in jetclass2.values()]
+    )
+    low, high = np.percentile(ratio, [2, 98])
+    assert 0.955 < low < 0.99
+    assert 1.01 < high < 1.045
 
 
 def test_one_kind_and_a_matching_charge(every: list[ak.Array]) -> None:

@@ -7,8 +7,12 @@ from collections.abc import Mapping
 import awkward as ak
 import numpy as np
 import pytest
+import uproot
 
 from jetscale.jets.labels import BUCKET_LABELS, JETCLASS2_LABELS
+from jetscale.jets.schemas import jet_file
+from jetscale.simulate.run import simulate
+from jetscale.simulate.store import Target
 
 
 def numpy(values: ak.Array) -> np.ndarray:
@@ -62,6 +66,49 @@ def test_tau21_and_tau32_tell_prongs(jetclass: Mapping[str, ak.Array]) -> None:
         assert separation(ratio(jetclass[label], 2), ratio(qcd, 2)) > 0.75, label
     assert separation(ratio(jetclass["Tbqq"], 3), ratio(qcd, 3)) > 0.8
     assert separation(ratio(jetclass["Tbqq"], 3), ratio(jetclass["Wqq"], 3)) > 0.75
+
+
+ELECTRON_JETS = 1000
+
+
+@pytest.fixture(scope="module")
+def leptonic_top(tmp_path_factory: pytest.TempPathFactory) -> ak.Array:
+    """Enough TTBarLep jets for a share; without multiparton interactions they take a fourth of the time."""
+    out, file = tmp_path_factory.mktemp("leptonic"), jet_file("jetclass", "TTBarLep", 0)
+    simulate([Target(out, file, ELECTRON_JETS, seed=0, mpi=False)], 1, out)
+    return uproot.open(out / file.path)["tree"].arrays()
+
+
+def photon_shares(jets: ak.Array) -> tuple[int, float, float]:
+    """What is beside the leading electron of jets that have one above 20 GeV.
+
+    Returns
+    -------
+    Number of these jets, share with a photon above 5 GeV within 0.03 of the electron, mean energy of such
+    photons over the electron's.
+    """
+    pt = np.hypot(jets.part_px, jets.part_py)
+    electron = ak.values_astype(jets.part_isElectron, bool) & (pt > 20)
+    has = ak.any(electron, axis=1)
+    jets, pt, electron = jets[has], pt[has], electron[has]
+    photon = ak.values_astype(jets.part_isPhoton, bool) & (pt > 5)
+    leading = {name: jets[f"part_{name}"][electron][:, 0] for name in ("deta", "dphi", "energy")}
+    distance = np.hypot(jets.part_deta - leading["deta"], jets.part_dphi - leading["dphi"])
+    near = photon & (distance < 0.03)
+    energy = ak.sum(ak.where(near, jets.part_energy, 0), axis=1) / leading["energy"]
+    return len(jets), float(ak.mean(ak.any(near, axis=1))), float(ak.mean(energy))
+
+
+def test_electrons_seldom_have_a_photon_beside_them(leptonic_top: ak.Array) -> None:
+    """Real jets: 0.18. With smeared tracks 0.56: what the calorimeter has beyond them becomes a photon."""
+    jets, share, _ = photon_shares(leptonic_top)
+    assert jets > 450
+    assert 0.08 < share < 0.25
+    of_the_w = leptonic_top[ak.to_numpy(leptonic_top.aux_truth_match) == 15]
+    jets, share, energy = photon_shares(of_the_w)
+    assert jets > 400
+    assert share < 0.22
+    assert energy < 0.12
 
 
 def displaced_tracks(jets: ak.Array) -> float:
@@ -148,8 +195,10 @@ def test_resonance_masses_are_in_range_and_match_the_jet(jetclass2: Mapping[str,
 
 
 def test_impact_parameters_spread_as_their_errors_say(jetclass: Mapping[str, ak.Array]) -> None:
-    """Most tracks are prompt: the central part of d0 / error is a unit Gaussian."""
-    jets = jetclass["Wqq"]
-    chosen = (jets.part_charge != 0) & (jets.part_d0err > 0)
-    pull = ak.to_numpy(ak.flatten(jets.part_d0val[chosen] / jets.part_d0err[chosen]))
+    """Most tracks of light quarks are prompt: the central part of d0 / error is a unit Gaussian."""
+    pulls = []
+    for jets in (jetclass["Wqq"], jetclass["QCD"]):
+        chosen = (jets.part_charge != 0) & (jets.part_d0err > 0)
+        pulls.append(ak.to_numpy(ak.flatten(jets.part_d0val[chosen] / jets.part_d0err[chosen])))
+    pull = np.concatenate(pulls)
     assert abs(np.percentile(np.abs(pull), 50) - 0.674) < 0.12
