@@ -79,8 +79,8 @@ def test_jet_eta_is_off_its_constituents_as_published(
 ) -> None:
     """Constituents have the calorimeter entry's eta, jets the momenta's.
 
-    Real JetClass jets are off by 0.0003 in the median, 99% by less than 0.012. Those of the public JetClass-II
-    sample are moved by their event's vertex: standard deviation 0.026, energies 0.976-1.042.
+    Real JetClass jets are off by 0.0003 in the median, 99% by less than 0.012. Those of the JetClass-II
+    sample are moved by their vertex: standard deviation 0.026, energies 0.976-1.042.
     """
     shift = np.abs(eta_shifts(jetclass))
     assert 1e-4 < np.median(shift) < 6e-4
