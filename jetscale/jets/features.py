@@ -168,7 +168,8 @@ PAPER = FeatureSet(
     reads=(DETA, "part_dphi", *_DISPLACEMENT_READS),
     compute=_paper,
     # Mean and deviation of 160k simulated JetClass constituents, rounded; the errors' long tail gets 0.2
-    # instead of 0.03 and 0.08. At width 32, 32k jets, rate 1e-3 the test loss is 1.10, and 1.67 without.
+    # instead of 0.03 and 0.08. At width 32, 32k jets, rate 1e-3 the test loss is 1.10, and 1.67 without
+    # (jets of simulator version 1).
     centre=(0.0, 0.0, 1.9, 2.2, 0.0, 0.0, 0.0, 0.0),
     spread=(0.2, 0.2, 1.25, 1.25, 0.2, 0.2, 0.2, 0.2),
 )

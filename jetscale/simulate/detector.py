@@ -74,10 +74,10 @@ class Objects:
     def stored_momenta(self) -> dict[str, Floats]:
         """Components px, py, pz, E in GeV as the published files have them: pT with the position's eta.
 
-        Delphes' TreeWriter takes the pseudorapidity of a particle-flow candidate from its position at the
-        calorimeter, all else from its momentum. So a jet's pT is the sum of its stored constituents' and
-        its pz and energy are not: soft tracks curl to larger |eta|, and a displaced primary vertex moves
-        all of them.
+        The published constituents have the pseudorapidity of their position at the calorimeter and all else
+        of their momentum; tests/simulate/test_public_sample.py reads it off them. So a jet's pT is the sum of
+        its stored constituents', and its pz and energy are not: soft tracks curl to larger |eta|, and a
+        displaced primary vertex moves all of them.
         """
         return self._components(self.position_eta)
 
