@@ -1,4 +1,4 @@
-"""One run: pretrain or find the backbone, fine-tune, leave the run directory of design.md."""
+"""One run: pretrain or find the backbone, fine-tune, leave a run directory (docs/training.md)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,19 @@ from jetscale.training.build import build, outputs_of
 from jetscale.training.checkpoint import write_weights
 from jetscale.training.phase import PhaseResult, fit_phase
 from jetscale.training.preemption import EXIT_STATUS, Preempted
+from jetscale.training.same_jets import JETS, jets_from, same_jets
 from jetscale.training.settings import TrainSettings, public, to_yaml
 
 log = logging.getLogger(__name__)
 
 
-def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
+def run(settings: TrainSettings, path: Path, variant: str = "") -> dict[str, Any]:
     """Make the run in directory `path`, or go on with it, or return at once where it is done.
+
+    Parameters
+    ----------
+    variant : what the run varied besides subset, width and seed (`jetscale.sweeps.run_suffix`), for
+        ``done.json``
 
     Returns
     -------
@@ -33,7 +39,8 @@ def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
     Raises
     ------
     RunDirectoryError
-        The directory belongs to a run with other settings, or (`RunBusy`) to a live process.
+        The directory belongs to a run with other settings or on other jets, or (`RunBusy`) to a live
+        process, or (`DamagedRunError`) one of its files is damaged.
     Preempted
         The process was asked to stop and left a checkpoint.
     Exception
@@ -41,7 +48,7 @@ def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
     """
     torch.set_num_threads(settings.device.threads)
     ranks.join(settings.device)
-    directory = RunDirectory(path, settings.identity())
+    directory = RunDirectory(path, settings.identity(), same_jets(settings))
     with ranks.first_rank_holds(directory.claim):
         done = ranks.agreed(directory.done())
         if done is not None:
@@ -52,7 +59,7 @@ def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
         wandb = _wandb(settings, directory)
         try:
             with ranks.losses_named():
-                record = _train(settings, directory, wandb)
+                record = _train(settings, directory, wandb, variant)
         except Exception as error:
             if ranks.is_first():
                 leave_traceback(directory.path, error)
@@ -67,7 +74,7 @@ def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
         return record
 
 
-def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun) -> dict[str, Any]:
+def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun, variant: str) -> dict[str, Any]:
     backbone = find_or_pretrain(settings, wandb)
     phase, model, data = build(settings, "finetune")
     test = EvalSet(settings.data_of("finetune"), n_jets=settings.eval.jets)
@@ -78,7 +85,8 @@ def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun) ->
         own = [line for line in outputs.metrics.read() if line["phase"] == "finetune"]
         outputs.metrics.replace([*backbone.metrics(), *own])
     result = fit_phase(settings, phase, model, data, outputs, test)
-    record = _record(settings, result, backbone, {"train": data.fingerprint, "test": test.fingerprint})
+    fingerprints = {"train": data.fingerprint, "test": test.fingerprint}
+    record = {"variant": variant, **_record(settings, result, backbone, fingerprints)}
     if ranks.is_first():
         write_weights(
             directory.path / WEIGHTS, {"weights": result.weights, "average": result.average}, phase.steps
@@ -102,6 +110,7 @@ def _record(
         },
         "pretrain": None if backbone is None else {**backbone.record, "path": str(backbone.path)},
         "data": data,
+        JETS: jets_from(settings),
         "threads": settings.device.threads,
         "versions": versions(),
         "git": git_state(),

@@ -36,8 +36,9 @@ def load(path: Path, *, phase: str = "finetune") -> LossTable:
     files = sorted({file.resolve() for file in path.rglob("*.wandb")}) if path.is_dir() else []
     if not files:
         raise UsageError(f"{path}: no offline W&B run (a .wandb file) below it")
-    frame, warnings = table((read_fragment(file) for file in files), phase)
-    return checked(LossTable(frame, f"{path} (offline W&B)", 6 * PAPER_CONSTITUENTS, "jet", warnings))
+    frame, warnings, settings = table((read_fragment(file) for file in files), phase)
+    source = f"{path} (offline W&B)"
+    return checked(LossTable(frame, source, 6 * PAPER_CONSTITUENTS, "jet", warnings, settings=settings))
 
 
 def read_fragment(path: Path) -> Fragment:
