@@ -65,10 +65,11 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
 def text_of(value: Any) -> str:
     """A setting as text, the same for 1 and 1.0, and for 1e-3 whether YAML takes it for text or not."""
     if isinstance(value, str):
+        text = value
         try:
-            value = float(value)
+            value = float(text)
         except ValueError:
-            return value
+            return text
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
     if isinstance(value, dict):
@@ -76,7 +77,7 @@ def text_of(value: Any) -> str:
         return f"{{{inner}}}"
     if isinstance(value, list):
         return f"[{','.join(map(text_of, value))}]"
-    return str(json.dumps(value))
+    return json.dumps(value)
 
 
 def with_variants(losses: LossTable) -> LossTable:

@@ -75,6 +75,8 @@ def read_done(folder: Path) -> Done | None:
         raise DamagedRun(f"{path} is damaged: it lists no files")
     for name in (*files, *(name for name in KEPT if name not in files)):
         _compare(folder / name, files.get(name))
+    if read_identity(folder) not in (None, content.get("identity")):
+        raise DamagedRun(f"{folder / IDENTITY} is not of this run: {DONE} has another identity")
     return Done(content, verified=True)
 
 
@@ -131,7 +133,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     try:
         return parse_lines(whole)
     except DamagedLine as error:
-        raise DamagedRun(f"{path}: {error}") from error
+        raise DamagedRun(f"{path}:{error.number}: {error}") from error
 
 
 def disagreement(

@@ -26,11 +26,13 @@ class DamagedLine(ValueError):
     ----------
     number : the line's, counted from 1
     text : its bytes
+    reason : "not a JSON object", "damaged", ...
     """
 
     def __init__(self, number: int, text: bytes, reason: str) -> None:
         super().__init__(f"line {number} is damaged ({text[:40]!r}: {reason})")
         self.number = number
+        self.reason = reason
         self.text = text
 
 
@@ -56,7 +58,7 @@ def parse_lines(lines: Iterable[bytes], first: int = 1) -> list[dict[str, Any]]:
     if any(checked for _, checked, _, _ in parsed):
         for _, checked, number, text in parsed:
             if not checked:
-                raise DamagedLine(number, text, "it has no checksum, and others have")
+                raise DamagedLine(number, text, "without a checksum, which others have")
     return [entry for entry, _, _, _ in parsed]
 
 
@@ -72,9 +74,9 @@ def _parse(number: int, text: bytes) -> tuple[dict[str, Any], bool, int, bytes]:
     try:
         entry = json.loads(text)
     except ValueError as error:  # no JSON, or no UTF-8
-        raise DamagedLine(number, text, "no JSON") from error
+        raise DamagedLine(number, text, "not a JSON object") from error
     if not isinstance(entry, dict):
-        raise DamagedLine(number, text, "no JSON object")
+        raise DamagedLine(number, text, "not a JSON object")
     if CHECK not in entry:
         return entry, False, number, text
     found = entry.pop(CHECK)
@@ -83,7 +85,7 @@ def _parse(number: int, text: bytes) -> tuple[dict[str, Any], bool, int, bytes]:
     except ValueError:  # infinity, where a digit of an exponent was changed
         fits = False
     if not fits:
-        raise DamagedLine(number, text, "its content does not fit its checksum")
+        raise DamagedLine(number, text, "not what its checksum is of")
     return entry, True, number, text
 
 

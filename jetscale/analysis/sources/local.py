@@ -129,7 +129,8 @@ def _settings(done: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
         "finetune.lr": done.get("lr"),
         "finetune.steps": done.get("steps"),
         "finetune.batch_size": done.get("batch_size"),
-        "pretrain.steps": counted.get("steps", counted.get("jets")),
+        "pretrain.steps": counted.get("steps"),
+        "pretrain.jets": None if "steps" in counted or "pretrain.steps" in found else counted.get("jets"),
     }
     if not found and done.get("variant"):
         told["variant"] = done["variant"]
