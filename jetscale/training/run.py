@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from jetscale.jets.evaluation import EvalSet
+from jetscale.runs.done import check_final, disagreement
+from jetscale.tracking.blocks import BlockLog
 from jetscale.tracking.provenance import git_state, versions
-from jetscale.tracking.run_directory import RunDirectory, leave_traceback
+from jetscale.tracking.run_directory import DamagedRunError, RunDirectory, leave_traceback
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training import ranks
 from jetscale.training.backbone import WEIGHTS, Backbone, find_or_pretrain
@@ -18,6 +20,7 @@ from jetscale.training.build import build, outputs_of
 from jetscale.training.checkpoint import write_weights
 from jetscale.training.phase import PhaseResult, fit_phase
 from jetscale.training.preemption import EXIT_STATUS, Preempted
+from jetscale.training.recorder import Outputs
 from jetscale.training.same_jets import JETS, jets_from, same_jets
 from jetscale.training.settings import TrainSettings, public, to_yaml
 
@@ -56,7 +59,7 @@ def run(settings: TrainSettings, path: Path, variant: str = "") -> dict[str, Any
             return done
         if ranks.is_first():
             directory.start(to_yaml(settings))
-        wandb = _wandb(settings, directory)
+        wandb = _wandb(settings, directory, variant)
         try:
             with ranks.losses_named():
                 record = _train(settings, directory, wandb, variant)
@@ -91,9 +94,31 @@ def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun, va
         write_weights(
             directory.path / WEIGHTS, {"weights": result.weights, "average": result.average}, phase.steps
         )
+        _require_agreement(outputs, record)
         directory.finish(record)
         outputs.checkpoints.remove()
     return record
+
+
+def _require_agreement(outputs: Outputs, record: dict[str, Any]) -> None:
+    """Read back what is about to be sealed: test losses, their blocks and the final losses must agree.
+
+    Raises
+    ------
+    DamagedRunError
+        They do not: a file was changed while the run was made.
+    """
+    metrics, blocks = outputs.metrics, BlockLog(outputs.blocks.path)
+    lines = metrics.read()
+    tests = [line for line in lines if line["phase"] == outputs.phase]
+    wrong = disagreement(tests, blocks.sums(outputs.phase))
+    if wrong is not None:
+        raise DamagedRunError(f"{blocks.path} is damaged: it {wrong}; remove its folder to make the run anew")
+    wrong = check_final(lines, record)
+    if wrong is not None:
+        raise DamagedRunError(
+            f"{metrics.path} is damaged: the run {wrong}; remove its folder to make the run anew"
+        )
 
 
 def _record(
@@ -117,15 +142,16 @@ def _record(
     }
 
 
-def _wandb(settings: TrainSettings, directory: RunDirectory) -> WandbRun:
+def _wandb(settings: TrainSettings, directory: RunDirectory, variant: str) -> WandbRun:
     dim, seed = settings.model.dim, settings.seed
+    group = f"{settings.study}/{settings.subset}/dim={dim}"
     return WandbRun(
         settings.tracking.wandb if ranks.is_first() else "disabled",
         directory.path,
-        public(settings),
+        {**public(settings), "variant": variant},
         project=settings.tracking.project,
         entity=settings.tracking.entity,
-        group=f"{settings.study}/{settings.subset}/dim={dim}",
+        group=f"{group}/{variant}"[:128] if variant else group,  # W&B's limit
         name=f"{settings.subset}-dim={dim}-seed={seed}",
         tags=[settings.study, settings.subset, f"dim={dim}"],
     )

@@ -96,8 +96,8 @@ def test_whatever_varies_is_a_variant(tmp_path: Path, key: str, one: Any, two: A
 @pytest.mark.parametrize(
     ("key", "two"),
     [
-        ("data.dir", "elsewhere"), ("data.workers", 4), ("pretrain.library", "x"), ("tracking.wandb", "offline"),
-        ("study", "t"), ("eval.every", 50), ("device.threads", 8), ("pretrain.lr", 0.5),
+        ("data.dir", "elsewhere"), ("data.workers", 4), ("pretrain.library", "x"),
+        ("tracking.wandb", "online"), ("study", "t"), ("eval.every", 50), ("device.threads", 8), ("pretrain.lr", 0.5),
     ],
 )  # fmt: skip
 def test_places_and_what_decides_no_loss_make_none(tmp_path: Path, key: str, two: Any) -> None:
@@ -204,7 +204,7 @@ def fragment(run: str, config: dict[str, Any]) -> wandb_rows.Fragment:
 
 def test_wandb_runs_have_variants_too_and_its_cache_keeps_them(tmp_path: Path) -> None:
     slow, fast = (changed(BASE, "finetune.lr", rate) for rate in (0.001, 0.04))
-    wrapped = {key: {"value": value} for key, value in fast.items()}
+    wrapped = {key: {"value": value} if isinstance(value, dict) else value for key, value in fast.items()}
     frame, warnings, settings = wandb_rows.table([fragment("a", slow), fragment("b", wrapped)], "finetune")
     losses = checked(LossTable(frame, "w", 240.0, "jet", warnings, settings=settings))
     names = {"scratch [finetune.lr=0.001]", "scratch [finetune.lr=0.04]"}
@@ -221,8 +221,8 @@ def test_saved_tables_keep_their_variants_and_older_ones_have_none(tmp_path: Pat
     older = losses.frame.drop(columns="variant").query("lr != 1").copy()
     older["subset"] = "bsm_all@24992"  # as tables of November 2026 named them
     older["run"] = older["run"] + "x"
-    older.attrs = {"jetscale": {"source": "s", "flops_per_param_sample": 240.0, "sample": "jet", "warnings": [],
-                                "blocks": 0}}  # fmt: skip
+    facts = {"source": "s", "flops_per_param_sample": 240.0, "sample": "jet", "warnings": [], "blocks": 0}
+    older.attrs = {"jetscale": facts}
     older.to_parquet(tmp_path / "older.parquet", index=False)
     table = load_losses(tmp_path / "older.parquet")
     assert set(table.frame["variant"]) == {""}

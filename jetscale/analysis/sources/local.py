@@ -74,7 +74,8 @@ def load(path: Path, *, unfinished: bool = False, phase: str = "finetune") -> Lo
             continue
         frames.append(frame)
         settings[name] = _settings(facts, config)
-        blocks.append(_blocks(folder, name, phase, lines))
+        tests = lines if done is not None else _settled(lines)
+        blocks.append(_blocks(folder, name, phase, tests, finished=done is not None))
     if unverified:
         warnings.append(
             f"{len(unverified)} runs, such as {unverified[0]}, are of an earlier version, without checksums: "
@@ -143,13 +144,26 @@ def _settings(done: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def _blocks(folder: Path, name: str, phase: str, lines: list[dict[str, Any]]) -> BlockLosses | None:
+def _settled(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines of a run that is going on, less its last step's: their block losses may not be there yet."""
+    last = max((line["step"] for line in lines if line.get("phase") == "finetune"), default=0)
+    return [line for line in lines if line["step"] < last or line.get("phase") != "finetune"]
+
+
+def _blocks(
+    folder: Path, name: str, phase: str, lines: list[dict[str, Any]], finished: bool
+) -> BlockLosses | None:
     """Block losses of a run, which must add up to its test losses; None where it has none."""
     path = folder / BLOCKS
     if not path.exists():
         return None
     rows = of_phase(path, phase)
-    if wrong := disagreement([line for line in lines if line.get("phase") == phase], sums(rows)):
+    tests = [line for line in lines if line.get("phase") == phase]
+    found = sums(rows)
+    if not finished:  # written on while we read
+        steps = {line["step"] for line in tests}
+        found = {key: value for key, value in found.items() if key[0] in steps}
+    if wrong := disagreement(tests, found):
         raise UsageError(f"{path} is not of this run, or damaged: it {wrong}; {WAY_OUT}")
     return block_losses(rows, name)
 
