@@ -97,7 +97,8 @@ def test_whatever_varies_is_a_variant(tmp_path: Path, key: str, one: Any, two: A
     ("key", "two"),
     [
         ("data.dir", "elsewhere"), ("data.workers", 4), ("pretrain.library", "x"),
-        ("tracking.wandb", "online"), ("study", "t"), ("eval.every", 50), ("device.threads", 8), ("pretrain.lr", 0.5),
+        ("tracking.wandb", "online"), ("study", "t"), ("eval.every", 50), ("device.threads", 8),
+        ("pretrain.lr", 0.5),
     ],
 )  # fmt: skip
 def test_places_and_what_decides_no_loss_make_none(tmp_path: Path, key: str, two: Any) -> None:
