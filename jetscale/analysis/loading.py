@@ -9,7 +9,7 @@ from jetscale.analysis.settings import ColumnSettings, WandbSettings
 from jetscale.analysis.sources import table
 from jetscale.analysis.sources.table import FLOPS_PER_PARAM_TOKEN
 from jetscale.analysis.table import LossTable, checked
-from jetscale.analysis.variants import with_variants
+from jetscale.analysis.variants import variants_named, with_variants
 from jetscale.cli import UsageError
 
 SOURCES = ("local", "table", "wandb", "wandb-offline")
@@ -53,8 +53,23 @@ def load_losses(
         losses = table.load(Path(path), names, where=where, flops_per_param_sample=flops_per_param_sample)
         return checked(with_variants(losses))
     losses = _runs(kind, path, unfinished, wandb or WandbSettings(), cache)
-    chosen = table.rows_where(losses.frame, where, losses.source)
+    chosen = table.rows_where(variants_named(losses), where, losses.source)
     return checked(with_variants(replace(losses, frame=chosen)))
+
+
+def without_rows(losses: LossTable, query: str) -> tuple[LossTable, LossTable]:
+    """The table less the rows that the pandas query selects, and the table of those rows.
+
+    Raises
+    ------
+    UsageError
+        Not a query of its columns, or one that selects nothing or everything.
+    """
+    held_out = table.rows_where(losses.frame, query, losses.source)
+    return (
+        checked(replace(losses, frame=losses.frame.drop(held_out.index))),
+        checked(replace(losses, frame=held_out)),
+    )
 
 
 def _runs(

@@ -90,17 +90,24 @@ def with_variants(losses: LossTable) -> LossTable:
     """
     if not losses.settings:
         return losses
-    runs = losses.frame.drop_duplicates("run")
+    frame = variants_named(losses)
+    runs = frame.drop_duplicates("run")
+    _refuse_twins(runs, losses.source)
     known = {run: losses.settings.get(run, {}) for run in runs["run"]}
-    named: dict[str, str] = {}
-    for _, members in runs.groupby("subset"):
-        names = list(members["run"])
-        keys = varying([known[run] for run in names])
-        named |= {run: _named(known[run], keys) for run in names}
-    frame = losses.frame.assign(variant=losses.frame["run"].map(named))
-    _refuse_twins(frame.drop_duplicates("run"), losses.source)
-    warnings = [*losses.warnings, *told(frame.drop_duplicates("run")), *_confounded(runs, known)]
+    warnings = [*losses.warnings, *told(runs), *_confounded(runs, known)]
     return replace(losses, frame=frame, warnings=warnings, settings={})
+
+
+def variants_named(losses: LossTable) -> pd.DataFrame:
+    """Rows of the table with their ``variant``; as they are where no settings are told."""
+    if not losses.settings:
+        return losses.frame
+    named: dict[str, str] = {}
+    for _, members in losses.frame.drop_duplicates("run").groupby("subset"):
+        known = {run: losses.settings.get(run, {}) for run in members["run"]}
+        keys = varying(list(known.values()))
+        named |= {run: _named(settings, keys) for run, settings in known.items()}
+    return losses.frame.assign(variant=losses.frame["run"].map(named))
 
 
 def only_varying(settings: dict[str, Settings]) -> dict[str, Settings]:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from jetscale.runs.done import DamagedRun
+from jetscale.runs.done import DamagedRun, read_identity
 from jetscale.status.owner import Owner, Owners
 from jetscale.status.reading import Reader, number, whole
 
@@ -105,6 +105,10 @@ def read_run(run: RunStatus, path: Path, library: Path, reader: Reader, owners: 
         run.error = _one_line(failure)
     if run.state == "waiting":
         return
+    try:
+        read_identity(path)
+    except DamagedRun as error:
+        reader.note(str(error))
     config = _config(path / "config.yaml", reader) if None in run.steps.values() or run.owner else {}
     _take_steps(run, config)
     _take_lines(run, reader.last_lines(path / "metrics.jsonl"))

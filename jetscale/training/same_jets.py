@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 JETS = "jets_from"
 """Key of ``done.json``: for ``finetune/train`` and so on, where the jets were and what identifies them."""
 
+_LARGE = 10**10
+"""Bytes of jets without a store that takes seconds to hash."""
+
 _Sources = list[tuple[str, int, str]]
 
 
@@ -89,6 +92,9 @@ def _now(request: StoreRequest) -> _Sources | None:
         return stored
     if stored is not None and [entry[:2] for entry in stored] == [(file.name, file.size) for file in files]:
         return stored
+    size = sum(file.size for file in files)
+    if size > _LARGE:
+        log.info("%s: comparing %.0f GB of jets with those of a finished run", request.directory, size / 1e9)
     return [(file.name, file.size, _checksum(file)) for file in files]
 
 

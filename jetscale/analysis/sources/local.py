@@ -111,10 +111,10 @@ def _config(folder: Path) -> dict[str, Any]:
     import yaml
 
     path = folder / CONFIG
-    if not path.exists():
-        return {}
     try:
         content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} is missing; {WAY_OUT}") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"{path} cannot be read ({' '.join(str(error).split())}); {WAY_OUT}") from error
     if not isinstance(content, dict):
