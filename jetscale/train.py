@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from jetscale.config_files import CONF, ConfigFileError, check_config_files
-from jetscale.sweeps import hydra_arguments, register
+from jetscale.sweeps import hydra_arguments, register, run_suffix
 from jetscale.tracking.run_directory import leave_traceback
 from jetscale.train_help import train_help
 
@@ -36,7 +36,7 @@ def main(config: DictConfig) -> float:
         except SettingsError as error:
             leave_traceback(directory, error)
             raise
-        done = run(settings, directory)
+        done = run(settings, directory, run_suffix(HydraConfig.get().overrides.task))
     except (SettingsError, JetDataError) as error:
         if HydraConfig.get().mode != RunMode.RUN:
             raise  # the sweep goes on with its other runs

@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> None:
     out = Path(command.out) if command.out else Path(command.path) / "analysis"
 
     from jetscale.analysis.fit import fit
-    from jetscale.analysis.loading import load_losses
+    from jetscale.analysis.loading import load_losses, without_rows
     from jetscale.analysis.report import write_report
 
     def load(path: str, where: str) -> LossTable:
@@ -97,14 +97,19 @@ def main(argv: Sequence[str]) -> None:
             cache=out / "wandb.parquet",
         )
 
-    where, held_out = command.where, None
+    where, losses, held_out = command.where, None, None
     if command.held_out and Path(command.held_out).is_file():
         held_out = load(command.held_out, where)
+    elif command.held_out and command.source != "table":
+        # read once: what is a variant among all runs is one among the held-out ones too
+        losses, held_out = without_rows(load(command.path, where), command.held_out)
     elif command.held_out:
         every = f"({where}) and " if where else ""
         held_out = load(command.path, f"{every}({command.held_out})")
         where = f"{every}not ({command.held_out})"
-    result = fit(load(command.path, where), command.fit_settings(), held_out=held_out)
+    if losses is None:
+        losses = load(command.path, where)
+    result = fit(losses, command.fit_settings(), held_out=held_out)
     result.save(out)
     report = write_report(result, out)
     sys.stdout.write(f"{result}\n{out / 'results.json'}\n{report}\n")

@@ -17,6 +17,7 @@ from jetscale.analysis.results import FitResult, Quantity, SubsetFit, summarise
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.surface import Surfaces
 from jetscale.analysis.table import LossTable
+from jetscale.analysis.variants import counterpart, split_name
 from jetscale.cli import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ COMPARED = ("approach1.a", "approach1.b", "approach2.a", "approach2.b", "approac
 def fit(
     losses: LossTable, settings: FitSettings | None = None, *, held_out: LossTable | None = None
 ) -> FitResult:
-    """Fit every subset of a loss table.
+    """Fit every group of a loss table: a subset, or a variant of one (`jetscale.analysis.variants`).
 
     Parameters
     ----------
@@ -45,21 +46,21 @@ def fit(
     settings = settings or FitSettings()
     if losses.blocks is not None:
         losses = replace(losses, blocks=losses.blocks.merged(settings.blocks))
-    names = sorted(losses.frame["subset"].unique())
-    unknown = sorted(set(held_out.frame["subset"]) - set(names)) if held_out is not None else []
+    groups = losses.groups()
+    names, others = list(groups), {} if held_out is None else held_out.groups()
+    unknown = sorted(set(others) - set(names))
     if unknown:
         raise UsageError(
             f"held-out rows are of {', '.join(unknown)}, which is not fitted; fitted: {', '.join(names)}"
         )
     subsets = {}
     for name in names:
-        frame = selection.select(losses.frame[losses.frame["subset"] == name], settings, losses)
+        frame = selection.select(groups[name], settings, losses)
         extra = None
-        if held_out is not None:
-            same = held_out.frame[held_out.frame["subset"] == name]
+        if held_out is not None and name in others:
             kept = replace(settings, drop_largest=0)  # outliers are to be predicted too
-            extra = selection.select(same, kept, held_out) if len(same) else None
-        subsets[str(name)] = fit_subset(str(name), frame, losses, settings, extra)
+            extra = selection.select(others[name], kept, held_out)
+        subsets[name] = fit_subset(name, frame, losses, settings, extra)
     gain, warnings = gains(_evaluated(losses, settings), losses.blocks)
     details: dict[str, Any] = {"gain": gain} if gain else {}
     if settings.multiverse:
@@ -69,9 +70,10 @@ def fit(
 
 
 def _evaluated(losses: LossTable, settings: FitSettings) -> dict[str, pd.DataFrame]:
-    """Rows of the weights that are fitted, by subset."""
-    by_subset = losses.frame.groupby("subset", sort=True)
-    return {str(name): selection.of_weights(frame, settings.weights, losses) for name, frame in by_subset}
+    """Rows of the weights that are fitted, by group."""
+    return {
+        name: selection.of_weights(frame, settings.weights, losses) for name, frame in losses.groups().items()
+    }
 
 
 def fit_subset(
@@ -169,13 +171,15 @@ def _judgement(details: dict[str, Any]) -> list[str]:
 
 
 def differences(subsets: dict[str, SubsetFit]) -> dict[str, dict[str, Quantity]]:
-    """Paired differences of the exponents: each subset against `scratch`, all pairs where there is none."""
+    """Paired differences of the exponents: each subset against `scratch`, all pairs where there is none.
+
+    Of several variants of scratch, the one with the same settings of fine-tuning is taken.
+    """
     names = list(subsets)
-    pairs = (
-        [(name, REFERENCE) for name in names if name != REFERENCE]
-        if REFERENCE in subsets
-        else [(late, early) for early, late in combinations(names, 2)]
-    )
+    against = {name: counterpart(name, names, REFERENCE) for name in names}
+    pairs = [(name, other) for name, other in against.items() if other is not None]
+    if not any(split_name(name)[0] == REFERENCE for name in names) or not pairs:
+        pairs = [(late, early) for early, late in combinations(names, 2)]
     found = {}
     for one, other in pairs:
         quantities = {}

@@ -23,6 +23,7 @@ Shapes: S seeds (or runs), T evaluations of a run, B test blocks, G points of th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 
 from jetscale.analysis.blocks import MIN_FILLED_BLOCKS, BlockLosses, keys_of
 from jetscale.analysis.results import Quantity
+from jetscale.analysis.variants import counterpart, split_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,18 +109,24 @@ def gains(
 
     Parameters
     ----------
-    frames : test losses of the weights that are fitted, by subset, with N as it is in the table.
+    frames : test losses of the weights that are fitted, by group, with N as it is in the table.
     reference : what to compare with instead, such as a narrow composition for what diversity gains; totals
         do not count its own pretraining.
     """
     found: dict[str, Any] = {}
     warnings: list[str] = []
-    scratch = _by_size(frames[reference], blocks) if reference in frames else {}
-    for name in frames if scratch else ():
-        if name == reference:
+    sizes = (
+        {name: _by_size(frame, blocks) for name, frame in frames.items()} if _has(frames, reference) else {}
+    )
+    for name in sizes:
+        other = counterpart(name, frames, reference)
+        if other is None:
+            if reference not in (name, split_name(name)[0]):
+                warnings.append(f"no gain of {name}: no variant of {reference} has its settings")
             continue
+        scratch = sizes[other]
         entries = []
-        for size, runs in _by_size(frames[name], blocks).items():
+        for size, runs in sizes[name].items():
             if size not in scratch:
                 continue
             entry = None
@@ -133,6 +141,10 @@ def gains(
         if entries:
             found[name] = entries
     return found, warnings
+
+
+def _has(names: Iterable[str], reference: str) -> bool:
+    return any(reference in (name, split_name(name)[0]) for name in names)
 
 
 def paired(subset: list[Run], scratch: list[Run]) -> tuple[list[Run], list[Run], bool]:
@@ -292,7 +304,10 @@ def _run(rows: pd.DataFrame, blocks: BlockLosses | None) -> Run:
 
 
 def _problem(runs: list[Run]) -> str:
-    """Why these runs are not seeds of one thing; "" where they may be."""
+    """Why these runs are not seeds of one thing; "" where they may be.
+
+    Run directories and W&B are refused with two such runs; a foreign table may hold them.
+    """
     seeds = [run.seed for run in runs]
     twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     if not twice:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis import checksums
 from jetscale.analysis.joint import surfaces_of
 from jetscale.analysis.surface import Surfaces
+from jetscale.analysis.table import names_of_groups
 from jetscale.cli import UsageError
+from jetscale.files import DamagedFile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +74,7 @@ def from_folder(folder: Path) -> Laws:
     Raises
     ------
     UsageError
-        The folder lacks results.json or losses.parquet.
+        The folder lacks results.json or losses.parquet, or one of its files is damaged.
     """
     import pandas as pd
 
@@ -80,6 +83,10 @@ def from_folder(folder: Path) -> Laws:
             raise UsageError(
                 f"{folder}: no {name}; run `python -m jetscale.analysis` first, with out={folder}"
             )
+    try:
+        checksums.check(folder)
+    except DamagedFile as error:
+        raise UsageError(f"{error}; run `python -m jetscale.analysis` again, with out={folder}") from error
     results = json.loads((folder / "results.json").read_text())
     draws: dict[str, dict[str, Array]] = {}
     if (folder / "replicates.parquet").is_file():
@@ -112,7 +119,7 @@ def _laws(results: dict[str, Any], draws: dict[str, dict[str, Array]], frame: pd
             replicates=surfaces_of(found) if "approach3.alpha" in found else None,
             method=entry["method"],
             dof=np.inf if entry["dof"] is None else entry["dof"],
-            **_runs(frame[frame["subset"] == name]),
+            **_runs(frame[names_of_groups(frame) == name]),
         )
     return Laws(laws, missing, results["flops_per_param_sample"], results["sample"])
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jetscale.analysis.settings import ColumnSettings, WandbSettings
 from jetscale.analysis.sources import table
 from jetscale.analysis.sources.table import FLOPS_PER_PARAM_TOKEN
 from jetscale.analysis.table import LossTable, checked
+from jetscale.analysis.variants import variants_named, with_variants
 from jetscale.cli import UsageError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SOURCES = ("local", "table", "wandb", "wandb-offline")
 
@@ -38,7 +35,8 @@ def load_losses(
     source : one of those names; empty: `local` for a folder, `table` for a file.
     columns : names of a table's columns, such as ``{"N": "Model Size", "C": "Training FLOP"}``.
     where : pandas query that selects rows, by a table's own columns or, of runs, by those that `LossTable`
-        names. Subsets that were then pretrained on several numbers of jets are told apart: SUBSET@JETS.
+        names. Runs of a subset that then differ in another setting than width and seed are told apart
+        (`jetscale.analysis.variants`).
     flops_per_param_sample : k of C = k N D, for tables that give only one of D and C.
     unfinished : take runs that have not finished.
     wandb : which runs of the project.
@@ -47,15 +45,31 @@ def load_losses(
     Raises
     ------
     UsageError
-        What cannot be read, with file, row, value and the mend.
+        What cannot be read, with file, row, value and the mend; two runs that nothing tells apart.
     """
     kind = source or ("local" if Path(path).is_dir() else "table")
     if kind == "table":
         names = columns if isinstance(columns, ColumnSettings) else _columns(columns or {})
-        return table.load(Path(path), names, where=where, flops_per_param_sample=flops_per_param_sample)
+        losses = table.load(Path(path), names, where=where, flops_per_param_sample=flops_per_param_sample)
+        return checked(with_variants(losses))
     losses = _runs(kind, path, unfinished, wandb or WandbSettings(), cache)
-    chosen = table.rows_where(losses.frame, where, losses.source)
-    return checked(replace(losses, frame=_by_pretraining(chosen)))
+    chosen = table.rows_where(variants_named(losses), where, losses.source)
+    return checked(with_variants(replace(losses, frame=chosen)))
+
+
+def without_rows(losses: LossTable, query: str) -> tuple[LossTable, LossTable]:
+    """The table less the rows that the pandas query selects, and the table of those rows.
+
+    Raises
+    ------
+    UsageError
+        Not a query of its columns, or one that selects nothing or everything.
+    """
+    held_out = table.rows_where(losses.frame, query, losses.source)
+    return (
+        checked(replace(losses, frame=losses.frame.drop(held_out.index))),
+        checked(replace(losses, frame=held_out)),
+    )
 
 
 def _runs(
@@ -72,14 +86,6 @@ def _runs(
             str(path), group=wanted.group, filters=wanted.filters, cache=cache, refresh=wanted.refresh
         )
     raise UsageError(f"source={kind!r}: choose one of {', '.join(SOURCES)}")
-
-
-def _by_pretraining(frame: pd.DataFrame) -> pd.DataFrame:
-    if "pretrain_jets" not in frame:
-        return frame
-    several = frame.groupby("subset")["pretrain_jets"].nunique() > 1
-    named = frame["subset"] + "@" + frame["pretrain_jets"].map("{:g}".format)
-    return frame.assign(subset=frame["subset"].where(~frame["subset"].map(several), named))
 
 
 def _columns(names: dict[str, str]) -> ColumnSettings:

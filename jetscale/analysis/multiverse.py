@@ -39,10 +39,9 @@ WINDOWS = (4.0, 16.0, 64.0)
 def multiverse(losses: LossTable, settings: FitSettings) -> dict[str, list[dict[str, Any]]]:
     """Rows of every subset: the choice made, and the quantities it gives (None where undetermined)."""
     tables = {}
-    for name in sorted(losses.frame["subset"].unique()):
-        frame = losses.frame[losses.frame["subset"] == name]
-        tables[str(name)] = [
-            _row(choice, str(name), frame, losses, _changed(settings, change))
+    for name, frame in losses.groups().items():
+        tables[name] = [
+            _row(choice, name, frame, losses, _changed(settings, change))
             for choice, change in _choices(frame)
         ]
     return tables

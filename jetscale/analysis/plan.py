@@ -233,8 +233,9 @@ def _multiplier(law: Law, laws: Laws, reference: str, log_C: float, log_k: float
 
     from jetscale.analysis.allocation import compute_multiplier
     from jetscale.analysis.results import Quantity, summarise
+    from jetscale.analysis.variants import counterpart
 
-    other = laws.laws.get(reference)
+    other = laws.laws.get(counterpart(law.name, laws.laws, reference) or reference)
     if other is None or other.name == law.name:
         return None
     value = float(compute_multiplier(law.surface, other.surface, log_C, log_k)[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,11 +126,13 @@ def analyse(path: Path, weights: str = "") -> Rates:
     from jetscale.analysis import rate_rule
     from jetscale.analysis.loading import load_losses
     from jetscale.analysis.selection import of_weights
+    from jetscale.analysis.variants import told
 
     losses = load_losses(path, "local")
-    parts = [of_weights(frame, weights, losses) for _, frame in losses.frame.groupby("subset")]
+    by_rate, losses = losses, replace(losses, frame=_rates_joined(losses.frame))
+    parts = [of_weights(frame, weights, losses) for frame in losses.groups().values()]
     last = [part.loc[part.groupby("run")["step"].idxmax()] for part in parts]
-    warnings = list(losses.warnings)
+    warnings = [text for text in losses.warnings if text not in told(by_rate.frame)] + told(losses.frame)
     scans = [one for frame in last for one in _scans(frame, path, warnings)]
     variance, dof = rate_rule.run_variance(scans)
     best: dict[str, list[Best]] = {}
@@ -151,11 +153,20 @@ def analyse(path: Path, weights: str = "") -> Rates:
     )
 
 
+def _rates_joined(frame: pd.DataFrame) -> pd.DataFrame:
+    """Runs that differ in the rate of fine-tuning alone are one scan: the rate is its axis, no variant."""
+    from jetscale.analysis.variants import without
+
+    variants = {variant: without(variant, "finetune.lr") for variant in frame["variant"].unique()}
+    return frame.assign(variant=frame["variant"].map(variants))
+
+
 def _scans(frame: pd.DataFrame, path: Path, warnings: list[str]) -> list[Scan]:
     """One scan a width of a subset's last evaluations."""
     import numpy as np
 
     from jetscale.analysis.rate_rule import scan
+    from jetscale.analysis.table import names_of_groups
 
     unknown = frame[~np.isfinite(frame["lr"])]
     if len(unknown):
@@ -164,7 +175,7 @@ def _scans(frame: pd.DataFrame, path: Path, warnings: list[str]) -> list[Scan]:
             " finetune.lr of config.yaml is no number"
         )
     found = []
-    for (subset, _), runs in frame.groupby(["subset", "dim"]):
+    for (subset, _), runs in frame.groupby([names_of_groups(frame), "dim"]):
         where = f"{subset} dim={runs['dim'].iloc[0]:.0f}"
         _require_alike(runs, where, path)
         seeds = sorted(runs["seed"].unique())

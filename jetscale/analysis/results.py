@@ -160,7 +160,7 @@ class FitResult:
         if self.losses.blocks is None:
             return None
         keys: set[Key] = set()
-        for _, frame in self.losses.frame.groupby("subset"):
+        for frame in self.losses.groups().values():
             rows = of_weights(frame, self.settings["weights"], self.losses)
             keys.update(keys_of(rows))
         return self.losses.blocks.only(keys)
@@ -183,19 +183,24 @@ class FitResult:
         } | self.details
 
     def save(self, out: Path) -> None:
-        """Write results.json, losses.parquet, losses-blocks.parquet and replicates.parquet into `out`."""
+        """Write results.json, losses.parquet, losses-blocks.parquet and replicates.parquet into `out`.
+
+        checksums.json, written last, holds their checksums (`jetscale.analysis.checksums`).
+        """
         import pandas as pd
 
+        from jetscale.analysis import checksums
         from jetscale.analysis.sources import saved
-        from jetscale.files import atomic_path
+        from jetscale.runs import parquet
 
         out.mkdir(parents=True, exist_ok=True)
+        checksums.remove(out)
         saved.write(out / "losses.parquet", self.losses, self.fitted_blocks())
         frames = [pd.DataFrame(s.draws).assign(subset=s.name) for s in self.subsets.values() if s.draws]
         if frames:
-            with atomic_path(out / "replicates.parquet") as aside:
-                pd.concat(frames, ignore_index=True).to_parquet(aside, index=False)
+            parquet.write_frame(pd.concat(frames, ignore_index=True), out / "replicates.parquet")
         write_json(out / "results.json", plain(self.to_json()))
+        checksums.write(out)
 
 
 def plain(content: Any) -> Any:

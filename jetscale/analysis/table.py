@@ -1,6 +1,7 @@
 """The loss table: one row per (run, step, split, weights), the one input of every fit.
 
-Columns of `LossTable.frame` (floats unless said): run (str), subset (str), dim (NaN where unknown),
+Columns of `LossTable.frame` (floats unless said): run (str), subset (str), variant (str, what the runs of a
+subset vary besides width and seed; "" for nothing), dim (NaN where unknown),
 seed (str), n_params, n_params_KIND (where the runs count kinds), step, jets, constituents (NaN where not
 counted), flops, split (str), weights (str), loss; from run directories also warmup and schedule (steps),
 pretrain_jets, pretrain_constituents, pretrain_n_params (0 from scratch), lr (peak rate of fine-tuning) and
@@ -40,6 +41,8 @@ class LossTable:
     sample : what D counts: "jet", or "sample" where the table does not say.
     warnings : what was noticed while reading.
     blocks : test losses by block, where the source has them.
+    settings : of runs that tell them: those that decide numbers, by run and dotted key; see
+        `jetscale.analysis.variants`.
     """
 
     frame: pd.DataFrame
@@ -48,17 +51,37 @@ class LossTable:
     sample: str = "sample"
     warnings: list[str] = field(default_factory=list)
     blocks: BlockLosses | None = None
+    settings: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
+
+    def groups(self) -> dict[str, pd.DataFrame]:
+        """Rows of every group (subset and variant), by its name, sorted."""
+        names = names_of_groups(self.frame)
+        return {str(name): rows for name, rows in self.frame.groupby(names, sort=True)}
 
     def __str__(self) -> str:
         frame = self.frame
         lines = [f"loss table of {self.source}: {len(frame)} rows, {frame['run'].nunique()} runs"]
-        for subset, rows in frame.groupby("subset"):
+        for subset, rows in self.groups().items():
             lines.append(
                 f"  {subset}: {rows['run'].nunique()} runs, {rows['n_params'].nunique()} sizes, "
                 f"N {rows['n_params'].min():.3g} to {rows['n_params'].max():.3g}, "
                 f"D {rows['jets'].min():.3g} to {rows['jets'].max():.3g} {self.sample}s"
             )
         return "\n".join(lines + [f"  warning: {text}" for text in self.warnings])
+
+
+def group_name(subset: str, variant: str) -> str:
+    """Name of the runs of one subset and variant, which are fitted together."""
+    return f"{subset} [{variant}]" if variant else subset
+
+
+def names_of_groups(frame: pd.DataFrame) -> pd.Series[str]:
+    """Name of the group of every row."""
+    subset = frame["subset"].astype(str)
+    if "variant" not in frame:  # a table that an earlier version wrote
+        return subset
+    variant = frame["variant"].astype(str)
+    return subset.where(variant == "", subset + " [" + variant + "]")
 
 
 def checked(table: LossTable) -> LossTable:
@@ -90,8 +113,10 @@ def checked(table: LossTable) -> LossTable:
             f"{table.source}: a loss of {frame['loss'].max():.3g};"
             f" a cross-entropy in nats is below {MAX_LOSS:g}"
         )
+    if "variant" not in frame:
+        frame = frame.assign(variant="")
     frame, warnings = _without_repeats(frame, table.source)
-    order = ["subset", "n_params", "jets", "run", "step", "split", "weights", "loss"]
+    order = ["subset", "variant", "n_params", "jets", "run", "step", "split", "weights", "loss"]
     frame = frame.sort_values(order, kind="stable").reset_index(drop=True)
     if table.sample != "jet":  # our own runs count N and D themselves
         warnings += _unit_warnings(frame)
@@ -102,12 +127,13 @@ def checked(table: LossTable) -> LossTable:
         table.sample,
         table.warnings + [text for text in warnings if text not in table.warnings],
         table.blocks,
+        table.settings,
     )
 
 
 def _without_repeats(frame: pd.DataFrame, source: str) -> tuple[pd.DataFrame, list[str]]:
     """One row per evaluation; equal repeats go with a warning, contradicting ones are an error."""
-    key = ["subset", "run", "step", "jets", "split", "weights"]
+    key = ["subset", "variant", "run", "step", "jets", "split", "weights"]
     repeated = frame.duplicated(key, keep=False)
     if not repeated.any():
         return frame, []

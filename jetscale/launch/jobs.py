@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from jetscale.files import write_json
+from jetscale.runs.sealed import read_json, write_json_sealed
 from jetscale.tracking.ownership import is_free
 from jetscale.tracking.run_directory import RunDirectory
+from jetscale.training.same_jets import same_jets
 from jetscale.training.settings import TrainSettings, from_config, to_yaml
 
 
@@ -32,8 +32,8 @@ class Job:
 
     @property
     def directory(self) -> RunDirectory:
-        """The run directory, held against these settings."""
-        return RunDirectory(self.path, self.settings.identity())
+        """The run directory, which must be of these settings and, where it is done, of their jets."""
+        return RunDirectory(self.path, self.settings.identity(), same_jets(self.settings))
 
     def is_free(self) -> bool:
         """Whether nobody is at it."""
@@ -61,19 +61,23 @@ def job_of(config: DictConfig, overrides: Iterable[str]) -> Job:
 
 def write_jobs(path: Path, jobs: Iterable[Job]) -> None:
     """Write jobs for `read_jobs` in another process: plain JSON, nothing in it runs."""
-    write_json(
-        path,
-        [
-            {"path": str(job.path), "overrides": list(job.overrides), "settings": to_yaml(job.settings)}
-            for job in jobs
-        ],
-    )
+    entries = [
+        {"path": str(job.path), "overrides": list(job.overrides), "settings": to_yaml(job.settings)}
+        for job in jobs
+    ]
+    write_json_sealed(path, {"jobs": entries})
 
 
 def read_jobs(path: Path) -> list[Job]:
-    """Jobs that `write_jobs` wrote."""
+    """Jobs that `write_jobs` wrote.
+
+    Raises
+    ------
+    DamagedFile
+        The file is not what was written.
+    """
     jobs = []
-    for entry in json.loads(path.read_text()):
+    for entry in read_json(path)[0]["jobs"]:
         config = OmegaConf.create(entry["settings"])
         assert isinstance(config, DictConfig)
         jobs.append(Job(tuple(entry["overrides"]), from_config(config), Path(entry["path"])))

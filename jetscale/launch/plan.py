@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,10 +10,12 @@ from typing import Any
 
 import torch
 
-from jetscale.files import fingerprint, write_json
+from jetscale.cli import UsageError
+from jetscale.files import DamagedFile, fingerprint
 from jetscale.launch.jobs import Job
 from jetscale.launch.probe import probe_device, seconds_per_step
 from jetscale.model.cost import MEAN_CONSTITUENTS, count_parameters, flops_6n
+from jetscale.runs.sealed import read_json, write_json_sealed
 from jetscale.tracking.blocks import N_BLOCKS
 from jetscale.training.build import design
 from jetscale.training.rates import evaluation_steps
@@ -130,12 +131,21 @@ class Plan:
         return sum(self.step_seconds[phase.kind] * phase.step_equivalents for phase in phases)
 
     def write(self, sweep: Path) -> None:
-        """Write ``plan.json`` for `jetscale.status`; runs of an earlier plan of this study are kept in it."""
+        """Write ``plan.json`` for `jetscale.status`; runs of an earlier plan of this study are kept in it.
+
+        Raises
+        ------
+        UsageError
+            The earlier plan is damaged.
+        """
         path = sweep / PLAN
-        earlier = json.loads(path.read_text())["runs"] if path.exists() else []
+        try:
+            earlier = read_json(path)[0]["runs"] if path.exists() else []
+        except (DamagedFile, KeyError) as error:
+            raise UsageError(f"{error}; remove {path}: this command writes it anew") from error
         planned = [_entry(run, sweep) for run in self.runs]
         entries = {entry["directory"]: entry for entry in (*earlier, *planned)}
-        write_json(path, {"runs": list(entries.values())})
+        write_json_sealed(path, {"runs": list(entries.values())})
 
 
 def _entry(run: RunPlan, sweep: Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@ queue what the first has submitted. The driver only submits and watches: jobs go
 
 from __future__ import annotations
 
-import json
 import logging
 import subprocess
 import time
@@ -18,10 +17,10 @@ import submitit
 from hydra.core.utils import JobReturn, JobStatus
 
 from jetscale.cli import UsageError
-from jetscale.files import write_json
 from jetscale.launch.jobs import Job, write_jobs
 from jetscale.launch.packs import Pack
 from jetscale.launch.plan import plan_sweep
+from jetscale.runs.sealed import read_json, write_json_sealed
 
 POLL_SECONDS = 5.0
 _LINE_SECONDS = 60.0
@@ -144,7 +143,7 @@ class Queue:
         note = {
             job.job_id: [str(one.path) for one in pack] for job, pack in zip(submitted, packs, strict=True)
         }
-        write_json(self._folder / f"{stamp}.submitted.json", note)
+        write_json_sealed(self._folder / f"{stamp}.submitted.json", note)
         log.info("submitted %d runs as %d jobs: %s", len(jobs), len(packs), ", ".join(note))
 
     def _queued_paths(self) -> set[str]:
@@ -155,7 +154,7 @@ class Queue:
         return {
             path
             for file in self._folder.glob("*.submitted.json")
-            for job, paths in json.loads(file.read_text()).items()
+            for job, paths in read_json(file)[0].items()
             if job in live
             for path in paths
         }
@@ -205,7 +204,7 @@ def _outcome(job: Job) -> JobReturn:
         return _result(job, JobStatus.COMPLETED, done["final"]["raw"]["loss"])
     failure = job.path / "failed.json"
     if failure.exists():
-        content = json.loads(failure.read_text())
+        content = read_json(failure)[0]
         error = RuntimeError(f"{job.path}: {content['error']}: {content['message']}")
     else:
         error = RunUnfinished(

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from jetscale.launch.jobs import Job, read_jobs
+from jetscale.sweeps import run_suffix
 from jetscale.tracking.run_directory import RunBusy
 from jetscale.training.run import run
 
@@ -22,7 +23,7 @@ def work(jobs: list[Job]) -> None:
     for job in jobs:
         with _logging_to(job.path):
             try:
-                run(job.settings, job.path)
+                run(job.settings, job.path, run_suffix(job.overrides))
             except RunBusy as busy:
                 log.info("%s", busy)
             except Exception:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jetscale.files import DamagedFile
+from jetscale.runs.done import DONE, KEPT, DamagedRun, Done, read_done
+from jetscale.runs.lines import DamagedLine, parse_lines
+from jetscale.runs.sealed import read_json
+
 _FIRST_TAIL = 64 * 1024  # about 250 lines: at the paper's settings the last five evaluations
 _LONGEST_TAIL = 4 * 1024 * 1024
+
+
+_Stamp = tuple[int, int, int] | None
 
 
 @dataclass
@@ -23,7 +30,7 @@ class Reader:
     """
 
     notes: list[str] = field(default_factory=list)
-    _kept: dict[Path, tuple[tuple[int, int, int], Any]] = field(default_factory=dict)
+    _kept: dict[Path, tuple[tuple[_Stamp, ...], Any]] = field(default_factory=dict)
 
     def note(self, text: str) -> None:
         """Add a sentence, once."""
@@ -35,24 +42,45 @@ class Reader:
 
         An unchanged file (same inode, size and time) is not read again.
         """
+        stamp = _stamp(path)
+        kept = self._kept.get(path)
+        if kept is not None and kept[0] == (stamp,):
+            return kept[1]  # type: ignore[no-any-return]  # JSON, as written by us
         try:
-            with path.open("rb") as stream:
-                facts = os.fstat(stream.fileno())
-                stamp = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
-                kept = self._kept.get(path)
-                if kept is not None and kept[0] == stamp:
-                    return kept[1]  # type: ignore[no-any-return]  # JSON, as written by us
-                content = json.loads(stream.read())
+            content, _ = read_json(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError) as error:
+        except DamagedFile as error:
+            self.note(str(error))
+            return None
+        except OSError as error:
             self.note(f"{path} cannot be read ({error})")
             return None
-        if not isinstance(content, dict):
-            self.note(f"{path} cannot be read (not a JSON object)")
-            return None
-        self._kept[path] = (stamp, content)
+        self._kept[path] = ((stamp,), content)
         return content
+
+    def done(self, folder: Path) -> Done | None:
+        """The finished run in `folder`, every file verified; None where it is not finished.
+
+        While none of its files changes (same inode, size and time), they are not read again.
+
+        Raises
+        ------
+        DamagedRun
+            One of its files is damaged; it is noted too.
+        """
+        stamps = tuple(_stamp(folder / name) for name in (DONE, *KEPT))
+        kept = self._kept.get(folder)
+        if kept is not None and kept[0] == stamps:
+            return kept[1]  # type: ignore[no-any-return]
+        try:
+            found = read_done(folder)
+        except DamagedRun as error:
+            self.note(str(error))
+            raise
+        if found is not None:
+            self._kept[folder] = (stamps, found)
+        return found
 
     def last_lines(self, path: Path) -> list[dict[str, Any]]:
         """The last lines of a ``metrics.jsonl``, at least back to the newest test loss where there is one.
@@ -74,19 +102,23 @@ class Reader:
             length *= 8
 
     def _lines(self, path: Path, text: bytes) -> list[dict[str, Any]]:
-        found = []
-        for line in text.splitlines(keepends=True):
-            if not line.endswith(b"\n") or not line.strip():
-                continue
+        whole = [
+            line[:-1] for line in text.splitlines(keepends=True) if line.endswith(b"\n") and line.strip()
+        ]
+        while True:
             try:
-                entry = json.loads(line)
-            except ValueError:
-                entry = None
-            if isinstance(entry, dict):
-                found.append(entry)
-            else:
-                self.note(f"{path} has a line that is not a JSON object; it is left out")
-        return found
+                return parse_lines(whole)
+            except DamagedLine as error:
+                self.note(f"{path} has a line that is {error.reason}; it is left out")
+                whole.pop(error.number - 1)
+
+
+def _stamp(path: Path) -> _Stamp:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def _tail(path: Path, length: int) -> tuple[bytes, bool]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from jetscale.runs.done import DamagedRun, read_identity
 from jetscale.status.owner import Owner, Owners
 from jetscale.status.reading import Reader, number, whole
 
@@ -44,6 +45,7 @@ class RunStatus:
     test_loss : newest, by weights
     owner : the living process
     error : one line
+    verified : whether the files of a done run were compared with checksums; False for an earlier version's
     """
 
     directory: str
@@ -57,6 +59,7 @@ class RunStatus:
     test_loss: dict[str, float] = field(default_factory=dict)
     owner: Owner | None = None
     error: str | None = None
+    verified: bool = True
 
     @property
     def progress(self) -> float | None:
@@ -80,14 +83,19 @@ def place_of(path: Path) -> Place | None:
 
 def read_run(run: RunStatus, path: Path, library: Path, reader: Reader, owners: Owners) -> None:
     """Fill in what directory `path` says of `run`; `library` holds the backbones."""
-    done = reader.json_object(path / "done.json")
+    damage = ""
+    try:
+        done = reader.done(path)
+    except DamagedRun as error:
+        done, damage = None, str(error)
     if done is not None:
-        _take_done(run, done)
+        _take_done(run, done.content)
+        run.verified = done.verified
         return
     run.owner = owners.of(path)
     failed = (path / "failed.json").exists()
-    if (path / "done.json").exists():
-        failure: dict[str, Any] | None = {"error": "done.json", "message": "cannot be read; remove it"}
+    if damage:
+        failure: dict[str, Any] | None = {"error": "damaged", "message": f"{damage}; restore or remove it"}
         run.state = "failed"
     else:
         failure = reader.json_object(path / "failed.json")
@@ -97,6 +105,10 @@ def read_run(run: RunStatus, path: Path, library: Path, reader: Reader, owners: 
         run.error = _one_line(failure)
     if run.state == "waiting":
         return
+    try:
+        read_identity(path)
+    except DamagedRun as error:
+        reader.note(str(error))
     config = _config(path / "config.yaml", reader) if None in run.steps.values() or run.owner else {}
     _take_steps(run, config)
     _take_lines(run, reader.last_lines(path / "metrics.jsonl"))
@@ -107,6 +119,8 @@ def read_run(run: RunStatus, path: Path, library: Path, reader: Reader, owners: 
 def _take_done(run: RunStatus, done: dict[str, Any]) -> None:
     run.state = "done"
     run.phase = "finetune"
+    if isinstance(done.get("variant"), str) and not run.place.variant:
+        run.place = replace(run.place, variant=done["variant"])
     final = done.get("final")
     if isinstance(final, dict):
         losses = {str(weights): number(value, "loss") for weights, value in final.items()}

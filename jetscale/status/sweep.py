@@ -181,6 +181,12 @@ class Watcher:
             )
         for name, run in runs.items():
             read_run(run, root / name, root.parent / "backbones", self.reader, self.owners)
+        unverified = sorted(name for name, run in runs.items() if not run.verified)
+        if unverified:
+            self.reader.note(
+                f"{len(unverified)} runs, such as {unverified[0]}, are of an earlier version, without "
+                "checksums: their files could not be verified"
+            )
         groups = _groups(runs.values())
         seconds = _seconds_left(groups)
         return Sweep(self.path, plan is not None, groups, seconds, list(self.reader.notes))

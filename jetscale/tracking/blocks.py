@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jetscale.files import atomic_path
+from jetscale.files import DamagedFile
+from jetscale.runs import parquet
 
 
 class BlocksError(RuntimeError):
@@ -54,6 +55,15 @@ class BlockLog:
         rows = kept.group_by(["step", "weights"]).aggregate([]).to_pylist()
         return {(row["step"], row["weights"]) for row in rows}
 
+    def sums(self, phase: str) -> dict[tuple[int, str], tuple[float, float]]:
+        """Summed loss (nats) and number of jets of every evaluation of `phase`, by step and weights."""
+        kept = self._table.filter(pc.equal(self._table["phase"], phase))
+        groups = kept.group_by(["step", "weights"]).aggregate([("loss_sum", "sum"), ("jets", "sum")])
+        return {
+            (row["step"], row["weights"]): (row["loss_sum_sum"], row["jets_sum"])
+            for row in groups.to_pylist()
+        }
+
     def append(
         self,
         phase: str,
@@ -86,15 +96,15 @@ class BlockLog:
         self._write(self._table.filter(keep))
 
     def _write(self, table: pa.Table) -> None:
-        with atomic_path(self.path) as aside:
-            pq.write_table(table, aside, compression="zstd")
+        parquet.write_table(table, self.path, compression="zstd")
         self._table = table
 
 
 def _read(path: Path) -> pa.Table:
     try:
+        parquet.check(path)
         return pq.read_table(path, schema=SCHEMA)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, DamagedFile) as error:
         raise BlocksError(
             f"{path} is damaged ({error}); put back an undamaged copy of it, or remove the folder it is in "
             "to make the run anew, to the same numbers"

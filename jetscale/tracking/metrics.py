@@ -1,14 +1,17 @@
-"""``metrics.jsonl``: one flushed JSON object a line, so that a kill loses nothing that was written."""
+"""``metrics.jsonl``: one flushed JSON object a line, so that a kill loses nothing that was written.
+
+Each line ends in a checksum of itself (`jetscale.runs.lines`).
+"""
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from jetscale.files import atomic_path, writing
+from jetscale.runs.lines import DamagedLine, line_text, mark, parse_lines
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class MetricsLog:
         WriteError
             The disk is full, the file is a folder, ...; half a line may stand at the end, see `read`.
         """
-        text = json.dumps(asdict(line), allow_nan=False) + "\n"
+        text = line_text(asdict(line))
         with writing(self.path), open(self.path, "a", opener=_no_link) as stream:
             stream.write(text)
 
@@ -76,25 +79,31 @@ class MetricsLog:
         Raises
         ------
         MetricsError
-            A line is not one of a metrics file.
+            A line is not one of a metrics file, or not what was written.
         """
         if not self.path.exists():
             return []
         with writing(self.path):  # a folder of its name
             *whole, _torn = self.path.read_bytes().split(b"\n")
-        return [self._parse(number, text) for number, text in enumerate(whole, start=1)]
-
-    def _parse(self, number: int, text: bytes) -> dict[str, Any]:
         try:
-            line: dict[str, Any] = json.loads(text)
-            if isinstance(line["phase"], str) and isinstance(line["step"], int):
-                return line
-        except (ValueError, KeyError, TypeError):  # ValueError: no JSON, or no UTF-8
-            pass
-        raise MetricsError(
-            f"{self.path}: line {number} is damaged ({text[:40]!r}); put back an undamaged copy of the file, "
-            "or remove the folder it is in to make the run anew, to the same numbers"
-        )
+            lines = parse_lines(whole)
+            for number, line in enumerate(lines, start=1):
+                if not (isinstance(line.get("phase"), str) and isinstance(line.get("step"), int)):
+                    raise DamagedLine(number, whole[number - 1], "no phase and step")
+        except DamagedLine as error:
+            raise MetricsError(
+                f"{self.path}: {error}; put back an undamaged copy of the file, "
+                "or remove the folder it is in to make the run anew, to the same numbers"
+            ) from error
+        return lines
+
+    def mark(self, phase: str, step: int) -> dict[str, Any]:
+        """Number and checksum of the lines of `phase` up to `step`, for the checkpoint of that step."""
+        return mark(self.until(phase, step))
+
+    def until(self, phase: str, step: int) -> list[dict[str, Any]]:
+        """Lines of `phase` up to `step`."""
+        return [line for line in self.read() if line["phase"] == phase and line["step"] <= step]
 
     def evaluations(self, phase: str) -> set[tuple[int, str]]:
         """Step and weights of every test loss of `phase` along the curve."""
@@ -112,7 +121,7 @@ class MetricsLog:
     def replace(self, lines: list[dict[str, Any]]) -> None:
         """Make the file hold exactly `lines`, atomically."""
         with atomic_path(self.path) as aside:
-            aside.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+            aside.write_text("".join(line_text(line) for line in lines))
 
 
 def _no_link(path: str, flags: int) -> int:

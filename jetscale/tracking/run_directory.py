@@ -8,15 +8,16 @@ failure.
 
 from __future__ import annotations
 
-import json
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jetscale.files import WriteError, atomic_path, write_json, writing
+from jetscale.files import WriteError, atomic_path, writing
+from jetscale.runs import done as runs
+from jetscale.runs.sealed import write_json_sealed
 from jetscale.secrets import masked
 from jetscale.tracking.ownership import LOCK, LocksUnsupported, Owned, owning
 
@@ -31,6 +32,14 @@ class RunBusy(RunDirectoryError):
     """Another process is writing in the directory."""
 
 
+class DamagedRunError(RunDirectoryError):
+    """A file of a finished or interrupted run is damaged; the message names it and the way out."""
+
+
+def _any_data(path: Path, content: dict[str, Any]) -> None:
+    """Accept a finished run whatever jets it was made on."""
+
+
 class RunDirectory:
     """One run's files.
 
@@ -38,11 +47,19 @@ class RunDirectory:
     ----------
     path : the directory; made by `claim`
     identity : fingerprint of the settings that decide the run's numbers
+    same_data : told the path and ``done.json`` of a finished run, raises `RunDirectoryError` where the jets
+        are other ones now
     """
 
-    def __init__(self, path: Path, identity: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        identity: str,
+        same_data: Callable[[Path, dict[str, Any]], None] = _any_data,
+    ) -> None:
         self.path = path
         self.identity = identity
+        self._same_data = same_data
 
     @property
     def metrics(self) -> Path:
@@ -60,19 +77,35 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     def done(self) -> dict[str, Any] | None:
-        """Content of ``done.json``, or None where the run is not finished.
+        """Content of ``done.json``, or None where the run is not finished; every file is compared with it.
 
         Raises
         ------
         RunDirectoryError
-            It is finished, but with other settings.
+            It is finished, but with other settings or on other jets.
+        DamagedRunError
+            One of its files is damaged.
         """
-        marker = self.path / "done.json"
-        if not marker.exists():
+        with self._damage_named():
+            found = runs.read_done(self.path)
+        if found is None:
             return None
-        content: dict[str, Any] = json.loads(marker.read_text())
-        self._check_identity(content["identity"], marker)
-        return content
+        if not found.verified:
+            log.warning("%s is of an earlier version: its files could not be verified", self.path)
+        marker = self.path / runs.DONE
+        self._check_identity(str(found.content.get("identity")), marker)
+        self._same_data(self.path, found.content)
+        return found.content
+
+    @contextmanager
+    def _damage_named(self) -> Iterator[None]:
+        try:
+            yield
+        except runs.DamagedRun as error:
+            raise DamagedRunError(
+                f"{error}; put back an undamaged copy of it, or remove {self.path} to make the run anew, "
+                "to the same numbers"
+            ) from error
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -107,19 +140,22 @@ class RunDirectory:
         ------
         RunDirectoryError
             What is there was written with other settings.
+        DamagedRunError
+            ``identity.json`` or ``config.yaml`` is damaged.
         """
-        owner = self.path / "identity.json"
-        if owner.exists():
-            self._check_identity(json.loads(owner.read_text())["identity"], owner)
-        with atomic_path(self.path / "config.yaml") as aside:
+        with self._damage_named():
+            begun = runs.read_identity(self.path)
+        if begun is not None:
+            self._check_identity(begun, self.path / runs.IDENTITY)
+        runs.write_identity(self.path, self.identity, config_yaml.encode())
+        with atomic_path(self.path / runs.CONFIG) as aside:
             aside.write_text(config_yaml)
-        write_json(owner, {"identity": self.identity})
         for leftover in ("failed.json", "failed.log"):
             (self.path / leftover).unlink(missing_ok=True)
 
     def finish(self, content: dict[str, Any]) -> None:
-        """Write ``done.json``: from here on the run is skipped."""
-        write_json(self.path / "done.json", {"identity": self.identity, **content})
+        """Write ``done.json`` over the files that are there now: from here on the run is skipped."""
+        runs.write_done(self.path, {"identity": self.identity, **content})
 
     def _check_identity(self, found: str, where: Path) -> None:
         if found != self.identity:
@@ -138,6 +174,7 @@ def leave_traceback(directory: Path, error: BaseException) -> None:
     try:
         with atomic_path(directory / "failed.log") as aside:
             aside.write_text(masked("".join(traceback.format_exception(error))))
-        write_json(directory / "failed.json", {"error": type(error).__name__, "message": masked(str(error))})
+        told = {"error": type(error).__name__, "message": masked(str(error))}
+        write_json_sealed(directory / "failed.json", told)
     except WriteError as unwritable:
         log.warning("%s", unwritable)

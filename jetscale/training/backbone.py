@@ -10,7 +10,7 @@ from typing import Any
 from jetscale.files import fingerprint
 from jetscale.model.transformer import HEAD, SetTransformer
 from jetscale.tracking.metrics import MetricsLog
-from jetscale.tracking.run_directory import RunDirectory
+from jetscale.tracking.run_directory import DamagedRunError, RunDirectory
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training import ranks
 from jetscale.training.build import build, outputs_of
@@ -70,7 +70,7 @@ def find_or_pretrain(settings: TrainSettings, wandb: WandbRun) -> Backbone | Non
     name = f"{settings.subset}-dim={settings.model.dim}-seed={settings.pretrain_seed}-{identity[:12]}"
     directory = RunDirectory(Path(settings.pretrain.library, name), identity)
     with ranks.first_rank_holds(directory.claim, wait=True):
-        record = ranks.agreed(directory.done())
+        record = ranks.agreed(_done(directory))
         if record is not None:
             log.info("pretrained backbone found: %s", directory.path)
             return Backbone(directory.path, record)
@@ -84,3 +84,20 @@ def find_or_pretrain(settings: TrainSettings, wandb: WandbRun) -> Backbone | Non
             directory.finish(record)
             outputs_of("pretrain", directory, wandb).checkpoints.remove()
         return Backbone(directory.path, ranks.agreed(record))
+
+
+def _done(directory: RunDirectory) -> dict[str, Any] | None:
+    """What a finished pretraining left; None where it is not finished.
+
+    Raises
+    ------
+    CheckpointError
+        One of its files is damaged. They are not made anew unasked, see `Backbone.load_into`.
+    """
+    try:
+        return directory.done()
+    except DamagedRunError as error:
+        raise CheckpointError(
+            f"{error.__cause__}; put back an undamaged copy, or remove {directory.path} to pretrain this "
+            "backbone anew"
+        ) from error

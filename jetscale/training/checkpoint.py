@@ -1,5 +1,9 @@
 """Checkpoints: whole or absent, verified on load, without code in them.
 
+The checksum of a checkpoint is inside it, as the comment that ends a ZIP archive (which torch's files are),
+so that no kill can part the two; `torch.load` reads such a file as any other. The JSON beside it is for
+people; where it is there, it must fit.
+
 A checkpoint holds everything a phase needs to go on exactly: weights, their moving average, the optimiser
 and the losses since the last metrics line. The position in the data is the step itself (order is a pure
 function of it).
@@ -7,19 +11,25 @@ function of it).
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import logging
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 
-from jetscale.files import atomic_path, sha256_file, write_json, writing
+from jetscale.files import CHECKSUM, DamagedFile, atomic_path, sha256_file, writing
+from jetscale.runs.sealed import read_json, write_json_sealed
 
 log = logging.getLogger(__name__)
+
+_ZIP_END = b"PK\5\6"
+_END_BYTES = 22  # of a ZIP archive without a comment; the last two are the comment's length
+_LABEL = f"{CHECKSUM}:".encode()
+_COMMENT_BYTES = len(_LABEL) + 32
 
 
 class CheckpointError(RuntimeError):
@@ -90,13 +100,20 @@ def _meta(path: Path) -> Path:
 def _write(path: Path, state: dict[str, Any], step: int) -> None:
     buffer = io.BytesIO()  # torch hides the reason why a file cannot be written
     torch.save(state, buffer)
-    whole = buffer.getbuffer()
+    whole = _with_checksum(buffer.getvalue())
     with writing(_meta(path)):
         _meta(path).unlink(missing_ok=True)  # left by a kill
     with atomic_path(path) as aside:
         aside.write_bytes(whole)
-    content = {"step": step, "sha256": hashlib.sha256(whole).hexdigest(), "torch": torch.__version__}
-    write_json(_meta(path), content)
+    content = {"step": step, CHECKSUM: whole[-32:].decode(), "torch": torch.__version__}
+    write_json_sealed(_meta(path), content)
+
+
+def _with_checksum(archive: bytes) -> bytes:
+    """A ZIP archive with a comment that is the checksum of all that is before it."""
+    assert archive[-_END_BYTES:].startswith(_ZIP_END)
+    body = archive[:-2] + struct.pack("<H", _COMMENT_BYTES)
+    return body + _LABEL + xxhash.xxh3_128_hexdigest(body).encode()
 
 
 def write_weights(path: Path, state: dict[str, Any], step: int) -> None:
@@ -110,18 +127,49 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        Damaged: its checksum differs from the JSON beside it, or torch cannot read it.
+        Damaged: its content does not fit its checksum or the JSON beside it, or torch cannot read it; or of
+        an earlier version, without its JSON.
     """
-    meta = _meta(path)
-    if meta.exists():  # killed between the two files, a checkpoint is whole and has no JSON yet
-        try:
-            expected = json.loads(meta.read_bytes())["sha256"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{meta} is damaged: {error}") from error
-        if sha256_file(path) != expected:
-            raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {meta.name}")
+    content = path.read_bytes()
+    if content[-_COMMENT_BYTES:].startswith(_LABEL):
+        body, found = content[:-_COMMENT_BYTES], content[-32:].decode(errors="replace")
+        if xxhash.xxh3_128_hexdigest(body) != found:
+            raise CheckpointError(f"{path} is damaged: its content does not fit its checksum")
+        _check_meta(path, found)
+    else:
+        _check_earlier(path)
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a damaged file
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     return state
+
+
+def _check_meta(path: Path, checksum: str) -> None:
+    """Stop where the JSON beside a checkpoint is damaged or belongs to another one."""
+    meta = _meta(path)
+    if not meta.exists():  # killed between the two files, a checkpoint is whole and has no JSON yet
+        return
+    try:
+        stated = read_json(meta)[0].get(CHECKSUM)
+    except DamagedFile as error:
+        raise CheckpointError(str(error)) from error
+    if stated != checksum:
+        raise CheckpointError(f"{meta} is damaged: it is not that of {path.name}")
+
+
+def _check_earlier(path: Path) -> None:
+    """A checkpoint without a checksum inside: its SHA-256 is in the JSON, or nothing vouches for it."""
+    meta = _meta(path)
+    try:
+        expected = read_json(meta)[0].get("sha256")
+    except FileNotFoundError:
+        expected = None
+    except DamagedFile as error:
+        raise CheckpointError(str(error)) from error
+    if expected is None:
+        raise CheckpointError(
+            f"{path} is damaged or cannot be read: it has no checksum, neither inside nor in {meta.name}"
+        )
+    if sha256_file(path) != expected:
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {meta.name}")

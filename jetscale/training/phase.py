@@ -129,7 +129,8 @@ def _resume(module: JetClassifier, recorder: Recorder) -> None:
         recorder.seconds_before = state["seconds"]
         log.info("%s: going on after step %d", outputs.phase, module.start_step)
     if is_first():
-        outputs.rewind(module.start_step, recorder.schedule.evaluations)
+        mark = None if state is None else state.get("metrics")
+        outputs.rewind(module.start_step, recorder.schedule.evaluations, mark)
 
 
 @contextmanager

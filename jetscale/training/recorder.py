@@ -18,6 +18,7 @@ from torch import Tensor
 from jetscale.files import remove_leftovers
 from jetscale.jets.evaluation import EvalSet
 from jetscale.model.cost import MEAN_CONSTITUENTS, flops_6n
+from jetscale.runs.done import disagreement
 from jetscale.tracking.blocks import N_BLOCKS, BlockLog, BlocksError
 from jetscale.tracking.metrics import MetricsError, MetricsLine, MetricsLog
 from jetscale.tracking.wandb_run import WandbRun
@@ -26,6 +27,11 @@ from jetscale.training.evaluate import TestLoss, evaluate
 from jetscale.training.module import JetClassifier, NonFiniteLoss
 from jetscale.training.preemption import NOTICE, Preempted
 from jetscale.training.ranks import any_rank
+
+_WAY_OUT = (
+    "put back an undamaged copy of it, or remove the folder it is in to make the run anew, to the same "
+    "numbers"
+)
 
 
 @dataclass
@@ -38,30 +44,49 @@ class Outputs:
     checkpoints: Checkpoints
     wandb: WandbRun
 
-    def rewind(self, step: int, evaluations: frozenset[int]) -> None:
+    def rewind(self, step: int, evaluations: frozenset[int], mark: dict[str, Any] | None = None) -> None:
         """Drop what was written beyond `step`: a run that goes on from there writes it again, the same.
+
+        Parameters
+        ----------
+        evaluations : steps at which the test loss is taken
+        mark : what the checkpoint of `step` remembers of the lines (`MetricsLog.mark`); None where there is
+            no checkpoint, or one of an earlier version
 
         Raises
         ------
         MetricsError, BlocksError
-            One of the `evaluations` up to `step` is missing, which no start would make again.
+            One of the `evaluations` up to `step` is missing, which no start would make again; or what is
+            there is not what the checkpoint was written with.
         """
         for directory in (self.metrics.path.parent, self.checkpoints.directory):
             remove_leftovers(directory)
+        self._require_whole(step, evaluations, mark)
         self.metrics.keep_until(self.phase, step)
         self.blocks.keep_until(self.phase, step)
-        kept = self.metrics.evaluations(self.phase), self.blocks.evaluations(self.phase)
-        due = {(evaluation, "raw") for evaluation in evaluations if evaluation <= step}.union(*kept)
+
+    def _require_whole(self, step: int, evaluations: frozenset[int], mark: dict[str, Any] | None) -> None:
+        lines = self.metrics.until(self.phase, step)
+        sums = {key: found for key, found in self.blocks.sums(self.phase).items() if key[0] <= step}
+        evaluated = {(line["step"], line["weights"]) for line in lines if line["split"] == "test"}
+        due = {(evaluation, "raw") for evaluation in evaluations if evaluation <= step}
+        due |= evaluated | set(sums)
         for path, found, error in (
-            (self.metrics.path, kept[0], MetricsError),
-            (self.blocks.path, kept[1], BlocksError),
+            (self.metrics.path, evaluated, MetricsError),
+            (self.blocks.path, set(sums), BlocksError),
         ):
             if missing := due - found:
                 raise error(
                     f"{path} lacks the evaluation after step {min(missing)[0]}, and the checkpoint is of "
-                    f"step {step}; put back an undamaged copy of it, or remove the folder it is in to make "
-                    "the run anew, to the same numbers"
+                    f"step {step}; {_WAY_OUT}"
                 )
+        if mark is not None and self.metrics.mark(self.phase, step) != mark:
+            raise MetricsError(
+                f"{self.metrics.path} is damaged: its lines up to step {step} are not those that the "
+                f"checkpoint of that step was written with; {_WAY_OUT}"
+            )
+        if wrong := disagreement(lines, sums):
+            raise BlocksError(f"{self.blocks.path} is damaged: it {wrong}; {_WAY_OUT}")
 
 
 @dataclass
@@ -190,7 +215,8 @@ class Recorder(L.Callback):
         state = {**module.state(), "stamp": self.stamp, "seconds": self.seconds}
         if trainer.is_global_zero:
             self.outputs.metrics.sync()
-            self.outputs.checkpoints.save(state, module.step)
+            mark = self.outputs.metrics.mark(self.outputs.phase, module.step)
+            self.outputs.checkpoints.save({**state, "metrics": mark}, module.step)
 
     def _require_finite(self, losses: Tensor, since: int, batch_size: int) -> None:
         bad = (~losses.isfinite()).nonzero()

@@ -1,4 +1,4 @@
-"""One run: pretrain or find the backbone, fine-tune, leave the run directory of design.md."""
+"""One run: pretrain or find the backbone, fine-tune, leave a run directory (docs/training.md)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from jetscale.jets.evaluation import EvalSet
+from jetscale.runs.done import check_final, disagreement
+from jetscale.tracking.blocks import BlockLog
 from jetscale.tracking.provenance import git_state, versions
-from jetscale.tracking.run_directory import RunDirectory, leave_traceback
+from jetscale.tracking.run_directory import DamagedRunError, RunDirectory, leave_traceback
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training import ranks
 from jetscale.training.backbone import WEIGHTS, Backbone, find_or_pretrain
@@ -18,13 +20,20 @@ from jetscale.training.build import build, outputs_of
 from jetscale.training.checkpoint import write_weights
 from jetscale.training.phase import PhaseResult, fit_phase
 from jetscale.training.preemption import EXIT_STATUS, Preempted
+from jetscale.training.recorder import Outputs
+from jetscale.training.same_jets import JETS, jets_from, same_jets
 from jetscale.training.settings import TrainSettings, public, to_yaml
 
 log = logging.getLogger(__name__)
 
 
-def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
+def run(settings: TrainSettings, path: Path, variant: str = "") -> dict[str, Any]:
     """Make the run in directory `path`, or go on with it, or return at once where it is done.
+
+    Parameters
+    ----------
+    variant : what the run varied besides subset, width and seed (`jetscale.sweeps.run_suffix`), for
+        ``done.json``
 
     Returns
     -------
@@ -33,7 +42,8 @@ def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
     Raises
     ------
     RunDirectoryError
-        The directory belongs to a run with other settings, or (`RunBusy`) to a live process.
+        The directory belongs to a run with other settings or on other jets, or (`RunBusy`) to a live
+        process, or (`DamagedRunError`) one of its files is damaged.
     Preempted
         The process was asked to stop and left a checkpoint.
     Exception
@@ -41,7 +51,7 @@ def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
     """
     torch.set_num_threads(settings.device.threads)
     ranks.join(settings.device)
-    directory = RunDirectory(path, settings.identity())
+    directory = RunDirectory(path, settings.identity(), same_jets(settings))
     with ranks.first_rank_holds(directory.claim):
         done = ranks.agreed(directory.done())
         if done is not None:
@@ -49,10 +59,10 @@ def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
             return done
         if ranks.is_first():
             directory.start(to_yaml(settings))
-        wandb = _wandb(settings, directory)
+        wandb = _wandb(settings, directory, variant)
         try:
             with ranks.losses_named():
-                record = _train(settings, directory, wandb)
+                record = _train(settings, directory, wandb, variant)
         except Exception as error:
             if ranks.is_first():
                 leave_traceback(directory.path, error)
@@ -67,7 +77,7 @@ def run(settings: TrainSettings, path: Path) -> dict[str, Any]:
         return record
 
 
-def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun) -> dict[str, Any]:
+def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun, variant: str) -> dict[str, Any]:
     backbone = find_or_pretrain(settings, wandb)
     phase, model, data = build(settings, "finetune")
     test = EvalSet(settings.data_of("finetune"), n_jets=settings.eval.jets)
@@ -78,14 +88,37 @@ def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun) ->
         own = [line for line in outputs.metrics.read() if line["phase"] == "finetune"]
         outputs.metrics.replace([*backbone.metrics(), *own])
     result = fit_phase(settings, phase, model, data, outputs, test)
-    record = _record(settings, result, backbone, {"train": data.fingerprint, "test": test.fingerprint})
+    fingerprints = {"train": data.fingerprint, "test": test.fingerprint}
+    record = {"variant": variant, **_record(settings, result, backbone, fingerprints)}
     if ranks.is_first():
         write_weights(
             directory.path / WEIGHTS, {"weights": result.weights, "average": result.average}, phase.steps
         )
+        _require_agreement(outputs, record)
         directory.finish(record)
         outputs.checkpoints.remove()
     return record
+
+
+def _require_agreement(outputs: Outputs, record: dict[str, Any]) -> None:
+    """Read back what is about to be sealed: test losses, their blocks and the final losses must agree.
+
+    Raises
+    ------
+    DamagedRunError
+        They do not: a file was changed while the run was made.
+    """
+    metrics, blocks = outputs.metrics, BlockLog(outputs.blocks.path)
+    lines = metrics.read()
+    tests = [line for line in lines if line["phase"] == outputs.phase]
+    wrong = disagreement(tests, blocks.sums(outputs.phase))
+    if wrong is not None:
+        raise DamagedRunError(f"{blocks.path} is damaged: it {wrong}; remove its folder to make the run anew")
+    wrong = check_final(lines, record)
+    if wrong is not None:
+        raise DamagedRunError(
+            f"{metrics.path} is damaged: the run {wrong}; remove its folder to make the run anew"
+        )
 
 
 def _record(
@@ -102,21 +135,23 @@ def _record(
         },
         "pretrain": None if backbone is None else {**backbone.record, "path": str(backbone.path)},
         "data": data,
+        JETS: jets_from(settings),
         "threads": settings.device.threads,
         "versions": versions(),
         "git": git_state(),
     }
 
 
-def _wandb(settings: TrainSettings, directory: RunDirectory) -> WandbRun:
+def _wandb(settings: TrainSettings, directory: RunDirectory, variant: str) -> WandbRun:
     dim, seed = settings.model.dim, settings.seed
+    group = f"{settings.study}/{settings.subset}/dim={dim}"
     return WandbRun(
         settings.tracking.wandb if ranks.is_first() else "disabled",
         directory.path,
-        public(settings),
+        {**public(settings), "variant": variant},
         project=settings.tracking.project,
         entity=settings.tracking.entity,
-        group=f"{settings.study}/{settings.subset}/dim={dim}",
+        group=f"{group}/{variant}"[:128] if variant else group,  # W&B's limit
         name=f"{settings.subset}-dim={dim}-seed={seed}",
         tags=[settings.study, settings.subset, f"dim={dim}"],
     )

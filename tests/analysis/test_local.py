@@ -108,13 +108,14 @@ def test_pretraining_budgets_of_one_subset_are_told_apart(sweep: Sweep) -> None:
         for done in path.glob(f"bsm_all/*/seed={seed}/done.json"):
             content = json.loads(done.read_text())
             done.write_text(json.dumps({**content, "pretrain": {"jets": jets}}))
-    frame = load_losses(path).frame
-    assert set(frame["subset"]) == {"scratch", "bsm_all@25000", "bsm_all@100000"}
-    assert set(frame.loc[frame["subset"] == "bsm_all@25000", "seed"]) == {"0"}
-    assert set(load_losses(path, where="pretrain_jets in (0, 25000)").frame["subset"]) == {
-        "scratch",
-        "bsm_all",
-    }
+    losses = load_losses(path)
+    assert set(losses.frame["subset"]) == {"scratch", "bsm_all"}
+    assert set(losses.groups()) == {
+        "scratch", "bsm_all [pretrain.jets=25000]", "bsm_all [pretrain.jets=100000]",
+    }  # fmt: skip
+    assert set(losses.groups()["bsm_all [pretrain.jets=25000]"]["seed"]) == {"0"}
+    one = load_losses(path, where="pretrain_jets in (0, 25000)")
+    assert set(one.groups()) == {"scratch", "bsm_all"}
     with pytest.raises(UsageError, match=r"where='dim > 99' selects none of"):
         load_losses(path, where="dim > 99")
 

@@ -156,7 +156,7 @@ def test_runs_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
     path = write_sweep(tmp_path / "sweep", {"scratch": falling}, widths=(8,), seeds=(0,))
     write_run(path / "scratch/dim=8/seed=0/batch", "scratch", 8, 0, 2e-3, {"ema": 1.0, "raw": 1.0})
     with pytest.raises(
-        UsageError, match=r"seed=0/batch and .*finetune\.lr=0\.002 have one rate and one seed"
+        UsageError, match=r"seed=0/batch and .*finetune\.lr=0\.002 are both of .* no setting tells them"
     ):
         analysed(path)
     config = path / "scratch/dim=8/seed=0/batch/config.yaml"

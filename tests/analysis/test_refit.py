@@ -45,8 +45,8 @@ def finished(sweep: Sweep) -> Path:
             total = facts["n_params"]["total"]
             facts["pretrain"] = {"jets": 2e6, "constituents": 7e7, "n_params": {"total": 1.2 * total}}
         done.write_text(json.dumps(facts | {"lr": 1e-3, "flops": 1e12, "seconds": 7.0}))
-    config = path / "scratch/dim=16/seed=0/config.yaml"  # a warm-up that cuts points, of one run
-    config.write_text(config.read_text().replace("warmup: 0", "warmup: 9000"))
+    for config in path.rglob("config.yaml"):  # a warm-up that cuts points
+        config.write_text(config.read_text().replace("warmup: 0", "warmup: 9000"))
     return path
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -74,8 +77,36 @@ def test_killed_inside_a_save_there_is_a_whole_checkpoint_and_the_next_save_work
     loaded = checkpoints.load()
     assert loaded is not None
     assert loaded["step"] in (2, 3)
+    for path in checkpoints.directory.glob("*.pt"):  # wherever the kill fell, damage is found
+        whole = path.read_bytes()
+        for place in range(0, len(whole), 97):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+            with pytest.raises(CheckpointError, match=path.name):
+                read_checkpoint(path)
+        path.write_bytes(whole)
     checkpoints.save(state(4), 4)
     assert checkpoints.load()["step"] == 4
+
+
+def test_the_checksum_is_inside_and_torch_reads_the_file_all_the_same(checkpoints, tmp_path):
+    path = tmp_path / "finetune.last.pt"
+    path.with_suffix(".json").unlink()
+    assert torch.load(path, weights_only=True)["step"] == 2
+    assert zipfile.ZipFile(path).comment.startswith(b"xxh3_128:")
+    assert checkpoints.load()["step"] == 2
+
+
+def test_one_of_an_earlier_version_needs_its_json(checkpoints, tmp_path, caplog):
+    path = tmp_path / "finetune.last.pt"
+    torch.save(state(7), path)
+    assert checkpoints.load()["step"] == 1  # the JSON beside it is of another one: the one before it
+    assert "no checksum" in caplog.text
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps({"step": 7, "sha256": sha256}))
+    assert checkpoints.load()["step"] == 7
+    path.with_suffix(".json").unlink()
+    with pytest.raises(CheckpointError, match=r"finetune\.last\.pt .*has no checksum"):
+        read_checkpoint(path)
 
 
 def test_both_damaged_is_an_error_that_names_them(checkpoints, tmp_path):
@@ -99,6 +130,9 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
 
     path = tmp_path / "evil.pt"
     torch.save({"weights": Evil()}, path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_checkpoint(path)
+    write_weights(path, {"weights": Evil()}, 3)  # with a checksum that fits
     with pytest.raises(CheckpointError, match="cannot be read"):
         read_checkpoint(path)
     path.write_bytes(pickle.dumps(Evil()))

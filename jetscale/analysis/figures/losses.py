@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jetscale.analysis.figures import style
+from jetscale.analysis.table import names_of_groups
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +34,7 @@ def draw_losses(result: FitResult) -> Figure | None:
     for panel, size in zip(panels, sizes, strict=True):
         at_size = frame[frame["n_params"] == size]
         for rank, name in enumerate(names):
-            runs = at_size[at_size["subset"] == name]
+            runs = at_size[names_of_groups(at_size) == name]
             line = style.line(rank)
             for _, run in runs.groupby("run"):
                 panel.plot(run["jets"], run["loss"], color=line["color"], lw=0.5, alpha=0.3)

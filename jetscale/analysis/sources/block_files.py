@@ -12,24 +12,26 @@ import numpy as np
 
 from jetscale.analysis.blocks import N_BLOCKS, BlockLosses
 from jetscale.cli import UsageError
-from jetscale.files import atomic_path
+from jetscale.files import DamagedFile
+from jetscale.runs import parquet
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 COLUMNS = ("step", "weights", "block", "jets", "loss_sum")
 JOINED = ("run", "step", "weights", "jets", "loss_sum")
 
 
-def read(path: Path, run: str, phase: str) -> BlockLosses | None:
-    """Block losses of one run's `test_blocks.parquet`; None where it has none of this phase.
+def of_phase(path: Path, phase: str) -> pd.DataFrame:
+    """Rows of one phase of a run's `test_blocks.parquet`: step, weights, block, jets, loss_sum (nats).
 
     Raises
     ------
     UsageError
-        Not parquet, a column is missing, a block beyond the last.
+        Damaged or not parquet, a column is missing, a block beyond the last.
     """
-    frame = _table(path).to_pandas()
+    frame: pd.DataFrame = _table(path).to_pandas()
     missing = [column for column in COLUMNS if column not in frame]
     if missing:
         raise UsageError(f"{path}: lacks the column {', '.join(missing)}; it is no file of test blocks")
@@ -38,6 +40,30 @@ def read(path: Path, run: str, phase: str) -> BlockLosses | None:
     wrong = frame[(frame["block"] < 0) | (frame["block"] >= N_BLOCKS)]
     if len(wrong):
         raise UsageError(f"{path}: block {wrong['block'].iloc[0]} is not in 0..{N_BLOCKS - 1}")
+    return frame
+
+
+def sums(frame: pd.DataFrame) -> dict[tuple[int, str], tuple[float, float]]:
+    """Summed loss (nats) and number of jets of every evaluation in `of_phase`, by step and weights."""
+    found: dict[tuple[int, str], tuple[float, float]] = {}
+    for (step, weights), rows in frame.groupby(["step", "weights"]):
+        found[int(str(step)), str(weights)] = (float(rows["loss_sum"].sum()), float(rows["jets"].sum()))
+    return found
+
+
+def read(path: Path, run: str, phase: str) -> BlockLosses | None:
+    """Block losses of one run's `test_blocks.parquet`; None where it has none of this phase.
+
+    Raises
+    ------
+    UsageError
+        See `of_phase`.
+    """
+    return block_losses(of_phase(path, phase), run)
+
+
+def block_losses(frame: pd.DataFrame, run: str) -> BlockLosses | None:
+    """Block losses of the rows of `of_phase`, under the name `run`; None of none."""
     keys, loss_sum, jets = [], [], []
     for (step, weights), rows in frame.groupby([frame["step"].astype(float), frame["weights"].astype(str)]):
         keys.append((run, float(str(step)), str(weights)))
@@ -68,7 +94,6 @@ def write_joined(path: Path, blocks: BlockLosses | None) -> None:
     sum, 3.1 are left instead of 4.0.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     if blocks is None:
         path.unlink(missing_ok=True)
@@ -78,14 +103,13 @@ def write_joined(path: Path, blocks: BlockLosses | None) -> None:
     for name, sums_EB in (("loss_sum", blocks.loss_sum_EB), ("jets", blocks.jets_EB)):
         values = pa.array(np.asarray(sums_EB, dtype=np.float32).ravel())
         columns[name] = pa.FixedSizeListArray.from_arrays(values, blocks.count)
-    with atomic_path(path) as aside:
-        pq.write_table(
-            pa.table(columns),
-            aside,
-            compression="zstd",
-            use_dictionary=["run", "weights", "jets.list.element"],
-            use_byte_stream_split=["loss_sum.list.element"],
-        )
+    parquet.write_table(
+        pa.table(columns),
+        path,
+        compression="zstd",
+        use_dictionary=["run", "weights", "jets.list.element"],
+        use_byte_stream_split=["loss_sum.list.element"],
+    )
 
 
 def read_joined(path: Path) -> BlockLosses | None:
@@ -115,6 +139,9 @@ def _table(path: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
+        parquet.check(path)
         return pq.read_table(path)
+    except DamagedFile as error:
+        raise UsageError(f"{error}; put back an undamaged copy of it") from error
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path}: cannot be read as parquet ({error}); the file is damaged") from error

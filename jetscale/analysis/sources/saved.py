@@ -14,7 +14,7 @@ from jetscale.analysis.blocks import BlockLosses
 from jetscale.analysis.sources.block_files import read_joined, write_joined
 from jetscale.analysis.table import LossTable
 from jetscale.cli import UsageError
-from jetscale.files import atomic_path
+from jetscale.runs import parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,10 +36,10 @@ def write(path: Path, losses: LossTable, blocks: BlockLosses | None) -> None:
         "sample": losses.sample,
         "warnings": losses.warnings,
         "blocks": 0 if blocks is None else blocks.count,
+        "settings": losses.settings,
     }
     write_joined(blocks_beside(path), blocks)
-    with atomic_path(path) as aside:  # last: without it the other is not read
-        frame.to_parquet(aside, index=False)
+    parquet.write_frame(frame, path)  # last: without it the other is not read
 
 
 def of_frame(frame: pd.DataFrame, path: Path) -> LossTable | None:
@@ -65,5 +65,11 @@ def of_frame(frame: pd.DataFrame, path: Path) -> LossTable | None:
             f"{beside.name}, written with {path.name}, is not beside it: test jets are not resampled"
         )
     return LossTable(
-        frame, facts["source"], facts["flops_per_param_sample"], facts["sample"], warnings, blocks
+        frame,
+        facts["source"],
+        facts["flops_per_param_sample"],
+        facts["sample"],
+        warnings,
+        blocks,
+        facts.get("settings", {}),
     )

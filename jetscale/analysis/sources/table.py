@@ -17,6 +17,8 @@ from jetscale.analysis.settings import ColumnSettings
 from jetscale.analysis.sources import saved
 from jetscale.analysis.table import MAX_ROWS, LossTable, checked
 from jetscale.cli import UsageError
+from jetscale.files import DamagedFile
+from jetscale.runs import parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,9 +163,12 @@ def _read(path: Path) -> pd.DataFrame:
     kinds = path.suffixes
     try:
         if path.suffix in (".parquet", ".pq"):
+            parquet.check(path)
             return pd.read_parquet(path)
         if ".csv" in kinds or ".tsv" in kinds:
             return pd.read_csv(path, sep="\t" if ".tsv" in kinds else ",", low_memory=False)
+    except DamagedFile as error:
+        raise UsageError(f"{error}; put back an undamaged copy of it") from error
     except (ValueError, OSError) as error:
         raise UsageError(f"{path}: cannot be read as a table: {error}") from error
     raise UsageError(f"{path}: unknown kind of table; use .csv, .tsv or .parquet")

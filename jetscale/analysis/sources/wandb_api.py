@@ -21,6 +21,8 @@ from jetscale.analysis.sources.patience import patiently
 from jetscale.analysis.sources.wandb_rows import AXES, WEIGHTS, Fragment, loss_key, table
 from jetscale.analysis.table import LossTable, checked
 from jetscale.cli import UsageError
+from jetscale.files import DamagedFile
+from jetscale.runs import parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,10 +63,10 @@ def load(
     if cache is not None and cache.is_file() and not refresh:
         return _kept(cache, source)
     runs = _runs(path, query)
-    frame, warnings = table([_fragment(run, phase) for run in runs], phase)
+    frame, warnings, settings = table([_fragment(run, phase) for run in runs], phase)
     blocks = _blocks(runs, frame, phase)
     warnings += _without_blocks(frame, blocks)
-    losses = checked(LossTable(frame, source, 6 * PAPER_CONSTITUENTS, "jet", warnings, blocks))
+    losses = checked(LossTable(frame, source, 6 * PAPER_CONSTITUENTS, "jet", warnings, blocks, settings))
     if cache is not None:
         saved.write(cache, losses, blocks)
     return losses
@@ -73,6 +75,10 @@ def load(
 def _kept(cache: Path, source: str) -> LossTable:
     import pandas as pd
 
+    try:
+        parquet.check(cache)
+    except DamagedFile as error:
+        raise UsageError(f"{error}; say refresh=true to ask the server again") from error
     losses = saved.of_frame(pd.read_parquet(cache), cache)
     if losses is None or losses.source != source:
         held = "no answer of W&B" if losses is None else losses.source

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,9 @@ def load(path: Path, *, phase: str = "finetune") -> LossTable:
     files = sorted({file.resolve() for file in path.rglob("*.wandb")}) if path.is_dir() else []
     if not files:
         raise UsageError(f"{path}: no offline W&B run (a .wandb file) below it")
-    frame, warnings = table((read_fragment(file) for file in files), phase)
-    return checked(LossTable(frame, f"{path} (offline W&B)", 6 * PAPER_CONSTITUENTS, "jet", warnings))
+    frame, warnings, settings = table((read_fragment(file) for file in files), phase)
+    source = f"{path} (offline W&B)"
+    return checked(LossTable(frame, source, 6 * PAPER_CONSTITUENTS, "jet", warnings, settings=settings))
 
 
 def read_fragment(path: Path) -> Fragment:
@@ -73,7 +75,7 @@ def records(path: Path) -> Iterator[bytes]:
     Raises
     ------
     UsageError
-        The file does not begin as a W&B log does.
+        The file does not begin as a W&B log does, or a record does not fit its checksum.
     """
     content = path.read_bytes()
     if content[:4] != b":W&B":
@@ -84,10 +86,12 @@ def records(path: Path) -> Iterator[bytes]:
         if left < RECORD_HEADER.size:  # a header never straddles blocks; the rest of the block is zeros
             position += left
             continue
-        _, length, kind = RECORD_HEADER.unpack_from(content, position)
+        checksum, length, kind = RECORD_HEADER.unpack_from(content, position)
         begin, end = position + RECORD_HEADER.size, position + RECORD_HEADER.size + length
         if kind not in (WHOLE, FIRST, MIDDLE, LAST) or end > len(content):
             return
+        if zlib.crc32(content[begin:end], zlib.crc32(bytes([kind]))) != checksum:
+            raise UsageError(f"{path} is damaged: the record at byte {position} does not fit its checksum")
         if kind in (WHOLE, FIRST):
             parts = bytearray()
         parts += content[begin:end]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jetscale.analysis.sources.local import PAPER_CONSTITUENTS
+from jetscale.analysis.variants import only_varying, settings_of
 from jetscale.cli import UsageError
 
 if TYPE_CHECKING:
@@ -51,8 +52,10 @@ class Fragment:
     n_params: float = float("nan")
 
 
-def table(fragments: Iterable[Fragment], phase: str) -> tuple[pd.DataFrame, list[str]]:
-    """Rows of the loss table, and warnings.
+def table(
+    fragments: Iterable[Fragment], phase: str
+) -> tuple[pd.DataFrame, list[str], dict[str, dict[str, str]]]:
+    """Rows of the loss table, warnings, and the settings of the runs that are not the same for all of them.
 
     Pieces of one run are merged by our own step: a later piece replaces the earlier from its first step on.
 
@@ -66,7 +69,7 @@ def table(fragments: Iterable[Fragment], phase: str) -> tuple[pd.DataFrame, list
     pieces: dict[str, list[Fragment]] = {}
     for fragment in fragments:
         pieces.setdefault(fragment.run, []).append(fragment)
-    frames, warnings = [], []
+    frames, warnings, settings = [], [], {}
     for run, parts in sorted(pieces.items()):
         parts.sort(key=lambda part: part.started)
         frame = _merged(parts, phase)
@@ -74,6 +77,7 @@ def table(fragments: Iterable[Fragment], phase: str) -> tuple[pd.DataFrame, list
             warnings.append(f"W&B run {parts[-1].name} ({run}) has no test loss in phase {phase}; left out")
             continue
         frames.append(_described(frame, run, parts))
+        settings[str(frames[-1]["run"].iloc[0])] = settings_of(parts[-1].config)
         if not parts[-1].finished:
             warnings.append(f"W&B run {parts[-1].name} ({run}) has not finished; its curve so far is used")
         if len(parts) > 1:
@@ -81,7 +85,7 @@ def table(fragments: Iterable[Fragment], phase: str) -> tuple[pd.DataFrame, list
     if not frames:
         reasons = f": {'; '.join(warnings)}" if warnings else ""
         raise UsageError(f"no W&B run has a test loss in phase {phase}{reasons}")
-    return pd.concat(frames, ignore_index=True), warnings
+    return pd.concat(frames, ignore_index=True), warnings, only_varying(settings)
 
 
 def _merged(parts: list[Fragment], phase: str) -> pd.DataFrame | None:

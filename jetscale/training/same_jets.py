@@ -1,0 +1,131 @@
+"""Which jet files a run was made on, and whether they are still the ones that its settings lead to.
+
+A run is done only where its settings and its jets are the same. The jets are told by names, sizes and
+checksums of the source files, which every packed store holds: nothing is packed, and no file is read whose
+checksum a store knows already.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jetscale.files import CHECKSUM, checksum_file, fingerprint
+from jetscale.jets.building import ensure_store
+from jetscale.jets.request import StoreRequest, store_request
+from jetscale.jets.sources import SourceFile
+from jetscale.jets.store import MANIFEST, Store
+from jetscale.secrets import masked
+from jetscale.tracking.run_directory import RunDirectoryError
+from jetscale.training.settings import TrainSettings
+
+log = logging.getLogger(__name__)
+
+JETS = "jets_from"
+"""Key of ``done.json``: for ``finetune/train`` and so on, where the jets were and what identifies them."""
+
+_LARGE = 10**10
+"""Bytes of jets without a store that takes seconds to hash."""
+
+_Sources = list[tuple[str, int, str]]
+
+
+def jets_from(settings: TrainSettings) -> dict[str, dict[str, str]]:
+    """What `same_jets` compares later: folder and fingerprint of the source files of every split in use.
+
+    Raises
+    ------
+    JetDataError
+        See `jetscale.jets.building.ensure_store`.
+    """
+    return {
+        name: {
+            "dir": masked(str(request.directory)),
+            "fingerprint": fingerprint(_of_store(ensure_store(request))),
+        }
+        for name, request in _requests(settings)
+    }
+
+
+def same_jets(settings: TrainSettings) -> Callable[[Path, dict[str, Any]], None]:
+    """A check of finished runs for `RunDirectory`: their jets must be those of `settings`.
+
+    Where the jets are not there any more, the run counts as done, and the log says so.
+    """
+
+    def check(path: Path, done: dict[str, Any]) -> None:
+        recorded = done.get(JETS)
+        if recorded is None:
+            log.info("%s is of an earlier version: its jets could not be compared", path)
+            return
+        for name, request in _requests(settings):
+            then, now = recorded.get(name, {}), _now(request)
+            if now is None:
+                log.info("%s: its %s jets are not in %s now, not compared", path, name, request.directory)
+            elif fingerprint(now) != then.get("fingerprint"):
+                raise RunDirectoryError(
+                    f"{path} was made on other {name} jets: those of {then.get('dir')} then "
+                    f"({str(then.get('fingerprint'))[:12]}), and {masked(str(request.directory))} has "
+                    f"{fingerprint(now)[:12]} now. Give this sweep another name (study=NAME), put the jets "
+                    "back, or remove the directory to run it anew."
+                )
+
+    return check
+
+
+def _requests(settings: TrainSettings) -> Iterator[tuple[str, StoreRequest]]:
+    phases = [("finetune", "train"), ("finetune", "test")]
+    if settings.pretrain.composition:
+        phases.append(("pretrain", "train"))
+    for phase, split in phases:
+        yield f"{phase}/{split}", store_request(settings.data_of(phase), split)
+
+
+def _now(request: StoreRequest) -> _Sources | None:
+    """Names, sizes and checksums of the source files; None where there is neither a file nor a store."""
+    stored = _stored(request)
+    files = request.sources() if isinstance(request.directory, Path) else []
+    if not files:
+        return stored
+    if stored is not None and [entry[:2] for entry in stored] == [(file.name, file.size) for file in files]:
+        return stored
+    size = sum(file.size for file in files)
+    if size > _LARGE:
+        log.info("%s: comparing %.0f GB of jets with those of a finished run", request.directory, size / 1e9)
+    return [(file.name, file.size, _checksum(file)) for file in files]
+
+
+def _stored(request: StoreRequest) -> _Sources | None:
+    manifest = request.path / MANIFEST
+    if not manifest.is_file():
+        return None
+    facts = manifest.stat()
+    return list(_read(request.path, (facts.st_ino, facts.st_size, facts.st_mtime_ns)))
+
+
+@lru_cache(maxsize=16)
+def _read(path: Path, stamp: tuple[int, int, int]) -> tuple[tuple[str, int, str], ...]:
+    """Sources of the store in `path`, whose manifest has this inode, size and time."""
+    del stamp
+    return tuple(_of_store(Store.read_manifest(path)))
+
+
+def _of_store(store: Store) -> _Sources:
+    found = [(entry["name"], entry["size"], entry[CHECKSUM]) for entry in store.definition["sources"]]
+    return sorted(found)
+
+
+def _checksum(file: SourceFile) -> str:
+    assert isinstance(file.path, Path)
+    facts = file.path.stat()
+    return _hashed(file.path, (facts.st_ino, facts.st_size, facts.st_mtime_ns))
+
+
+@lru_cache(maxsize=10_000)
+def _hashed(path: Path, stamp: tuple[int, int, int]) -> str:
+    """Checksum of a file with this inode, size and time."""
+    del stamp
+    return checksum_file(path)
