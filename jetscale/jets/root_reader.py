@@ -115,7 +115,7 @@ def _is_earlier_state(older: Any, newest: Any) -> bool:
         return True
     name = next((name for name in ("jet_pt", *older.keys()) if name in older and name in newest), None)
     if name is None or older.num_entries > newest.num_entries:
-        return older.num_entries == 0
+        return bool(older.num_entries == 0)
     first, same = older[name].array(), newest[name].array(entry_stop=older.num_entries)
     equal: bool = ak.array_equal(first, same, dtype_exact=False, equal_nan=True)
     return equal

@@ -72,12 +72,12 @@ def numpy_file(_: bytes) -> bytes:
 FOREIGN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "lfs": (
         lambda _: POINTER,
-        r"it is a Git LFS pointer \(.*\), not a ROOT file; fetch it with `git lfs pull`",
+        r"it is a Git LFS pointer \(.*\), not a ROOT file; .* `git lfs pull`",
     ),
     "annex": (lambda _: b"/annex/objects/SHA256E-s1--4d.root\n", r"a git-annex pointer .*`git annex get`"),
     "html": (
         lambda _: LOGIN,
-        r"an HTML page \('Sign in'\), not a ROOT file; .*your login, and download it again",
+        r"an HTML page \('Sign in'\), not a ROOT file; .*your login, and download",
     ),
     "bare html": (lambda _: b"<html>404</html>" * 100, r"an HTML page \('<html>404</html>"),
     "byte order mark": (lambda _: b"\xef\xbb\xbf<HTML>404</HTML>", r"an HTML page"),
@@ -91,7 +91,7 @@ FOREIGN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "tar": (tar, r"a tar archive, not a ROOT file; unpack it"),
     "parquet": (
         parquet,
-        r"a parquet file, not a ROOT file; JetClass files are ROOT, JetClass-II files parquet",
+        r"a parquet file, not a ROOT file; JetClass files are ROOT",
     ),
     "hdf5": (lambda _: b"\x89HDF\r\n\x1a\n" + bytes(100), r"an HDF5 file"),
     "numpy": (numpy_file, r"a numpy file"),

@@ -1,4 +1,4 @@
-"""Variants of one ROOT file, as people have them: the columns of the file that ROOT wrote, changed and written again."""
+"""Variants of one ROOT file, as people have them: its columns changed and written again."""
 
 from __future__ import annotations
 
