@@ -44,7 +44,10 @@ def _random_constituents(rng: np.random.Generator, counts: np.ndarray) -> dict[s
     names = ("ChargedHadron", "NeutralHadron", "Photon", "Electron", "Muon")
     charged = np.isin(kind, [0, 3, 4])
     return {
-        **{"part_px": px, "part_py": py, "part_pz": pz, "part_energy": np.sqrt(px**2 + py**2 + pz**2)},
+        "part_px": px,
+        "part_py": py,
+        "part_pz": pz,
+        "part_energy": np.sqrt(px**2 + py**2 + pz**2),
         **{f"part_{name}": rng.normal(0, 0.2, n) for name in ("deta", "dphi")},
         **{
             f"part_{name}": charged * rng.exponential(0.1, n) for name in ("d0val", "d0err", "dzval", "dzerr")

@@ -133,20 +133,14 @@ def to_flags(words, one, target):
 
 
 @kernel
-def pt_orders(px, py, offsets, slack, order):
-    """Per jet: 0 if pT never rises from a constituent to the next, 1 if it never falls, 2 if it does both.
-
-    A step in pT squared by less than the factor `slack` is rounding and counts as none.
-    """
-    for b in range(len(order)):
-        rises, falls = False, False
-        for i in range(np.uint64(offsets[b]) + np.uint64(1), np.uint64(offsets[b + 1])):
-            x, y = np.float64(px[i - np.uint64(1)]), np.float64(py[i - np.uint64(1)])
-            u, v = np.float64(px[i]), np.float64(py[i])
-            before, now = x * x + y * y, u * u + v * v
-            rises |= now > before * slack
-            falls |= before > now * slack
-        order[b] = 0 if not rises else 2 if falls else 1
+def pt_steps(px, py, slack, rises, falls):
+    """Whether pT rises, and falls, from each constituent to the next: its square by more than `slack`."""
+    for i in range(np.uint64(len(rises))):
+        j = i + np.uint64(1)
+        x, y, u, v = np.float64(px[i]), np.float64(py[i]), np.float64(px[j]), np.float64(py[j])
+        before, now = x * x + y * y, u * u + v * v
+        rises[i] = now > before * slack
+        falls[i] = before > now * slack
 
 
 @kernel

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.kernels import pt_orders
+from jetscale.jets.kernels import pt_steps
 from jetscale.jets.locations import File
 
 Array = npt.NDArray[Any]
@@ -158,14 +158,18 @@ def leading_first(raw: RawJets) -> RawJets:
     way is turned round, and any other is sorted; constituents of equal pT keep the file's order.
     """
     px, py = raw.constituents["part_px"], raw.constituents["part_py"]
-    order_B = np.empty(raw.n_jets, np.uint8)
-    pt_orders(px, py, raw.offsets, _ROUNDING, order_B)
-    if not order_B.any():
+    rises, falls = np.zeros((2, len(px)), np.bool_)
+    pt_steps(px, py, _ROUNDING, rises[:-1], falls[:-1])
+    last_B = raw.offsets[1:] - 1  # from there on to the next jet: no step
+    if np.count_nonzero(rises) == np.count_nonzero(rises[last_B]):
         return raw
-    lengths_B = np.diff(raw.offsets)
-    order_T, jet_T = np.repeat(order_B, lengths_B), np.repeat(np.arange(raw.n_jets), lengths_B)
+    rises[last_B] = falls[last_B] = False
+    jet_T = np.repeat(np.arange(raw.n_jets), np.diff(raw.offsets))
+    rising_T, falling_T = (
+        np.bincount(jet_T[steps], minlength=raw.n_jets)[jet_T] > 0 for steps in (rises, falls)
+    )
     place_T = np.arange(len(px), dtype=np.float64)
-    falling_T = -(px.astype(np.float64) ** 2 + py.astype(np.float64) ** 2)
-    rank_T = np.where(order_T == 0, place_T, np.where(order_T == 1, -place_T, falling_T))
+    minus_pt2_T = -(px.astype(np.float64) ** 2 + py.astype(np.float64) ** 2)
+    rank_T = np.where(~rising_T, place_T, np.where(falling_T, minus_pt2_T, -place_T))
     rows_T = np.lexsort((rank_T, jet_T))
     return replace(raw, constituents={name: values[rows_T] for name, values in raw.constituents.items()})
