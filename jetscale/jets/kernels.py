@@ -133,14 +133,12 @@ def to_flags(words, one, target):
 
 
 @kernel
-def pt_steps(px, py, slack, rises, falls):
-    """Whether pT rises, and falls, from each constituent to the next: its square by more than `slack`."""
+def pt_rises(px, py, slack, rises):
+    """Whether pT squared rises by more than the factor `slack` from each constituent to the next."""
     for i in range(np.uint64(len(rises))):
         j = i + np.uint64(1)
         x, y, u, v = np.float64(px[i]), np.float64(py[i]), np.float64(px[j]), np.float64(py[j])
-        before, now = x * x + y * y, u * u + v * v
-        rises[i] = now > before * slack
-        falls[i] = before > now * slack
+        rises[i] = u * u + v * v > (x * x + y * y) * slack
 
 
 @kernel

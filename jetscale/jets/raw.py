@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.kernels import pt_steps
+from jetscale.jets.kernels import pt_rises
 from jetscale.jets.locations import File
 
 Array = npt.NDArray[Any]
@@ -119,8 +119,10 @@ def _cast(raw: RawJets, name: str, values: Array) -> Array:
         if values.dtype != np.bool_:
             demand(raw, (values == 0) | (values == 1), name, "must be 0 or 1, it is a flag")
         return values.astype(np.bool_, copy=False)
+    if values.dtype == np.float32:
+        return values
     with np.errstate(over="ignore"):
-        single = values.astype(np.float32, copy=False)
+        single: Array = values.astype(np.float32)
     if values.dtype.kind == "f" and values.dtype.itemsize > single.dtype.itemsize:
         for at in np.flatnonzero((np.abs(values) > _LARGEST) & np.isfinite(values))[:1]:
             raise JetDataError(
@@ -158,18 +160,27 @@ def leading_first(raw: RawJets) -> RawJets:
     way is turned round, and any other is sorted; constituents of equal pT keep the file's order.
     """
     px, py = raw.constituents["part_px"], raw.constituents["part_py"]
-    rises, falls = np.zeros((2, len(px)), np.bool_)
-    pt_steps(px, py, _ROUNDING, rises[:-1], falls[:-1])
-    last_B = raw.offsets[1:] - 1  # from there on to the next jet: no step
+    rises = np.empty(max(len(px), 1) - 1, np.bool_)
+    pt_rises(px, py, _ROUNDING, rises)
+    last_B = raw.offsets[1:-1] - 1  # what comes next is another jet
     if np.count_nonzero(rises) == np.count_nonzero(rises[last_B]):
         return raw
+    pt2_T = px.astype(np.float64) ** 2 + py.astype(np.float64) ** 2
+    falls = pt2_T[:-1] > pt2_T[1:] * _ROUNDING
     rises[last_B] = falls[last_B] = False
+    rows_T = _falling(raw, pt2_T, rises, falls)
+    return replace(raw, constituents={name: values[rows_T] for name, values in raw.constituents.items()})
+
+
+def _falling(
+    raw: RawJets, pt2_T: npt.NDArray[np.float64], rises: npt.NDArray[np.bool_], falls: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64]:
+    """Constituents in the order of `leading_first`, (T,), from steps to the next of the jet, (T - 1,) bool."""
     jet_T = np.repeat(np.arange(raw.n_jets), np.diff(raw.offsets))
     rising_T, falling_T = (
-        np.bincount(jet_T[steps], minlength=raw.n_jets)[jet_T] > 0 for steps in (rises, falls)
+        np.bincount(jet_T[:-1][steps], minlength=raw.n_jets)[jet_T] > 0 for steps in (rises, falls)
     )
-    place_T = np.arange(len(px), dtype=np.float64)
-    minus_pt2_T = -(px.astype(np.float64) ** 2 + py.astype(np.float64) ** 2)
-    rank_T = np.where(~rising_T, place_T, np.where(falling_T, minus_pt2_T, -place_T))
-    rows_T = np.lexsort((rank_T, jet_T))
-    return replace(raw, constituents={name: values[rows_T] for name, values in raw.constituents.items()})
+    place_T = np.arange(len(pt2_T), dtype=np.float64)
+    rank_T = np.where(~rising_T, place_T, np.where(falling_T, -pt2_T, -place_T))
+    rows: npt.NDArray[np.int64] = np.lexsort((rank_T, jet_T))
+    return rows
