@@ -175,7 +175,7 @@ def leading_first(raw: RawJets) -> RawJets:
 def _falling(
     raw: RawJets, pt2_T: npt.NDArray[np.float64], rises: npt.NDArray[np.bool_], falls: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.int64]:
-    """Constituents in the order of `leading_first`, (T,), from steps to the next of the jet, (T - 1,) bool."""
+    """Rows, (T,), in the order of `leading_first`, from the steps to the next constituent, (T - 1,) bool."""
     jet_T = np.repeat(np.arange(raw.n_jets), np.diff(raw.offsets))
     rising_T, falling_T = (
         np.bincount(jet_T[:-1][steps], minlength=raw.n_jets)[jet_T] > 0 for steps in (rises, falls)
