@@ -16,7 +16,7 @@ def write_file(directory: Path, label: str, number: int, n_jets: int) -> Path:
     """One file of random jets with the 41 published branches."""
     rng = np.random.default_rng([1, number])
     counts = np.clip(rng.poisson(45, n_jets), 1, None)
-    flat = _random_constituents(rng, int(counts.sum()))
+    flat = _random_constituents(rng, counts)
     columns = {}
     for name, kind in JETCLASS_BRANCHES.items():
         dtype = np.dtype(kind.removeprefix("list<").removesuffix(">"))
@@ -34,13 +34,20 @@ def write_file(directory: Path, label: str, number: int, n_jets: int) -> Path:
     return path
 
 
-def _random_constituents(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+def _random_constituents(rng: np.random.Generator, counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns of all constituents, every jet's by falling pT, as the published files have them."""
+    n = int(counts.sum())
     kind = rng.choice(5, n, p=[0.45, 0.13, 0.40, 0.01, 0.01])
+    px, py, pz = rng.normal(0, 20, (3, n))
+    falling = np.lexsort((-np.hypot(px, py), np.repeat(np.arange(len(counts)), counts)))
+    px, py, pz = px[falling], py[falling], pz[falling]
     names = ("ChargedHadron", "NeutralHadron", "Photon", "Electron", "Muon")
     charged = np.isin(kind, [0, 3, 4])
     return {
-        **{f"part_{name}": rng.normal(0, 20, n) for name in ("px", "py", "pz")},
-        "part_energy": rng.exponential(20, n) + 0.5,
+        "part_px": px,
+        "part_py": py,
+        "part_pz": pz,
+        "part_energy": np.sqrt(px**2 + py**2 + pz**2),
         **{f"part_{name}": rng.normal(0, 0.2, n) for name in ("deta", "dphi")},
         **{
             f"part_{name}": charged * rng.exponential(0.1, n) for name in ("d0val", "d0err", "dzval", "dzerr")

@@ -22,9 +22,9 @@ from jetscale.jets.checking import check_store
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.label_map import STORED_LABELS
 from jetscale.jets.request import StoreRequest
-from jetscale.jets.schemas import SPLITS
+from jetscale.jets.schemas import FOLDERS, SPLITS
 from jetscale.jets.settings import DataSettings
-from jetscale.jets.sources import FOLDERS, find_sources, missing_message
+from jetscale.jets.sources import find_sources, missing_message
 from jetscale.jets.store import Store
 from jetscale.prepare import ALL, PrepareSettings
 

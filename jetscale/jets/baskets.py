@@ -18,7 +18,7 @@ import numpy.typing as npt
 import uproot
 import xxhash
 
-from jetscale.jets.kernels import copy_runs, swap_bytes
+from jetscale.jets.kernels import copy_runs, swap_bytes, to_flags
 
 Array = npt.NDArray[Any]
 _KEY = struct.Struct(">ihiIhh")  # fNbytes, version, fObjlen, fDatime, fKeylen, fCycle
@@ -54,7 +54,7 @@ class NumberBranch:
     branch : uproot's TBranch
     stream : the open file, unbuffered
     known : shared by the branches of a tree
-    is_flag : give integers as bool
+    is_flag : give integers as bool, where each is 0 or 1; a basket with another value comes as it is
     """
 
     def __init__(self, branch: Any, stream: BinaryIO, known: Known, is_flag: bool) -> None:
@@ -66,12 +66,13 @@ class NumberBranch:
         self.is_numeric: bool = plain and content.from_dtype.kind in "biuf"
         if self.is_numeric:
             self._dtype: Any = content.from_dtype
-            self._is_flag = is_flag and self._dtype.kind in "biu"
+            self._is_flag = self._dtype.kind == "b" or (is_flag and self._dtype.kind in "iu")
             self._header: int = interpretation.header_bytes if self.is_list else 0
             self._branch = branch
             self._known = known
             self._stream = stream
             self._starts = np.asarray(branch.entry_offsets)
+            self.n_entries = int(branch.num_entries)
             self._seeks = branch.member("fBasketSeek")
             self._sizes = branch.member("fBasketBytes")
             self._number = -1
@@ -150,8 +151,13 @@ class NumberBranch:
     def _native(self, content: Array) -> Array:
         values = content.view(self._dtype)
         if self._is_flag:
-            flags: Array = values.view(f"u{values.itemsize}") != 0  # in whatever byte order
-            return flags
+            flags = np.empty(len(values), np.bool_)
+            words = values.view(f"u{values.itemsize}")  # in whatever byte order
+            if to_flags(words, np.ones(1, self._dtype).view(words.dtype)[0], flags):
+                return flags
+            if self._dtype.kind == "b":
+                numbers: Array = words
+                return numbers
         kind = values.dtype.newbyteorder("=")
         if values.dtype.isnative or values.itemsize != 4:
             native: Array = values.astype(kind, copy=False)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from jetscale.cli import UsageError
 
 MOST_LISTED = 20
 """Problems listed at once."""
+
+log = logging.getLogger(__name__)
+
+_mentioned: set[str] = set()
 
 
 class JetDataError(UsageError):
@@ -29,3 +34,10 @@ def raise_problems(problems: Sequence[str], heading: str = "files cannot be used
         if len(problems) > MOST_LISTED:
             lines.append(f"... and {len(problems) - MOST_LISTED} more")
         raise JetDataError("\n  ".join(lines))
+
+
+def mention_once(key: str, message: str) -> None:
+    """Warn of what is no error, once a process for each `key`."""
+    if key not in _mentioned:
+        _mentioned.add(key)
+        log.warning(message)

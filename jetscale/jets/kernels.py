@@ -114,12 +114,44 @@ def transverse(px, py, pt):
 
 
 @kernel
-def all_finite(bits):
-    """Whether no float32, given as uint32 bits, is infinite or not a number."""
+def all_within(bits, limit):
+    """Whether every float32 is a number of at most this size; values and limit are given as uint32 bits."""
     bad = np.uint32(0)
     for i in range(len(bits)):
-        bad |= np.uint32((bits[i] & np.uint32(0x7F800000)) == np.uint32(0x7F800000))
+        bad |= np.uint32((bits[i] & np.uint32(0x7FFFFFFF)) > limit)
     return bad == 0
+
+
+@kernel
+def to_flags(words, one, target):
+    """Unsigned integers to bool; whether each of them is 0 or `one` (a 1 in their byte order)."""
+    other = False
+    for i in range(len(words)):
+        target[i] = words[i] != 0
+        other |= (words[i] != 0) & (words[i] != one)
+    return not other
+
+
+@kernel
+def pt_rises(px, py, slack, rises):
+    """Whether pT squared rises by more than the factor `slack` from each constituent to the next."""
+    for i in range(np.uint64(len(rises))):
+        j = i + np.uint64(1)
+        x, y, u, v = np.float64(px[i]), np.float64(py[i]), np.float64(px[j]), np.float64(py[j])
+        rises[i] = u * u + v * v > (x * x + y * y) * slack
+
+
+@kernel
+def first_below_pt(px, py, energy, share):
+    """Index of the first constituent whose energy is below this share of its pT; -1 if there is none."""
+    limit, found = share * share, False
+    for i in range(len(px)):
+        found |= energy[i] * energy[i] < (px[i] * px[i] + py[i] * py[i]) * limit
+    if found:
+        for i in range(len(px)):
+            if energy[i] * energy[i] < (px[i] * px[i] + py[i] * py[i]) * limit:
+                return i
+    return -1
 
 
 @kernel

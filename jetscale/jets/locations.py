@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,11 +58,19 @@ File = Path | RemoteFile
 
 @dataclass(frozen=True)
 class Found:
-    """A file of a listing: where it is, its path below the listed folder, its size in bytes."""
+    """A file of a listing: where it is, its size in bytes, and device and inode where it has them."""
 
     file: File
-    below: PurePosixPath
     size: int
+    identity: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files below a folder, by path: those of the suffix asked for, and the names of all others."""
+
+    files: list[Found]
+    others: list[File]
 
 
 def folder_of(location: str) -> Folder:
@@ -71,41 +80,113 @@ def folder_of(location: str) -> Folder:
     return RemoteFolder(location) if "://" in location else Path(location)
 
 
-def files_below(folder: Folder, suffix: str) -> list[Found]:
-    """Files in `folder` and its sub-folders whose names end in `suffix`, by path; none if it is absent.
+def files_below(folder: Folder, suffix: str) -> Listing:
+    """Files in `folder` and its sub-folders, linked ones too, but no hidden ones; none if it is absent.
 
     Raises
     ------
     JetDataError
-        The server does not answer or refuses, or does not tell the size of a file.
+        The server does not answer or refuses, or does not tell the size of a file. A local link leads nowhere
+        or back to a folder that it lies in, a folder cannot be listed, or a file is none that can be read.
     """
-    if isinstance(folder, Path):
-        paths = sorted(folder.rglob(f"*{suffix}"))
-        return [
-            Found(path, PurePosixPath(path.relative_to(folder).as_posix()), path.stat().st_size)
-            for path in paths
-        ]
+    return _remote_listing(folder, suffix) if isinstance(folder, RemoteFolder) else _listing(folder, suffix)
+
+
+def _listing(folder: Path, suffix: str) -> Listing:
+    listing = Listing([], [])
+    for path, status in _walk_local(folder, ()):
+        if path.name.endswith(suffix):
+            listing.files.append(Found(path, status.st_size, (status.st_dev, status.st_ino)))
+        else:
+            listing.others.append(path)
+    return listing
+
+
+def _walk_local(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Every file below `folder`, through links. What pathlib and os walk by leaves out in silence what fails.
+
+    Parameters
+    ----------
+    above : what identifies the folders on the way here
+    """
+    status = _status(folder)
+    if status is None:
+        return
+    identity = status.st_dev, status.st_ino
+    if identity in above:
+        raise JetDataError(
+            f"{folder}: a link to {folder.resolve()}, a folder that it lies in itself; remove the link"
+        )
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise JetDataError(
+            f"{folder}: the folder cannot be listed ({error.strerror}); make it a readable folder"
+        ) from error
+    for path in inside:
+        its = None if _is_hidden(path.name) else _status(path)
+        if its is None:
+            continue  # hidden, or removed meanwhile
+        if stat.S_ISDIR(its.st_mode):
+            yield from _walk_local(path, (*above, identity))
+        elif stat.S_ISREG(its.st_mode):
+            yield path, its
+        else:
+            raise JetDataError(f"{path}: neither a file nor a folder; move it out of {folder}")
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file is an unfinished download or simulation, or what a system or tool keeps for itself."""
+    return name.startswith(".")
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Status of what `path` leads to; None if nothing is there, not even a link on the way to it."""
+    try:
+        return path.stat()
+    except OSError as error:
+        for link in (path, *path.parents):
+            if link.is_symlink() and not _is_there(link):
+                raise JetDataError(
+                    f"{link}: a link to {link.readlink()}, which leads nowhere; repair or remove the link"
+                ) from error
+        if isinstance(error, FileNotFoundError):
+            return None
+        raise JetDataError(f"{path}: cannot be looked at ({error.strerror})") from error
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
+
+
+def _remote_listing(folder: RemoteFolder, suffix: str) -> Listing:
     with _remote(folder.url):
         system, root = _file_system(folder.url)
         system.invalidate_cache()
         entries = sorted(_walk(system, root), key=lambda entry: str(entry["name"]))
-        names = [str(entry["name"]) for entry in entries if str(entry["name"]).endswith(suffix)]
         sizes = {str(entry["name"]): entry["size"] for entry in entries}
+        seen = [name for name in sizes if not any(map(_is_hidden, _below(name, root)))]
+        names = [name for name in seen if name.endswith(suffix)]
         unknown = [name for name in names if sizes[name] is None]  # an HTML index tells none
         sizes.update(zip(unknown, system.sizes(unknown), strict=True))
+        others: list[File] = [
+            RemoteFile(system.unstrip_protocol(name)) for name in seen if not name.endswith(suffix)
+        ]
     for name in names:
         if sizes[name] is None:
             raise JetDataError(
                 f"{name}: the server does not tell the file's size; download it, and name a folder"
             )
-    return [
-        Found(
-            RemoteFile(system.unstrip_protocol(name)),
-            PurePosixPath(name.removeprefix(root).lstrip("/")),
-            int(sizes[name]),
-        )
-        for name in names
-    ]
+    found = [Found(RemoteFile(system.unstrip_protocol(name)), int(sizes[name]), None) for name in names]
+    return Listing(found, others)
+
+
+def _below(name: str, root: str) -> tuple[str, ...]:
+    return PurePosixPath(name.removeprefix(root).lstrip("/")).parts
 
 
 def stamp(file: File, size: int) -> str:

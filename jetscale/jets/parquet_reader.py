@@ -58,15 +58,30 @@ def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
     return list(range(first, min(last + 1, len(ends)))), int(ends[first - 1]) if first else 0
 
 
-def _check_type(path: File, name: str, kind: Any) -> None:
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    values = kind.value_type if is_list else kind
+def _plain_type(kind: Any) -> Any:
+    """Type of the values themselves: awkward wraps its own types around them, others keep dictionaries."""
+    while isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    return _plain_type(kind.value_type) if pa.types.is_dictionary(kind) else kind
+
+
+def _plain(array: Any) -> Any:
+    """Values of an array without wrapping (see `_plain_type`)."""
+    while isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    return _plain(array.dictionary_decode()) if isinstance(array, pa.DictionaryArray) else array
+
+
+def _check_type(path: File, name: str, stored: Any) -> None:
+    kind = _plain_type(stored)
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    values = _plain_type(kind.value_type) if is_list else kind
     numeric = pa.types.is_integer(values) or pa.types.is_floating(values) or pa.types.is_boolean(values)
     if not numeric or is_list != name.startswith("part_"):
         wanted = "a list of numbers" if name.startswith("part_") else "one number"
-        raise JetDataError(f"{path}: column {name} is {kind}, not {wanted} per jet")
+        raise JetDataError(f"{path}: column {name} is {stored}, not {wanted} per jet")
     if name == LABEL and not pa.types.is_integer(kind):
-        raise JetDataError(f"{path}: column {name} is {kind}, not an integer")
+        raise JetDataError(f"{path}: column {name} is {stored}, not an integer")
 
 
 def _cast(path: File, entry: int, columns: Sequence[str], batch: Any) -> RawJets:
@@ -87,18 +102,21 @@ def _cast(path: File, entry: int, columns: Sequence[str], batch: Any) -> RawJets
     )
 
 
-def _jagged(path: File, entry: int, name: str, column: Any) -> tuple[npt.NDArray[np.int64], Array]:
+def _jagged(path: File, entry: int, name: str, stored: Any) -> tuple[npt.NDArray[np.int64], Array]:
+    column = _plain(stored)
     _check_nulls(path, entry, name, column)
-    offsets = column.offsets.to_numpy().astype(np.int64)
-    values = column.values.slice(offsets[0], offsets[-1] - offsets[0])
+    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    values = _plain(column.flatten())
     if values.null_count:
         at = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
-        inside = int(np.searchsorted(offsets - offsets[0], at, side="right")) - 1
+        inside = int(np.searchsorted(offsets, at, side="right")) - 1
         raise JetDataError(f"{path}: entry {entry + inside}: {name} holds a null")
-    return offsets - offsets[0], values.to_numpy(zero_copy_only=False)
+    return offsets, values.to_numpy(zero_copy_only=False)
 
 
-def _numbers(path: File, entry: int, name: str, column: Any) -> Array:
+def _numbers(path: File, entry: int, name: str, stored: Any) -> Array:
+    column = _plain(stored)
     _check_nulls(path, entry, name, column)
     numbers: Array = column.to_numpy(zero_copy_only=False)
     return numbers

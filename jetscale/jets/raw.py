@@ -1,4 +1,4 @@
-"""Jets as read from a file: columns by their published names, cast to one set of types, and checked.
+"""Jets as read from a file: columns by their published names, cast to one set of types, leading first.
 
 Shapes: B jets, T their constituents.
 """
@@ -6,14 +6,14 @@ Shapes: B jets, T their constituents.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.kernels import all_finite, all_possible
+from jetscale.jets.kernels import pt_rises
 from jetscale.jets.locations import File
 
 Array = npt.NDArray[Any]
@@ -40,6 +40,11 @@ ALWAYS_READ = (
     "part_isMuon",
 )
 """Constituent columns that are checked against each other, in the order of `kernels.all_possible`."""
+
+_LARGEST = float(np.finfo(np.float32).max)
+_ROUNDING = 1 + 2.0**-21
+"""Neighbours whose pT squared differs by a smaller factor are as good as equal: files are sorted by pT before
+px and py are rounded to single precision."""
 
 
 @dataclass(frozen=True)
@@ -90,86 +95,92 @@ def assemble(
     """
     parts = [name for name in columns if name.startswith("part_")]
     offsets, values = jagged(parts[0])
-    constituents: dict[str, Array] = {parts[0]: _cast(parts[0], values)}
+    constituents = {parts[0]: values}
     for name in parts[1:]:
-        own, values = jagged(name)
+        own, constituents[name] = jagged(name)
         if not np.array_equal(offsets, own):
             at = int(np.flatnonzero(np.diff(offsets) != np.diff(own))[0])
             raise JetDataError(
                 f"{path}: entry {first_entry + at}: {name} has {np.diff(own)[at]} constituents, "
                 f"{parts[0]} has {np.diff(offsets)[at]}"
             )
-        constituents[name] = _cast(name, values)
-    jets = {name: _cast(name, flat(name)) for name in columns if name not in constituents}
-    return RawJets(path, first_entry, offsets, constituents, jets, labels)
+    jets = {name: flat(name) for name in columns if name not in constituents}
+    raw = RawJets(path, first_entry, offsets, constituents, jets, labels)
+    return replace(
+        raw,
+        constituents={name: _cast(raw, name, values) for name, values in constituents.items()},
+        jets={name: _cast(raw, name, values) for name, values in jets.items()},
+    )
 
 
-def _cast(name: str, values: Array) -> Array:
-    return values.astype(np.bool_ if name.startswith("part_is") else np.float32, copy=False)
+def _cast(raw: RawJets, name: str, values: Array) -> Array:
+    """Values as this room keeps them; none changes its meaning on the way, as NaN does that becomes True."""
+    if name.startswith("part_is"):
+        if values.dtype != np.bool_:
+            demand(raw, (values == 0) | (values == 1), name, "must be 0 or 1, it is a flag")
+        return values.astype(np.bool_, copy=False)
+    if values.dtype == np.float32:
+        return values
+    with np.errstate(over="ignore"):
+        single: Array = values.astype(np.float32)
+    if values.dtype.kind == "f" and values.dtype.itemsize > single.dtype.itemsize:
+        for at in np.flatnonzero((np.abs(values) > _LARGEST) & np.isfinite(values))[:1]:
+            raise JetDataError(
+                f"{where(raw, name, int(at))}: {name} = {values[at]} is too large for single precision"
+            )
+    return single
 
 
-def check_jets(raw: RawJets) -> None:
-    """Stop at an empty jet, a non-finite or impossible value.
+def where(raw: RawJets, name: str, at: int) -> str:
+    """File, entry and constituent of a value."""
+    if name not in raw.constituents:
+        return f"{raw.path}: entry {raw.first_entry + at}"
+    entry = raw.entry_of(at)
+    return f"{raw.path}: entry {entry}, constituent {at - int(raw.offsets[entry - raw.first_entry])}"
+
+
+def demand(raw: RawJets, good: Array, name: str, why: str) -> None:
+    """Stop at the first constituent that is not `good`, (T,) bool, and say why.
 
     Raises
     ------
     JetDataError
-        Names the file, the entry, the column and the value.
+        Names the file, the entry, the constituent, the column and the value.
     """
-    _check_jets(raw)
-    part = raw.constituents
-    floats = [values.view(np.uint32) for values in part.values() if values.dtype == np.float32]
-    if not (all(map(all_finite, floats)) and all_possible(*(part[name] for name in ALWAYS_READ))):
-        _name_the_first(raw)
-
-
-def _check_jets(raw: RawJets) -> None:
-    empty = np.flatnonzero(np.diff(raw.offsets) == 0)
-    if len(empty):
-        raise JetDataError(f"{raw.path}: entry {raw.first_entry + empty[0]}: the jet has no constituents")
-    for name, values in raw.jets.items():
-        _check_finite(raw, name, values)
-    for name in ("jet_pt", "jet_energy"):
-        low = np.flatnonzero(raw.jets[name] <= 0) if name in raw.jets else np.empty(0, np.int64)
-        if len(low):
-            entry, value = raw.first_entry + low[0], raw.jets[name][low[0]]
-            raise JetDataError(f"{raw.path}: entry {entry}: {name} = {value} must be above 0 GeV")
-
-
-def _check_finite(raw: RawJets, name: str, values: Array) -> None:
-    if values.dtype != np.float32 or np.isfinite(values).all():
-        return
-    at = int(np.flatnonzero(~np.isfinite(values))[0])
-    entry = raw.entry_of(at) if name in raw.constituents else raw.first_entry + at
-    raise JetDataError(f"{raw.path}: entry {entry}: {name} is {values[at]}; inputs must be finite")
-
-
-def _name_the_first(raw: RawJets) -> None:
-    """Say which constituent cannot be, where one pass over all has found that there is one."""
-    for name, values in raw.constituents.items():
-        _check_finite(raw, name, values)
-    part = raw.constituents
-    _demand(raw, part["part_energy"] > 0, "part_energy", "must be above 0 GeV")
-    _demand(
-        raw,
-        (part["part_px"] != 0) | (part["part_py"] != 0),
-        "part_px",
-        "and part_py are both 0: pT must be > 0",
-    )
-    charge = part["part_charge"]
-    _demand(raw, np.abs(charge) * (1 - np.abs(charge)) == 0, "part_charge", "is none of -1, 0, +1")
-    flags = ("part_isPhoton", "part_isElectron", "part_isMuon")
-    kinds = part[flags[0]].view(np.int8) + part[flags[1]].view(np.int8) + part[flags[2]].view(np.int8)
-    _demand(raw, kinds <= 1, "part_isPhoton", "is set together with part_isElectron or part_isMuon")
-    lepton = part["part_isElectron"] | part["part_isMuon"]
-    _demand(raw, ~lepton | (charge != 0), "part_charge", "of an electron or muon must be -1 or +1")
-    _demand(raw, ~part["part_isPhoton"] | (charge == 0), "part_charge", "of a photon must be 0")
-
-
-def _demand(raw: RawJets, good: Array, name: str, why: str) -> None:
     if good.all():
         return
     at = int(np.flatnonzero(~good)[0])
-    value = raw.constituents[name][at]
-    inside = at - int(raw.offsets[raw.entry_of(at) - raw.first_entry])
-    raise JetDataError(f"{raw.path}: entry {raw.entry_of(at)}, constituent {inside}: {name} = {value} {why}")
+    raise JetDataError(f"{where(raw, name, at)}: {name} = {raw.constituents[name][at]} {why}")
+
+
+def leading_first(raw: RawJets) -> RawJets:
+    """The same jets with their constituents by falling pT, as published files have them.
+
+    A jet that is so already (within the rounding of px and py) stays as it lies, one that is sorted the other
+    way is turned round, and any other is sorted; constituents of equal pT keep the file's order.
+    """
+    px, py = raw.constituents["part_px"], raw.constituents["part_py"]
+    rises = np.empty(max(len(px), 1) - 1, np.bool_)
+    pt_rises(px, py, _ROUNDING, rises)
+    last_B = raw.offsets[1:-1] - 1  # what comes next is another jet
+    if np.count_nonzero(rises) == np.count_nonzero(rises[last_B]):
+        return raw
+    pt2_T = px.astype(np.float64) ** 2 + py.astype(np.float64) ** 2
+    falls = pt2_T[:-1] > pt2_T[1:] * _ROUNDING
+    rises[last_B] = falls[last_B] = False
+    rows_T = _falling(raw, pt2_T, rises, falls)
+    return replace(raw, constituents={name: values[rows_T] for name, values in raw.constituents.items()})
+
+
+def _falling(
+    raw: RawJets, pt2_T: npt.NDArray[np.float64], rises: npt.NDArray[np.bool_], falls: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64]:
+    """Rows, (T,), in the order of `leading_first`, from the steps to the next constituent, (T - 1,) bool."""
+    jet_T = np.repeat(np.arange(raw.n_jets), np.diff(raw.offsets))
+    rising_T, falling_T = (
+        np.bincount(jet_T[:-1][steps], minlength=raw.n_jets)[jet_T] > 0 for steps in (rises, falls)
+    )
+    place_T = np.arange(len(pt2_T), dtype=np.float64)
+    rank_T = np.where(~rising_T, place_T, np.where(falling_T, -pt2_T, -place_T))
+    rows: npt.NDArray[np.int64] = np.lexsort((rank_T, jet_T))
+    return rows

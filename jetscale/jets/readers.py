@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from jetscale.jets.contents import check_contents
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.locations import File
 from jetscale.jets.parquet_reader import ParquetReader
-from jetscale.jets.raw import ALWAYS_READ, JET_COLUMNS, RawJets, check_jets
+from jetscale.jets.raw import ALWAYS_READ, JET_COLUMNS, RawJets
 from jetscale.jets.root_reader import RootReader
+from jetscale.jets.sanity import check_jets
 
 STEP = 5_000
 """Jets read at once: 15 MB of JetClass. With larger steps the arrays leave cache and heap: slower."""
@@ -98,11 +100,8 @@ class JetFileReader:
 
 
 def _open(path: Path, called: File) -> JetReader:
-    if path.suffix == ".root":
-        return RootReader(path, called)
-    if path.suffix == ".parquet":
-        return ParquetReader(path, called)
-    raise JetDataError(f"{path}: neither .root (JetClass) nor .parquet (JetClass-II)")
+    check_contents(path, called)
+    return RootReader(path, called) if path.suffix == ".root" else ParquetReader(path, called)
 
 
 class reading:  # noqa: N801 (a context manager, used like a function)
@@ -119,6 +118,8 @@ class reading:  # noqa: N801 (a context manager, used like a function)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, JetDataError | MemoryError):
+            if isinstance(error, OSError) and error.strerror:
+                raise JetDataError(f"{self.path}: cannot be read ({error.strerror})") from error
             reason = str(error).strip().splitlines()
             detail = f"{type(error).__name__}: {reason[0] if reason else 'no message'}"
             raise JetDataError(

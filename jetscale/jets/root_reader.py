@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import awkward as ak
 import numpy as np
 import numpy.typing as npt
 import uproot
@@ -32,10 +34,7 @@ class RootReader:
                 raise JetDataError(
                     f"{called}: truncated, {size} of {end} bytes; download or simulate it again"
                 )
-            if JETCLASS_TREE not in file:
-                held = ", ".join(file.keys()) or "nothing"
-                raise JetDataError(f"{called}: no TTree {JETCLASS_TREE!r}; it holds {held}")
-            self._tree = file[JETCLASS_TREE]
+            self._tree = _tree(called, file)
             self.n_jets = int(self._tree.num_entries)
             self._known: Known = {}
             self._opened = opened.pop_all()
@@ -65,11 +64,61 @@ class RootReader:
         if branch.is_list != name.startswith("part_") or not branch.is_numeric:
             wanted = "a list of numbers" if name.startswith("part_") else "one number"
             raise JetDataError(f"{self._path}: branch {name} is {branch.typename}, not {wanted} per jet")
+        if branch.n_entries != self.n_jets:
+            raise JetDataError(
+                f"{self._path}: branch {name} has {branch.n_entries} entries, {JETCLASS_TREE!r} has "
+                f"{self.n_jets}; write the tree again with every branch filled for every jet"
+            )
         return branch
 
     def close(self) -> None:
         """Close the file."""
         self._opened.close()
+
+
+def _tree(called: File, file: Any) -> Any:
+    """The TTree with the jets.
+
+    Raises
+    ------
+    JetDataError
+        There is none, or an older cycle of its name holds other jets, which nothing would read.
+    """
+    kinds = {str(name): str(kind) for name, kind in file.classnames(recursive=False).items()}
+    cycles = [name for name in kinds if name.partition(";")[0] == JETCLASS_TREE]
+    if not cycles:
+        held = ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "nothing"
+        raise JetDataError(
+            f"{called}: no TTree {JETCLASS_TREE!r}; it holds {held}; the jets must be in a TTree of that name"
+        )
+    newest, *older = sorted(cycles, key=lambda name: -int(name.partition(";")[2]))
+    if "RNTuple" in kinds[newest]:
+        raise JetDataError(
+            f"{called}: {JETCLASS_TREE!r} is an RNTuple, not a TTree: write it with mktree "
+            "(`file.mktree(name, types)`, then `extend`, in uproot; `file[name] = ...` makes an RNTuple)"
+        )
+    tree = file[newest]
+    if not isinstance(tree, uproot.TTree):
+        raise JetDataError(f"{called}: {JETCLASS_TREE!r} is a {kinds[newest]}, not a TTree with jets")
+    for name in older:
+        if not _is_earlier_state(file[name], tree):
+            raise JetDataError(
+                f"{called}: {name} and {newest} hold different jets, and only one of them would be read; "
+                "write each to a file with its own number, or all to one tree"
+            )
+    return tree
+
+
+def _is_earlier_state(older: Any, newest: Any) -> bool:
+    """Whether a cycle is what ROOT kept of the same tree while it was filled."""
+    if not isinstance(older, uproot.TTree):
+        return True
+    name = next((name for name in ("jet_pt", *older.keys()) if name in older and name in newest), None)
+    if name is None or older.num_entries > newest.num_entries:
+        return bool(older.num_entries == 0)
+    first, same = older[name].array(), newest[name].array(entry_stop=older.num_entries)
+    equal: bool = ak.array_equal(first, same, dtype_exact=False, equal_nan=True)
+    return equal
 
 
 def _label_index(path: File, entry: int, one_hot: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

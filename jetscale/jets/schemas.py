@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SPLITS = ("train", "val", "test")
+FOLDERS = {"jetclass": "JetClass", "jetclass2": "JetClassII"}
+SUFFIXES = {"jetclass": ".root", "jetclass2": ".parquet"}
 
 _PART_FLOATS = ("px", "py", "pz", "energy", "deta", "dphi", "d0val", "d0err", "dzval", "dzerr")
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jetscale.jets.errors import JetDataError, raise_problems
-from jetscale.jets.locations import File, Folder, files_below
-from jetscale.jets.schemas import SPLITS, parse_name
+from jetscale.jets.locations import File, Folder, Found, files_below
+from jetscale.jets.schemas import FOLDERS, SPLITS, SUFFIXES, JetFile, parse_name
+from jetscale.jets.unread import mention_misplaced, seen_elsewhere, unread_jets
 
-FOLDERS = {"jetclass": "JetClass", "jetclass2": "JetClassII"}
-SUFFIXES = {"jetclass": ".root", "jetclass2": ".parquet"}
 ORIGINS = {
     "jetclass": "Zenodo record 6619768 (JetClass, folders train_100M, val_5M, test_20M)",
     "jetclass2": "the Hugging Face dataset jet-universe/jetclass2",
@@ -31,39 +30,61 @@ class SourceFile:
 def find_sources(directory: Folder, dataset: str, split: str) -> list[SourceFile]:
     """Jet files of one split below ``directory/JetClass`` or ``directory/JetClassII``, sorted by name.
 
-    The split follows from the published file numbers alone; sub-folders do not matter.
+    The split follows from the published file numbers alone; sub-folders do not matter, and may be links.
 
     Raises
     ------
     JetDataError
-        Files whose names are not published ones, empty files, one name at two places (all are named); a
-        remote folder that cannot be listed.
+        Files whose names are not published ones, empty files, one file or name at two places, files that look
+        like jets but are not read (all are named); a folder that cannot be listed, a link that leads nowhere.
     """
     if dataset not in FOLDERS or split not in SPLITS:
         raise JetDataError(
             f"no {split!r} of {dataset!r}; there are {', '.join(SPLITS)} of {', '.join(FOLDERS)}"
         )
-    found: dict[str, SourceFile] = {}
-    problems: list[str] = []
-    for item in files_below(directory / FOLDERS[dataset], SUFFIXES[dataset]):
-        path, name = item.file, item.file.name
-        if any(part.startswith(".") for part in item.below.parts):
-            continue  # a hidden file is somebody's unfinished download or simulation
+    folder = directory / FOLDERS[dataset]
+    listing = files_below(folder, SUFFIXES[dataset])
+    problems = unread_jets(listing.others, dataset, folder)
+    chosen = _Chosen(problems)
+    for item in listing.files:
         try:
-            file = parse_name(name)
+            file = parse_name(item.file.name)
         except ValueError as error:
-            problems.append(f"{path}: {error}; rename it, or move it out of {directory / FOLDERS[dataset]}")
+            problems.append(f"{item.file}: {error}; rename it, or move it out of {folder}")
             continue
-        if file.split != split:
-            continue
-        if item.size == 0:
-            problems.append(f"{path}: the file is empty (0 bytes); download or simulate it again")
-        elif name in found:
-            problems.append(f"{path}: duplicated file, also at {found[name].path}; remove one of them")
-        else:
-            found[name] = SourceFile(path, name, file.process, file.number, item.size)
+        chosen.add(item, file, split)
     raise_problems(problems)
-    return [found[name] for name in sorted(found)]
+    mention_misplaced(directory)
+    return [chosen.of_split[name] for name in sorted(chosen.of_split)]
+
+
+class _Chosen:
+    """Files of a split; a file that is there twice, whatever split it is there for, becomes a problem."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.of_split: dict[str, SourceFile] = {}
+        self._problems = problems
+        self._at: dict[tuple[int, int], File] = {}
+
+    def add(self, item: Found, file: JetFile, split: str) -> None:
+        """Take a file, if it is one of the split."""
+        path, name = item.file, item.file.name
+        if item.identity in self._at:
+            self._problems.append(
+                f"{path}: duplicated file, the same file as {self._at[item.identity]}; remove one of them"
+            )
+        elif file.split != split:
+            pass
+        elif item.size == 0:
+            self._problems.append(f"{path}: the file is empty (0 bytes); download or simulate it again")
+        elif name in self.of_split:
+            self._problems.append(
+                f"{path}: duplicated file, also at {self.of_split[name].path}; remove one of them"
+            )
+        else:
+            self.of_split[name] = SourceFile(path, name, file.process, file.number, item.size)
+        if item.identity is not None:
+            self._at.setdefault(item.identity, path)
 
 
 def missing_message(directory: Folder, dataset: str, split: str, store: Path) -> str:
@@ -75,6 +96,7 @@ def missing_message(directory: Folder, dataset: str, split: str, store: Path) ->
         f"The public files come from {ORIGINS[dataset]}; put them below {looked}."
     )
     if isinstance(directory, Path):
+        message += seen_elsewhere(directory, dataset, split)
         message += (
             " A stand-in is made by: "
             f"python -m jetscale.simulate dataset={dataset} n_jets=100000 out={directory}"

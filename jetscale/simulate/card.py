@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jetscale.files import atomic_path
-from jetscale.jets.sources import FOLDERS
+from jetscale.jets.schemas import FOLDERS
 from jetscale.simulate import SIMULATOR_VERSION
 from jetscale.simulate.store import manifests
 

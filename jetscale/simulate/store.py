@@ -13,8 +13,7 @@ import pyarrow as pa
 
 from jetscale.cli import UsageError
 from jetscale.files import atomic_path, fingerprint, sha256_file, write_json
-from jetscale.jets.schemas import JetFile
-from jetscale.jets.sources import FOLDERS, SUFFIXES
+from jetscale.jets.schemas import FOLDERS, SUFFIXES, JetFile
 from jetscale.simulate import SIMULATOR_VERSION
 from jetscale.simulate.chunk import CHUNK_JETS, JETS_PER_POINT, Chunk, chunks
 from jetscale.simulate.seeds import generator

@@ -86,7 +86,7 @@ def test_every_damaged_source_is_named_and_the_others_are_kept(fill: SimpleNames
     with pytest.raises(JetDataError, match="3 of 10 files cannot be used, the others are kept") as error:
         build(wanted)
     assert f"{bad[0]}: truncated, {len(good[0]) // 2} of {len(good[0])} bytes" in str(error.value)
-    assert f"{bad[1]}: cannot be read, damaged or truncated (ValueError: not a ROOT file" in str(error.value)
+    assert f"{bad[1]}: cannot be read, it is an HTML page ('<html>404" in str(error.value)
     assert f"{bad[2]}: truncated, {len(good[2]) - 50} of {len(good[2])} bytes" in str(error.value)
     spills = wanted.store_dir / f".{wanted.path.name}.building" / "spill"
     assert len(list(spills.iterdir())) == 7

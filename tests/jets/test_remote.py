@@ -219,7 +219,7 @@ def test_s3(s3: str, files: Path, tmp_path: Path) -> None:
     wanted = remote("s3://jets/data", tmp_path / "store")
     bad = "jets/data/JetClass/Pythia/train_100M/HToBB_000.root"
     system.pipe(bad, b"<html>404</html>")
-    with pytest.raises(JetDataError, match=rf"s3://{bad}: cannot be read, damaged"):
+    with pytest.raises(JetDataError, match=rf"s3://{bad}: cannot be read, it is an HTML page"):
         ensure_store(wanted, workers=1)
     system.put(str(files / jet_file("jetclass", "HToBB", 0).path), bad)
     assert content(ensure_store(wanted, workers=1).path) == local(files, tmp_path / "local")
