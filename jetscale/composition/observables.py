@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import feature_set
-from jetscale.jets.packed import PackedJets
-from jetscale.jets.store import Store
+from jetscale.jets.store import Part, Store
 
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -63,18 +62,18 @@ def observe(store: Store, part_B: Integers, row_B: Integers, class_of_label: Int
     d0, d0err = displacement_columns(store)
     for number in np.unique(part_B):
         here = np.flatnonzero(part_B == number)
-        jets, rows = store.part(int(number)).jets, row_B[here]
-        tau = [np.maximum(jets.jets[f"jet_tau{n}"][rows].astype(float), 0.0) for n in (1, 2, 3, 4)]
+        part, rows = store.part(int(number)), row_B[here]
+        tau = [np.maximum(part.column(f"jet_tau{n}", rows).astype(float), 0.0) for n in (1, 2, 3, 4)]
         values_BO[here] = np.column_stack(
             [
-                jets.jets["jet_pt"][rows],
-                jets.jets["jet_sdmass"][rows],
+                part.column("jet_pt", rows),
+                part.column("jet_sdmass", rows),
                 *(_ratio(above, below) for below, above in pairwise(tau)),
-                jets.jets["jet_nparticles"][rows],
-                _displaced(jets, rows, d0, d0err),
+                part.column("jet_nparticles", rows),
+                _displaced(part, rows, d0, d0err),
             ]
         )
-        labels_B[here] = jets.labels[rows]
+        labels_B[here] = part.labels(rows)
     return JetTable(values_BO, class_of_label[labels_B])
 
 
@@ -97,13 +96,13 @@ def _ratio(above: Array, below: Array) -> Array:
     return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
 
 
-def _displaced(jets: PackedJets, rows: Integers, d0: int, d0err: int) -> Array:
+def _displaced(part: Part, rows: Integers, d0: int, d0err: int) -> Array:
     """Tracks of each jet with |d0| > 5 sigma; neutrals have d0 = 0."""
-    start_B, stop_B = jets.offsets[rows].astype(np.int64), jets.offsets[rows + 1].astype(np.int64)
+    start_B, stop_B = (bound_B.astype(np.int64) for bound_B in part.bounds(rows))
     length_B = stop_B - start_B
     jet_T = np.repeat(np.arange(len(rows)), length_B)
     place_T = np.arange(len(jet_T)) - np.repeat(np.cumsum(length_B) - length_B, length_B) + start_B[jet_T]
-    x_TF = jets.x_TF[place_T]
+    x_TF = part.constituents(start_B, stop_B)[0][place_T]
     # half precision rounds tanh to 1 at 4 mm, where no track's uncertainty matters any more
     size_T = np.arctanh(np.minimum(np.abs(x_TF[:, d0].astype(float)), 1 - 1e-6))
     far_T = size_T > SIGNIFICANCE * x_TF[:, d0err].astype(float)

@@ -19,15 +19,16 @@ from typing import Any
 from filelock import FileLock
 
 from jetscale import __version__
-from jetscale.files import CHECKSUM, fingerprint, fsync_directory, write_json
+from jetscale.files import CHECKSUM, DamagedFile, fsync_directory, read_sealed, write_sealed
 from jetscale.jets.errors import JetDataError, raise_problems
 from jetscale.jets.locations import File, RemoteFolder, stamp
 from jetscale.jets.parts import PartJob, write_parts
 from jetscale.jets.readers import reading
+from jetscale.jets.records import RECORDS, read_record, whole_record
 from jetscale.jets.request import StoreRequest
 from jetscale.jets.sources import SourceFile, missing_message
-from jetscale.jets.spill import Spill, SpillJob, try_spill
-from jetscale.jets.store import MANIFEST, Store
+from jetscale.jets.spill import SPILLS, SpillJob, spill_path, try_spill
+from jetscale.jets.store import Store, write_manifest
 from jetscale.jets.workers import Workers, available_cores
 
 PART_BYTES = 1 << 27
@@ -152,6 +153,14 @@ def _hold_against_files(store: Store, request: StoreRequest) -> None:
         )
 
 
+def _holds(path: Path, content: dict[str, Any]) -> bool:
+    """Whether a sealed file is there, whole, and has this content."""
+    try:
+        return read_sealed(path) == content
+    except (FileNotFoundError, DamagedFile):
+        return False
+
+
 class _Build:
     """One build of one store."""
 
@@ -166,7 +175,7 @@ class _Build:
         self.plan = {**request.definition(), "n_parts": self.n_parts}
         self.files = [{"name": file.name, "size": file.size} for file in sources]
         self.staging = request.store_dir / f".{request.path.name}.building"
-        self.spills = [self.staging / "spill" / f"{file.name}.arrow" for file in sources]
+        self.spills = [spill_path(self.staging, file.name) for file in sources]
 
     def run(self, workers: Workers) -> None:
         """From source files to the store under its name."""
@@ -177,16 +186,9 @@ class _Build:
         self._first_pass(workers)
         definition = {**self.plan, "sources": self._sources_with_checksums()}
         entries = self._second_pass(workers, definition)
-        manifest = {
-            "fingerprint": fingerprint(definition),
-            "jetscale": __version__,
-            "n_jets": sum(entry["n_jets"] for entry in entries),
-            "n_constituents": sum(entry["n_constituents"] for entry in entries),
-            "definition": definition,
-            "parts": entries,
-        }
-        write_json(self.staging / MANIFEST, manifest)
-        shutil.rmtree(self.staging / "spill")
+        write_manifest(self.staging, definition, entries)
+        for work in (SPILLS, RECORDS):
+            shutil.rmtree(self.staging / work)
         (self.staging / PLAN).unlink()
         self.staging.rename(self.request.path)
         fsync_directory(self.request.store_dir)
@@ -195,17 +197,17 @@ class _Build:
         """Go on with an interrupted build of the same plan; discard what one of another plan left."""
         plan = {**self.plan, "sources": self.files, "jetscale": __version__}
         planned = self.staging / PLAN
-        if self.staging.exists() and not (planned.exists() and json.loads(planned.read_text()) == plan):
+        if self.staging.exists() and not _holds(planned, plan):
             log.warning("%s: left by an interrupted build of something else, starting afresh", self.staging)
             shutil.rmtree(self.staging)
-        (self.staging / "spill").mkdir(parents=True, exist_ok=True)
+        (self.staging / SPILLS).mkdir(parents=True, exist_ok=True)
         for left_over in self.staging.rglob(".*.part*"):
             left_over.unlink()
-        write_json(planned, plan)
+        write_sealed(planned, plan)
 
     def _first_pass(self, workers: Workers) -> None:
         jobs = [
-            SpillJob(file, spill, self.request.features, self.request.selection, self.n_parts)
+            SpillJob(file, self.staging, self.request.features, self.request.selection, self.n_parts)
             for file, spill in zip(self.sources, self.spills, strict=True)
             if not self._is_done(file, spill)
         ]
@@ -222,40 +224,38 @@ class _Build:
         raise_problems(sorted(problems), f"of {len(self.sources)} files cannot be used, the others are kept")
 
     def _is_done(self, file: SourceFile, spill: Path) -> bool:
-        """Whether an interrupted build has read the file, and the file is still the same."""
-        if not spill.exists():
-            return False
+        """Whether an interrupted build has read the file, and file and result are still the same."""
+        record = whole_record(self.staging, spill)
         with reading(file.path):
-            return Spill(spill, self.n_parts).stamp == stamp(file.path, file.size)
+            return record is not None and record["stamp"] == stamp(file.path, file.size)
 
     def _sources_with_checksums(self) -> list[dict[str, Any]]:
         """Name, size and checksum of every source; no two the same, and some jet selected."""
-        opened = [Spill(path, self.n_parts) for path in self.spills]
+        records = [read_record(self.staging, path.name) for path in self.spills]
         first: dict[str, File] = {}
         problems = []
-        for file, spill in zip(self.sources, opened, strict=True):
-            if spill.checksum in first:
-                problems.append(
-                    f"{file.path}: duplicated file, the same bytes as {first[spill.checksum]}; "
-                    "remove one of them"
-                )
-            first.setdefault(spill.checksum, file.path)
+        for file, record in zip(self.sources, records, strict=True):
+            same = first.setdefault(record[CHECKSUM], file.path)
+            if same is not file.path:
+                problems.append(f"{file.path}: duplicated file, the same bytes as {same}; remove one of them")
         raise_problems(problems)
-        if not any(spill.n_jets for spill in opened):
+        if not any(record["n_jets"] for record in records):
             raise JetDataError(
                 f"{self.request.directory}: no jet of {len(self.sources)} files passes "
                 f"selection={self.request.selection}"
             )
-        return [{**file, CHECKSUM: spill.checksum} for file, spill in zip(self.files, opened, strict=True)]
+        return [
+            {**file, CHECKSUM: record[CHECKSUM]} for file, record in zip(self.files, records, strict=True)
+        ]
 
     def _second_pass(self, workers: Workers, definition: dict[str, Any]) -> list[dict[str, Any]]:
         """Manifest entries of all parts, in order."""
         per_job = max(1, min(PARTS_PER_JOB, -(-self.n_parts // workers.n_workers)))
         jobs = [
             PartJob(
-                tuple(range(start, min(start + per_job, self.n_parts))),
+                range(start, min(start + per_job, self.n_parts)),
                 self.staging,
-                tuple(self.spills),
+                tuple(file.name for file in self.sources),
                 json.dumps(definition),
             )
             for start in range(0, self.n_parts, per_job)

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from jetscale.files import CHECKSUM, checksum_file
 from jetscale.jets.building import hold_against_settings
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.locations import File, local_copy
+from jetscale.jets.locations import local_copy
 from jetscale.jets.request import StoreRequest
 from jetscale.jets.sources import SourceFile
-from jetscale.jets.store import Store
+from jetscale.jets.store import MANIFEST, Part, Store
 from jetscale.jets.workers import available_cores
 
 
 @dataclass(frozen=True)
 class _Check:
-    """A file, its size, the checksum it must have, and what to say of another."""
+    """How many bytes to go through, and what then gives the message, if there is a problem."""
 
-    file: File
     size: int
-    checksum: str
-    mend: str
+    problem: Callable[[], str | None]
 
 
 def check_store(
@@ -42,17 +44,8 @@ def check_store(
         hold_against_settings(store, request)
     except JetDataError as error:
         return None, [str(error)]
-    problems = store.wrong_sizes()
-    checks = [
-        _Check(
-            store.path / entry["file"],
-            entry["size"],
-            entry[CHECKSUM],
-            f"remove {store.path} to have it made again",
-        )
-        for entry in store.entries
-        if not any(problem.startswith(f"{store.path / entry['file']}:") for problem in problems)
-    ]
+    problems: list[str] = []
+    checks = [_Check(entry["size"], partial(_part_problem, store, entry)) for entry in store.entries]
     try:
         sources = request.sources()
     except JetDataError as error:
@@ -65,7 +58,7 @@ def check_store(
     done = 0
     progress("checking", done, total)
     with ThreadPoolExecutor(workers or available_cores()) as pool:
-        running = {pool.submit(_problem, check): check for check in checks}
+        running = {pool.submit(check.problem): check for check in checks}
         for future in as_completed(running):
             problem = future.result()
             problems += [problem] if problem else []
@@ -78,34 +71,49 @@ def _source_checks(store: Store, sources: list[SourceFile]) -> tuple[list[_Check
     """Checks of the source files that are there, and what to say of others. No files at all are fine."""
     if not sources:
         return [], []
-    mend = f"{store.path} was made from another: restore the file, or remove the store"
+    remedy = f"{store.path} was made from another: restore the file, or remove the store"
     then = {source["name"]: source for source in store.definition["sources"]}
     now = {file.name: file for file in sources}
-    problems = [f"{name}: the source file is missing; {mend}" for name in then.keys() - now.keys()]
+    problems = [f"{name}: the source file is missing; {remedy}" for name in then.keys() - now.keys()]
     problems += [
-        f"{now[name].path}: is no source of {store.path}; {mend}" for name in now.keys() - then.keys()
+        f"{now[name].path}: is no source of {store.path}; {remedy}" for name in now.keys() - then.keys()
     ]
     checks = []
     for name in then.keys() & now.keys():
         file, source = now[name], then[name]
         if file.size == source["size"]:
-            checks.append(_Check(file.path, file.size, source[CHECKSUM], mend))
+            checks.append(_Check(file.size, partial(_source_problem, file, source[CHECKSUM], remedy)))
         else:
-            problems.append(f"{file.path}: has {file.size} bytes instead of {source['size']}; {mend}")
+            problems.append(f"{file.path}: has {file.size} bytes instead of {source['size']}; {remedy}")
     return checks, problems
 
 
-def _problem(check: _Check) -> str | None:
+def _part_problem(store: Store, entry: Mapping[str, Any]) -> str | None:
+    """Message for a part that is missing or damaged, or has other labels than jets are found by."""
+    path = store.path / entry["file"]
+    try:
+        part = Part(path, entry, store.remedy)
+        labels = part.jets.labels
+        by_label = labels[part.rows_by_label]
+    except JetDataError as error:
+        return str(error)
+    expected = np.repeat(np.arange(len(entry["label_counts"])), entry["label_counts"])
+    if np.array_equal(by_label, expected) and np.array_equal(np.sort(labels), expected):
+        return None
+    return f"{path}: its jets have other labels than {MANIFEST} says; {store.remedy}"
+
+
+def _source_problem(source: SourceFile, checksum: str, remedy: str) -> str | None:
     try:
         with (
             tempfile.TemporaryDirectory() as folder,
-            local_copy(check.file, check.size, Path(folder)) as path,
+            local_copy(source.path, source.size, Path(folder)) as path,
         ):
             found = checksum_file(path)
     except JetDataError as error:
         return str(error)
     except OSError as error:
-        return f"{check.file}: cannot be read ({error}); {check.mend}"
-    if found == check.checksum:
+        return f"{source.path}: cannot be read ({error}); {remedy}"
+    if found == checksum:
         return None
-    return f"{check.file}: damaged, checksum {found} instead of {check.checksum}; {check.mend}"
+    return f"{source.path}: damaged, checksum {found} instead of {checksum}; {remedy}"

@@ -201,7 +201,7 @@ class Walk:
         """Rows of the component's jets in a part, ascending."""
         rows = self._rows_of_labels(part)
         for observable, low, high in self._windows:
-            value = self._store.part(part).jets.jets[observable][rows]
+            value = self._store.part(part).column(observable, rows)
             rows = rows[(low <= value) & (value < high)]
         return rows
 

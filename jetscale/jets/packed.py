@@ -146,10 +146,14 @@ def packed_schema(features: FeatureSet, extra: Mapping[str, Any], metadata: Mapp
 
 
 def map_batches(path: Path) -> tuple[Any, list[Any]]:
-    """Schema and record batches of an Arrow file, memory-mapped: nothing is read before it is touched."""
+    """Bytes and record batches of an Arrow file, memory-mapped: no column is read before it is touched.
+
+    For files that are known to be good; Arrow may crash on others (see `jetscale.jets.checked`).
+    """
     with pa.memory_map(str(path)) as stream:
-        reader = pa.ipc.open_file(stream)
-        return reader.schema, [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        whole = stream.read_buffer()
+    reader = pa.ipc.open_file(whole)
+    return whole, [reader.get_batch(number) for number in range(reader.num_record_batches)]
 
 
 def view(batch: Any) -> PackedJets:

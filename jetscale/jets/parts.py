@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from jetscale import __version__
-from jetscale.files import CHECKSUM, atomic_path, checksum_file, fingerprint
-from jetscale.jets.errors import JetDataError
+from jetscale.files import atomic_path, fingerprint
+from jetscale.jets.checked import describe
 from jetscale.jets.features import feature_set
 from jetscale.jets.packed import PackedJets, Room, gather, map_batches, packed_schema, view
 from jetscale.jets.randomness import permutation
+from jetscale.jets.records import keep_record, whole_record
 from jetscale.jets.spill import Spill
 
 
@@ -31,14 +32,14 @@ class PartJob:
     Attributes
     ----------
     numbers : the parts, in one job so that each spill file is opened once
-    folder : where to write them
-    spills : all spill files, in the order of the sources
+    folder : of the build
+    sources : names of the source files, whose spill files are there
     definition : the store's identity as JSON, goes into the schema's metadata
     """
 
-    numbers: tuple[int, ...]
+    numbers: range
     folder: Path
-    spills: tuple[Path, ...]
+    sources: tuple[str, ...]
     definition: str
 
 
@@ -48,18 +49,27 @@ def part_name(number: int) -> str:
 
 
 def write_parts(job: PartJob) -> list[dict[str, Any]]:
-    """Write the parts that are not there yet; return the manifest's entries of all that hold jets."""
+    """Write the parts that are not there yet; return the manifest's entries of all that hold jets.
+
+    Raises
+    ------
+    JetDataError
+        A spill file is damaged.
+    """
     definition: dict[str, Any] = json.loads(job.definition)
-    spills = [Spill(path, definition["n_parts"]) for path in job.spills]
-    entries, room = [], Room()
-    for number in job.numbers:
-        target = job.folder / part_name(number)
+    entries = {number: whole_record(job.folder, job.folder / part_name(number)) for number in job.numbers}
+    missing = [number for number, entry in entries.items() if entry is None]
+    spills = [Spill(job.folder, name, definition["n_parts"], job.numbers) for name in job.sources if missing]
+    room = Room()
+    for number in missing:
         pieces = [piece for spill in spills for piece in spill.pieces(number)]
         if pieces:
-            if not target.exists():
-                _write_part(target, number, pieces, room, definition, job.definition)
-            entries.append(describe_part(target, definition["n_labels"]))
-    return entries
+            target = job.folder / part_name(number)
+            _write_part(target, number, pieces, room, definition, job.definition)
+            entry = describe_part(target, definition["n_labels"])
+            keep_record(job.folder, target.name, entry)
+            entries[number] = entry
+    return [entry for entry in entries.values() if entry is not None]
 
 
 def _write_part(
@@ -86,15 +96,11 @@ def _write_part(
 
 
 def describe_part(path: Path, n_labels: int) -> dict[str, Any]:
-    """Entry of a part in the manifest: file, size, checksum, jets, constituents, jets per label."""
-    _, batches = map_batches(path)
-    if len(batches) != 1:
-        raise JetDataError(f"{path}: {len(batches)} record batches, a part has one; remove the file")
-    jets = view(batches[0])
+    """Entry of a part that is whole in the manifest: its record, and jets, constituents, jets per label."""
+    _, (batch,) = map_batches(path)
+    jets = view(batch)
     return {
-        "file": path.name,
-        "size": path.stat().st_size,
-        CHECKSUM: checksum_file(path),
+        **describe(path),
         "n_jets": jets.n_jets,
         "n_constituents": int(jets.offsets[-1]),
         "label_counts": np.bincount(jets.labels, minlength=n_labels).tolist(),

@@ -12,9 +12,7 @@ from jetscale.jets.locations import Folder
 from jetscale.jets.selection import selection_cuts
 from jetscale.jets.settings import DataSettings
 from jetscale.jets.sources import SourceFile, find_sources
-
-FORMAT = 2
-"""Version of the packed store's layout and of the shuffle that orders it."""
+from jetscale.jets.store import FORMAT
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,21 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jetscale.files import CHECKSUM, atomic_path, checksum_file
+from jetscale.jets.checked import ArrowFile, describe
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import feature_set
 from jetscale.jets.locations import local_copy, stamp
-from jetscale.jets.packed import PackedJets, Room, gather, map_batches, pack, packed_schema, view
+from jetscale.jets.packed import PackedJets, Room, gather, pack, packed_schema, view
 from jetscale.jets.randomness import raw_words
 from jetscale.jets.readers import JetFileReader, reading
+from jetscale.jets.records import REMEDY, keep_record, read_record
 from jetscale.jets.selection import selected
 from jetscale.jets.sources import SourceFile
 
 Parts = npt.NDArray[np.uint32]
 
+SPILLS = "spill"
+"""Folder of the spill files, inside that of the build."""
 GROUP = 20_000
 """Jets dealt at once: 15 MB packed, which the C library recycles; with 40,000 it maps memory anew each time
 and takes a third longer. A part of a store of 100M jets reads 14 jets (10 kB) from each."""
@@ -34,10 +38,10 @@ and takes a third longer. A part of a store of 100M jets reads 14 jets (10 kB) f
 
 @dataclass(frozen=True)
 class SpillJob:
-    """What to read and where to put it."""
+    """What to read, and the folder of the build that it is for."""
 
     source: SourceFile
-    target: Path
+    folder: Path
     features: str
     selection: str
     n_parts: int
@@ -51,6 +55,11 @@ class SpillResult:
     problem: str | None
 
 
+def spill_path(folder: Path, name: str) -> Path:
+    """Spill file of the source file `name` in the folder of a build."""
+    return folder / SPILLS / f"{name}.arrow"
+
+
 def try_spill(job: SpillJob) -> SpillResult:
     """`write_spill`; an unusable source becomes a result, so that the other files go on."""
     try:
@@ -61,7 +70,7 @@ def try_spill(job: SpillJob) -> SpillResult:
 
 
 def write_spill(job: SpillJob) -> None:
-    """Read, check, select and pack a source file.
+    """Read, check, select and pack a source file; its record says what it was and what came of it.
 
     Raises
     ------
@@ -70,22 +79,27 @@ def write_spill(job: SpillJob) -> None:
     """
     features = feature_set(job.features)
     file, size = job.source.path, job.source.size
+    target = spill_path(job.folder, job.source.name)
     with reading(file):
         before = stamp(file, size)
-    with local_copy(file, size, job.target.parent) as path:
+    with local_copy(file, size, target.parent) as path:
         with reading(file):
-            metadata = {CHECKSUM: checksum_file(path), "stamp": before}
-        schema = packed_schema(features, {"part": pa.uint32()}, metadata)
+            checksum = checksum_file(path)
+        schema = packed_schema(features, {"part": pa.uint32()}, {})
+        n_jets = 0
         with (
             JetFileReader(path, file) as source,
-            atomic_path(job.target) as aside,
+            atomic_path(target) as aside,
         ):
             with pa.ipc.new_file(str(aside), schema) as writer:
                 for jets, parts in _groups(source, job):
                     writer.write_batch(jets.record_batch(schema, {"part": parts}))
+                    n_jets += jets.n_jets
             with reading(file):
                 if stamp(file, size) != before:
                     raise JetDataError(f"{file}: changed while it was read; start again when it is whole")
+    record = {**describe(target), CHECKSUM: checksum, "stamp": before, "n_jets": n_jets}
+    keep_record(job.folder, target.name, record)
 
 
 def _groups(source: JetFileReader, job: SpillJob) -> Iterator[tuple[PackedJets, Parts]]:
@@ -112,28 +126,33 @@ def _stable_order(parts: Parts, n_parts: int) -> npt.NDArray[np.int64]:
 
 
 class Spill:
-    """A spill file, memory-mapped."""
+    """A spill file, memory-mapped, with the jets of some parts, compared with their checksums.
 
-    def __init__(self, path: Path, n_parts: int) -> None:
-        schema, batches = map_batches(path)
-        self.checksum: str = schema.metadata[CHECKSUM.encode()].decode()
-        self.stamp: str = schema.metadata[b"stamp"].decode()
-        self._groups = [view(batch) for batch in batches]
-        bounds = np.arange(n_parts + 1)
-        self._bounds: list[Any] = [
-            np.searchsorted(batch.column("part").to_numpy(), bounds) for batch in batches
-        ]
+    Parameters
+    ----------
+    folder : of the build
+    name : of the source file
+    n_parts : of the whole store
+    parts : those that will be asked for
 
-    @property
-    def n_jets(self) -> int:
-        """Jets in the file."""
-        return sum(jets.n_jets for jets in self._groups)
+    Raises
+    ------
+    JetDataError
+        The file is damaged.
+    """
+
+    def __init__(self, folder: Path, name: str, n_parts: int, parts: range) -> None:
+        path = spill_path(folder, name)
+        file = ArrowFile(path, read_record(folder, path.name), REMEDY)
+        self._groups: list[tuple[PackedJets, Any]] = []
+        for batch in file.batches:
+            part_B = batch.column("part").to_numpy()
+            file.verify(part_B)
+            jets, bounds = view(batch), np.searchsorted(part_B, np.arange(n_parts + 1))
+            file.verify_jets(jets, int(bounds[parts.start]), int(bounds[parts.stop]))
+            self._groups.append((jets, bounds))
 
     def pieces(self, part: int) -> list[PackedJets]:
         """Jets dealt to `part`, in the source's order."""
-        ranges = [(int(bounds[part]), int(bounds[part + 1])) for bounds in self._bounds]
-        return [
-            jets.slice(start, stop)
-            for jets, (start, stop) in zip(self._groups, ranges, strict=True)
-            if start < stop
-        ]
+        ranges = [(jets, int(bounds[part]), int(bounds[part + 1])) for jets, bounds in self._groups]
+        return [jets.slice(start, stop) for jets, start, stop in ranges if start < stop]

@@ -102,13 +102,14 @@ class JetStream:
         pid_T = np.empty(ends[-1] if self._has_pid else 0, np.int64)
         first_B = ends - jets.length_B
         for number in set(jets.part_B.tolist()):
-            part = self._store.part(number).jets
             here = np.flatnonzero(jets.part_B == number)
+            start_B, length_B = jets.start_B[here], jets.length_B[here]
+            part_x_TF, part_pid_T = self._store.part(number).constituents(start_B, start_B + length_B)
             unpack(
-                part.x_TF.view(np.uint16).reshape(-1),
-                _NO_PID if part.pid_T is None else part.pid_T,
-                jets.start_B[here],
-                jets.length_B[here],
+                part_x_TF.view(np.uint16).reshape(-1),
+                _NO_PID if part_pid_T is None else part_pid_T,
+                start_B,
+                length_B,
                 first_B[here],
                 self._n_features,
                 self._centre,
@@ -125,16 +126,16 @@ class JetStream:
             self._blocks[number] = self._locate(number)
         return self._blocks[number]
 
-    def _locate(self, number: int) -> _Places:
-        part_B, row_B = self._order.block(number)
+    def _locate(self, block: int) -> _Places:
+        part_B, row_B = self._order.block(block)
         start_B, stop_B, label_B = np.empty_like(row_B), np.empty_like(row_B), np.empty_like(row_B)
         side_B = np.ones_like(row_B)
-        for part in set(part_B.tolist()):
-            here = np.flatnonzero(part_B == part)
-            jets, rows = self._store.part(part).jets, row_B[here]
-            start_B[here], stop_B[here] = jets.offsets[rows], jets.offsets[rows + 1]
-            label_B[here] = jets.labels[rows]
+        for number in set(part_B.tolist()):
+            here = np.flatnonzero(part_B == number)
+            part, rows = self._store.part(number), row_B[here]
+            start_B[here], stop_B[here] = part.bounds(rows)
+            label_B[here] = part.labels(rows)
             if self._deta_column is not None:
-                side_B[here] = np.where(jets.jets["jet_eta"][rows] > 0, 1, -1)
+                side_B[here] = np.where(part.column("jet_eta", rows) > 0, 1, -1)
         length_B = np.minimum(stop_B - start_B, self._max_constituents)
         return _Places(part_B, start_B, length_B, self._class_of_label[label_B], side_B)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from jetscale.files import sha256_file
 from jetscale.jets.building import ensure_store
+from jetscale.jets.parts import describe_part
 from jetscale.jets.request import StoreRequest
+from jetscale.jets.store import Store, write_manifest
 
 PART_BYTES = 400_000
 """Source bytes per part: small, so that the test files make several."""
@@ -20,7 +22,9 @@ BUILD = """
 import sys
 from pathlib import Path
 from jetscale.jets.building import ensure_store
+from jetscale.jets.parts import describe_part
 from jetscale.jets.request import StoreRequest
+from jetscale.jets.store import Store, write_manifest
 if __name__ == "__main__":
     wanted = StoreRequest(Path(sys.argv[1]), Path(sys.argv[2]), "jetclass2", "train", "paper", "none")
     ensure_store(wanted, workers=int(sys.argv[3]), part_bytes=400_000)
@@ -33,6 +37,14 @@ def request(directory: Path, store_dir: Path, dataset: str = "jetclass2", **chan
 
 def content(path: Path) -> dict[str, str]:
     return {file.name: sha256_file(file) for file in sorted(path.iterdir())}
+
+
+def reseal(path: Path) -> None:
+    """Make the manifest of the store in this folder say what its parts hold now."""
+    store = Store.read_manifest(path)
+    n_labels = store.definition["n_labels"]
+    entries = [describe_part(path / entry["file"], n_labels) for entry in store.entries]
+    write_manifest(path, store.definition, entries)
 
 
 def start_build(script: Path, directory: Path, store_dir: Path, workers: int) -> subprocess.Popen[bytes]:

@@ -199,7 +199,7 @@ def spoil_manifest(path: Path) -> None:
         (lambda path: (path / "store.json").unlink(), "not a packed store, it has no store.json"),
         (lambda path: (path / "store.json").write_text("{"), "store.json: damaged"),
         (lambda path: (path / "store.json").write_text("{}"), "store.json: damaged"),
-        (spoil_manifest, "store.json: the fingerprint does not fit"),
+        (spoil_manifest, "store.json: damaged, its content does not fit its checksum"),
     ],
 )
 def test_damaged_store(

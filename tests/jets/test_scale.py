@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jetscale.files import fingerprint, write_json
 from jetscale.jets.features import PAPER
 from jetscale.jets.packed import PackedJets, packed_schema
 from jetscale.jets.parts import describe_part, part_name
 from jetscale.jets.raw import JET_COLUMNS
 from jetscale.jets.request import StoreRequest
+from jetscale.jets.store import write_manifest
 
 N_PARTS, N_JETS = 1526, 65_536
 
@@ -73,14 +73,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"name": f"QCD_{number:04d}.parquet", "size": 1, "xxh3_128": "0" * 32} for number in range(1340)
     ]
     definition = {**request.definition(), "n_parts": N_PARTS, "sources": sources}
-    manifest = {
-        "fingerprint": fingerprint(definition),
-        "n_jets": N_PARTS * N_JETS,
-        "n_constituents": 3 * N_PARTS * N_JETS,
-        "definition": definition,
-        "parts": [{**entry, "file": part_name(number)} for number in range(N_PARTS)],
-    }
-    write_json(request.path / "store.json", manifest)
+    entries = [{**entry, "file": part_name(number)} for number in range(N_PARTS)]
+    write_manifest(request.path, definition, entries)
     return directory
 
 

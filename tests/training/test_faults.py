@@ -28,6 +28,7 @@ from jetscale.training.module import NonFiniteLoss
 from jetscale.training.run import run
 from jetscale.training.settings import from_config
 from tests.disks import Disk
+from tests.jets.stores import reseal
 from tests.runs import TINY, killed_after, quiet_environment, same_run
 from tests.warm import WarmServer
 
@@ -261,6 +262,7 @@ def test_inputs_that_are_no_numbers_stop_the_run(simulated_data, tmp_path, split
         nan[: len(nan) // 2] = np.nan
         assert content.count(spoiled) == 1
         part.write_bytes(content.replace(spoiled, nan.tobytes()))
+        reseal(part.parent)
     with pytest.raises(NonFiniteLoss, match=re.compile(message + ".*prepare check=true", re.DOTALL)):
         go(simulated_data, tmp_path / "run", f"data.store={tmp_path}/store")
     failure = json.loads((tmp_path / "run/failed.json").read_text())
