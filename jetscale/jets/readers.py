@@ -13,6 +13,7 @@ from typing import Protocol
 from jetscale.jets.contents import check_contents
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.locations import File
+from jetscale.jets.manifests import compare_with_manifest
 from jetscale.jets.parquet_reader import ParquetReader
 from jetscale.jets.raw import ALWAYS_READ, JET_COLUMNS, RawJets
 from jetscale.jets.root_reader import RootReader
@@ -50,12 +51,13 @@ class JetFileReader:
     Raises
     ------
     JetDataError
-        The file cannot be opened, is truncated, or holds no jets.
+        The file cannot be opened, is truncated, holds no jets, or is not the one of the manifest beside it.
     """
 
     def __init__(self, path: Path, called: File | None = None) -> None:
         self.path = called or path
         with reading(self.path):
+            compare_with_manifest(path, self.path)
             self._reader = _open(path, self.path)
         self.n_jets = self._reader.n_jets
         if self.n_jets == 0:

@@ -14,8 +14,9 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 import pythia8mc
+import xxhash
 
-from jetscale.files import atomic_path
+from jetscale.files import CHECKSUM, atomic_path
 from jetscale.simulate.arrays import Floats, Ints, offsets, pseudorapidity
 from jetscale.simulate.processes import Point
 
@@ -28,6 +29,7 @@ TRIALS = 10.0
 """Trials per event of a batch before it is given up; a float, because an integer is no valid error mode."""
 HARD_RESONANCE = 22
 """|status| of an intermediate particle of the hardest process."""
+_SEAL_MARK = f"! {CHECKSUM}:".encode()
 SYSTEM = 90
 """Particle code of entry 0 of every Pythia event: the whole event."""
 
@@ -88,7 +90,8 @@ def save_mpi_table(path: Path) -> None:
     """Integrate multiparton interactions once and save the result (a small text file).
 
     That takes a third of every initialisation, and depends on beams and tune alone. The file is always made
-    the same way, so that it adds nothing to what determines a jet.
+    the same way, so that it adds nothing to what determines a jet. Its last line is a checksum, which is a
+    comment to Pythia.
     """
     with atomic_path(path) as aside:
         Generator(
@@ -96,12 +99,32 @@ def save_mpi_table(path: Path) -> None:
             seed=1,
             extra=("MultipartonInteractions:reuseInit=1", f"MultipartonInteractions:initFile={aside}"),
         )
+        table = aside.read_bytes()
+        aside.write_bytes(table + _seal(table))
+
+
+def is_whole(table: Path) -> bool:
+    """Whether a saved table is as it was written."""
+    content, mark, checksum = table.read_bytes().rpartition(_SEAL_MARK)
+    return mark + checksum == _seal(content)
+
+
+def _seal(content: bytes) -> bytes:
+    return _SEAL_MARK + xxhash.xxh3_128_hexdigest(content).encode() + b"\n"
 
 
 def mpi_settings(table: Path | None) -> tuple[str, ...]:
-    """Multiparton interactions from a saved table; switched off without one."""
+    """Multiparton interactions from a saved table; switched off without one.
+
+    Raises
+    ------
+    RuntimeError
+        The table is damaged: the jets would be others than those of the seed.
+    """
     if table is None:
         return ("PartonLevel:MPI=off",)
+    if table.exists() and not is_whole(table):
+        raise RuntimeError(f"{table} is damaged; run the same command again, it is made again")
     return ("MultipartonInteractions:reuseInit=2", f"MultipartonInteractions:initFile={table}")
 
 

@@ -16,16 +16,10 @@ from filelock import FileLock, Timeout
 from jetscale.cli import UsageError
 from jetscale.jets.workers import end
 from jetscale.simulate.chunk import Chunk, Effort, simulate_chunk
+from jetscale.simulate.parts import has_part, write_part
 from jetscale.simulate.progress import Progress
-from jetscale.simulate.pythia import save_mpi_table
-from jetscale.simulate.store import (
-    PARTS,
-    Target,
-    assemble,
-    is_finished,
-    refuse_other_versions,
-    write_part,
-)
+from jetscale.simulate.pythia import is_whole, save_mpi_table
+from jetscale.simulate.store import PARTS, Target, assemble, is_finished, refuse_other_versions
 
 QUEUED = 3
 """Chunks handed out ahead, per worker."""
@@ -57,10 +51,10 @@ def simulate(targets: list[Target], workers: int, out: Path) -> list[Target]:
         missing = [target for target in targets if not is_finished(target)]
         for dataset in sorted({target.file.dataset for target in targets}):
             refuse_other_versions(out, dataset)
-        todo = [(t, chunk) for t in missing for chunk in t.chunks() if not t.part(chunk).exists()]
+        todo = [(t, chunk) for t in missing for chunk in t.chunks() if not has_part(t.part(chunk))]
         waiting = {id(t): sum(1 for other, _ in todo if other is t) for t in missing}
         for table in {target.mpi_table for target, _ in todo} - {None}:
-            if table and not table.exists():
+            if table and not (table.exists() and is_whole(table)):
                 save_mpi_table(table)
         for target in missing:
             if not waiting[id(target)]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,10 +11,12 @@ from typing import Any
 import pyarrow as pa
 
 from jetscale.cli import UsageError
-from jetscale.files import atomic_path, fingerprint, sha256_file, write_json
+from jetscale.files import DamagedFile, atomic_path, fingerprint, sha256_file, write_sealed
+from jetscale.jets.manifests import manifest_content, manifest_path
 from jetscale.jets.schemas import FOLDERS, SUFFIXES, JetFile
 from jetscale.simulate import SIMULATOR_VERSION
 from jetscale.simulate.chunk import CHUNK_JETS, JETS_PER_POINT, Chunk, chunks
+from jetscale.simulate.parts import read_part
 from jetscale.simulate.seeds import generator
 from jetscale.simulate.writers import write_jets
 
@@ -51,7 +52,7 @@ class Target:
     @property
     def manifest_path(self) -> Path:
         """JSON beside the file that says how it was made."""
-        return self.path.with_suffix(".json")
+        return manifest_path(self.path)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def is_finished(target: Target) -> bool:
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read a file's manifest, the simulator's version under its present name whatever version wrote it."""
-    manifest: dict[str, Any] = json.loads(path.read_text())
+    manifest = manifest_content(path)
     settings = manifest["settings"]
     if OLD_VERSION_KEY in settings:
         settings[VERSION_KEY] = settings.pop(OLD_VERSION_KEY)
@@ -125,7 +126,7 @@ def manifests(out: Path, dataset: str) -> dict[Path, dict[str, Any]]:
         A jet file without manifest: it is not simulated, or its manifest is lost.
     """
     paths = sorted((out / FOLDERS[dataset]).rglob(f"[!.]*{SUFFIXES[dataset]}"))  # hidden: unfinished ones
-    return {path: read_manifest(path.with_suffix(".json")) for path in paths if _is_simulated(path)}
+    return {path: read_manifest(manifest_path(path)) for path in paths if _is_simulated(path)}
 
 
 def refuse_other_versions(out: Path, dataset: str) -> None:
@@ -144,7 +145,7 @@ def refuse_other_versions(out: Path, dataset: str) -> None:
 
 def _is_simulated(path: Path) -> bool:
     """Whether a manifest is beside a file; an error if not, for real and simulated jets must not mix."""
-    if not path.with_suffix(".json").exists():
+    if not manifest_path(path).exists():
         raise UsageError(
             f"{path} was not made by this simulator (no {path.with_suffix('.json').name} beside it): "
             "real and simulated jets must not mix; choose another out="
@@ -160,23 +161,15 @@ def _other_settings(path: Path, differences: dict[str, tuple[Any, Any]]) -> Usag
     return UsageError(f"{path} was made with other settings ({detail}); choose another out=, or delete it")
 
 
-def write_part(path: Path, jets: pa.Table) -> None:
-    """Save the jets of a chunk, whole or not at all."""
-    with (
-        atomic_path(path) as aside,
-        pa.OSFile(str(aside), "wb") as sink,
-        pa.ipc.new_file(sink, jets.schema) as writer,
-    ):
-        writer.write_table(jets)
-
-
 def assemble(target: Target) -> None:
     """Join the chunks of a file in a random but fixed order, write it and its manifest, drop the parts.
 
     The manifest is written first: a file without one would be taken for another program's.
     """
-    paths = [target.part(chunk) for chunk in target.chunks()]
-    jets = pa.concat_tables([pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths])
+    try:
+        jets = pa.concat_tables([read_part(target.part(chunk)) for chunk in target.chunks()])
+    except DamagedFile as error:
+        raise UsageError(f"{error}; run the same command again, its jets are made again") from error
     if jets.num_rows != target.jets:
         raise RuntimeError(
             f"{target.parts} holds {jets.num_rows} jets, {target.jets} wanted; delete the folder"
@@ -196,5 +189,5 @@ def assemble(target: Target) -> None:
             "settings": target.settings,
             "made_by": f"jetscale {version('jetscale')}",
         }
-        write_json(target.manifest_path, manifest)
+        write_sealed(target.manifest_path, manifest)
     shutil.rmtree(target.parts)

@@ -1,0 +1,53 @@
+"""Saved chunks of a file that is being made: whole or absent, and of no use once a byte has changed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pyarrow as pa
+import xxhash
+
+from jetscale.files import DamagedFile, atomic_path
+
+_SEAL_BYTES = 16
+
+log = logging.getLogger(__name__)
+
+
+def write_part(path: Path, jets: pa.Table) -> None:
+    """Save the jets of a chunk: an Arrow stream, and an XXH3-128 of it behind its end."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, jets.schema) as writer:
+        writer.write_table(jets)
+    content = sink.getvalue()
+    with atomic_path(path) as aside, aside.open("wb") as stream:
+        stream.write(content)
+        stream.write(xxhash.xxh3_128_digest(content))
+
+
+def read_part(path: Path) -> pa.Table:
+    """Jets of a saved chunk.
+
+    Raises
+    ------
+    DamagedFile
+        They are not those that were saved.
+    """
+    data = path.read_bytes()
+    content, checksum = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
+    if xxhash.xxh3_128_digest(content) != checksum:
+        raise DamagedFile(f"{path} is damaged: its content does not fit its checksum")
+    return pa.ipc.open_stream(content).read_all()
+
+
+def has_part(path: Path) -> bool:
+    """Whether a chunk is saved and whole; a damaged one is named, and made again."""
+    try:
+        read_part(path)
+    except FileNotFoundError:
+        return False
+    except DamagedFile as error:
+        log.warning("%s; its jets are made again", error)
+        return False
+    return True
