@@ -28,7 +28,7 @@ def as_version_1_wrote_it(out: Path) -> None:
     path = target(out).manifest_path
     manifest = json.loads(path.read_text())
     manifest["settings"]["physics"] = 1
-    del manifest["settings"]["simulator version"]
+    del manifest["settings"]["simulator version"], manifest["checksum"]
     path.write_text(json.dumps(manifest))
 
 
