@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,12 +55,22 @@ def parse(settings: type[Settings], argv: Sequence[str], program: str) -> Settin
         ):
             raise UsageError(f"unknown key {key!r}; {_nearest(key, list(known), 'keys')}")
     try:
-        merged = OmegaConf.merge(base, OmegaConf.from_dotlist(arguments))
+        merged = OmegaConf.merge(base, OmegaConf.from_dotlist([_literal(a, known) for a in arguments]))
         parsed = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         raise UsageError(str(error).splitlines()[0]) from error
     assert isinstance(parsed, settings)
     return parsed
+
+
+def _literal(argument: str, known: dict[str, Any]) -> str:
+    """Quote the value of a text key: YAML would make ``off`` false, and trip on a backtick."""
+    key, _, value = argument.partition("=")
+    if known.get(key) not in (str, str | None):
+        return argument
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"" and value[0] not in value[1:-1]:
+        value = value[1:-1]  # quoted already
+    return f"{key}={json.dumps(value, ensure_ascii=False)}"
 
 
 def _expand(argument: str, known: dict[str, Any]) -> str:

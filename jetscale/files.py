@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -179,3 +180,15 @@ def fingerprint(content: Any) -> str:
     """SHA-256 of JSON-able `content` in canonical form (sorted keys), as 64 hex digits."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def file_name(name: str) -> str:
+    """Part of a file's name for what a user calls `name`: safe, and another one for every other name.
+
+    Lower-case letters, digits, ``.``, ``_`` and ``-`` stay as they are. Other names get ``~`` and a digest,
+    so that ``x y``, ``x_y`` and ``X_Y`` never share a file, nor differ by what some file systems ignore.
+    """
+    if re.fullmatch(r"[a-z0-9_-][a-z0-9._-]{0,79}", name):
+        return name
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:60].lstrip(".")
+    return f"{plain}~{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"

@@ -74,3 +74,20 @@ def test_help_shows_documentation_and_defaults(capsys):
     assert "a path" in shown
     assert "inner.delta=0.5" in shown
     assert "usage: prog [key=value ...] [--dry-run]\n" in shown
+
+
+@pytest.mark.parametrize(
+    "text", ["off", "no", "1e3", "`a b` > 1", "'a' == b", "a: 1", '{"a": 1}', "~", "", "# x"]
+)
+def test_a_text_is_taken_as_it_is_typed(text):
+    assert parse(Settings, [f"path={text}"], "prog").path == text
+
+
+def test_a_text_may_be_quoted():
+    assert parse(Settings, ["path='a b'"], "prog").path == "a b"
+
+
+def test_a_number_that_yaml_cannot_read_is_one_line():
+    with pytest.raises(UsageError) as error:
+        parse(Settings, ["n=`3"], "prog")
+    assert "\n" not in str(error.value)

@@ -11,6 +11,7 @@ from jetscale.files import (
     WriteError,
     atomic_path,
     checksum_file,
+    file_name,
     fingerprint,
     read_sealed,
     remove_leftovers,
@@ -106,3 +107,29 @@ def test_checksum_of_a_file_is_the_published_one(tmp_path: Path) -> None:
     assert (
         checksum_file(tmp_path / "empty") == "99aa06d3014798d86001c324468d497f"
     )  # XXH3-128 of nothing, seed 0
+
+
+def test_names_of_files_are_safe_and_never_shared():
+    names = [
+        "x y",
+        "x_y",
+        "x-y",
+        "X_Y",
+        "x/y",
+        "x\\y",
+        "..",
+        ".",
+        "",
+        "é",
+        "e\u0301",
+        "a" * 300,
+        "a" * 301,
+        "x~y",
+        "CON",
+    ]
+    files = [file_name(name) for name in names]
+    assert len({file.casefold() for file in files}) == len(names)
+    for file in files:
+        assert re.fullmatch(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*", file)
+        assert len(file) < 100
+    assert file_name("qcd_res2p") == "qcd_res2p"

@@ -26,13 +26,16 @@ class Command(FitSettings):
 
     Attributes
     ----------
-    source : local (run directories), table (.csv or .parquet), wandb (the API) or wandb-offline (folders).
+    source : local (run directories), table (.csv, .jsonl or .parquet), wandb (the API) or wandb-offline
+        (folders).
     path : the folder or file; entity/project for wandb.
     out : folder to write to; PATH/analysis for source=local.
-    columns : names of a table's columns, such as columns.N="Model Size".
+    columns : names of a table's columns, such as columns.N="Model Size"; columns.run= does without the one
+        there.
     where : pandas query that selects rows, of a table ("tokens > 1e9") or of runs ("dim <= 32").
     held_out : rows to predict instead of fitting: a pandas query, or another table of the same columns.
     flops_per_param_sample : k of C = k N D, for tables that give only one of D and C.
+    best_of_cell : of a table's rows of one subset, N, D and seed, keep the one with the lowest loss.
     unfinished : take runs without done.json too.
     wandb : for source=wandb: group, filters (JSON), refresh (the answer is kept in OUT/wandb.parquet).
     weights : raw or ema; empty: ema where the runs have it.
@@ -41,8 +44,10 @@ class Command(FitSettings):
     drop_largest : leave out that many rows with the largest losses, per subset.
     blocks : join neighbouring test blocks to so many before the fit (a smaller file); 0: as they are.
     multiverse : fit again under every other reasonable choice, for one table of what moves the answer.
-    curves : loss curves to points: smooth and bin (in ln D; in parts of the schedule), average_seeds,
-        running_minimum, drop (steps; -1: the warm-up), cut_plateau, points (a curve, 0: all).
+    curves : loss curves to points: curves=off (every row is a point; what tables not of jetscale get unless
+        asked) or curves=paper (what runs get), and each step by itself: smooth and bin (in ln D; in parts of
+        the schedule), average_seeds, running_minimum, drop (steps; -1: the warm-up), cut_plateau, points (a
+        curve, 0: all).
     approach1 : envelope (hull, record-low or bins), bins.
     approach2 : slices, window (factor of N about the lowest loss, 0: all), min_points, tolerance (of ln C).
     approach3 : objective (huber, squared or absolute), delta, residual (log or raw), form (separate, or tied:
@@ -58,12 +63,19 @@ class Command(FitSettings):
     where: str = ""
     held_out: str = ""
     flops_per_param_sample: float = 6.0
+    best_of_cell: bool = False
     unfinished: bool = False
     wandb: WandbSettings = field(default_factory=WandbSettings)
 
     def fit_settings(self) -> FitSettings:
         """Return the part that `fit` needs."""
         return FitSettings(**{part.name: getattr(self, part.name) for part in fields(FitSettings)})
+
+
+def _spelt_out(argument: str) -> str:
+    """``curves.protocol=off`` of ``curves=off``."""
+    key, equals, value = argument.partition("=")
+    return f"curves.protocol={value}" if key == "curves" and equals else argument
 
 
 def main(argv: Sequence[str]) -> None:
@@ -74,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
     UsageError
         See `load_losses` and `fit`; also a missing path or out.
     """
-    command = parse(Command, argv, PROGRAM)
+    command = parse(Command, [_spelt_out(argument) for argument in argv], PROGRAM)
     if not command.path:
         raise UsageError("path=... is needed; see --help")
     if not command.out and command.source != "local":
@@ -92,6 +104,7 @@ def main(argv: Sequence[str]) -> None:
             columns=command.columns,
             where=where,
             flops_per_param_sample=command.flops_per_param_sample,
+            best_of_cell=command.best_of_cell,
             unfinished=command.unfinished,
             wandb=command.wandb,
             cache=out / "wandb.parquet",

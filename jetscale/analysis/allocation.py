@@ -1,6 +1,7 @@
 """What a budget buys on a loss surface, in closed form where there is one.
 
-For a cost C = k N D: L*(C) - E = K (C/k)^-gamma with gamma = alpha beta / (alpha + beta), which inverts.
+For a cost C = k N D (else by bisection): L*(C) - E = K (C/k)^-gamma with gamma = alpha beta / (alpha + beta),
+which inverts.
 
 Shapes: R replicates.
 """
@@ -10,15 +11,33 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis.cost import Cost
 from jetscale.analysis.surface import Surfaces
 
 Array = NDArray[np.float64]
 
 _BISECTIONS = 100
+_REACH = 60.0  # of ln C
 
 
-def compute_for_loss(surfaces: Surfaces, loss: float, log_k: float) -> Array:
+def compute_for_loss(surfaces: Surfaces, loss: float, cost: Cost) -> Array:
     """Logarithm of the least compute that reaches `loss`, (R,); infinite where the floor is above it."""
+    log_C = _constant_cost(surfaces, loss, cost)
+    if cost.is_constant:
+        return log_C
+    reached = np.isfinite(log_C)
+    start = np.where(reached, log_C, 0.0)[:, None]
+    low, high = start - _REACH, start + _REACH
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        over = cost.optimal_log_loss(surfaces, middle) > np.log(loss)
+        low, high = np.where(over, middle, low), np.where(over, high, middle)
+    return np.where(reached, 0.5 * (low + high)[:, 0], np.inf)
+
+
+def _constant_cost(surfaces: Surfaces, loss: float, cost: Cost) -> Array:
+    """The same for C = k N D, with k of the middle of the table."""
+    log_k = float(np.log(cost.k))
     gamma = surfaces.alpha * surfaces.beta / (surfaces.alpha + surfaces.beta)
     # at C = k the reducible loss is K
     log_N, log_D = surfaces.optimum(np.array([log_k]), log_k)
@@ -31,31 +50,34 @@ def compute_for_loss(surfaces: Surfaces, loss: float, log_k: float) -> Array:
     return np.where(reducible > 0, log_C, np.inf)
 
 
-def size_range(surfaces: Surfaces, log_C: float, log_k: float, tolerance: float) -> tuple[Array, Array]:
+def size_range(surfaces: Surfaces, log_C: float, cost: Cost, tolerance: float) -> tuple[Array, Array]:
     """Return ln N of the smallest and largest model within `tolerance` of the best loss at C; (R,) each.
 
     The loss on the constraint falls to the optimum and rises after it, so each side has one crossing.
     """
     budget = np.array([log_C])
-    best_N = surfaces.optimum(budget, log_k)[0][:, 0]
-    limit = surfaces.optimal_log_loss(budget, log_k)[:, 0] + np.log1p(tolerance)
+    best_N = cost.optimum(surfaces, budget)[0][:, 0]
+    limit = cost.optimal_log_loss(surfaces, budget)[:, 0] + np.log1p(tolerance)
     ends = []
     for direction in (-1.0, 1.0):
         inner, outer = np.zeros_like(best_N), np.full_like(best_N, 60.0)
         for _ in range(_BISECTIONS):
             middle = 0.5 * (inner + outer)
             log_N = best_N + direction * middle
-            over = surfaces.log_loss(log_N[:, None], (log_C - log_k - log_N)[:, None])[:, 0] > limit
+            log_D = cost.log_data(np.full_like(log_N, log_C), log_N)
+            over = surfaces.log_loss(log_N[:, None], log_D[:, None])[:, 0] > limit
             inner, outer = np.where(over, inner, middle), np.where(over, middle, outer)
         ends.append(best_N + direction * inner)
     return ends[0], ends[1]
 
 
-def compute_multiplier(one: Surfaces, other: Surfaces, log_C: float, log_k: float) -> Array:
+def compute_multiplier(
+    one: Surfaces, one_cost: Cost, other: Surfaces, other_cost: Cost, log_C: float
+) -> Array:
     """Logarithm of the compute `other` needs, over C, for the loss that `one` reaches with C; (R,)."""
-    loss = np.exp(one.optimal_log_loss(np.array([log_C]), log_k)[:, 0])
+    loss = np.exp(one_cost.optimal_log_loss(one, np.array([log_C]))[:, 0])
     needed = [
-        compute_for_loss(Surfaces.from_theta(theta), float(value), log_k)[0]
+        compute_for_loss(Surfaces.from_theta(theta), float(value), other_cost)[0]
         for theta, value in zip(other.theta, loss, strict=True)
     ]
     return np.array(needed) - log_C

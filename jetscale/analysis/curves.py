@@ -1,7 +1,8 @@
 """Loss curves to the points that are fitted: the protocol of the paper, each step an option.
 
 Binned, smoothed, averaged over seeds, made monotone by a running minimum, the first steps dropped
-(arXiv:2606.19781); besides, the plateau at the class prior is cut, since the end of warm-up does not end it.
+(arXiv:2606.19781); besides, where a plateau at the class prior is seen it is cut, since the end of warm-up
+does not end it. With every step off, each row is a point.
 Everything but the running minimum is linear in ln L, so one `CurveSet` serves the data and every replicate.
 
 Shapes: R replicates, E evaluations (rows of the loss table), S runs, K bins of a curve, P points.
@@ -9,14 +10,15 @@ Shapes: R replicates, E evaluations (rows of the loss table), S runs, K bins of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.settings import CurveSettings
+from jetscale.analysis.settings import CurveSettings, CurveSteps
 from jetscale.cli import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ Index = NDArray[np.intp]
 PLATEAU_SLOPE = 0.5  # of the curve's steepest slope
 SLOPE_WINDOW = float(np.log(2))  # half-width in ln D of the local slope
 PLATEAU_MIN_POINTS = 8
+SURE = 3.0  # standard errors of a local slope
 MAX_WINDOW_ELEMENTS = 20_000_000
 
 
@@ -82,6 +85,7 @@ class CurveSet:
     warnings: list[str]
     _curves: list[_Curve]
     _monotone: bool
+    _rows: list[str] = field(default_factory=list)
 
     @cached_property
     def bracketed(self) -> NDArray[np.bool_]:
@@ -106,6 +110,36 @@ class CurveSet:
         """Runs averaged in each cell."""
         return [len(runs) for runs in self.cell_runs]
 
+    def name_of(self, point: int) -> str:
+        """Run of a point, or the runs averaged in it, or its row in a table without runs."""
+        if self._rows:
+            return self._rows[point]
+        names = [self.runs[run] for run in self.cell_runs[self.cell[point]]]
+        return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+    def seeds_apart(self, log_L_E: Array) -> Iterator[tuple[int, dict[int, tuple[float, float, float]]]]:
+        """Of cells of three seeds or more: the cell and, by run, its median distance from the middle seed.
+
+        Beside the distance in ln L: ln D and ln L of the run where the curve ends.
+        """
+        ones = np.ones((1, len(self.runs)))
+        for cell, curve in enumerate(self._curves):
+            if len(curve.runs) < 3:
+                continue
+            log_L_SK = np.full((len(curve.runs), len(curve.log_D_K)), np.nan)
+            for seed, run in enumerate(curve.runs):
+                alone = 0 * ones
+                alone[:, run] = 1
+                log_L_SK[seed] = curve.apply(log_L_E[None], alone, False)[0]
+            log_L_SK = log_L_SK[:, curve.chosen]
+            whole = np.isfinite(log_L_SK).all(axis=0)
+            if whole.any():
+                off_S = np.median((log_L_SK - np.median(log_L_SK, axis=0))[:, whole], axis=1)
+                last = int(np.flatnonzero(whole)[-1])
+                log_D = float(curve.log_D_K[curve.chosen[last]])
+                ends = zip(curve.runs, off_S, log_L_SK[:, last], strict=True)
+                yield cell, {run: (float(off), log_D, float(end)) for run, off, end in ends}
+
     def log_losses(self, log_L_RE: Array, weight_RS: Array | None = None) -> Array:
         """Turn ln L of the evaluations (R, E) into ln L of the points (R, P).
 
@@ -126,7 +160,9 @@ def build(frame: pd.DataFrame, settings: CurveSettings) -> CurveSet:
     Parameters
     ----------
     frame : rows of one subset, split and kind of weights, in canonical order; row i is evaluation i.
+    settings : where they do not name a protocol, the paper's.
     """
+    steps = settings.steps(own_runs=True)
     run_codes, runs = _codes(frame["run"].to_numpy())
     if len(runs) == len(frame):
         return _final_losses(frame, runs)
@@ -135,14 +171,23 @@ def build(frame: pd.DataFrame, settings: CurveSettings) -> CurveSet:
     seeds = [str(frame["seed"].iloc[row]) for row in first]
     cells: dict[float | int, list[int]] = {}
     for code, row in enumerate(first):
-        cells.setdefault(float(sizes[row]) if settings.average_seeds else code, []).append(code)
+        cells.setdefault(float(sizes[row]) if steps.average_seeds else code, []).append(code)
     warnings: list[str] = []
+    plateaus: list[str] = []
     curves, log_N, cell_runs = [], [], []
     for members in cells.values():
-        curve = _curve(frame, run_codes, members, settings, warnings)
+        curve, cut = _curve(frame, run_codes, members, steps, warnings)
+        if cut:
+            name = f"run {runs[members[0]]}" if len(members) == 1 else f"N = {sizes[first[members[0]]]:.4g}"
+            plateaus.append(f"{name}: {cut}")
         curves.append(curve)
         cell_runs.append(members)
         log_N.append(np.full(len(curve.chosen), np.log(sizes[first[members[0]]])))
+    if plateaus:
+        warnings.append(
+            f"curves: a plateau is seen at the start of {len(plateaus)} of {len(curves)} and was left out"
+            f" ({'; '.join(plateaus)}); curves.cut_plateau=false keeps it"
+        )
     return CurveSet(
         log_N=np.concatenate(log_N),
         log_D=np.concatenate([curve.log_D_K[curve.chosen] for curve in curves]),
@@ -154,7 +199,7 @@ def build(frame: pd.DataFrame, settings: CurveSettings) -> CurveSet:
         is_curve=True,
         warnings=warnings,
         _curves=curves,
-        _monotone=settings.running_minimum,
+        _monotone=steps.running_minimum,
     )
 
 
@@ -172,6 +217,7 @@ def _final_losses(frame: pd.DataFrame, runs: list[str]) -> CurveSet:
         warnings=[],
         _curves=[],
         _monotone=False,
+        _rows=[f"row {row}" for row in frame["row"]] if "row" in frame else [],
     )
 
 
@@ -181,9 +227,9 @@ def _codes(values: NDArray[np.object_]) -> tuple[Index, list[str]]:
 
 
 def _curve(
-    frame: pd.DataFrame, run_codes: Index, members: list[int], settings: CurveSettings, warnings: list[str]
-) -> _Curve:
-    """Operators of one cell."""
+    frame: pd.DataFrame, run_codes: Index, members: list[int], steps: CurveSteps, warnings: list[str]
+) -> tuple[_Curve, str]:
+    """Operators of one cell, and which points were cut as a plateau ("" for none)."""
     step_E = frame["step"].to_numpy(float)
     rows = [np.flatnonzero(run_codes == run) for run in members]
     rows = [row[np.argsort(step_E[row], kind="stable")] for row in rows]
@@ -192,7 +238,7 @@ def _curve(
         float(frame[name].to_numpy(float)[members_E].max()) if name in frame else 0.0
         for name in ("schedule", "warmup")
     )
-    width = settings.bin * (schedule if schedule > 0 else float(step_E[members_E].max()))
+    width = steps.bin * (schedule if schedule > 0 else float(step_E[members_E].max()))
     bins = [np.floor(step_E[row] / width) if width > 0 else step_E[row] for row in rows]
     labels = np.unique(np.concatenate(bins))
     log_D_E, log_C_E = (np.log(frame[name].to_numpy(float)) for name in ("jets", "flops"))
@@ -200,7 +246,7 @@ def _curve(
     for row, bin_of in zip(rows, bins, strict=True):
         mean, count = _bin_means(np.searchsorted(labels, bin_of), len(labels))
         holds.append(count > 0)
-        operators.append(_smoothed(mean, (mean @ log_D_E[row])[holds[-1]], holds[-1], settings.smooth))
+        operators.append(_smoothed(mean, (mean @ log_D_E[row])[holds[-1]], holds[-1], steps.smooth))
         log_D.append(np.where(holds[-1], mean @ log_D_E[row], np.nan))
         log_C.append(np.where(holds[-1], mean @ log_C_E[row], np.nan))
     log_D_K, log_C_K = np.nanmean(log_D, axis=0), np.nanmean(log_C, axis=0)
@@ -208,7 +254,7 @@ def _curve(
     last_step = np.full(len(labels), -np.inf)
     for row, bin_of in zip(rows, bins, strict=True):
         np.maximum.at(last_step, np.searchsorted(labels, bin_of), step_E[row])
-    drop = settings.drop if settings.drop >= 0 else warmup
+    drop = steps.drop if steps.drop >= 0 else warmup
     keep = np.flatnonzero(last_step > drop)
     if not len(keep):
         size = frame["n_params"].iloc[rows[0][0]]
@@ -216,17 +262,18 @@ def _curve(
             f"N = {size:.4g}: every evaluation lies in the first {drop:g} steps; only the last is used"
         )
         keep = np.array([len(labels) - 1])
-    if settings.cut_plateau:
+    cut = ""
+    if steps.cut_plateau:
         log_L = curve.apply(
             np.log(frame["loss"].to_numpy(float))[None], np.ones((1, run_codes.max() + 1)), False
         )[0]
         begin = plateau_end(log_D_K[keep], log_L[keep])
-        if begin > len(keep) / 2:
-            size = frame["n_params"].iloc[rows[0][0]]
-            warnings.append(f"N = {size:.4g}: more than half of the curve is a plateau and was cut")
+        if begin:
+            ends = np.exp(log_D_K[keep[[0, begin - 1]]])
+            cut = f"D {ends[0]:.4g} to {ends[1]:.4g}, {begin} of {len(keep)} points"
         keep = keep[begin:]
-    chosen = keep[_spread(log_D_K[keep], settings.points)]
-    return _Curve(rows, members, operators, np.stack(holds), log_D_K, log_C_K, chosen)
+    chosen = keep[_spread(log_D_K[keep], steps.points)]
+    return _Curve(rows, members, operators, np.stack(holds), log_D_K, log_C_K, chosen), cut
 
 
 def _bin_means(bin_T: Index, bins: int) -> tuple[csr_array, Array]:
@@ -292,24 +339,46 @@ def _local_linear(distance: Array) -> Array | None:
 
 
 def plateau_end(log_D_K: Array, log_L_K: Array) -> int:
-    """Index of the first point after the plateau at the class prior; 0 where there is none.
+    """Index of the first point after the plateau at the class prior; 0 where none is seen.
 
     Rule: the plateau ends where the local slope of ln L against ln D (least squares within a factor 2 of D)
-    first reaches half of the curve's steepest slope. The slope of E + B / D^beta is steepest at its start,
-    so a curve that follows the law loses nothing.
+    first reaches half of the curve's steepest slope. It is *seen* where an earlier slope is known to be
+    flatter: by 3 standard errors, which the scatter about the local lines gives. The slope of E + B / D^beta
+    is steepest at its start, so a curve that follows the law loses nothing; nor does one whose first slopes
+    are unknown (fewer than three points within a factor 2) or lost in noise.
     """
     if len(log_D_K) < PLATEAU_MIN_POINTS:
         return 0
-    ends = _window_ends(SLOPE_WINDOW)
-    begin, end = (np.searchsorted(log_D_K, log_D_K + shift, side=side) for shift, side in ends)
-    slope_K = np.full(len(log_D_K), np.nan)
-    for k in np.flatnonzero(end - begin >= 3):
-        x = log_D_K[begin[k] : end[k]] - log_D_K[begin[k] : end[k]].mean()
-        slope_K[k] = x @ log_L_K[begin[k] : end[k]] / (x @ x)
-    steepest = np.nanmin(slope_K) if np.isfinite(slope_K).any() else 0.0
-    if not steepest < 0:
+    slope_K, error_K = _local_slopes(log_D_K, log_L_K)
+    known = np.flatnonzero(np.isfinite(slope_K))
+    if not len(known):
         return 0
-    return int(np.flatnonzero(slope_K <= PLATEAU_SLOPE * steepest)[0])
+    half = PLATEAU_SLOPE * float((slope_K + SURE * error_K)[known].min())  # at least so steep, somewhere
+    steep = known[slope_K[known] <= half]
+    if not half < 0 or not len(steep):
+        return 0
+    before = known[known < steep[0]]
+    flat = (slope_K - SURE * error_K)[before] > half
+    return int(steep[0]) if flat.any() else 0
+
+
+def _local_slopes(x_K: Array, y_K: Array) -> tuple[Array, Array]:
+    """Slope within `SLOPE_WINDOW` of each point and its standard error; NaN for under three points."""
+    ends = _window_ends(SLOPE_WINDOW)
+    begin, end = (np.searchsorted(x_K, x_K + shift, side=side) for shift, side in ends)
+    slope_K, squares_K, variance_K = (np.full(len(x_K), np.nan) for _ in range(3))
+    for k in np.flatnonzero(end - begin >= 3):
+        x, y = x_K[begin[k] : end[k]], y_K[begin[k] : end[k]]
+        if x[0] == x[-1]:
+            continue
+        x = x - x.mean()
+        squares_K[k] = x @ x
+        slope_K[k] = x @ y / squares_K[k]
+        left = y - y.mean() - slope_K[k] * x
+        variance_K[k] = left @ left / (len(x) - 2)
+    known = np.isfinite(slope_K)
+    noise = float(np.median(variance_K[known])) if known.any() else 0.0
+    return slope_K, np.sqrt(noise / squares_K)
 
 
 def _spread(x_K: Array, count: int) -> Index:

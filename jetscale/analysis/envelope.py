@@ -4,7 +4,11 @@ The answer depends on what is called the envelope, so the definition is named in
 ``record-low`` (below every point of lower C), ``hull`` (lower-left convex hull of (ln C, ln L),
 while L falls), ``bins`` (lowest loss of each of n log-spaced bins of C).
 
-Shapes: R replicates, P points.
+What it needs: three points and three sizes over half a decade of C, and three sizes at budgets that a smaller
+size with more data and a larger size with less data were tried at too. Where D is 20 N in every run, or there
+are two sizes, the lowest loss of a budget is where the runs end, not an optimum: no exponent, and the reason.
+
+Shapes: R replicates, P points, M points on the envelope of some replicate.
 """
 
 from __future__ import annotations
@@ -22,7 +26,10 @@ Mask = NDArray[np.bool_]
 Definition = Literal["hull", "record-low", "bins"]
 
 MIN_POINTS = 3
+MIN_SIZES = 3  # on the envelope, and again inside the grid
 MIN_DECADES = 0.5  # of C on the envelope
+NEAR = float(np.log(4))  # in ln C: budgets at which sizes are compared
+APART = 0.01  # in ln N or ln D: less is one size, or the same data
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,10 @@ def fit_envelope(
 ) -> Envelope:
     """Pick the envelope of every replicate and fit it; points of weight 0 are absent from a replicate.
 
-    Points outside `inner_P` compete, but are not fitted.
+    Parameters
+    ----------
+    inner_P : of curves, points whose budget is reached by a smaller and a larger size: the others compete,
+        but are not fitted. None for final losses: all are fitted, where enough are found to lie inside.
     """
     if definition not in get_args(Definition):
         raise UsageError(f"envelope {definition!r}: choose one of {', '.join(get_args(Definition))}")
@@ -68,12 +78,69 @@ def fit_envelope(
         member = (_hull if definition == "hull" else _record_low)(log_C, log_L_RP)
     if inner_P is not None:
         member &= inner_P
-    usable = (member.sum(axis=1) >= MIN_POINTS) & (_span(log_C, member) >= MIN_DECADES * np.log(10))
-    usable &= (_span(log_N, member) > 0) & (_span(log_D, member) > 0)  # one size, or one D, is no optimum
+    usable = np.array([not text for text in problems(log_N, log_D, log_C, member, inner_P, present)])
     a, log_cN = _lines(log_C, log_N, member)
     b, log_cD = _lines(log_C, log_D, member)
     a, b, log_cN, log_cD = (np.where(usable, value, np.nan) for value in (a, b, log_cN, log_cD))
     return Envelope(a, b, log_cN, log_cD, member)
+
+
+def problems(
+    log_N: Array, log_D: Array, log_C: Array, member_RP: Mask, inner_P: Mask | None, present_RP: Mask
+) -> list[str]:
+    """Why each replicate's envelope gives no exponent; "" where it gives one."""
+    on = np.flatnonzero(member_RP.any(axis=0))
+    size_M = _numbers(log_N)[on]
+    if inner_P is None:
+        inner_M = _inside(log_N, log_D, log_C, np.asarray(present_RP.any(axis=0)), on)
+    else:
+        inner_M = inner_P[on]
+    decades_R = _span(log_C, member_RP) / np.log(10)
+    proportional = bool(np.ptp(log_D - log_N) < APART)
+    found = []
+    for member_M, decades in zip(member_RP[:, on], decades_R, strict=True):
+        sizes, inside = (len(np.unique(size_M[chosen])) for chosen in (member_M, member_M & inner_M))
+        found.append(_problem(int(member_M.sum()), sizes, inside, float(decades), proportional))
+    return found
+
+
+def _problem(points: int, sizes: int, inside: int, decades: float, proportional: bool) -> str:
+    if points < MIN_POINTS:
+        return f"{points} points on the envelope, {MIN_POINTS} needed"
+    if decades < MIN_DECADES:
+        return f"the envelope spans {decades:.2g} decades of C, {MIN_DECADES:g} needed"
+    if sizes < MIN_SIZES:
+        return f"the envelope holds {sizes} size{'s' * (sizes > 1)}, {MIN_SIZES} needed"
+    if proportional:
+        return "D is the same multiple of N in every run: no budget was tried with several sizes"
+    if inside < MIN_SIZES:
+        return (
+            f"{inside} of the {sizes} sizes on the envelope lie inside the grid, {MIN_SIZES}"
+            " needed: at its budgets"
+            " hardly any smaller size with more data and larger size with less data were tried, so"
+            " the lowest loss"
+            " is at the edge"
+        )
+    return ""
+
+
+def _numbers(log_N: Array) -> NDArray[np.intp]:
+    """Number of the size of each point, (P,); sizes that differ by under 1% are one."""
+    order = np.argsort(log_N, kind="stable")
+    number = np.empty(len(log_N), dtype=np.intp)
+    number[order] = np.cumsum(np.r_[False, np.diff(log_N[order]) > APART])
+    return number
+
+
+def _inside(log_N: Array, log_D: Array, log_C: Array, present_P: Mask, on: NDArray[np.intp]) -> Mask:
+    """Points `on` near whose budget a smaller size saw more data, and a larger one less; (M,)."""
+    x, y, c = log_N[present_P], log_D[present_P], log_C[present_P]
+    found = np.zeros(len(on), dtype=bool)
+    for m, point in enumerate(on):
+        near = np.abs(c - log_C[point]) <= NEAR
+        dx, dy = x[near] - log_N[point], y[near] - log_D[point]
+        found[m] = ((dx < -APART) & (dy > APART)).any() and ((dx > APART) & (dy < -APART)).any()
+    return found
 
 
 def _span(log_C: Array, member_RP: Mask) -> Array:

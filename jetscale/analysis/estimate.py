@@ -5,7 +5,7 @@ Shapes: R replicates, E evaluations, P points.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 from jetscale.analysis import curves as curve_building
 from jetscale.analysis import joint, resampling
 from jetscale.analysis.blocks import MIN_FILLED_BLOCKS, BlockLosses, keys_of
+from jetscale.analysis.cost import Cost
+from jetscale.analysis.curves import CurveSet
 from jetscale.analysis.isoflop import EDGE
+from jetscale.analysis.objective import Objective
+from jetscale.analysis.outliers import Outliers, find_outliers, none_of
 from jetscale.analysis.profile import QUANTITIES, profile
 from jetscale.analysis.results import Quantity, Scale, summarise
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.surface import Surfaces
-from jetscale.analysis.surface_fit import Certificate, Undetermined
+from jetscale.analysis.surface_fit import Certificate, Fitter, SurfaceFit, Undetermined
 from jetscale.analysis.table import LossTable
 
 if TYPE_CHECKING:
@@ -77,9 +81,13 @@ def estimate(name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSet
     """
     log_L_E = np.log(frame["loss"].to_numpy(float))
     blocks = _blocks(frame, losses)
-    curves = curve_building.build(frame, settings.curves)
-    task = joint.prepare(name, curves, curves.log_losses(log_L_E[None])[0], settings)
-    point = fit_point(task)
+    curves = curve_building.build(frame, settings.curves.resolved(losses.own_runs))
+    log_L_P = curves.log_losses(log_L_E[None])[0]
+    found = _fit_surface(joint.fitter_of(curves, settings), log_L_P)
+    outliers = _find_outliers(curves, log_L_P, log_L_E, found)
+    cost = Cost.of_points(curves.log_N, curves.log_D, curves.log_C, losses.flops_per_param_sample)
+    task = joint.prepare(name, curves, log_L_P, settings, cost, outliers)
+    point = _point(task, found)
     method, reason = resampling.choose_method(settings.uncertainty.method, curves, point.surface is not None)
     replicates, draws = _replicate(task, point, method, log_L_E, blocks)
     dof = np.inf if replicates is None else replicates.dof
@@ -91,7 +99,9 @@ def estimate(name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSet
         _, by_jets = _replicate(task, point, "test_jets", log_L_E, blocks)
         errors["test_jets"] = _summaries(point, by_jets, "test_jets", np.inf)
     if point.surface is not None and settings.uncertainty.profile and (draws or not curves.is_curve):
-        errors["profile"] = _profile(task, point.surface, draws, losses.flops_per_param_sample)
+        errors["profile"] = _profile(
+            task, point.surface, draws, point.certificate is None or point.certificate.has_floor
+        )
     warnings = curves.warnings + point.warnings + ([reason] if reason else [])
     if losses.blocks is not None and blocks is None:
         warnings.append(
@@ -100,32 +110,60 @@ def estimate(name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSet
     return Estimate(task, point, method, replicates, draws, quantities, errors, warnings)
 
 
-def fit_point(task: joint.Task) -> Point:
-    """Fit the data; what they do not determine is NaN with a warning."""
+@dataclass(frozen=True)
+class _Found:
+    """Approach 3 on the data; `problem` says why there is no fit."""
+
+    fitter: Fitter
+    fit: SurfaceFit | None
+    certificate: Certificate | None
+    problem: str
+
+
+def _fit_surface(fitter: Fitter, log_L_P: Array) -> _Found:
+    try:
+        return _Found(fitter, *fitter.point(log_L_P), "")
+    except Undetermined as error:
+        return _Found(fitter, None, None, str(error))
+
+
+def _find_outliers(curves: CurveSet, log_L_P: Array, log_L_E: Array, found: _Found) -> Outliers:
+    """Judge by the fit that was made where it is robust, else by a robust one."""
+    if found.fit is None:
+        return none_of(len(log_L_P))
+    robust, fitter = found.fit, found.fitter
+    if fitter.objective != Objective():
+        fitter = replace(fitter, objective=Objective())
+        robust, _ = fitter.point(log_L_P)
+    return find_outliers(curves, log_L_P, log_L_E, robust.surfaces, fitter.parameters)
+
+
+def _point(task: joint.Task, found: _Found) -> Point:
+    """Fit of the data by all approaches; what they do not determine is NaN with a warning."""
     warnings = []
     log_L_RP, ones = task.log_L_P[None], np.ones((1, len(task.log_L_P)))
     draws = joint.fit_jointly(task, log_L_RP, ones, surface=False)
-    surface, certificate = None, None
-    try:
-        found, certificate = task.fitter.point(task.log_L_P)
-    except Undetermined as error:
-        warnings.append(f"approach 3: {error}")
+    surface, certificate = None, found.certificate
+    if found.fit is None or certificate is None:
+        warnings.append(f"approach 3: {found.problem}")
         draws |= {f"approach3.{key}": np.array([np.nan]) for key in SURFACE_KEYS}
     else:
-        surface = found.surfaces
-        draws |= joint.surface_draws(surface) | {"approach3.objective": found.objective}
+        surface = found.fit.surfaces
+        draws |= joint.surface_draws(task, surface) | {"approach3.objective": found.fit.objective}
         warnings += certificate.warnings()
         if certificate.undetermined():
             draws |= {"approach3.a": np.array([np.nan]), "approach3.b": np.array([np.nan])}
+        elif task.cost.warning:
+            warnings.append(f"approach 3: {task.cost.warning}")
+        if not certificate.has_floor:
+            draws["approach3.L_inf"] = np.array([np.nan])
     values = {key: float(value[0]) for key, value in draws.items()}
     if len(task.used_slices) < MIN_SLICES:
         warnings.append(f"approach 2: {_why_no_slices(task)}")
         values |= {key: np.nan for key in values if key.startswith("approach2.")}
     if not np.isfinite(values["approach1.a"]):
-        warnings.append(
-            "approach 1: too few points on the envelope, or too short a range of C, for an exponent"
-        )
-    return Point(values, surface, certificate, warnings)
+        warnings.append(f"approach 1: no exponent: {joint.envelope_problem(task)}")
+    return Point(values, surface, certificate, warnings + task.outliers.warnings())
 
 
 def _why_no_slices(task: joint.Task) -> str:
@@ -167,9 +205,6 @@ def _replicate(
 
 
 def _summaries(point: Point, draws: joint.Draws, method: str, dof: float) -> dict[str, Quantity]:
-    if point.certificate is not None and not point.certificate.has_floor:
-        # replicates heap up at the bound: their percentiles would be the bound, not an interval
-        draws = {key: draw for key, draw in draws.items() if key != "approach3.L_inf"}
     return {
         key: summarise(value, draws.get(key), method, dof, SCALES.get(key, "linear"))
         for key, value in point.values.items()
@@ -191,11 +226,15 @@ def _with_grid_bias(
     return widened
 
 
-def _profile(task: joint.Task, surface: Surfaces, draws: joint.Draws, k: float) -> dict[str, Quantity]:
-    """Profile likelihood, N* and D* at the largest budget of the data; none for the tied form."""
+def _profile(task: joint.Task, surface: Surfaces, draws: joint.Draws, has_floor: bool) -> dict[str, Quantity]:
+    """Profile likelihood, N* and D* at the largest budget of the data; none for the tied form.
+
+    Where C is not k N D, a, N* and D* are no functions of the parameters that it holds: they are left out. So
+    is L_inf where no floor was found.
+    """
     if task.fitter.tied:
         return {}
-    reach = float(task.curves.log_C.max() - np.log(k))
+    reach = float(task.curves.log_C.max() - np.log(task.cost.k))
     spreads = None
     if task.curves.is_curve:
         log_N, log_D = (value[:, 0] for value in joint.surfaces_of(draws).optimum(np.array([reach]), 0.0))
@@ -203,4 +242,6 @@ def _profile(task: joint.Task, surface: Surfaces, draws: joint.Draws, k: float) 
         named |= {"N_star": log_N, "D_star": log_D}
         spreads = {name: float(np.nanstd(draw)) for name, draw in named.items()}
     found = profile(task.fitter, task.log_L_P, surface, reach, spreads)
-    return {f"approach3.{name}": quantity for name, quantity in found.items()}
+    left_out = set() if task.cost.is_constant else {"a", "N_star", "D_star"}
+    left_out |= set() if has_floor else {"L_inf"}
+    return {f"approach3.{name}": quantity for name, quantity in found.items() if name not in left_out}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jetscale.analysis import heldout, joint, selection
+from jetscale.analysis import heldout, joint, misfit, selection
 from jetscale.analysis.estimate import Estimate, estimate
 from jetscale.analysis.gain import REFERENCE, gains
 from jetscale.analysis.lack_of_fit import SIGNIFICANT, bend_test
@@ -44,6 +44,7 @@ def fit(
         and a warning says why.
     """
     settings = settings or FitSettings()
+    settings = replace(settings, curves=settings.curves.resolved(losses.own_runs))
     if losses.blocks is not None:
         losses = replace(losses, blocks=losses.blocks.merged(settings.blocks))
     groups = losses.groups()
@@ -86,7 +87,7 @@ def fit_subset(
     warnings = list(found.warnings)
     if found.point.surface is not None:
         details |= judge(found, found.point.surface, held_out)
-        warnings += _judgement(details)
+        warnings += _judgement(details["lack_of_fit"])
     return SubsetFit(
         name=name,
         n_runs=len(curves.runs),
@@ -103,6 +104,7 @@ def fit_subset(
         warnings=warnings,
         draws=found.draws,
         task=found.task,
+        surface=found.point.surface,
     )
 
 
@@ -138,36 +140,54 @@ def describe(found: Estimate) -> dict[str, Any]:
         bias = joint.grid_bias(task, found.point.surface)
         approach1 |= {f"envelope_bias_{name}": bias[f"approach1.{name}"] for name in ("a", "b")}
         approach2 |= {f"parabola_bias_{name}": bias[f"approach2.{name}"] for name in ("a", "b")}
-    return {"approach1": approach1, "approach2": approach2}
+    approach3: dict[str, Any] = {"cost": task.cost.to_json()}
+    if found.point.surface is not None:
+        names = ("log_A", "log_B", "log_E", "alpha", "beta")
+        approach3["surface"] = dict(zip(names, found.point.surface.theta[0].tolist(), strict=True))
+    return {
+        "approach1": approach1,
+        "approach2": approach2,
+        "approach3": approach3,
+        "outliers": task.outliers.rows,
+    }
 
 
 def judge(found: Estimate, surface: Surfaces, held_out: pd.DataFrame | None) -> dict[str, Any]:
     """Lack of fit, expanding-window hold-out, and the errors on rows held out by the user."""
-    c, replicates = found.task.curves, found.replicates
-    residual = found.task.log_L_P - surface.log_loss(c.log_N, c.log_D)[0]
-    of_replicates, dof = None, np.inf
-    if c.is_curve and replicates is not None:
-        fitted = joint.surfaces_of(found.draws).log_loss(c.log_N, c.log_D)
-        of_replicates, dof = replicates.log_L_RP - fitted, replicates.dof
-    testable = not c.is_curve or replicates is not None
     judged: dict[str, Any] = {
-        "lack_of_fit": bend_test(surface, c.log_N, c.log_D, residual, of_replicates, dof)
-        if testable
-        else None,
-        "windows": heldout.windows(found.task, float(surface.a[0])),
+        "lack_of_fit": _lack_of_fit(found, surface),
+        "windows": heldout.windows(found.task, float(found.task.exponents(surface)[0][0])),
     }
     if held_out is not None:
         judged["held_out"] = heldout.predict_rows(surface, held_out).to_json()
     return judged
 
 
-def _judgement(details: dict[str, Any]) -> list[str]:
-    test = details["lack_of_fit"]
+def _lack_of_fit(found: Estimate, surface: Surfaces) -> dict[str, Any] | None:
+    """Test without the outliers, and what a lack of fit does to the answer; None where it cannot be told."""
+    task, replicates = found.task, found.replicates
+    c, regular = task.curves, task.regular
+    if c.is_curve and replicates is None:
+        return None
+    log_N, log_D = c.log_N[regular], c.log_D[regular]
+    residual = task.log_L_P[regular] - surface.log_loss(log_N, log_D)[0]
+    of_replicates, dof = None, np.inf
+    if c.is_curve and replicates is not None:
+        fitted = joint.surfaces_of(found.draws).log_loss(log_N, log_D)
+        of_replicates, dof = replicates.log_L_RP[:, regular] - fitted, replicates.dof
+    test = bend_test(surface, log_N, log_D, residual, of_replicates, dof)
     if test is None or test["p_value"] >= SIGNIFICANT:
+        return test
+    interval = found.quantities["approach3.a"].ci95
+    half_width = None if interval is None else 0.5 * (interval[1] - interval[0])
+    return test | {"effect": misfit.effect(task, surface, half_width)}
+
+
+def _judgement(test: dict[str, Any] | None) -> list[str]:
+    """Warn of a lack of fit that changes the answer; one that does not is in the report."""
+    if test is None or test.get("effect", {}).get("verdict") != "large":
         return []
-    bend, rms = 100 * test["bend_rms"], 100 * test["residual_rms"]
-    text = f"approach 3: lack of fit (p = {test['p_value']:.1g}): residuals bend by {bend:.2g}% of the loss"
-    return [f"{text} (rms of all: {rms:.2g}%); exponents describe this range, extrapolate with care"]
+    return [f"approach 3: {misfit.described(test)}; exponents describe this range, extrapolate with care"]
 
 
 def differences(subsets: dict[str, SubsetFit]) -> dict[str, dict[str, Quantity]]:

@@ -27,6 +27,7 @@ Mask = NDArray[np.bool_]
 
 FRACTIONS = (0.5, 0.7, 0.85)  # of the points, in order of the axis, that are fitted
 MIN_TRAIN = 9
+MIN_DOF = 5  # behind a prediction interval: with fewer, half of them hold everything
 REPLICATES = 100
 
 
@@ -63,7 +64,7 @@ def predict_rows(surface: Surfaces, frame: pd.DataFrame) -> Prediction:
 
 
 def windows(task: Task, a: float) -> list[dict[str, Any]]:
-    """Fit below a cut in C, N or D and predict above it, for every cut that leaves enough to fit.
+    """Fit below a cut in C, N or D and predict above it, without outliers, for every cut that can be fitted.
 
     Parameters
     ----------
@@ -72,54 +73,54 @@ def windows(task: Task, a: float) -> list[dict[str, Any]]:
     c = task.curves
     found = []
     for axis, value_P in (("C", c.log_C), ("N", c.log_N), ("D", c.log_D)):
-        cuts = np.unique(np.quantile(value_P, FRACTIONS, method="lower"))
+        cuts = np.unique(np.quantile(value_P[task.regular], FRACTIONS, method="lower"))
         for cut in cuts:
-            below = value_P <= cut
-            if below.sum() < MIN_TRAIN or below.all():
+            below, above = task.regular & (value_P <= cut), task.regular & (value_P > cut)
+            if below.sum() < MIN_TRAIN or not above.any():
                 continue
             try:
                 found.append(
                     {"axis": axis, "cut": float(np.exp(cut))}
-                    | _window(task, below, a, forms=FORMS[1:] if axis == "C" else ())
+                    | _window(task, below, above, a, forms=FORMS[1:] if axis == "C" else ())
                 )
             except Undetermined:
                 continue  # fewer than three values of N or D below the cut: nothing to extrapolate from
     return found
 
 
-def _window(task: Task, below: Mask, a: float, forms: tuple[str, ...]) -> dict[str, Any]:
+def _window(task: Task, below: Mask, above: Mask, a: float, forms: tuple[str, ...]) -> dict[str, Any]:
     c, log_L = task.curves, task.log_L_P
     fitter = Fitter(c.log_N[below], c.log_D[below], task.fitter.objective, tied=task.fitter.tied)
     fitted, _ = fitter.point(log_L[below])
-    predicted = fitted.surfaces.log_loss(c.log_N[~below], c.log_D[~below])[0]
-    spread, dof = _prediction_spread(task, fitter, fitted.surfaces, below)
-    entry = compare(predicted, log_L[~below]).to_json()
+    predicted = fitted.surfaces.log_loss(c.log_N[above], c.log_D[above])[0]
+    spread, dof = _prediction_spread(task, fitter, fitted.surfaces, below, above)
+    entry = compare(predicted, log_L[above]).to_json()
     del entry["errors"], entry["r2"]
     entry |= {
         "fitted": int(below.sum()),
-        "a": float(fitted.surfaces.a[0]),
-        "drift_a": float(fitted.surfaces.a[0] - a),
+        "a": float(task.exponents(fitted.surfaces)[0][0]),
+        "drift_a": float(task.exponents(fitted.surfaces)[0][0] - a),
     }
     if spread is not None:
         from scipy.stats import t
 
-        inside = np.abs(log_L[~below] - predicted) <= t.ppf(0.975, dof) * spread
+        inside = np.abs(log_L[above] - predicted) <= t.ppf(0.975, dof) * spread
         entry["coverage95"] = float(inside.mean())
     for form in forms:
         other = fit_form(form, fitter.log_N, fitter.log_D, log_L[below], fitter.objective)
-        error = np.expm1(other(c.log_N[~below], c.log_D[~below]) - log_L[~below])
+        error = np.expm1(other(c.log_N[above], c.log_D[above]) - log_L[above])
         entry[f"rms_error_{form}"] = float(np.sqrt((error**2).mean()))
     return entry
 
 
 def _prediction_spread(
-    task: Task, fitter: Fitter, surface: Surfaces, below: Mask
+    task: Task, fitter: Fitter, surface: Surfaces, below: Mask, above: Mask
 ) -> tuple[Array | None, float]:
     """Standard deviation of each held-out ln L about its prediction: of the fit (wild) and of a run."""
     c, log_L = task.curves, task.log_L_P[below]
     cells, cell_P = np.unique(c.cell[below], return_inverse=True)
     dof = len(cells) - fitter.parameters
-    if dof < 1:
+    if dof < MIN_DOF:
         return None, 0.0
     at_train = surface.log_loss(fitter.log_N, fitter.log_D)[0]
     residual = np.sqrt(len(cells) / dof) * (log_L - at_train)
@@ -127,5 +128,5 @@ def _prediction_spread(
         WEBB, size=(REPLICATES, len(cells))
     )
     fits = fitter.replicates(at_train + flips[:, cell_P] * residual, np.ones((1, len(log_L))), starts=1)
-    draws = fits.surfaces.log_loss(c.log_N[~below], c.log_D[~below])
+    draws = fits.surfaces.log_loss(c.log_N[above], c.log_D[above])
     return np.sqrt(draws.var(axis=0, ddof=1) + (residual**2).mean()), dof

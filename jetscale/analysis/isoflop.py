@@ -67,32 +67,59 @@ class Profiles:
     notes: list[str] = field(default_factory=list)
 
 
-def find_profiles(log_N: Array, log_C: Array, settings: Approach2Settings, is_curve: bool) -> Profiles:
-    """Slices at nominal budgets, or through the curves of each size."""
+def find_profiles(
+    log_N: Array, log_C: Array, copy: Index, settings: Approach2Settings, is_curve: bool
+) -> Profiles:
+    """Slices at nominal budgets, or through the curves of each size.
+
+    Parameters
+    ----------
+    log_N, log_C : (P,).
+    copy : (P,) points of one size and one copy (a run, a seed) make a curve.
+    is_curve : whether runs have several evaluations each.
+    """
     if not is_curve:
         nominal = _nominal(log_N, log_C, settings)
         if len(nominal) >= 3:
             return Profiles(nominal, interpolated=False)
-    curves = [
-        index[np.argsort(log_C[index], kind="stable")]
-        for index in (np.flatnonzero(log_N == size) for size in np.unique(log_N))
-        if len(index) >= 2
-    ]
-    curves = [index[np.r_[True, np.diff(log_C[index]) > 1e-9]] for index in curves]
-    curves = [index for index in curves if len(index) >= 2]
-    if len(curves) < settings.min_points:
-        sizes = len(np.unique(log_N))
-        several = f"{sizes} sizes, {len(curves)} of them with several budgets"
+    curves = _curves(log_N, log_C, copy)
+    sizes, drawn = len(np.unique(log_N)), len({float(log_N[index[0]]) for index in curves})
+    if drawn < settings.min_points:
+        several = f"{sizes} sizes, {drawn} of them with several budgets"
         return Profiles([], True, f"{several}; a parabola needs {settings.min_points}")
     ends = np.array([[log_C[index[0]], log_C[index[-1]]] for index in curves])
     covered = np.sort(ends.ravel())
-    count = ((ends[:, 0] <= covered[:, None]) & (ends[:, 1] >= covered[:, None])).sum(axis=1)
+    reaches = (ends[:, 0] <= covered[:, None]) & (ends[:, 1] >= covered[:, None])
+    _, size = np.unique([log_N[index[0]] for index in curves], return_inverse=True)
+    count = np.stack([reaches[:, size == one].any(axis=1) for one in range(drawn)]).sum(axis=0)
     wide = covered[count >= settings.min_points]
     if not len(wide) or wide[-1] <= wide[0]:
         return Profiles([], True, f"no budget is reached by {settings.min_points} sizes")
     inset = 1e-9 * (wide[-1] - wide[0])
     budgets = np.linspace(wide[0] + inset, wide[-1] - inset, settings.slices)
     return Profiles([_through(curves, log_C, float(budget)) for budget in budgets], interpolated=True)
+
+
+def _curves(log_N: Array, log_C: Array, copy: Index) -> list[Index]:
+    """Points of each size and copy in order of C; none of a single point."""
+    found = []
+    order = np.lexsort((log_C, copy, log_N))
+    ends = np.flatnonzero((np.diff(log_N[order]) != 0) | (np.diff(copy[order]) != 0)) + 1
+    for index in np.split(order, ends):
+        index = index[np.r_[True, np.diff(log_C[index]) > 1e-9]]
+        if len(index) >= 2:
+            found.append(index)
+    return found
+
+
+def copies(log_N: Array, log_C: Array) -> Index:
+    """Number of each final loss among those of one N and C, in their order; (P,)."""
+    order = np.lexsort((log_C, log_N))
+    fresh = np.r_[True, (np.diff(log_N[order]) != 0) | (np.diff(log_C[order]) > 1e-9)]
+    begin = np.flatnonzero(fresh)[np.cumsum(fresh) - 1]
+    number = np.empty(len(order), dtype=np.intp)
+    number[order] = np.arange(len(order)) - begin
+    return number
 
 
 def _nominal(log_N: Array, log_C: Array, settings: Approach2Settings) -> list[Slice]:

@@ -10,18 +10,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis.cost import Cost
 from jetscale.analysis.curves import CurveSet
-from jetscale.analysis.envelope import fit_envelope
+from jetscale.analysis.envelope import Envelope, fit_envelope, problems
 from jetscale.analysis.isoflop import (
     Profiles,
     Slice,
     Vertex,
     check_slice,
+    copies,
     find_profiles,
     polynomial_vertices,
     power_law,
     windowed,
 )
+from jetscale.analysis.outliers import Outliers
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.surface import Surfaces
 from jetscale.analysis.surface_fit import Fitter
@@ -44,6 +47,8 @@ class Task:
     profiles : approach 2's slices, restricted to the window.
     vertices_N, vertices_D : each slice's vertex in ln N and ln D, from the data.
     settings : of the fit.
+    cost : C of N and D.
+    outliers : points that approach 2 and the test of fit leave out, and approach 1 those below the fit.
     """
 
     name: str
@@ -53,12 +58,23 @@ class Task:
     vertices_N: list[Vertex]
     vertices_D: list[Vertex]
     settings: FitSettings
+    cost: Cost
+    outliers: Outliers
 
     @property
     def fitter(self) -> Fitter:
         """Approach 3 on these points."""
-        three = self.settings.approach3
-        return Fitter(self.curves.log_N, self.curves.log_D, three.build(), tied=three.form == "tied")
+        return fitter_of(self.curves, self.settings)
+
+    @property
+    def regular(self) -> NDArray[np.bool_]:
+        """Points that are no outliers, (P,)."""
+        return ~self.outliers.points
+
+    def exponents(self, surfaces: Surfaces) -> tuple[Array, Array]:
+        """A and b of surfaces, (R,), for the cost and over the budgets of these points."""
+        log_C = self.curves.log_C
+        return self.cost.exponents(surfaces, float(log_C.min()), float(log_C.max()))
 
     @property
     def used_slices(self) -> list[Slice]:
@@ -67,19 +83,31 @@ class Task:
         return [one for one, in_N, in_D in pairs if not in_N.problem and not in_D.problem]
 
 
-def prepare(name: str, curves: CurveSet, log_L_P: Array, settings: FitSettings) -> Task:
+def fitter_of(curves: CurveSet, settings: FitSettings) -> Fitter:
+    """Approach 3 on the points of `curves`."""
+    three = settings.approach3
+    return Fitter(curves.log_N, curves.log_D, three.build(), tied=three.form == "tied")
+
+
+def prepare(
+    name: str, curves: CurveSet, log_L_P: Array, settings: FitSettings, cost: Cost, outliers: Outliers
+) -> Task:
     """Find and check the slices of approach 2."""
-    two = settings.approach2
-    profiles = find_profiles(curves.log_N, curves.log_C, two, curves.is_curve)
+    two, c = settings.approach2, curves
+    regular = np.flatnonzero(~outliers.points)
+    copy = c.cell if c.is_curve else copies(c.log_N, c.log_C)
+    profiles = find_profiles(c.log_N[regular], c.log_C[regular], copy[regular], two, c.is_curve)
     slices = []
     for one in profiles.slices:
-        chosen = windowed(one.at(curves.log_N), one.at(log_L_P), two.window)
+        one = replace(one, low=regular[one.low], high=regular[one.high])
+        chosen = windowed(one.at(c.log_N), one.at(log_L_P), two.window)
         slices.append(Slice(one.log_C, one.low[chosen], one.high[chosen], one.fraction[chosen]))
     vertices = [
         [check_slice(one.at(x_P), one.at(log_L_P), 2, two.min_points) for one in slices]
-        for x_P in (curves.log_N, curves.log_D)
+        for x_P in (c.log_N, c.log_D)
     ]
-    return Task(name, curves, log_L_P, replace(profiles, slices=slices), vertices[0], vertices[1], settings)
+    profiles = replace(profiles, slices=slices)
+    return Task(name, c, log_L_P, profiles, vertices[0], vertices[1], settings, cost, outliers)
 
 
 def fit_profiles(task: Task, log_L_RP: Array, weight_RP: Array, degree: int) -> tuple[Array, Array]:
@@ -113,12 +141,16 @@ def profile_draws(task: Task, log_L_RP: Array, weight_RP: Array) -> Draws:
     return draws
 
 
+def _envelope(task: Task, log_L_RP: Array, weight_RP: Array) -> Envelope:
+    one, c = task.settings.approach1, task.curves
+    inner = c.bracketed if c.is_curve else None
+    weight_RP = weight_RP * ~task.outliers.below
+    return fit_envelope(c.log_N, c.log_D, c.log_C, log_L_RP, weight_RP, one.envelope, one.bins, inner)
+
+
 def envelope_draws(task: Task, log_L_RP: Array, weight_RP: Array) -> Draws:
     """Approach 1."""
-    one, c = task.settings.approach1, task.curves
-    envelope = fit_envelope(
-        c.log_N, c.log_D, c.log_C, log_L_RP, weight_RP, one.envelope, one.bins, c.bracketed
-    )
+    envelope = _envelope(task, log_L_RP, weight_RP)
     return {
         "approach1.a": envelope.a,
         "approach1.b": envelope.b,
@@ -135,7 +167,8 @@ def grid_bias(task: Task, surface: Surfaces) -> dict[str, float]:
     smooth = surface.log_loss(task.curves.log_N, task.curves.log_D)
     ones = np.ones_like(smooth)
     found = envelope_draws(task, smooth, ones) | profile_draws(task, smooth, ones)
-    true = {"a": float(surface.a[0]), "b": float(surface.b[0])}
+    a, b = task.exponents(surface)
+    true = {"a": float(a[0]), "b": float(b[0])}
     return {
         f"approach{number}.{name}": float(found[f"approach{number}.{name}"][0]) - value
         for number in (1, 2)
@@ -151,24 +184,28 @@ def envelope_counts(task: Task) -> dict[str, int]:
 
 def envelope_members(task: Task) -> NDArray[np.bool_]:
     """Points of the data on the envelope, (P,)."""
-    one, c = task.settings.approach1, task.curves
     ones = np.ones((1, len(task.log_L_P)))
-    fitted = fit_envelope(
-        c.log_N, c.log_D, c.log_C, task.log_L_P[None], ones, one.envelope, one.bins, c.bracketed
-    )
-    return np.asarray(fitted.member_RP[0])
+    return np.asarray(_envelope(task, task.log_L_P[None], ones).member_RP[0])
 
 
-def surface_draws(surfaces: Surfaces) -> Draws:
-    """Approach 3's parameters by their names in results.json."""
+def envelope_problem(task: Task) -> str:
+    """Why the envelope of the data gives no exponent; "" where it gives one."""
+    c, member = task.curves, envelope_members(task)[None]
+    inner = c.bracketed if c.is_curve else None
+    return problems(c.log_N, c.log_D, c.log_C, member, inner, ~task.outliers.below[None])[0]
+
+
+def surface_draws(task: Task, surfaces: Surfaces) -> Draws:
+    """Approach 3's parameters and exponents by their names in results.json."""
+    a, b = task.exponents(surfaces)
     return {
         "approach3.L_inf": np.exp(surfaces.log_E),
         "approach3.A": np.exp(surfaces.log_A),
         "approach3.B": np.exp(surfaces.log_B),
         "approach3.alpha": surfaces.alpha,
         "approach3.beta": surfaces.beta,
-        "approach3.a": surfaces.a,
-        "approach3.b": surfaces.b,
+        "approach3.a": a,
+        "approach3.b": b,
     }
 
 
@@ -183,5 +220,5 @@ def fit_jointly(task: Task, log_L_RP: Array, weight_RP: Array, *, surface: bool)
     draws = envelope_draws(task, log_L_RP, weight_RP) | profile_draws(task, log_L_RP, weight_RP)
     if surface:
         fits = task.fitter.replicates(log_L_RP, weight_RP, starts=1)
-        draws |= surface_draws(fits.surfaces) | {"approach3.objective": fits.objective}
+        draws |= surface_draws(task, fits.surfaces) | {"approach3.objective": fits.objective}
     return draws

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis import checksums
+from jetscale.analysis.cost import Cost
 from jetscale.analysis.joint import surfaces_of
 from jetscale.analysis.surface import Surfaces
 from jetscale.analysis.table import names_of_groups
@@ -31,6 +32,7 @@ class Law:
 
     Attributes
     ----------
+    cost : C of N and D, in the unit of the table.
     surface : the point fit; replicates : (R,) or None; method, dof : how they were drawn.
     N_range, D_range, C_range : of the runs.
     dims, sizes : width and N of every run.
@@ -39,6 +41,7 @@ class Law:
     """
 
     name: str
+    cost: Cost
     surface: Surfaces
     replicates: Surfaces | None
     method: str
@@ -58,7 +61,6 @@ class Laws:
 
     laws: dict[str, Law]
     missing: dict[str, str]
-    flops_per_param_sample: float
     sample: str
 
 
@@ -110,18 +112,25 @@ def _laws(results: dict[str, Any], draws: dict[str, dict[str, Array]], frame: pd
                 (text for text in entry["warnings"] if "approach 3" in text), "approach 3 not fitted"
             )
             continue
-        keys = ("L_inf", "A", "B", "alpha", "beta")
-        surface = surfaces_of({f"approach3.{key}": np.array([three[key]["value"]]) for key in keys})
+        if "surface" not in three:
+            raise UsageError(
+                f"{results['source']}: its results.json was written by jetscale"
+                f" {results['version']}, which did not"
+                " keep the surface; run `python -m jetscale.analysis` again"
+            )
+        keys = ("log_A", "log_B", "log_E", "alpha", "beta")
+        surface = Surfaces.from_theta(np.array([[three["surface"][key] for key in keys]]))
         found = draws.get(name, {})
         laws[name] = Law(
             name=name,
+            cost=Cost.from_json(three["cost"]),
             surface=surface,
             replicates=surfaces_of(found) if "approach3.alpha" in found else None,
             method=entry["method"],
             dof=np.inf if entry["dof"] is None else entry["dof"],
             **_runs(frame[names_of_groups(frame) == name]),
         )
-    return Laws(laws, missing, results["flops_per_param_sample"], results["sample"])
+    return Laws(laws, missing, results["sample"])
 
 
 def _runs(frame: pd.DataFrame) -> dict[str, Any]:

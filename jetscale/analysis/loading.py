@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jetscale.analysis.settings import ColumnSettings, WandbSettings
 from jetscale.analysis.sources import table
-from jetscale.analysis.sources.table import FLOPS_PER_PARAM_TOKEN
+from jetscale.analysis.sources.units import FLOPS_PER_PARAM_TOKEN
 from jetscale.analysis.table import LossTable, checked
 from jetscale.analysis.variants import variants_named, with_variants
 from jetscale.cli import UsageError
@@ -22,6 +22,7 @@ def load_losses(
     columns: ColumnSettings | dict[str, str] | None = None,
     where: str = "",
     flops_per_param_sample: float = FLOPS_PER_PARAM_TOKEN,
+    best_of_cell: bool = False,
     unfinished: bool = False,
     wandb: WandbSettings | None = None,
     cache: Path | None = None,
@@ -30,14 +31,16 @@ def load_losses(
 
     Parameters
     ----------
-    path : a folder of runs (`local`), a .csv or .parquet file (`table`), ``entity/project`` (`wandb`) or a
-        folder of offline W&B runs (`wandb-offline`).
+    path : a folder of runs (`local`), a .csv, .jsonl or .parquet file (`table`), ``entity/project`` (`wandb`)
+        or a folder of offline W&B runs (`wandb-offline`).
     source : one of those names; empty: `local` for a folder, `table` for a file.
-    columns : names of a table's columns, such as ``{"N": "Model Size", "C": "Training FLOP"}``.
+    columns : names of a table's columns, such as ``{"N": "Model Size", "C": "Training FLOP"}``; ``{"run":
+        ""}`` does not use the column that is there.
     where : pandas query that selects rows, by a table's own columns or, of runs, by those that `LossTable`
         names. Runs of a subset that then differ in another setting than width and seed are told apart
         (`jetscale.analysis.variants`).
     flops_per_param_sample : k of C = k N D, for tables that give only one of D and C.
+    best_of_cell : of a table's rows of one subset, N, D and seed, keep the one with the lowest loss.
     unfinished : take runs that have not finished.
     wandb : which runs of the project.
     cache : parquet file that keeps what W&B answered.
@@ -50,8 +53,16 @@ def load_losses(
     kind = source or ("local" if Path(path).is_dir() else "table")
     if kind == "table":
         names = columns if isinstance(columns, ColumnSettings) else _columns(columns or {})
-        losses = table.load(Path(path), names, where=where, flops_per_param_sample=flops_per_param_sample)
+        losses = table.load(
+            Path(path),
+            names,
+            where=where,
+            flops_per_param_sample=flops_per_param_sample,
+            best_of_cell=best_of_cell,
+        )
         return checked(with_variants(losses))
+    if best_of_cell:
+        raise UsageError(f"best_of_cell is for source=table, not for source={kind}")
     losses = _runs(kind, path, unfinished, wandb or WandbSettings(), cache)
     chosen = table.rows_where(variants_named(losses), where, losses.source)
     return checked(with_variants(replace(losses, frame=chosen)))

@@ -13,7 +13,7 @@ import numpy as np
 
 from jetscale.analysis.estimate import estimate
 from jetscale.analysis.selection import select
-from jetscale.analysis.settings import FitSettings
+from jetscale.analysis.settings import CurveSettings, FitSettings
 from jetscale.analysis.table import LossTable
 from jetscale.cli import UsageError
 
@@ -42,7 +42,7 @@ def multiverse(losses: LossTable, settings: FitSettings) -> dict[str, list[dict[
     for name, frame in losses.groups().items():
         tables[name] = [
             _row(choice, name, frame, losses, _changed(settings, change))
-            for choice, change in _choices(frame)
+            for choice, change in _choices(frame, settings)
         ]
     return tables
 
@@ -66,7 +66,7 @@ def _changed(settings: FitSettings, change: Change) -> FitSettings:
     return changed
 
 
-def _choices(frame: pd.DataFrame) -> Iterator[tuple[str, Change]]:
+def _choices(frame: pd.DataFrame, settings: FitSettings) -> Iterator[tuple[str, Change]]:
     """What can be chosen otherwise for this table."""
     yield "as set", _set("curves")
     for delta in DELTAS:
@@ -79,12 +79,15 @@ def _choices(frame: pd.DataFrame) -> Iterator[tuple[str, Change]]:
         yield f"approach 1: {envelope}", _set("approach1", envelope=envelope)
     for window in WINDOWS:
         yield f"approach 2: within a factor {window:g} of the lowest", _set("approach2", window=window)
-    yield from _of_curves(frame)
+    yield from _of_curves(frame, settings)
     yield from _of_rows(frame)
 
 
-def _of_curves(frame: pd.DataFrame) -> Iterator[tuple[str, Change]]:
+def _of_curves(frame: pd.DataFrame, settings: FitSettings) -> Iterator[tuple[str, Change]]:
     if frame["run"].nunique() == len(frame):
+        return
+    if settings.curves.protocol == "off":
+        yield "curves: the steps of arXiv:2606.19781", _set_own("curves", CurveSettings("paper"))
         return
     yield "curves: no running minimum", _set("curves", running_minimum=False)
     yield "curves: no smoothing", _set("curves", smooth=0.0)

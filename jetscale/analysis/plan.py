@@ -25,7 +25,7 @@ class Command:
     Attributes
     ----------
     results : folder that `python -m jetscale.analysis` wrote.
-    budget : fine-tuning compute in FLOPs, 6 N 40 a jet for jets, 6 N a token for tables.
+    budget : fine-tuning compute in FLOPs, 6 N 40 a jet for jets; for tables as their C, or 6 N D without one.
     gpu_hours : budget as hours of a device, at `rate`.
     rate : FLOP/s in the same count; 0: the median measured in the runs.
     loss : budget as the loss to reach (the least compute of each subset).
@@ -173,7 +173,7 @@ def allocate(
     from jetscale.analysis.results import summarise
     from jetscale.analysis.surface import Surfaces
 
-    log_k = float(np.log(laws.flops_per_param_sample))
+    cost = law.cost
 
     def quantity(of: Any) -> Quantity:
         value = float(of(law.surface)[0])
@@ -182,7 +182,7 @@ def allocate(
 
     def log_budget(surfaces: Surfaces) -> Any:
         if loss > 0:
-            return allocation.compute_for_loss(surfaces, loss, log_k)
+            return allocation.compute_for_loss(surfaces, loss, cost)
         return np.full(len(surfaces.alpha), np.log(flops))
 
     log_C = float(log_budget(law.surface)[0])
@@ -192,16 +192,18 @@ def allocate(
     point = np.array([log_C])
 
     def at(surfaces: Surfaces, axis: int, more: float = 0.0) -> Any:
-        return surfaces.optimum(point + more, log_k)[axis][:, 0]
+        return cost.optimum(surfaces, point + more)[axis][:, 0]
 
     def best(surfaces: Surfaces, more: float = 0.0) -> Any:
-        return surfaces.optimal_log_loss(point + more, log_k)[:, 0]
+        return cost.optimal_log_loss(surfaces, point + more)[:, 0]
 
     ten = float(np.log(10))
     log_N, log_D = float(at(law.surface, 0)[0]), float(at(law.surface, 1)[0])
     width = allocation.nearest_width(log_N, law.dims, law.sizes)
-    small, large = allocation.size_range(law.surface, log_C, log_k, NEAR_BEST)
-    pretrain = float(np.exp(log_k + log_N) * law.pretrain_jets)
+    small, large = allocation.size_range(law.surface, log_C, cost, NEAR_BEST)
+    pretrain = 0.0
+    if law.pretrain_jets:
+        pretrain = float(np.exp(cost.log_flops(np.array(log_N), np.array(np.log(law.pretrain_jets)))))
     return Allocation(
         subset=law.name,
         compute=quantity(log_budget),
@@ -217,7 +219,7 @@ def allocate(
             "D": quantity(lambda s: at(s, 1, ten) - at(s, 1)),
             "loss": quantity(lambda s: best(s, ten) - best(s)),
         },
-        multiplier=_multiplier(law, laws, reference, log_C, log_k),
+        multiplier=_multiplier(law, laws, reference, log_C),
         pretrain_flops=pretrain,
         total_flops=float(np.exp(log_C)) + pretrain,
         simulate_cpu_hours=(np.exp(log_D) + law.pretrain_jets) * simulate_seconds / 3600
@@ -227,7 +229,7 @@ def allocate(
     )
 
 
-def _multiplier(law: Law, laws: Laws, reference: str, log_C: float, log_k: float) -> Quantity | None:
+def _multiplier(law: Law, laws: Laws, reference: str, log_C: float) -> Quantity | None:
     """From paired replicates: both subsets' share their draws."""
     import numpy as np
 
@@ -238,19 +240,19 @@ def _multiplier(law: Law, laws: Laws, reference: str, log_C: float, log_k: float
     other = laws.laws.get(counterpart(law.name, laws.laws, reference) or reference)
     if other is None or other.name == law.name:
         return None
-    value = float(compute_multiplier(law.surface, other.surface, log_C, log_k)[0])
+    value = float(compute_multiplier(law.surface, law.cost, other.surface, other.cost, log_C)[0])
     if not np.isfinite(value):
         return Quantity(None)  # below the reference's floor: no compute would do
     draws = None
     if law.replicates is not None and other.replicates is not None and law.method == other.method:
-        draws = np.exp(compute_multiplier(law.replicates, other.replicates, log_C, log_k))
+        draws = np.exp(compute_multiplier(law.replicates, law.cost, other.replicates, other.cost, log_C))
     return summarise(float(np.exp(value)), draws, law.method, min(law.dof, other.dof), "log")
 
 
 def _flags(law: Law, laws: Laws, log_C: float, log_N: float, log_D: float) -> list[str]:
     import numpy as np
 
-    flags = []
+    flags = [f"C = {law.cost.k:.4g} N D is assumed: {law.cost.problem}"] if law.cost.problem else []
     beyond = (log_C - np.log(law.C_range[1])) / np.log(10)
     below = (np.log(law.C_range[0]) - log_C) / np.log(10)
     if max(beyond, below) > 0.05:

@@ -9,10 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jetscale.analysis import misfit
 from jetscale.analysis.figures import style
 from jetscale.analysis.published import PUBLISHED
 from jetscale.analysis.results import Quantity, plain
-from jetscale.files import atomic_path
+from jetscale.files import atomic_path, file_name
 
 if TYPE_CHECKING:
     from jetscale.analysis.results import FitResult
@@ -28,6 +29,7 @@ def write_report(result: FitResult, out: Path) -> Path:
     environment.filters["interval"] = interval
     environment.filters["share"] = share
     environment.filters["percent"] = percent
+    environment.filters["in_words"] = misfit.described
     template = environment.from_string(files("jetscale.analysis").joinpath("report.html.j2").read_text())
     results = plain(result.to_json())
     page = template.render(
@@ -49,14 +51,14 @@ def draw_figures(result: FitResult, out: Path) -> dict[str, Path]:
     from jetscale.analysis.figures.residuals import draw_residuals
     from jetscale.analysis.figures.subset import draw_subset
 
-    k, sample = result.losses.flops_per_param_sample, result.losses.sample
+    sample = result.losses.sample
     paths: dict[str, Path] = {}
     with style.style():
         for name, subset in result.subsets.items():
-            safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
+            safe = file_name(name)
             if subset.task is None:
                 continue
-            paths[f"subset {name}"] = style.save(draw_subset(subset, k, sample), out, f"subset_{safe}")
+            paths[f"subset {name}"] = style.save(draw_subset(subset, sample), out, f"subset_{safe}")
             residuals = draw_residuals(subset, sample)
             if residuals is not None:
                 paths[f"residuals {name}"] = style.save(residuals, out, f"residuals_{safe}")

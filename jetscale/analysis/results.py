@@ -15,6 +15,7 @@ from jetscale.files import write_json
 if TYPE_CHECKING:
     from jetscale.analysis.blocks import BlockLosses, Key
     from jetscale.analysis.joint import Draws, Task
+    from jetscale.analysis.surface import Surfaces
     from jetscale.analysis.surface_fit import Certificate
     from jetscale.analysis.table import LossTable
 
@@ -37,6 +38,10 @@ class Quantity:
             return "-"
         if self.sd is None or self.ci95 is None or not self.sd > 1e-9 * abs(self.value):
             return f"{self.value:.4g}"
+        if self.sd > self.value > 0 and self.ci95[0] > 0:  # known to a factor only: its logarithm and error
+            half = 0.5 * float(np.log(self.ci95[1] / self.ci95[0])) / 1.96
+            ends = f"[{self.ci95[0]:.3g}, {self.ci95[1]:.3g}]"
+            return f"exp({float(np.log(self.value)):.2g} ± {half:.2g}) {ends}"
         digits = max(0, 1 - int(np.floor(np.log10(self.sd)))) if self.sd < abs(self.value) * 10 else 3
         if digits > 8 or abs(self.value) >= 1e6:
             return f"{self.value:.4g} ± {self.sd:.2g} [{self.ci95[0]:.4g}, {self.ci95[1]:.4g}]"
@@ -63,6 +68,7 @@ class SubsetFit:
     certificate : of approach 3; None where it was not fitted.
     details : per-approach facts that are not quantities (slices, envelope, lack of fit, ...).
     warnings : what a reader must know.
+    surface : approach 3's fit, whatever its parameters are called above; None where it was not fitted.
     """
 
     name: str
@@ -80,6 +86,7 @@ class SubsetFit:
     warnings: list[str]
     draws: Draws = field(repr=False, default_factory=dict)
     task: Task | None = field(repr=False, default=None)
+    surface: Surfaces | None = field(repr=False, default=None)
 
     def __str__(self) -> str:
         counts = f"{self.n_runs} runs, {self.n_sizes} sizes, {self.n_points} points"

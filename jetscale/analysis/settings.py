@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from jetscale.analysis.objective import Objective
 from jetscale.cli import UsageError
@@ -10,7 +10,10 @@ from jetscale.cli import UsageError
 
 @dataclass
 class ColumnSettings:
-    """Names of a table's columns; empty: found by their usual names (see docs/analysis.md).
+    """Names of a table's columns; null: found by their usual names (see docs/analysis.md).
+
+    Given but empty (``columns.run=``), a column that is there is not used. Runs, seeds and subsets may be
+    named by several columns, joined by commas: ``columns.run="model,seed"``.
 
     Attributes
     ----------
@@ -23,13 +26,13 @@ class ColumnSettings:
     subset : rows of each value are fitted apart.
     """
 
-    N: str = ""
-    D: str = ""
-    C: str = ""
-    loss: str = ""
-    run: str = ""
-    seed: str = ""
-    subset: str = ""
+    N: str | None = None
+    D: str | None = None
+    C: str | None = None
+    loss: str | None = None
+    run: str | None = None
+    seed: str | None = None
+    subset: str | None = None
 
 
 @dataclass
@@ -48,28 +51,72 @@ class WandbSettings:
     refresh: bool = False
 
 
+@dataclass(frozen=True)
+class CurveSteps:
+    """Every step from curves to points, decided; the defaults do nothing. Fields as in `CurveSettings`."""
+
+    smooth: float = 0.0
+    bin: float = 0.0
+    average_seeds: bool = False
+    running_minimum: bool = False
+    drop: float = 0.0
+    cut_plateau: bool = False
+    points: int = 0
+
+
+PAPER_STEPS = CurveSteps(
+    smooth=0.05, bin=1 / 600, average_seeds=True, running_minimum=True, drop=-1.0, cut_plateau=True, points=60
+)
+
+
 @dataclass
 class CurveSettings:
-    """Loss curves to fit points; the values of the paper are the defaults, each step can be switched off.
+    """Loss curves to fit points: one switch for all steps, and each step by itself.
 
     Attributes
     ----------
-    smooth : half-width in ln D of the local line; 0: off.
-    bin : width of a bin as a share of the schedule; 0: off.
-    average_seeds : average ln L over the seeds of one size.
-    running_minimum : take the lowest loss so far.
-    drop : steps dropped at the start; -1: the warm-up.
-    cut_plateau : drop the start up to where the slope of ln L first reaches half of the steepest.
-    points : at most so many a curve, even in ln D; 0: all.
+    protocol : off (every row is a point), paper (the steps of arXiv:2606.19781) or auto: paper for runs of
+        jetscale, off for other tables. A step that is given (not null) is done as given. `curves=off` is
+        short.
+    smooth : half-width in ln D of the local line; 0: off; paper: 0.05.
+    bin : width of a bin as a share of the schedule; 0: off; paper: 1/600.
+    average_seeds : average ln L over the seeds of one size; paper: true.
+    running_minimum : take the lowest loss so far; paper: true.
+    drop : steps dropped at the start; -1: the warm-up; paper: -1.
+    cut_plateau : where a plateau is seen at the start, drop it: up to where the slope of ln L first reaches
+        half of the steepest; paper: true.
+    points : at most so many a curve, even in ln D; 0: all; paper: 60.
     """
 
-    smooth: float = 0.05
-    bin: float = 1 / 600
-    average_seeds: bool = True
-    running_minimum: bool = True
-    drop: float = -1.0
-    cut_plateau: bool = True
-    points: int = 60
+    protocol: str = "auto"
+    smooth: float | None = None
+    bin: float | None = None
+    average_seeds: bool | None = None
+    running_minimum: bool | None = None
+    drop: float | None = None
+    cut_plateau: bool | None = None
+    points: int | None = None
+
+    def steps(self, own_runs: bool) -> CurveSteps:
+        """Return what is done, for a table of jetscale's own runs or for another one.
+
+        Raises
+        ------
+        UsageError
+            An unknown protocol.
+        """
+        if self.protocol not in ("auto", "off", "paper"):
+            raise UsageError(f"curves.protocol={self.protocol!r}: choose auto, off or paper")
+        paper = self.protocol == "paper" or (self.protocol == "auto" and own_runs)
+        given = {step.name: getattr(self, step.name) for step in fields(CurveSteps)}
+        given = {name: value for name, value in given.items() if value is not None}
+        return replace(PAPER_STEPS if paper else CurveSteps(), **given)
+
+    def resolved(self, own_runs: bool) -> CurveSettings:
+        """Return these settings with every step decided."""
+        steps = asdict(self.steps(own_runs))
+        paper = self.protocol == "paper" or (self.protocol == "auto" and own_runs)
+        return CurveSettings("paper" if paper else "off", **steps)
 
 
 @dataclass

@@ -55,12 +55,19 @@ class Surfaces:
         data = self.log_B[:, None] - self.beta[:, None] * log_D
         return np.logaddexp(np.logaddexp(model, data), self.log_E[:, None])
 
-    def directions(self, log_N: Array, log_D: Array) -> Array:
-        """Derivatives of ln L of the first surface by its five parameters (up to a centring), (P, 5)."""
+    def directions(
+        self, log_N: Array, log_D: Array, of_N: Array | None = None, of_D: Array | None = None
+    ) -> Array:
+        """Derivatives of ln L of the first surface by its five parameters, (P, 5).
+
+        The parameters are those of ln N and ln D centred on the means of `of_N` and `of_D` (the points
+        themselves).
+        """
         total = self.log_loss(log_N, log_D)[0]
         p1 = np.exp(self.log_A[0] - self.alpha[0] * log_N - total)
         p2 = np.exp(self.log_B[0] - self.beta[0] * log_D - total)
-        x, y = log_N - log_N.mean(), log_D - log_D.mean()
+        x = log_N - (log_N if of_N is None else of_N).mean()
+        y = log_D - (log_D if of_D is None else of_D).mean()
         return np.stack([p1, p2, 1 - p1 - p2, p1 * x, p2 * y], axis=1)
 
     def optimum(self, log_C: Array, log_k: float) -> tuple[Array, Array]:

@@ -198,7 +198,13 @@ class Fitter:
         best = int(solution.objective.argmin())
         final = self.solve(solution.phi[[best]], log_L[None], weights, tolerance=1e-14)
         rounding = self.objective.scale * len(log_L) * ROUNDING**2 / 2
-        agreeing = int((solution.objective <= final.objective[0] * (1 + AGREEMENT) + rounding).sum())
+        same = final.objective[0] * (1 + AGREEMENT) + rounding
+        agreeing = int((solution.objective <= same).sum())
+        if (
+            agreeing < 2
+        ):  # the others may have stopped on their way down a flat valley, as of a floor at its bound
+            solution = self.solve(solution.phi, *_tile(starts, log_L[None], weights), tolerance=1e-14)
+            agreeing = int((solution.objective <= same).sum())
         certificate = self.certify(final, log_L, starts, agreeing)
         return SurfaceFit(self.uncentred(final.theta), final.objective), certificate
 

@@ -5,7 +5,8 @@ subset vary besides width and seed; "" for nothing), dim (NaN where unknown),
 seed (str), n_params, n_params_KIND (where the runs count kinds), step, jets, constituents (NaN where not
 counted), flops, split (str), weights (str), loss; from run directories also warmup and schedule (steps),
 pretrain_jets, pretrain_constituents, pretrain_n_params (0 from scratch), lr (peak rate of fine-tuning) and
-rate (FLOP/s). For foreign tables `jets` holds D in whatever sample the table counts.
+rate (FLOP/s). For foreign tables `jets` holds D in whatever sample the table counts; those without a run
+column have `row` (str), the number of the source's row, from 0.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from jetscale.analysis.blocks import BlockLosses
 
-REQUIRED = ("run", "subset", "seed", "n_params", "step", "jets", "flops", "split", "weights", "loss")
 POSITIVE = ("n_params", "jets", "flops", "loss")
 MAX_ROWS = 2_000_000
 MAX_LOSS = 1e3  # nats; a cross-entropy beyond is another quantity or another unit
@@ -57,6 +57,11 @@ class LossTable:
         """Rows of every group (subset and variant), by its name, sorted."""
         names = names_of_groups(self.frame)
         return {str(name): rows for name, rows in self.frame.groupby(names, sort=True)}
+
+    @property
+    def own_runs(self) -> bool:
+        """Whether jetscale's own runs are in it, whose D are jets."""
+        return self.sample == "jet"
 
     def __str__(self) -> str:
         frame = self.frame
@@ -100,25 +105,14 @@ def checked(table: LossTable) -> LossTable:
             f"{table.source}: {len(frame):,} rows, more than {MAX_ROWS:,}; keep the rows to fit (final"
             " losses, or a few tens of points a run), for instance with where=... or a coarser evaluation"
         )
-    for column in POSITIVE:
-        values = frame[column].to_numpy(dtype=float)
-        bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
-        if len(bad):
-            raise UsageError(
-                f"{table.source}: {column} is {values[bad[0]]} in row {frame.index[bad[0]]}"
-                f" ({len(bad)} such rows); it must be finite and positive: mend or remove them"
-            )
-    if frame["loss"].max() > MAX_LOSS:
-        raise UsageError(
-            f"{table.source}: a loss of {frame['loss'].max():.3g};"
-            f" a cross-entropy in nats is below {MAX_LOSS:g}"
-        )
+    check_values(frame, table.source)
     if "variant" not in frame:
         frame = frame.assign(variant="")
     frame, warnings = _without_repeats(frame, table.source)
+    _one_size_a_run(frame, table.source)
     order = ["subset", "variant", "n_params", "jets", "run", "step", "split", "weights", "loss"]
     frame = frame.sort_values(order, kind="stable").reset_index(drop=True)
-    if table.sample != "jet":  # our own runs count N and D themselves
+    if not table.own_runs:  # our own count N and D themselves
         warnings += _unit_warnings(frame)
     return LossTable(
         frame,
@@ -129,6 +123,22 @@ def checked(table: LossTable) -> LossTable:
         table.blocks,
         table.settings,
     )
+
+
+def check_values(frame: pd.DataFrame, source: str) -> None:
+    """Refuse N, D, C and losses that are not finite and positive, and losses of another unit; UsageError."""
+    for column in POSITIVE:
+        values = frame[column].to_numpy(dtype=float)
+        bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+        if len(bad):
+            raise UsageError(
+                f"{source}: {column} is {values[bad[0]]} in row {frame.index[bad[0]]}"
+                f" ({len(bad)} such rows); it must be finite and positive: correct or remove them"
+            )
+    if frame["loss"].max() > MAX_LOSS:
+        raise UsageError(
+            f"{source}: a loss of {frame['loss'].max():.3g}; a cross-entropy in nats is below {MAX_LOSS:g}"
+        )
 
 
 def _without_repeats(frame: pd.DataFrame, source: str) -> tuple[pd.DataFrame, list[str]]:
@@ -148,6 +158,19 @@ def _without_repeats(frame: pd.DataFrame, source: str) -> tuple[pd.DataFrame, li
         )
     kept = frame.drop_duplicates(key)
     return kept, [f"{len(frame) - len(kept)} repeated rows (same run, step and loss) were dropped"]
+
+
+def _one_size_a_run(frame: pd.DataFrame, source: str) -> None:
+    """Refuse runs of several N: a run is one model, and its losses are taken as one curve."""
+    ends = frame.groupby(["subset", "run"])["n_params"].agg(["min", "max"])
+    several = ends[ends["max"] > 1.001 * ends["min"]]
+    if len(several):
+        (_, run), (low, high) = several.index[0], several.iloc[0]
+        raise UsageError(
+            f"{source}: run {run} has several N ({low:.6g} to {high:.6g}); {len(several)} such"
+            " runs. Name the runs by"
+            ' more columns, such as columns.run="run,N", or take every row as a run: columns.run='
+        )
 
 
 def _unit_warnings(frame: pd.DataFrame) -> list[str]:

@@ -44,8 +44,8 @@ def draw_map(rows: dict[str, Row]) -> Figure:
             ends = [[[abs(row[key].value - end)] for end in row[key].ci95] for key in (x, "auc")]
             look = {"color": style.line(rank)["color"], "marker": style.MARKERS[(rank + rank // 7) % 7]}
             axes.errorbar(
-                row[x].value, row["auc"].value, xerr=ends[0], yerr=ends[1], label=name, ls="", capsize=2,
-                markersize=6, **look,
+                row[x].value, row["auc"].value, xerr=ends[0], yerr=ends[1], label=style.caption(name), ls="",
+                capsize=2, markersize=6, **look,
             )  # fmt: skip
         axes.set_xlabel(label)
         axes.set_xscale("log")
@@ -68,7 +68,9 @@ def draw_observables(samples: dict[str, JetTable]) -> Figure:
         bins = _bins(np.concatenate(list(values.values())), whole=name in ("multiplicity", "displaced"))
         axes.hist(values[""], bins, density=True, color="0.85", label="downstream")
         for rank, (subset, jets) in enumerate((subset, jets) for subset, jets in values.items() if subset):
-            axes.hist(jets, bins, density=True, histtype="step", label=subset, **style.line(rank))
+            axes.hist(
+                jets, bins, density=True, histtype="step", label=style.caption(subset), **style.line(rank)
+            )
         axes.set_xlabel(label)
         axes.set_yticks([])
     panels[0].set_ylabel("jets, normalised")

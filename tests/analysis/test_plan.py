@@ -10,6 +10,7 @@ import pytest
 from jetscale.analysis import FitSettings, fit, load_losses, plan
 from jetscale.analysis.__main__ import main as analyse
 from jetscale.analysis.allocation import compute_for_loss, compute_multiplier, nearest_width, size_range
+from jetscale.analysis.cost import Cost
 from jetscale.analysis.plan import main
 from jetscale.analysis.settings import UncertaintySettings
 from jetscale.analysis.surface import Surfaces
@@ -18,6 +19,7 @@ from jetscale.cli import UsageError
 Shared = Callable[[str], Path]
 LAW = Surfaces.single(E=1.8, A=480.0, B=2100.0, alpha=0.35, beta=0.37)
 K = float(np.log(6))
+COST = Cost.constant(6.0)
 
 
 def test_chinchilla_allocation(shared: Shared) -> None:
@@ -39,7 +41,7 @@ def test_chinchilla_allocation(shared: Shared) -> None:
 
 
 def test_flat_optimum() -> None:
-    low, high = size_range(LAW, float(np.log(1e21)), K, 0.001)
+    low, high = size_range(LAW, float(np.log(1e21)), COST, 0.001)
     best = LAW.optimum(np.log(np.array([1e21])), K)[0][0, 0]
     for end in (low[0], high[0]):
         loss = LAW.log_loss(np.array([end]), np.array([np.log(1e21) - K - end]))[0, 0]
@@ -50,8 +52,8 @@ def test_flat_optimum() -> None:
 def test_loss_to_compute_inverts_compute_to_loss() -> None:
     log_C = np.log(np.array([1e20]))
     loss = float(np.exp(LAW.optimal_log_loss(log_C, K)[0, 0]))
-    assert compute_for_loss(LAW, loss, K)[0] == pytest.approx(log_C[0], rel=1e-10)
-    assert np.isinf(compute_for_loss(LAW, 1.7, K)[0])
+    assert compute_for_loss(LAW, loss, COST)[0] == pytest.approx(log_C[0], rel=1e-10)
+    assert np.isinf(compute_for_loss(LAW, 1.7, COST)[0])
 
 
 def test_multiplier_of_a_law_shifted_in_compute() -> None:
@@ -59,7 +61,8 @@ def test_multiplier_of_a_law_shifted_in_compute() -> None:
     gamma = 0.35 * 0.37 / 0.72
     factor = 3.0 ** (-gamma)
     better = Surfaces.single(E=1.8, A=480.0 * factor, B=2100.0 * factor, alpha=0.35, beta=0.37)
-    assert np.exp(compute_multiplier(better, LAW, float(np.log(1e20)), K)[0]) == pytest.approx(3.0)
+    multiplier = compute_multiplier(better, COST, LAW, COST, float(np.log(1e20)))
+    assert np.exp(multiplier[0]) == pytest.approx(3.0)
 
 
 def test_nearest_width_interpolates_the_parameter_count() -> None:

@@ -43,7 +43,7 @@ def draw_differences(by_name: dict[str, list[dict[str, Any]]], label: str, sampl
                     low, value, high = percent([point["difference"] for point in entry["curve"]])
                     line = style.line(rank)
                     panel.fill_between(jets, low, high, color=line["color"], alpha=0.15, lw=0)
-                    panel.plot(jets, value, lw=1.5, label=name, **line)
+                    panel.plot(jets, value, lw=1.5, label=style.caption(name), **line)
         panel.axhline(0, color="0.3", lw=0.8)
         panel.set(xscale="log", title=f"{size[0].replace('n_params', 'N')} = {size[1]:,.0f}")
     figure.supxlabel(f"fine-tuning data D ({sample}s)")

@@ -39,7 +39,7 @@ def draw_losses(result: FitResult) -> Figure | None:
             for _, run in runs.groupby("run"):
                 panel.plot(run["jets"], run["loss"], color=line["color"], lw=0.5, alpha=0.3)
             mean = runs.groupby("jets")["loss"].mean()
-            panel.plot(mean.index, mean.to_numpy(), lw=1.5, label=name, **line)
+            panel.plot(mean.index, mean.to_numpy(), lw=1.5, label=style.caption(name), **line)
         dim = at_size["dim"].iloc[0]
         title = f"N = {size:,.0f}" if not np.isfinite(dim) else f"dim = {dim:.0f} (N = {size:,.0f})"
         panel.set(xscale="log", yscale="log", title=title)

@@ -28,7 +28,7 @@ def draw_rates(rates: Rates) -> Figure:
     for panel, name in zip(panels, names, strict=True):
         for one in rates.best[name]:
             _draw(panel, one, widths.index(one.scan.dim))
-        panel.set(xscale="log", yscale="log", title=name)
+        panel.set(xscale="log", yscale="log", title=style.caption(name))
         panel.set_xticks(tried, [f"{rate:g}" for rate in tried], rotation=45)
         panel.set_xticks([], minor=True)
         panel.yaxis.set_major_locator(ticker.MaxNLocator(7))  # losses span less than a decade

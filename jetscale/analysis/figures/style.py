@@ -95,3 +95,9 @@ def panels(count: int, columns: int) -> tuple[Figure, list[Axes]]:
 def ordered(subsets: list[str]) -> list[str]:
     """The paper's order first, then the alphabet."""
     return [s for s in SUBSET_ORDER if s in subsets] + sorted(s for s in subsets if s not in SUBSET_ORDER)
+
+
+def caption(name: str) -> str:
+    """Text of a user's name: ``$`` starts no formula, and a legend leaves out no ``_``."""
+    text = name.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text

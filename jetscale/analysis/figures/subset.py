@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.figures.style import COLOURS, DASHES, LOSS_MAP, MARKERS, coloured_points, new_figure
-from jetscale.analysis.joint import Task, envelope_members, surfaces_of
+from jetscale.analysis.figures.style import (
+    COLOURS,
+    DASHES,
+    LOSS_MAP,
+    MARKERS,
+    caption,
+    coloured_points,
+    new_figure,
+)
+from jetscale.analysis.joint import Task, envelope_members
 from jetscale.analysis.surface import Surfaces
 
 if TYPE_CHECKING:
@@ -22,30 +30,27 @@ Array = NDArray[np.float64]
 MAX_SLICES_DRAWN = 7
 
 
-def draw_subset(subset: SubsetFit, flops_per_param_sample: float, sample: str) -> Figure:
+def draw_subset(subset: SubsetFit, sample: str) -> Figure:
     """Draw three panels for one subset."""
     task = subset.task
     assert task is not None
     surface = surface_of(subset)
-    log_k = float(np.log(flops_per_param_sample))
     figure = new_figure(13.0, 4.2)
     contours, slices, optima = figure.subplots(1, 3)
-    figure.suptitle(f"{subset.name}: {subset.n_runs} runs, {subset.n_sizes} sizes", fontsize=11)
-    draw_contours(contours, task, surface, log_k, sample)
-    draw_slices(slices, task, surface, log_k)
-    draw_optima(optima, subset, task, surface, log_k, sample)
+    figure.suptitle(f"{caption(subset.name)}: {subset.n_runs} runs, {subset.n_sizes} sizes", fontsize=11)
+    draw_contours(contours, task, surface, sample)
+    draw_slices(slices, task, surface)
+    draw_optima(optima, subset, task, surface, sample)
     return figure
 
 
 def surface_of(subset: SubsetFit) -> Surfaces | None:
-    """Surface of the point fit."""
-    values = {f"approach3.{key}": quantity.value for key, quantity in subset.approach3.items()}
-    if values.get("approach3.a") is None:
-        return None
-    return surfaces_of({key: np.array([value]) for key, value in values.items() if value is not None})
+    """Surface of the point fit, where it determines the exponents."""
+    three = subset.approach3.get("a")
+    return None if three is None or three.value is None else subset.surface
 
 
-def draw_contours(axes: Axes, task: Task, surface: Surfaces | None, log_k: float, sample: str) -> None:
+def draw_contours(axes: Axes, task: Task, surface: Surfaces | None, sample: str) -> None:
     """Losses of all points, contours of the surface, frontier, approach-1 crosses."""
     c = task.curves
     _log_axes(axes, c.log_N, c.log_D)
@@ -65,18 +70,29 @@ def draw_contours(axes: Axes, task: Task, surface: Surfaces | None, log_k: float
             )
             axes.clabel(lines, fontsize=7, fmt="%.3g")
         log_C = np.linspace(c.log_C.min(), c.log_C.max(), 100)
-        best_N, best_D = (np.exp(np.clip(value[0], -700, 700)) for value in surface.optimum(log_C, log_k))
+        best_N, best_D = (np.exp(np.clip(value[0], -700, 700)) for value in task.cost.optimum(surface, log_C))
         axes.plot(best_N, best_D, color=COLOURS[1], lw=1.8, label="frontier, approach 3")
     member = envelope_members(task)
     axes.plot(
         np.exp(c.log_N[member]), np.exp(c.log_D[member]), "x", color=COLOURS[0], ms=6, label="approach 1"
     )
+    off = task.outliers.points
+    if off.any():
+        axes.plot(
+            np.exp(c.log_N[off]),
+            np.exp(c.log_D[off]),
+            "o",
+            color=COLOURS[4],
+            ms=9,
+            mfc="none",
+            label="outliers",
+        )
     axes.set(xlabel="parameters N", ylabel=f"data D ({sample}s)", title="loss L(N, D)")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="best")
 
 
-def draw_slices(axes: Axes, task: Task, surface: Surfaces | None, log_k: float) -> None:
+def draw_slices(axes: Axes, task: Task, surface: Surfaces | None) -> None:
     """IsoFLOP slices: observed solid, parametric dashed, vertices starred."""
     axes.set(xlabel="parameters N", ylabel="test loss", title="isoFLOP slices")
     slices = task.profiles.slices
@@ -95,7 +111,8 @@ def draw_slices(axes: Axes, task: Task, surface: Surfaces | None, log_k: float) 
         axes.plot(np.exp(log_N[order]), loss, "-", marker="o", ms=3.5, lw=1.0, color=colour)
         if surface is not None:
             fine = np.linspace(log_N.min(), log_N.max(), 60)
-            fitted = np.exp(surface.log_loss(fine, one.log_C - log_k - fine)[0])
+            log_D = task.cost.log_data(np.full_like(fine, one.log_C), fine)
+            fitted = np.exp(surface.log_loss(fine, log_D)[0])
             axes.plot(np.exp(fine), fitted, "--", color=colour, lw=0.9)
         if not vertex.problem:
             level = np.exp(np.interp(vertex.position, log_N[order], np.log(loss)))
@@ -117,9 +134,7 @@ def _colours_of_compute(axes: Axes, C: Array) -> Array:
     return np.asarray(scale.to_rgba(C))
 
 
-def draw_optima(
-    axes: Axes, subset: SubsetFit, task: Task, surface: Surfaces | None, log_k: float, sample: str
-) -> None:
+def draw_optima(axes: Axes, subset: SubsetFit, task: Task, surface: Surfaces | None, sample: str) -> None:
     """N* and D* against compute, by both approaches."""
     c = task.curves
     _log_axes(axes, c.log_C, np.concatenate([c.log_N, c.log_D]))
@@ -139,7 +154,7 @@ def draw_optima(
             label = f"{symbol}*, approach 2: {exponent} = {slope:.3f}"
             axes.plot(np.exp(log_C), np.exp(start + slope * log_C), "-", color=colour, lw=1.4, label=label)
         if surface is not None:
-            best = np.clip(surface.optimum(log_C, log_k)[rank][0], -700, 700)
+            best = np.clip(task.cost.optimum(surface, log_C)[rank][0], -700, 700)
             value = subset.approach3[exponent].value
             label = f"{symbol}*, approach 3" + ("" if value is None else f": {exponent} = {value:.3f}")
             axes.plot(np.exp(log_C), np.exp(best), ls=DASHES[1], color=colour, lw=1.4, label=label)

@@ -1,4 +1,4 @@
-"""Anybody's CSV or parquet file to a loss table: columns N, loss, and D or C; optional run, seed, subset.
+"""Anybody's table to a loss table: columns N, loss, and D or C; optional run, seed, subset.
 
 A parquet file that jetscale wrote is taken as it is (`jetscale.analysis.sources.saved`).
 """
@@ -14,16 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.settings import ColumnSettings
-from jetscale.analysis.sources import saved
-from jetscale.analysis.table import MAX_ROWS, LossTable, checked
+from jetscale.analysis.sources import formats, saved
+from jetscale.analysis.sources.cells import one_loss_a_cell
+from jetscale.analysis.sources.units import (
+    FLOPS_PER_PARAM_TOKEN,
+    cost_per_sample,
+    derived_unit_warnings,
+    mixed_unit_warnings,
+    unit_warnings,
+)
+from jetscale.analysis.table import MAX_ROWS, LossTable, check_values, checked
 from jetscale.cli import UsageError
-from jetscale.files import DamagedFile
-from jetscale.runs import parquet
 
 if TYPE_CHECKING:
     import pandas as pd
-
-FLOPS_PER_PARAM_TOKEN = 6.0  # C = 6 N D
 
 # usual names, compared in lower case with spaces, dashes and dots as underscores
 USUAL = {
@@ -36,6 +40,7 @@ USUAL = {
     "subset": ("subset",),
 }
 _SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?\s*[kmbgt]?", re.IGNORECASE)
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbgt]?)", re.IGNORECASE)
 
 
@@ -45,9 +50,10 @@ class _Reader:
     frame: pd.DataFrame
     names: ColumnSettings
     warnings: list[str] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
 
     def column(self, symbol: str, *, required: bool) -> str | None:
-        """Name of the column that holds `symbol`."""
+        """Name of the column that holds `symbol`; None where there is none, or it is not to be used."""
         asked = getattr(self.names, symbol)
         present = [str(name) for name in self.frame.columns]
         if asked:
@@ -55,24 +61,60 @@ class _Reader:
                 raise UsageError(
                     f"{self.path}: no column {asked!r} for {symbol}; columns: {', '.join(present)}"
                 )
-            return str(asked)
+            return self._used(str(asked))
+        if asked == "" and not required:
+            return None
         if symbol in present:
-            return symbol
-        usual = [name for name in present if re.sub(r"[\s.-]+", "_", name.strip().lower()) in USUAL[symbol]]
+            return self._used(symbol)
+        usual = [name for name in present if re.sub(r"[\s.-]+", "_", name.lower()) in USUAL[symbol]]
         if len(usual) > 1:
             raise UsageError(
                 f"{self.path}: {', '.join(map(repr, usual))} could all be {symbol}; say columns.{symbol}=NAME"
             )
         if usual:
-            if usual[0] != symbol:
-                self.warnings.append(f"column {usual[0]!r} is read as {symbol}")
-            return usual[0]
+            self.warnings.append(f"column {usual[0]!r} is read as {symbol}")
+            return self._used(usual[0])
         if required:
             raise UsageError(
                 f"{self.path}: no column for {symbol}; say columns.{symbol}=NAME"
                 f" (columns: {', '.join(present)})"
             )
         return None
+
+    def _used(self, name: str) -> str:
+        self.used.add(name)
+        return name
+
+    def labels(self, symbol: str) -> NDArray[np.object_] | None:
+        """Names in the column, or in several ("model,seed"), of the run, seed or subset; None without one."""
+        asked = getattr(self.names, symbol)
+        if not asked or asked in self.frame.columns or "," not in asked:
+            name = self.column(symbol, required=False)
+            return None if name is None else self._text(symbol, name)
+        names = [name.strip() for name in asked.split(",") if name.strip()]
+        missing = [name for name in names if name not in self.frame.columns]
+        if missing:
+            raise UsageError(
+                f"{self.path}: no column {missing[0]!r} for {symbol} (columns.{symbol}={asked!r});"
+                f" columns: {', '.join(map(str, self.frame.columns))}"
+            )
+        self.used.update(names)
+        parts = [f"{name}=" + self._text(symbol, name) for name in names]
+        joined = parts[0]
+        for part in parts[1:]:
+            joined = joined + "," + part
+        return np.asarray(joined, dtype=object)
+
+    def _text(self, symbol: str, name: str) -> NDArray[np.object_]:
+        column = self.frame[name]
+        if column.isna().any():
+            row = self.frame.index[int(np.flatnonzero(column.isna())[0])]
+            raise UsageError(
+                f"{self.path}: {name!r} in row {row} is empty ({int(column.isna().sum())} such rows), but it"
+                f" names the {symbol}: fill it in, select rows with where=..., or do without:"
+                f" columns.{symbol}="
+            )
+        return np.asarray(column.astype(str).str.strip(), dtype=object)
 
     def numbers(self, symbol: str, *, required: bool = True) -> NDArray[np.float64] | None:
         """Values of the column as float64: integers overflow in 6 N D."""
@@ -88,11 +130,18 @@ class _Reader:
         values = np.empty(len(self.frame))
         suffixes = set()
         for row, text in enumerate(self.frame[name]):
-            match = _NUMBER.fullmatch(str(text).strip().replace(",", "").replace("_", ""))
-            if match is None:
+            plain = str(text).strip().replace("_", "")
+            match = _NUMBER.fullmatch(plain.replace(",", ""))
+            if match is None or ("," in plain and not _THOUSANDS.fullmatch(plain)):
                 raise UsageError(
                     f"{self.path}: {name!r} in row {self.frame.index[row]} is {text!r}, not a number"
-                    + (" with a unit this column could mean" if re.match(r"\s*[\d.]", str(text)) else "")
+                    + _hint(plain)
+                )
+            if "," in plain and symbol == "loss":
+                raise UsageError(
+                    f"{self.path}: {name!r} in row {self.frame.index[row]} is {text!r}, which could be"
+                    f" {plain.replace(',', '.', 1)} or {plain.replace(',', '')}; write it with a"
+                    " decimal point"
                 )
             values[row] = float(match[1]) * _SUFFIX[match[2].lower()]
             suffixes.add(match[2].lower())
@@ -110,32 +159,44 @@ class _Reader:
         return values
 
 
+def _hint(text: str) -> str:
+    """What may be wrong with a number that is not read."""
+    if re.fullmatch(r"[+-]?[\d.]*,[\d,.]*(e[+-]?\d+)?", text, re.IGNORECASE):
+        return "; a decimal comma? Write it with a decimal point"
+    return " with a unit this column could mean" if re.match(r"[\d.]", text) else ""
+
+
 def load(
     path: Path,
     columns: ColumnSettings | None = None,
     *,
     where: str = "",
     flops_per_param_sample: float = FLOPS_PER_PARAM_TOKEN,
+    best_of_cell: bool = False,
 ) -> LossTable:
     """Read a table with named columns.
 
     Parameters
     ----------
-    path : .csv, .tsv or .parquet (csv and tsv also compressed).
-    columns : names; empty ones are looked for under their usual names. Where any is given, a file of
+    path : .csv, .tsv, .jsonl, .ndjson, .json or .parquet (all but the last also compressed).
+    columns : names; those that are None are looked for under their usual names. Where any is given, a file of
         jetscale's own is read as any other.
     where : pandas query that selects rows, such as ``"val_full.str.contains('c4_val') and tokens > 1e9"``.
     flops_per_param_sample : k of C = k N D, used where the table gives only one of D and C.
+    best_of_cell : of the rows of one subset, N, D and seed, keep the one with the lowest loss.
 
     Raises
     ------
     UsageError
-        No such file, column or row; text in numbers; values that are not finite and positive.
+        No such file, column or row; text in numbers; values that are not finite and positive; several losses
+        for one subset, N, D and seed that a column tells apart which is not read.
     """
     names = columns or ColumnSettings()
-    frame = _select(_read(path), where, path)
+    frame = _select(formats.read(path), where, path)
     if names == ColumnSettings():
         losses = saved.of_frame(frame, path)
+        if losses is not None and best_of_cell:
+            raise UsageError(f"{path}: best_of_cell is for tables that jetscale did not write")
         if losses is not None:
             return checked(replace(losses, source=f"{path} (losses of {losses.source})"))
     reader = _Reader(path, frame, names)
@@ -143,7 +204,7 @@ def load(
     D, C = reader.numbers("D", required=False), reader.numbers("C", required=False)
     if N is None or loss is None or (D is None and C is None):
         raise UsageError(f"{path}: needs a column for D or C; say columns.D=NAME or columns.C=NAME")
-    k = flops_per_param_sample
+    k, derived = flops_per_param_sample, D is None
     with np.errstate(invalid="ignore", divide="ignore"):
         if D is None:
             assert C is not None
@@ -151,31 +212,18 @@ def load(
         elif C is None:
             C = k * N * D
         else:
-            k = _cost(C / (N * D), reader.warnings)
-    return checked(_assemble(reader, N, D, C, loss, k))
-
-
-def _read(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
-    kinds = path.suffixes
-    try:
-        if path.suffix in (".parquet", ".pq"):
-            parquet.check(path)
-            return pd.read_parquet(path)
-        if ".csv" in kinds or ".tsv" in kinds:
-            return pd.read_csv(path, sep="\t" if ".tsv" in kinds else ",", low_memory=False)
-    except DamagedFile as error:
-        raise UsageError(f"{error}; put back an undamaged copy of it") from error
-    except (ValueError, OSError) as error:
-        raise UsageError(f"{path}: cannot be read as a table: {error}") from error
-    raise UsageError(f"{path}: unknown kind of table; use .csv, .tsv or .parquet")
+            k = cost_per_sample(C / (N * D))
+            reader.warnings += unit_warnings(k) + mixed_unit_warnings(C / (N * D))
+    if derived:
+        reader.warnings += derived_unit_warnings(D / N)
+    losses = _assemble(reader, N, D, C, loss, k)
+    check_values(losses.frame, losses.source)
+    unread = frame[[name for name in frame.columns if name not in reader.used]]
+    return checked(one_loss_a_cell(losses, unread, best=best_of_cell))
 
 
 def _select(frame: pd.DataFrame, where: str, path: Path) -> pd.DataFrame:
-    frame = frame.rename(columns=str)
+    frame = frame.rename(columns=lambda name: str(name).strip())
     if len(frame) > MAX_ROWS and not where:
         raise UsageError(
             f"{path}: {len(frame):,} rows, more than {MAX_ROWS:,}; keep the rows to fit, for instance with"
@@ -196,24 +244,12 @@ def rows_where(frame: pd.DataFrame, where: str, source: str) -> pd.DataFrame:
         return frame
     try:
         chosen = frame.query(where, engine="python")
-    except Exception as error:
-        raise UsageError(f"{source}: where={where!r} is not a query of its columns: {error}") from error
+    except Exception as error:  # whatever the parser and the evaluation of the query raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{source}: where={where!r} is not a query of its columns: {reason}") from error
     if not len(chosen):
         raise UsageError(f"{source}: where={where!r} selects none of {len(frame)} rows")
     return chosen
-
-
-def _cost(ratio_P: NDArray[np.float64], warnings: list[str]) -> float:
-    """K of C = k N D from a table that has all three; its spread is said when it matters."""
-    usable = ratio_P[np.isfinite(ratio_P) & (ratio_P > 0)]
-    if not len(usable):
-        return FLOPS_PER_PARAM_TOKEN
-    k = float(np.median(usable))
-    spread = float(usable.max() / usable.min())
-    if spread > 1.02:
-        text = f"C / (N D) is not one number: median {k:.4g}, largest over smallest {spread:.3g}"
-        warnings.append(text + ("; are there two units in one column?" if spread > 30 else ""))
-    return k
 
 
 def _assemble(
@@ -226,10 +262,7 @@ def _assemble(
 ) -> LossTable:
     import pandas as pd
 
-    labels = {}
-    for symbol in ("run", "seed", "subset"):
-        name = reader.column(symbol, required=False)
-        labels[symbol] = reader.frame[name].astype(str).to_numpy() if name else None
+    labels = {symbol: reader.labels(symbol) for symbol in ("run", "seed", "subset")}
     has_runs = labels["run"] is not None
     frame = pd.DataFrame(
         {
@@ -250,7 +283,7 @@ def _assemble(
     )
     if not has_runs:
         frame = _name_rows(frame, reader.warnings)
-    settings = {key: name for key, name in asdict(reader.names).items() if name}
+    settings = {key: name for key, name in asdict(reader.names).items() if name is not None}
     source = f"{reader.path}" + (
         f" ({', '.join(f'{k}={v}' for k, v in settings.items())})" if settings else ""
     )
@@ -258,18 +291,12 @@ def _assemble(
 
 
 def _name_rows(frame: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
-    """Without a run column every row is a run of its own; equal rows are kept, and said."""
+    """Without a run column every row is a run of its own; equal rows are kept, and named in a warning."""
     key = ["subset", "n_params", "jets", "seed", "loss"]
     repeats = int(frame.duplicated(key).sum())
     if repeats:
         warnings.append(f"{repeats} rows repeat another row's N, D and loss; they are kept and count as runs")
-    cells = frame.groupby(["subset", "n_params", "jets", "seed"])["loss"].agg(["min", "max", "size"])
-    mixed = cells[(cells["size"] > 1) & (cells["max"] > 1.3 * cells["min"])]
-    if len(mixed):
-        warnings.append(
-            f"{len(mixed)} cells of one N, D and seed hold losses more than 30% apart: "
-            "are several evaluation sets mixed in it? select one with where=..."
-        )
+    frame["row"] = [str(number) for number in frame.index]
     frame = frame.sort_values(key, kind="stable")
     frame["run"] = [f"row {rank:07d}" for rank in range(len(frame))]
     return frame
