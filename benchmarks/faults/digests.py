@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 
 def digest(*things: Any) -> str:
-    """SHA-256 of numbers, texts, arrays, tensors, tables, and lists and mappings of these."""
+    """SHA-256 of numbers, texts, arrays, tensors, tables, and lists, mappings and dataclasses of these."""
     found = hashlib.sha256()
     _feed(found, things)
     return found.hexdigest()
@@ -23,6 +24,8 @@ def _feed(found: Any, thing: Any) -> None:
         for key, value in thing.items():
             _feed(found, key)
             _feed(found, value)
+    elif is_dataclass(thing):
+        _feed(found, vars(thing))
     elif isinstance(thing, list | tuple):
         for value in thing:
             _feed(found, value)

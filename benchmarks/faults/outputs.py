@@ -38,11 +38,8 @@ def _read(folder: Path) -> str:
     return digest(
         json.loads((out / "results.json").read_text()),  # people read what the commands leave out
         pd.read_parquet(out / "replicates.parquet"),
-        {name: vars(law) for name, law in laws.laws.items()},
-        laws.missing,
-        (laws.flops_per_param_sample, laws.sample),
-        losses.frame,
-        (losses.source, losses.flops_per_param_sample, losses.sample, losses.warnings),
+        laws,
+        losses,
     )
 
 
