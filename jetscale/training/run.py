@@ -13,6 +13,7 @@ from jetscale.runs.done import check_final, disagreement
 from jetscale.tracking.blocks import BlockLog
 from jetscale.tracking.provenance import git_state, versions
 from jetscale.tracking.run_directory import DamagedRunError, RunDirectory, leave_traceback
+from jetscale.tracking.wandb_environment import Destination
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training import ranks
 from jetscale.training.backbone import WEIGHTS, Backbone, find_or_pretrain
@@ -145,13 +146,17 @@ def _record(
 def _wandb(settings: TrainSettings, directory: RunDirectory, variant: str) -> WandbRun:
     dim, seed = settings.model.dim, settings.seed
     group = f"{settings.study}/{settings.subset}/dim={dim}"
-    return WandbRun(
-        settings.tracking.wandb if ranks.is_first() else "disabled",
-        directory.path,
-        {**public(settings), "variant": variant},
+    destination = Destination(
         project=settings.tracking.project,
         entity=settings.tracking.entity,
         group=f"{group}/{variant}"[:128] if variant else group,  # W&B's limit
         name=f"{settings.subset}-dim={dim}-seed={seed}",
-        tags=[settings.study, settings.subset, f"dim={dim}"],
+        tags=(settings.study, settings.subset, f"dim={dim}"),
+    )
+    return WandbRun(
+        settings.tracking.wandb if ranks.is_first() else "disabled",
+        directory.path,
+        {**public(settings), "variant": variant},
+        destination,
+        settings.pretrain.steps if settings.pretrain.composition else 0,
     )
