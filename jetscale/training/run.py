@@ -20,7 +20,7 @@ from jetscale.training.backbone import WEIGHTS, Backbone, find_or_pretrain
 from jetscale.training.build import build, outputs_of
 from jetscale.training.checkpoint import write_weights
 from jetscale.training.phase import PhaseResult, fit_phase
-from jetscale.training.preemption import EXIT_STATUS, Preempted
+from jetscale.training.preemption import Preempted
 from jetscale.training.recorder import Outputs
 from jetscale.training.same_jets import JETS, jets_from, same_jets
 from jetscale.training.settings import TrainSettings, public, to_yaml
@@ -71,7 +71,7 @@ def run(settings: TrainSettings, path: Path, variant: str = "") -> dict[str, Any
             raise
         except Preempted as stop:
             log.warning("%s: %s", path, stop)
-            wandb.finish(exit_code=EXIT_STATUS)
+            wandb.finish(exit_code=int(stop.code or 0))
             raise
         summary = {"final": record["final"], "n_params": record["n_params"]["total"]}
         wandb.finish(summary, directory.blocks)
