@@ -29,7 +29,7 @@ def labels(directory: str, workers: int) -> list[list[int]]:
     settings = DataSettings(dir=directory, workers=workers)
     data = JetDataModule(settings, None, batch_size=4, n_steps=3, seed=0)
     data.setup()
-    return [batch.labels.tolist() for batch in data.train_dataloader()]
+    return [batch.labels_B.tolist() for batch in data.train_dataloader()]
 
 
 @pytest.mark.slow
