@@ -22,6 +22,7 @@ from benchmarks.measure import Rows, row
 from jetscale.jets.batch import JetBatch
 from jetscale.model.transformer import SetTransformer
 from jetscale.tracking.run_directory import RunDirectory
+from jetscale.tracking.wandb_environment import Destination
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training.build import outputs_of
 from jetscale.training.phase import fit_phase
@@ -106,7 +107,7 @@ def tracked(made: list[JetBatch]) -> float:
     settings.tracking.log_every = LOG_EVERY
     settings.device.accelerator = "cpu"
     with tempfile.TemporaryDirectory() as folder:
-        silent = WandbRun("disabled", Path(folder), {}, project="", entity=None, group="", name="", tags=[])
+        silent = WandbRun("disabled", Path(folder), {}, Destination(None, None, "", "", ()))
         outputs = outputs_of("finetune", RunDirectory(Path(folder), "x"), silent)
         data: Any = InMemory(made)
         fit_phase(settings, settings.finetune, SetTransformer(DIM, 10), data, outputs, None)

@@ -53,15 +53,19 @@ class GridSweeper(BasicSweeper):
     def launch(self, launcher: Launcher, first: int) -> Sequence[JobReturn]:
         """Plan the composed jobs, then carry them through; with `dry`, print the plan alone."""
         from jetscale.launch import report
+        from jetscale.launch.joblib_workers import passing_stops_on
         from jetscale.launch.plan import plan_sweep
-        from jetscale.launch.rounds import carry_through
+        from jetscale.launch.rounds import Launch, carry_through
 
         assert self.config is not None
         if self.dry:
             report.print_plan(report.measured_plan(self._jobs))
             return []
         plan_sweep(self._jobs).write(Path(self.config.hydra.sweep.dir))
-        return carry_through(self._jobs, first, launcher.launch)
+        launch: Launch = launcher.launch
+        if type(launcher).__name__ == "JoblibLauncher":
+            launch = passing_stops_on(launch)
+        return carry_through(self._jobs, first, launch)
 
 
 class _ComposesOnce(ConfigLoaderImpl):

@@ -16,7 +16,7 @@ from typing import Any
 
 from jetscale.cli import UsageError
 from jetscale.secrets import masked
-from jetscale.tracking.wandb_run import has_key
+from jetscale.tracking.wandb_environment import has_key
 
 BAD_STATES = ("failed", "crashed", "killed")
 _COLUMNS = ["run:state", "config:study", "config:subset", "config:dim", "config:seed", "config:n_params"]
@@ -103,7 +103,11 @@ def save(views: list[Any]) -> list[str]:
     UsageError
         No key, no such project, no permission, or a server that cannot be reached.
     """
-    if not has_key():
+    try:
+        key = has_key()
+    except ValueError as error:
+        raise UsageError(f"{masked(str(error))}; set WANDB_API_KEY, or repair the file") from error
+    if not key:
         raise UsageError("no W&B key: set WANDB_API_KEY, or run `wandb login`; --dry-run needs none")
     import wandb
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import hashlib
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -77,8 +78,11 @@ class ClosingTable(Callback):
 
 
 def print_status(sweep: Path) -> None:
-    """Print what `jetscale.status` shows of `sweep` to stderr; nothing where there is no run."""
+    """Print what `jetscale.status` shows of `sweep` to stderr, and how to send runs that W&B kept offline."""
     with suppress(UsageError):
         status = Watcher(sweep).look()
         if status.runs:
             console(160, sys.stderr).print(render(status))
+    if any(sweep.glob("**/wandb/offline-run-*")):
+        found = f"find {shlex.quote(str(sweep))} -path '*/wandb/offline-run-*' -prune"
+        sys.stderr.write(f"runs kept for W&B; send them with: {found} -exec wandb sync {{}} +\n")

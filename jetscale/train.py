@@ -26,6 +26,7 @@ def main(config: DictConfig) -> float:
     """Run one job; returns the final test loss."""
     # imported here: `--help` and the parsing of a sweep need no torch
     from jetscale.jets.errors import JetDataError
+    from jetscale.launch.joblib_workers import obeying_the_driver
     from jetscale.training.run import run
     from jetscale.training.settings import SettingsError, from_config
 
@@ -36,7 +37,8 @@ def main(config: DictConfig) -> float:
         except SettingsError as error:
             leave_traceback(directory, error)
             raise
-        done = run(settings, directory, run_suffix(HydraConfig.get().overrides.task))
+        with obeying_the_driver():
+            done = run(settings, directory, run_suffix(HydraConfig.get().overrides.task))
     except (SettingsError, JetDataError) as error:
         if HydraConfig.get().mode != RunMode.RUN:
             raise  # the sweep goes on with its other runs
@@ -53,4 +55,8 @@ if __name__ == "__main__":
         check_config_files(sys.argv[1:], CONF)
     except ConfigFileError as error:
         sys.exit(f"jetscale.train: {error}")
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # where nothing trains: while jets are packed, before the first run
+        sys.stderr.write("jetscale.train: interrupted; the same command goes on\n")
+        sys.exit(130)

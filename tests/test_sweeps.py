@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -8,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from jetscale.config_files import CONF
-from jetscale.sweeps import hydra_arguments, register, run_suffix
+from jetscale.sweeps import hydra_arguments, print_status, register, run_suffix
 from jetscale.train_help import train_help
 from jetscale.training.settings import SettingsError, from_config
 
@@ -161,3 +162,21 @@ def test_what_the_check_composed_is_what_is_launched():
         again = loader.load_sweep_config(master, overrides)  # the first launch may have changed the kept one
     assert again is not checked
     assert again == elsewhere == checked
+
+
+def test_the_end_of_a_sweep_says_how_to_send_what_is_kept_for_wandb(tmp_path, capsys):
+    sweep = tmp_path / "a study"
+    print_status(sweep)
+    assert "W&B" not in capsys.readouterr().err
+    kept = [
+        sweep / f"qcd/dim=8/seed=0/{variant}wandb/offline-run-20270101_000000-ab"
+        for variant in ("", "finetune.lr=1/")
+    ]
+    for folder in kept:
+        (folder / "files").mkdir(parents=True)
+        (folder.parent / "latest-run").symlink_to(folder.name)
+    print_status(sweep)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "W&B" in line]
+    command = line.partition(": ")[2].replace("wandb sync", "printf '%s\\n'")
+    listed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
+    assert sorted(listed.splitlines()) == sorted(map(str, kept))

@@ -22,6 +22,7 @@ from jetscale.jets.request import store_request
 from jetscale.jets.settings import DataSettings
 from jetscale.jets.store import Store
 from jetscale.jets.stream import JetStream
+from jetscale.jets.workers import loader_context
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,12 @@ class StepLoader:
         pin = torch.cuda.is_available()
         return iter(
             DataLoader(
-                self._batches, batch_size=None, sampler=steps, num_workers=self._workers, pin_memory=pin
+                self._batches,
+                batch_size=None,
+                sampler=steps,
+                num_workers=self._workers,
+                pin_memory=pin,
+                multiprocessing_context=loader_context(self._workers),
             )
         )
 

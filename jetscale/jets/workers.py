@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from jetscale.jets.errors import JetDataError
+from jetscale.orphans import when_gone
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -19,6 +20,21 @@ Result = TypeVar("Result")
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start_method_is_ours() -> bool:
+    """Whether processes start here as Python says; inside a worker of joblib they do not."""
+    known = (None, *multiprocessing.get_all_start_methods())
+    return multiprocessing.get_start_method(allow_none=True) in known
+
+
+def loader_context(workers: int) -> str | None:
+    """Start method for the workers of a `DataLoader`: None takes Python's.
+
+    joblib's start method, the default inside its workers, cannot start them ("no attribute 'env'"), and a
+    process spawned from there does not know it; a fork needs neither.
+    """
+    return None if workers == 0 or start_method_is_ours() else "fork"
 
 
 class Workers:
@@ -33,9 +49,7 @@ class Workers:
     """
 
     def __init__(self, n_workers: int) -> None:
-        ours = (None, *multiprocessing.get_all_start_methods())
-        known = multiprocessing.get_start_method(allow_none=True) in ours
-        self.n_workers = n_workers if known else 1
+        self.n_workers = n_workers if start_method_is_ours() else 1
         self._pool: ProcessPoolExecutor | None = None
 
     def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
@@ -82,12 +96,9 @@ def end(pool: ProcessPoolExecutor) -> None:
 
 
 def _die_with_parent() -> None:
-    """Leave no orphan behind that writes on when the main process is killed."""
+    """Leave no orphan behind when the main process is killed, and leave ctrl-C to the main process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+    assert parent.pid is not None
+    when_gone(parent.pid, lambda: os._exit(1))

@@ -6,17 +6,17 @@ start (`START_SECONDS`) and at its end (`CLOSE_SECONDS`). Whatever W&B loses is 
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import netrc
-import os
+import secrets
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
+from jetscale.files import DamagedFile, read_sealed, write_sealed
 from jetscale.secrets import masked, masked_tree
 from jetscale.tracking.metrics import MetricsLine
+from jetscale.tracking.wandb_environment import Destination, chosen_mode, folder_for, warn_of_a_shared_id
 from jetscale.tracking.wandb_service import Sender, forget_service, kill_service
 
 log = logging.getLogger(__name__)
@@ -34,16 +34,22 @@ PAPER_FLOPS_PER_PARAM_JET = 6 * 40
 """C = 6 N 40 jets: what ties a line's flops to N."""
 
 
+ID_FILE = "wandb.json"
+"""Beside a run's other files: the id that the run has in W&B, made once and kept when the run goes on."""
+
+
 class WandbRun:
     """One W&B run, or nothing: after the first failure it warns once and stays silent.
 
     Parameters
     ----------
-    mode : ``auto`` (online where a key is set, else offline), ``online``, ``offline`` or ``disabled``; where
-        the server cannot be reached the run is kept offline, to be sent later with ``wandb sync``
-    directory : the run directory; W&B's own files go under it
-    config : settings of the run; sent with credentials in URLs masked, and ``model.dim`` as ``dim`` too
-    project, entity, group, name, tags : as W&B's
+    mode : ``auto`` (``WANDB_MODE``; without it online where a key is set, else offline), ``online``,
+        ``offline`` or ``disabled``; where the server cannot be reached the run is kept offline, to be sent
+        later with ``wandb sync``
+    directory : the run directory; W&B's own files go under it, unless ``WANDB_DIR`` says otherwise
+    config : settings of the run; sent with credentials masked, and ``model.dim`` as ``dim`` too
+    destination : project, group, name and tags
+    steps_before : steps of pretraining, which W&B counts before those of fine-tuning
     """
 
     def __init__(
@@ -51,44 +57,43 @@ class WandbRun:
         mode: str,
         directory: Path,
         config: dict[str, Any],
-        *,
-        project: str,
-        entity: str | None,
-        group: str,
-        name: str,
-        tags: list[str],
+        destination: Destination,
+        steps_before: int = 0,
     ) -> None:
         self._run: Any = None
         self._speed = Speed()
         self._n_params: int | None = None
-        names: dict[str, Any] = {
-            "project": project,
-            "entity": entity,
-            "group": group,
-            "name": name,
-            "tags": tags,
-            "job_type": "train",
-        }
+        self._steps_before = steps_before
+        self._sender: Sender | None = None
+        self._to_sync = ""
+        if mode == "disabled":
+            return
+        chosen = chosen_mode(mode)
+        if chosen == "disabled":
+            return
         shown = top_level(masked_tree(config))
-        online = mode == "online" or (mode == "auto" and has_key())
-        if online:
-            self._guarded("start online", lambda: self._start("online", directory, shown, names))
+        if chosen == "online":
+            self._guarded("start online", lambda: self._start("online", directory, shown, destination))
             if not self.active:  # the service still holds the run's id: "run ID is in use" for what follows
                 self._guarded("teardown", forget_service)
-        if mode != "disabled" and not self.active:
-            self._guarded("start offline", lambda: self._start("offline", directory, shown, names))
-        self._sender = Sender() if self.active else None
+        if not self.active:
+            self._guarded("start offline", lambda: self._start("offline", directory, shown, destination))
+        if self.active:
+            self._sender = Sender()
 
-    def _start(self, mode: Literal["online", "offline"], directory: Path, config: Any, names: Any) -> None:
+    def _start(
+        self, mode: Literal["online", "offline"], directory: Path, config: Any, destination: Destination
+    ) -> None:
         import wandb
 
+        run_id = kept_id(directory)
         # before init: it would name the server, password in the URL included, on the terminal
         wandb.setup(wandb.Settings(silent=True))
         self._run = wandb.init(
-            id=hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12],  # a resumed run keeps it
-            resume="allow" if mode == "online" else None,
+            id=run_id,
+            resume="allow",  # offline too: `wandb sync` else replaces the history that W&B has of this run
             mode=mode,
-            dir=directory.resolve(),  # the service may have been started elsewhere
+            dir=folder_for(directory),  # the service may have been started elsewhere
             config=config,
             settings=wandb.Settings(
                 silent=True,
@@ -100,8 +105,10 @@ class WandbRun:
                 finish_timeout=UPLOAD_SECONDS,
                 finish_timeout_raises=True,
             ),
-            **names,
+            **vars(destination.obeying()),
         )
+        if mode == "offline":
+            self._to_sync = sync_command(Path(self._run.settings.wandb_dir), run_id)
         for axis in ("step", "jets", "flops"):  # every curve can be drawn against any of the three
             self._run.define_metric(axis, hidden=True)
         for phase in ("pretrain", "finetune"):
@@ -113,14 +120,19 @@ class WandbRun:
         return self._run is not None
 
     def log(self, line: MetricsLine) -> None:
-        """Send one line as ``<phase>/<split>_loss`` and so on, with its step, jets and flops; never waits."""
+        """Send one line as ``<phase>/<split>_loss`` and so on, with its step, jets and flops; never waits.
+
+        W&B's own ``_step`` is the number of optimiser steps of both phases, so that it goes on where it was
+        when the run does; lines of one step make one row.
+        """
         if not self.active or self._sender is None:
             return
         run, values = self._run, values_of(line, self._speed.after(line))
         if line.phase == "finetune" and self._n_params is None and line.jets > 0:
             n_params = self._n_params = round(line.flops / (PAPER_FLOPS_PER_PARAM_JET * line.jets))
             self._send("config", lambda: run.config.update({"n_params": n_params}, allow_val_change=True))
-        self._send("log", lambda: run.log(values))
+        step = line.step + (self._steps_before if line.phase == "finetune" else 0)
+        self._send("log", lambda: run.log(values, step=step))
 
     def finish(
         self, summary: dict[str, Any] | None = None, blocks: Path | None = None, exit_code: int = 0
@@ -147,6 +159,8 @@ class WandbRun:
             kill_service()  # and the call that hangs fails
             sender.close(AFTER_KILL_SECONDS)
             forget_service()
+        if self._to_sync:
+            log.info("the run is kept for W&B; send it with: %s", self._to_sync)
         self._run = self._sender = None
 
     def _send(self, what: str, call: Callable[[], Any]) -> None:
@@ -220,12 +234,23 @@ def _log_blocks(run: Any, blocks: Path) -> None:
     run.log_artifact(artifact)
 
 
-def has_key() -> bool:
-    """Whether the client would find a key for its server: in the environment, or in the netrc file."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+def kept_id(directory: Path) -> str:
+    """The id that the run in `directory` has in W&B: made at random by its first start, and kept there.
+
+    A path would not do: it is the same in every container.
+    """
+    path = directory / ID_FILE
     try:
-        return netrc.netrc().authenticators(host or "") is not None
-    except (FileNotFoundError, netrc.NetrcParseError):
-        return False
+        return str(read_sealed(path)["id"])
+    except FileNotFoundError:
+        warn_of_a_shared_id()
+    except (DamagedFile, KeyError) as error:
+        log.warning("%s; the run begins anew in W&B", error)
+    run_id = secrets.token_hex(6)
+    write_sealed(path, {"id": run_id})
+    return run_id
+
+
+def sync_command(folder: Path, run_id: str) -> str:
+    """Command that sends every piece of an offline run, the oldest first."""
+    return f"wandb sync {shlex.quote(str(folder))}/offline-run-*-{run_id}"

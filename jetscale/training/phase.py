@@ -96,6 +96,7 @@ def fit_phase(
     with warnings.catch_warnings(), NOTICE.restoring_handlers(), _unfilled_memory():
         for message in _HUSHED:
             warnings.filterwarnings("ignore", message=message)
+        NOTICE.listen()  # before the first step too: Lightning would make status 1 of a ctrl-C
         trainer.fit(module, datamodule=data)
     return _result(module, recorder)
 

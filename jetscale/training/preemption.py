@@ -1,13 +1,15 @@
 """Asked to stop soon: checkpoint after the step at hand, leave, go on later in the same directory.
 
-Slurm sends SIGTERM to what it preempts or cancels, and SIGUSR2 (submitit's choice) before a time limit. While
-a
-phase trains, either ends the process after the current step with a checkpoint and status `EXIT_STATUS`.
-At other times they end it at once, which loses nothing: every file is whole or absent.
+Slurm sends SIGTERM to what it preempts or cancels, and SIGUSR2 (submitit's choice) before a time limit;
+ctrl-C is SIGINT. While a phase trains, each ends the process after the current step with a checkpoint and
+status `EXIT_STATUS` (`INTERRUPTED` for ctrl-C, and a second one ends it at once). At other times they end
+it at once, which loses nothing: every file is whole or absent.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -15,14 +17,18 @@ from contextlib import contextmanager
 
 EXIT_STATUS = 75
 """EX_TEMPFAIL of sysexits.h: try again later."""
-SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+INTERRUPTED = 130
+"""128 + SIGINT, as shells say it."""
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+
+log = logging.getLogger(__name__)
 
 
 class Preempted(SystemExit):
     """The run was asked to stop and has a checkpoint of its last step; not a failure."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(EXIT_STATUS)
+    def __init__(self, message: str, number: int = signal.SIGTERM) -> None:
+        super().__init__(INTERRUPTED if number == signal.SIGINT else EXIT_STATUS)
         self.message = message
 
     def __str__(self) -> str:
@@ -30,10 +36,20 @@ class Preempted(SystemExit):
 
 
 class Notice:
-    """Whether this process was asked to stop."""
+    """Whether, and by which signal, this process was asked to stop."""
 
     def __init__(self) -> None:
-        self.given = False
+        self.number: int | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether it was asked."""
+        return self.number is not None
+
+    def taken(self) -> int:
+        """Number of the signal, which is forgotten; SIGTERM where only another rank was asked."""
+        number, self.number = self.number, None
+        return signal.SIGTERM if number is None else number
 
     @contextmanager
     def restoring_handlers(self) -> Iterator[None]:
@@ -54,8 +70,15 @@ class Notice:
             for number in SIGNALS:
                 signal.signal(number, self._note)
 
-    def _note(self, *_: object) -> None:
-        self.given = True
+    def _note(self, number: int, _: object) -> None:
+        if number == self.number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        if number == signal.SIGINT:
+            log.warning("interrupted; stopping after this step, with a checkpoint (ctrl-C again: at once)")
+            self.number = number  # also after another signal, so that a second ctrl-C is seen as one
+        elif self.number is None:
+            self.number = number
 
 
 NOTICE = Notice()

@@ -172,8 +172,8 @@ class Recorder(L.Callback):
         if save or stop:
             self.save(trainer, pl_module)
         if stop:
-            NOTICE.given = False
-            raise Preempted(f"{self.outputs.phase}: asked to stop, checkpoint of step {step} written")
+            text = f"{self.outputs.phase}: asked to stop, checkpoint of step {step} written"
+            raise Preempted(text, NOTICE.taken())
         if step == self.schedule.steps and self.test_all is not None:
             self.run_test(trainer, pl_module, self.test_all, "test_all")
 

@@ -13,13 +13,14 @@ from jetscale.runs.done import check_final, disagreement
 from jetscale.tracking.blocks import BlockLog
 from jetscale.tracking.provenance import git_state, versions
 from jetscale.tracking.run_directory import DamagedRunError, RunDirectory, leave_traceback
+from jetscale.tracking.wandb_environment import Destination
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training import ranks
 from jetscale.training.backbone import WEIGHTS, Backbone, find_or_pretrain
 from jetscale.training.build import build, outputs_of
 from jetscale.training.checkpoint import write_weights
 from jetscale.training.phase import PhaseResult, fit_phase
-from jetscale.training.preemption import EXIT_STATUS, Preempted
+from jetscale.training.preemption import Preempted
 from jetscale.training.recorder import Outputs
 from jetscale.training.same_jets import JETS, jets_from, same_jets
 from jetscale.training.settings import TrainSettings, public, to_yaml
@@ -70,7 +71,7 @@ def run(settings: TrainSettings, path: Path, variant: str = "") -> dict[str, Any
             raise
         except Preempted as stop:
             log.warning("%s: %s", path, stop)
-            wandb.finish(exit_code=EXIT_STATUS)
+            wandb.finish(exit_code=int(stop.code or 0))
             raise
         summary = {"final": record["final"], "n_params": record["n_params"]["total"]}
         wandb.finish(summary, directory.blocks)
@@ -145,13 +146,17 @@ def _record(
 def _wandb(settings: TrainSettings, directory: RunDirectory, variant: str) -> WandbRun:
     dim, seed = settings.model.dim, settings.seed
     group = f"{settings.study}/{settings.subset}/dim={dim}"
-    return WandbRun(
-        settings.tracking.wandb if ranks.is_first() else "disabled",
-        directory.path,
-        {**public(settings), "variant": variant},
+    destination = Destination(
         project=settings.tracking.project,
         entity=settings.tracking.entity,
         group=f"{group}/{variant}"[:128] if variant else group,  # W&B's limit
         name=f"{settings.subset}-dim={dim}-seed={seed}",
-        tags=[settings.study, settings.subset, f"dim={dim}"],
+        tags=(settings.study, settings.subset, f"dim={dim}"),
+    )
+    return WandbRun(
+        settings.tracking.wandb if ranks.is_first() else "disabled",
+        directory.path,
+        {**public(settings), "variant": variant},
+        destination,
+        settings.pretrain.steps if settings.pretrain.composition else 0,
     )

@@ -163,14 +163,15 @@ class TrackingSettings:
     Attributes
     ----------
     log_every : steps between lines of the training loss (its mean since the line before)
-    wandb : ``auto`` (online with a key, else offline), ``online``, ``offline`` or ``disabled``
-    project, entity : W&B destination
+    wandb : ``auto`` (``WANDB_MODE``; without it online with a key, else offline), ``online``, ``offline`` or
+        ``disabled``
+    project, entity : W&B destination; null takes ``WANDB_PROJECT`` (else ``jetscale``) and ``WANDB_ENTITY``
     progress : show a progress bar on a terminal
     """
 
     log_every: int = 100
     wandb: str = "auto"
-    project: str = "jetscale"
+    project: str | None = None
     entity: str | None = None
     progress: bool = True
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from jetscale.jets.building import ensure_store
+from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.request import store_request
 from jetscale.jets.settings import DataSettings
 from jetscale.jets.workers import Workers
@@ -24,12 +25,21 @@ def build(directory: str) -> tuple[int, str]:
     return store.n_jets, store.fingerprint
 
 
+def labels(directory: str, workers: int) -> list[list[int]]:
+    settings = DataSettings(dir=directory, workers=workers)
+    data = JetDataModule(settings, None, batch_size=4, n_steps=3, seed=0)
+    data.setup()
+    return [batch.labels_B.tolist() for batch in data.train_dataloader()]
+
+
 @pytest.mark.slow
-def test_a_store_can_be_made_inside_a_joblib_worker(fill: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_store_can_be_made_and_loaded_inside_a_joblib_worker(fill: SimpleNamespace, tmp_path: Path) -> None:
     fill.jetclass(tmp_path / "alone")
     shutil.copytree(tmp_path / "alone", tmp_path / "inside")
     (inside,) = joblib.Parallel(n_jobs=2)([joblib.delayed(build)(str(tmp_path / "inside"))])
     assert inside == build(str(tmp_path / "alone"))
+    (loaded,) = joblib.Parallel(n_jobs=2)([joblib.delayed(labels)(str(tmp_path / "inside"), 1)])
+    assert loaded == labels(str(tmp_path / "alone"), 0)
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])

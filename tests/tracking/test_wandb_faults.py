@@ -14,6 +14,7 @@ import pytest
 
 from jetscale.tracking import wandb_run
 from jetscale.tracking.metrics import MetricsLine
+from jetscale.tracking.wandb_environment import Destination
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.tracking.wandb_service import forget_service
 from tests.runs import TINY, quiet_environment, runs_under
@@ -38,8 +39,7 @@ def server(monkeypatch, tmp_path):
 
 def begin(directory: Path) -> WandbRun:
     directory.mkdir(exist_ok=True)
-    names = {"project": "proj", "entity": None, "group": "g", "name": "n"}
-    return WandbRun("auto", directory, {"seed": 0}, tags=[], **names)
+    return WandbRun("auto", directory, {"seed": 0}, Destination("proj", None, "g", "n", ()))
 
 
 def lines(first: int, last: int) -> list[MetricsLine]:

@@ -1,62 +1,191 @@
-"""The real wandb client, offline."""
+"""The real wandb client, offline, and what its files give to a server."""
 
 from __future__ import annotations
 
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jetscale.tracking.metrics import MetricsLine
-from jetscale.tracking.wandb_run import Speed, WandbRun, values_of
+from jetscale.tracking.wandb_environment import Destination, chosen_mode
+from jetscale.tracking.wandb_run import ID_FILE, Speed, WandbRun, kept_id, values_of
 from jetscale.tracking.wandb_service import forget_service
+from tests.tracking.wandb_server import KEY, served
 
 LINE = MetricsLine("finetune", 5, 40, 1600, 6 * 2946 * 40.0 * 40, "test", "ema", 2.25, 0.25, 1e-3, 0.5)
+DOCS = Path(__file__).resolve().parents[2] / "docs/tracking.md"
 
 
-def start(mode: str, directory: Path, config: dict[str, Any] | None = None) -> WandbRun:
-    names: dict[str, Any] = {
-        "project": "proj",
-        "entity": None,
-        "group": "s/bsm_all/dim=8",
-        "name": "n",
-        "tags": ["s"],
-    }
-    return WandbRun(mode, directory, config or {"seed": 0, "model": {"dim": 8}}, **names)
+def start(mode: str, directory: Path, config: dict[str, Any] | None = None, before: int = 0) -> WandbRun:
+    destination = Destination(None, None, "s/bsm_all/dim=8", "n", ("s",))
+    return WandbRun(mode, directory, config or {"seed": 0, "model": {"dim": 8}}, destination, before)
 
 
 @pytest.fixture(autouse=True)
-def _no_key(monkeypatch, tmp_path):
-    for name in ("WANDB_API_KEY", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
+def _plain_environment(monkeypatch, tmp_path):
+    forget_service()  # it keeps the environment that it began with
+    for name in [name for name in os.environ if name.startswith(("WANDB", "NETRC"))]:
+        monkeypatch.delenv(name)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    yield
+    forget_service()
+
+
+@pytest.mark.parametrize(
+    ("setting", "environment", "expected"),
+    [
+        ("auto", {}, "offline"),
+        ("auto", {"WANDB_API_KEY": KEY}, "online"),
+        ("auto", {"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}, "offline"),
+        ("auto", {"WANDB_API_KEY": KEY, "WANDB_MODE": "dryrun"}, "offline"),
+        ("auto", {"WANDB_API_KEY": KEY, "WANDB_MODE": "disabled"}, "disabled"),
+        ("auto", {"WANDB_API_KEY": KEY, "WANDB_DISABLED": "true"}, "disabled"),
+        ("auto", {"WANDB_API_KEY": KEY, "WANDB_DISABLED": "false"}, "online"),
+        ("auto", {"WANDB_API_KEY": KEY, "WANDB_MODE": "run"}, "online"),
+        ("auto", {"WANDB_API_KEY": KEY, "WANDB_MODE": "wrong"}, "disabled"),
+        ("offline", {"WANDB_API_KEY": KEY, "WANDB_MODE": "online"}, "offline"),
+        ("online", {"WANDB_API_KEY": KEY, "WANDB_MODE": "disabled", "WANDB_DISABLED": "1"}, "online"),
+        ("auto", {"WANDB_MODE": "online"}, "offline"),  # no key: the client would ask for one
+        ("online", {}, "offline"),
+    ],
+)
+def test_a_setting_wins_over_the_environment_and_that_over_the_key(
+    setting, environment, expected, monkeypatch
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert chosen_mode(setting) == expected
+
+
+def test_what_users_of_wandb_set_in_the_environment_is_obeyed(monkeypatch):
+    ours = Destination(None, None, "g", "n", ("s",))
+    assert ours.obeying() == Destination("jetscale", None, "g", "n", ("s",))
+    for name in ("PROJECT", "ENTITY", "RUN_GROUP", "NAME", "JOB_TYPE", "NOTES"):
+        monkeypatch.setenv(f"WANDB_{name}", name.lower())
+    monkeypatch.setenv("WANDB_TAGS", "new, s,,x")
+    theirs = ("run_group", "name", ("s", "new", "x"), "job_type", "notes")
+    assert ours.obeying() == Destination("project", "entity", *theirs)
+    assert Destination("mine", "me", "g", "n", ("s",)).obeying() == Destination("mine", "me", *theirs)
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def no_text(path: Path) -> None:
+    path.write_bytes(b"\xff\xfe machine")
+
+
+def no_netrc(path: Path) -> None:
+    path.write_text("password hunter2hunter2 machine")
+
+
+@pytest.mark.parametrize("write", [folder, link_to_itself, no_text, no_netrc])
+def test_an_odd_netrc_is_one_warning(write, tmp_path, caplog):
+    write(tmp_path / "home/.netrc")
+    assert chosen_mode("auto") == "offline"
+    (record,) = caplog.records
+    assert f"{tmp_path}/home/.netrc cannot be read for a key" in record.getMessage()
+    assert "hunter2" not in caplog.text
+
+
+def test_a_key_for_the_server_in_netrc_is_found_with_its_port_and_without(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:8080")
+    for machine, expected in (("127.0.0.1:8080", "online"), ("127.0.0.1", "online"), ("other", "offline")):
+        (tmp_path / "home/.netrc").write_text(f"machine {machine} login user password {KEY}\n")
+        (tmp_path / "home/.netrc").chmod(0o600)
+        assert chosen_mode("auto") == expected
+
+
+def test_an_id_is_made_once_for_a_directory_and_never_twice(tmp_path, caplog, monkeypatch):
+    (tmp_path / "run").mkdir()
+    first = kept_id(tmp_path / "run")
+    assert kept_id(tmp_path / "run") == first
+    shutil.rmtree(tmp_path / "run")  # the same path in another container, or a run made anew
+    (tmp_path / "run").mkdir()
+    second = kept_id(tmp_path / "run")
+    assert second != first
+    assert not caplog.records
+    (tmp_path / "run" / ID_FILE).write_text((tmp_path / "run" / ID_FILE).read_text().replace(second, first))
+    assert kept_id(tmp_path / "run") not in (first, second)
+    assert "is damaged" in caplog.text
+    monkeypatch.setenv("WANDB_RUN_ID", "mine")
+    (tmp_path / "other").mkdir()
+    assert kept_id(tmp_path / "other") != "mine"
+    assert "WANDB_RUN_ID is not used" in caplog.text
+
+
+def documented_sync() -> str:
+    """The command of docs/tracking.md that sends the offline runs of a sweep."""
+    (command,) = re.findall(r"^wandb sync multirun/paper[^#\n]*", DOCS.read_text(), re.MULTILINE)
+    return str(command)
 
 
 @pytest.mark.slow
-def test_without_a_key_a_run_is_kept_offline_under_one_id(tmp_path):
-    blocks = tmp_path / "test_blocks.parquet"
-    for _ in range(2):  # the second start is what a resumed run does
-        run = start("auto", tmp_path)
+def test_an_offline_run_that_goes_on_is_one_run_with_one_history_when_sent(tmp_path, monkeypatch, caplog):
+    """Also the folder of a further override, the documented command, and the user's environment."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    monkeypatch.setenv("WANDB_TAGS", "new")
+    directory = tmp_path / "multirun/paper/bsm_all/dim=8/seed=0/finetune.lr=0.003"
+    directory.mkdir(parents=True)
+
+    def lines(phase: str, *steps: int) -> list[MetricsLine]:
+        return [
+            MetricsLine(phase, step, 8 * step, 1, 1e3 * step, "train", "raw", 2.0, None, 1e-3, 0.1)
+            for step in steps
+        ]
+
+    # the second start goes on from the checkpoint after step 20 of fine-tuning
+    begun = [*lines("pretrain", 10, 20, 30, 40), *lines("finetune", 10, 20, 30)]
+    for logged in (begun, lines("finetune", 30, 40, 50)):
+        run = start("auto", directory, before=40)
         assert run.active
+        for line in logged:
+            run.log(line)
+        run.finish({"n_params": 2946})
+    assert caplog.text.count(f"wandb sync {directory}/wandb/offline-run-*-{kept_id(directory)}") == 2
+    with served() as server:
+        environment = {**os.environ, "WANDB_API_KEY": KEY, "WANDB_BASE_URL": f"http://{server.host}",
+                       "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # fmt: skip
+        command = ["bash", "-O", "globstar", "-c", documented_sync()]
+        sent = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert sent.returncode == 0, sent.stdout + sent.stderr
+    ((run_id, history),) = server.history.items()
+    assert run_id == kept_id(directory)
+    assert server.runs[run_id]["project"] == "theirs"
+    assert server.runs[run_id]["tags"] == ["s", "new"]
+    steps = [row["_step"] for row in history]
+    assert steps == sorted(set(steps))
+    assert steps[:7] == [10, 20, 30, 40, 50, 60, 70]
+    assert [row["finetune/step"] for row in history[4:]] == [10, 20, 30, 30, 40, 50]
+
+
+def test_lines_of_one_step_are_one_row_and_block_losses_an_artifact(tmp_path):
+    run = start("offline", tmp_path)
+    for _ in range(2):
         run.log(LINE)
-        blocks.write_bytes(b"any file")
-        run.finish({"n_params": 2946}, blocks)
-        assert not run.active
-    forget_service()  # which writes the last of them
-    fragments = sorted((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
-    assert fragments
-    assert len({path.name for path in fragments}) == 1
-    content = fragments[0].read_bytes()
-    assert b"finetune/test_loss_ema" in content
-    assert f"test-blocks-{fragments[0].stem.removeprefix('run-')}".encode() in content
-
-
-def test_disabled_writes_nothing(tmp_path):
-    run = start("disabled", tmp_path)
-    run.log(LINE)
-    run.finish()
-    assert not list(tmp_path.iterdir())
+    blocks = tmp_path / "test_blocks.parquet"
+    blocks.write_bytes(b"any file")
+    run.finish({"n_params": 2946}, blocks)
+    assert not run.active
+    forget_service()
+    (content,) = (path.read_bytes() for path in (tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert content.count(b"finetune/test_loss_ema") == 2  # one row, and the summary
+    assert f"test-blocks-{kept_id(tmp_path)}".encode() in content
 
 
 @pytest.mark.slow
@@ -79,7 +208,7 @@ def test_a_failure_while_logging_is_one_warning(tmp_path, caplog):
     class Broken:
         id = real.id
 
-        def log(self, values: Any) -> None:
+        def log(self, values: Any, step: int) -> None:
             raise ConnectionError("http://me:hush@host is gone")
 
         def __getattr__(self, name: str) -> Any:

@@ -23,6 +23,8 @@ class WandbServer:
     projects : those it knows; None for all
     calls : path or GraphQL call of every request
     views : what was saved
+    runs : settings of the runs that were made, by id, as they were sent last
+    history : lines of each run's history, each placed where the client said it belongs
     """
 
     def __init__(self) -> None:
@@ -32,6 +34,8 @@ class WandbServer:
         self.calls: list[str] = []
         self.bodies: list[str] = []
         self.views: list[dict[str, Any]] = []
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.history: dict[str, list[dict[str, Any]]] = {}
         self.closing = threading.Event()
         server = self
 
@@ -51,7 +55,7 @@ class WandbServer:
                 elif fault.isdigit():
                     self.reply(int(fault), {"errors": [{"message": "out of order"}]})
                 else:
-                    self.reply(200, server.answer(server.calls[-1], body))
+                    self.reply(200, server.answer(server.calls[-1], self.path, body))
 
             do_GET = do_PUT = do_POST
 
@@ -86,14 +90,34 @@ class WandbServer:
         self.http.shutdown()
         self.http.server_close()
 
-    def answer(self, call: str, body: str) -> dict[str, Any]:
+    def answer(self, call: str, path: str, body: str) -> dict[str, Any]:
         if call == "file_stream":
+            self.keep_history(path.split("/")[-2], json.loads(body).get("files", {}))
             return {"exitcode": None, "limits": {}}
         sent = json.loads(body) if body.startswith("{") else {}
         return {"data": self.data(call, sent.get("variables") or {})}
 
+    def keep_history(self, run: str, files: dict[str, Any]) -> None:
+        if (sent := files.get("wandb-history.jsonl")) is not None:
+            kept = self.history.setdefault(run, [])
+            kept[sent["offset"] :] = [json.loads(line) for line in sent["content"]]
+
+    def bucket(self, run: str) -> dict[str, Any]:
+        """What the server tells of `run` to a client that goes on with it."""
+        history = self.history.get(run, [])
+        return {
+            "id": "b", "name": run, "displayName": "shown", "sweepName": None, "config": "{}", "tags": [],
+            "summaryMetrics": "{}", "logLineCount": 0, "eventsLineCount": 0, "eventsTail": "[]",
+            "historyLineCount": len(history), "historyTail": json.dumps(list(map(json.dumps, history[-1:]))),
+            "wandbConfig": json.dumps({"t": 1}),  # without it the client takes the run for a new one
+        }  # fmt: skip
+
     def data(self, call: str, variables: dict[str, Any]) -> dict[str, Any]:
-        project = {"id": "p", "name": "proj", "entity": {"id": "e", "name": "ent"}}
+        project = {
+            "id": "p",
+            "name": variables.get("project") or "proj",
+            "entity": {"id": "e", "name": "ent"},
+        }
         if call in ("Viewer", "GetDefaultEntity"):
             return {
                 "viewer": {"id": "v", "entity": "ent", "username": "u", "flags": "{}", "teams": {"edges": []}}
@@ -101,12 +125,15 @@ class WandbServer:
         if call == "ServerFeaturesQuery":
             return {"serverInfo": {"features": []}}
         if call == "RunResumeStatus":
-            return {"model": {**project, "bucket": None}}
+            run = variables["name"]
+            return {"model": {**project, "bucket": self.bucket(run) if run in self.runs else None}}
         if call == "UpsertBucket":
             bucket = {
                 "id": "b", "name": variables.get("name"), "displayName": "shown", "description": "",
                 "config": "{}", "sweepName": None, "project": project, "historyLineCount": 0,
             }  # fmt: skip
+            known = self.runs.setdefault(variables["name"], {})
+            known |= {key: value for key, value in variables.items() if value is not None}
             return {"upsertBucket": {"bucket": bucket, "inserted": True}}
         if call == "CreateRunFiles":
             files = [{"name": name, "uploadUrl": f"http://{self.host}/up"} for name in variables["files"]]

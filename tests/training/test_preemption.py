@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -42,14 +44,51 @@ def test_asked_to_stop_a_run_checkpoints_at_that_step_and_goes_on_the_same(
     """No checkpoint is due: all there is when the run goes on comes from the request to stop."""
     train(*LONG, f"hydra.run.dir={tmp_path}/whole", "pretrain.library=other")
     words = [f"data.dir={simulated_data}", *LONG]
-    for number, phase in ((signal.SIGTERM, "pretrain"), (signal.SIGUSR2, "finetune")):
-        with started(warm, words, tmp_path, phase, 50) as process:
+    for number, phase, step, status in (
+        (signal.SIGTERM, "pretrain", 50, 75),
+        (signal.SIGUSR2, "finetune", 50, 75),
+        (signal.SIGINT, "finetune", 200, 130),  # ctrl-C
+    ):
+        with started(warm, words, tmp_path, phase, step) as process:
             process.send_signal(number)
             _, errors = process.communicate(timeout=60)
-        assert process.returncode == 75, errors
+        assert process.returncode == status, errors
+        assert "Traceback" not in errors
         (checkpoint,) = tmp_path.glob(f"multirun/**/{phase}.last.json")
-        assert json.loads(checkpoint.read_text())["step"] >= 50
+        assert json.loads(checkpoint.read_text())["step"] >= step
         assert not list(tmp_path.glob("multirun/**/failed.json"))
     train(*LONG)
     (run,) = runs_under(tmp_path)
     assert metrics_of(run) == metrics_of(tmp_path / "whole")
+
+
+LISTENING = """
+import time
+from jetscale.training.preemption import NOTICE
+NOTICE.listen()
+print("ready", flush=True)
+while not NOTICE.given: time.sleep(0.01)
+print("noted", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_ctrl_c_stops_at_once(first):
+    """A ctrl-C after SIGTERM is the first one: joblib's workers may get both for one."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LISTENING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(first)
+        assert process.stdout.readline() == "noted\n"
+        if first == signal.SIGTERM:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGINT
+    assert errors.count("interrupted; stopping after this step") == 1
+    assert "Traceback" not in errors

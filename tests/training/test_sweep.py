@@ -41,7 +41,7 @@ def test_joblib_runs_the_same_sweep(train, tmp_path):
     train(*TINY, "-m", "seed=0,1")
     one_process = [(run.parent.name, metrics_of(run)) for run in runs_under(tmp_path)]
     (tmp_path / "multirun").rename(tmp_path / "kept")
-    train(*TINY, "-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    train(*TINY, "-m", "seed=0,1", "data.workers=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert [(run.parent.name, metrics_of(run)) for run in runs_under(tmp_path)] == one_process
 
 

@@ -1,0 +1,148 @@
+"""joblib's worker processes, and how they stop with their driver.
+
+Asked to stop (ctrl-C, SIGTERM, SIGUSR2), the driver passes it on: each worker writes the checkpoint of its
+run after the step at hand and begins no other, then the driver ends. A driver that is killed cannot pass it
+on: its workers notice, do the same, and end themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from jetscale.orphans import when_gone
+
+DRIVER = "JETSCALE_DRIVER"
+"""Environment variable with the driver's process id; only its children take it for theirs."""
+GRACE_SECONDS = 300.0
+"""How long a worker without a driver may take for the step, or the evaluation, that it is at."""
+
+log = logging.getLogger(__name__)
+
+Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
+
+_asked = False
+_running = False
+_driver_gone = threading.Event()
+
+
+class RunStopped(RuntimeError):
+    """A run of a worker that was asked to stop; the exception that reaches the driver."""
+
+
+def passing_stops_on(launch: Launch) -> Launch:
+    """`launch` of joblib's launcher, so that a request to stop reaches its workers.
+
+    Raises
+    ------
+    Preempted
+        By the launch returned: this process was asked to stop, and the workers have.
+    """
+    from jetscale.training.preemption import SIGNALS, Preempted
+
+    def launching(overrides: Sequence[Sequence[str]], first: int) -> Sequence[Any]:
+        asked: list[int] = []
+
+        def pass_on(number: int, _: object) -> None:
+            if number == signal.SIGINT and number in asked:
+                for worker in multiprocessing.active_children():
+                    worker.kill()
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            asked.append(number)
+            log.warning("asked to stop; the workers write their checkpoints (ctrl-C again: at once)")
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+
+        os.environ[DRIVER] = str(os.getpid())
+        before = {which: signal.signal(which, pass_on) for which in SIGNALS}
+        results: Sequence[Any] = ()
+        try:
+            results = launch(overrides, first)
+        except Exception:  # a worker that was not yet at a run has simply ended
+            if not asked:
+                raise
+        finally:
+            for which, handler in before.items():
+                signal.signal(which, handler)
+        if asked or any(isinstance(result._return_value, RunStopped) for result in results):
+            number = int(asked[0] if asked else signal.SIGTERM)
+            raise Preempted("the sweep was asked to stop; the same command goes on with it", number)
+        return results
+
+    return launching
+
+
+@contextmanager
+def obeying_the_driver() -> Iterator[None]:
+    """Around a run: in a worker of joblib, stop when the driver says so, and end with it; else nothing.
+
+    Raises
+    ------
+    RunStopped
+        This worker was asked to stop, now or in an earlier run.
+    """
+    if not _in_worker():
+        yield
+        return
+    from jetscale.training.preemption import EXIT_STATUS, Preempted
+
+    global _asked, _running
+    _watch_driver()
+    if _asked:
+        raise RunStopped("not started: asked to stop")
+    _running = True
+    try:
+        yield
+    except Preempted as stop:
+        _asked = True
+        raise RunStopped(str(stop)) from None
+    finally:
+        _running = False
+        if _driver_gone.is_set():
+            logging.shutdown()
+            os._exit(EXIT_STATUS)
+
+
+def _in_worker() -> bool:
+    """Whether this process is one of joblib's, which have a start method for themselves."""
+    return multiprocessing.get_start_method(allow_none=True) == "loky"
+
+
+def _watch_driver() -> None:
+    driver = os.environ.get(DRIVER)
+    if driver is None or any(thread.name == "parent" for thread in threading.enumerate()):
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the driver too, which passes it on
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, _stop)
+    if os.getppid() != int(driver):
+        os._exit(1)  # it ended while this process was starting
+    when_gone(int(driver), _stop_without_driver)
+
+
+def _stop(number: int, _: object) -> None:
+    """While nothing trains: leave the run at hand, and begin no other."""
+    from jetscale.training.preemption import EXIT_STATUS, Preempted
+
+    global _asked
+    _asked = True
+    if _running:
+        raise Preempted("asked to stop", number)
+    if _driver_gone.is_set():
+        os._exit(EXIT_STATUS)
+
+
+def _stop_without_driver() -> None:
+    _driver_gone.set()
+    with suppress(ProcessLookupError):
+        os.kill(os.getpid(), signal.SIGTERM)  # noted while a run trains, else `_stop`
+    time.sleep(GRACE_SECONDS)
+    os._exit(1)
