@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+
+from jetscale.launch.composing import ReplacingLoader
 
 if TYPE_CHECKING:  # Hydra imports this file at every start, --help included
     from jetscale.launch.jobs import Job
@@ -64,8 +65,8 @@ class GridSweeper(BasicSweeper):
         return carry_through(self._jobs, first, launcher.launch)
 
 
-class _ComposesOnce(ConfigLoaderImpl):
-    """Hydra's loader, which need not compose a job at its launch when the sweeper has done so to check it."""
+class _ComposesOnce(ReplacingLoader):
+    """The loader of a single run, which need not compose a job at its launch when the sweeper has done so to check it."""
 
     def __init__(self, search_path: ConfigSearchPath) -> None:
         super().__init__(search_path)

@@ -19,6 +19,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from jetscale.cli import UsageError, console
+from jetscale.launch import composing
 from jetscale.status.sweep import Watcher
 from jetscale.status.table import render
 from jetscale.training.settings import TrainSettings, folder_name
@@ -59,7 +60,8 @@ def run_suffix(overrides: Sequence[str]) -> str:
 
 
 def register() -> None:
-    """Make typed settings, ``${run_suffix:}`` and ``${folder:}`` known to Hydra; safe to call again."""
+    """Make typed settings, ``${run_suffix:}``, ``${folder:}`` and our loader known to Hydra; safe to repeat."""
+    composing.install()
     ConfigStore.instance().store(name="settings", node=TrainSettings)
     OmegaConf.register_new_resolver("run_suffix", run_suffix, replace=True)
     OmegaConf.register_new_resolver("folder", folder_name, replace=True)

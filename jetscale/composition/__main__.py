@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from jetscale import cli
+from jetscale.fields import SEED, Range
 
 PROGRAM = "python -m jetscale.composition"
 
@@ -50,9 +51,9 @@ class Compare(Show):
     """
 
     downstream: list[str] = field(default_factory=lambda: ["*"])
-    jets: int = 4_000
-    draws: int = 30
-    seed: int = 0
+    jets: Annotated[int, Range(10, 10_000_000)] = 4_000
+    draws: Annotated[int, Range(2, 100_000)] = 30
+    seed: Annotated[int, SEED] = 0
     out: str = "multirun/compositions"
 
 

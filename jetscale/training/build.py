@@ -16,7 +16,7 @@ from jetscale.training.checkpoint import Checkpoints
 from jetscale.training.phase import capped_steps
 from jetscale.training.recorder import Outputs
 from jetscale.training.seeds import seed_for
-from jetscale.training.settings import PhaseSettings, TrainSettings
+from jetscale.training.settings import PhaseSettings, TrainSettings, check_warmup
 
 
 def build(settings: TrainSettings, name: str) -> tuple[PhaseSettings, SetTransformer, JetDataModule]:
@@ -59,6 +59,7 @@ def design(settings: TrainSettings, name: str) -> tuple[PhaseSettings, SetTransf
         head_dim=settings.model.head_dim,
     )
     phase = capped_steps(phase, count_parameters(model).total)
+    check_warmup(name, phase)
     data.n_steps = phase.steps
     return phase, model, data
 
