@@ -9,9 +9,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -59,7 +58,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Matches:
-    """Text of a form: all of it matches `pattern`, which `words` describe."""
+    """Text of a form: all of it matches `pattern`; `words` say what other text cannot be."""
 
     pattern: str
     words: str
@@ -148,18 +147,19 @@ def take(key: str, kind: Any, value: Any) -> Any:
             raise ValueError(f"{key}={_shown(value)}: must be a list, [{_shown(value)}]")
         return [take(key, get_args(plain)[0], one) for one in value]
     try:
-        taken = _CONVERSIONS[plain](value) if plain in _CONVERSIONS else value
+        taken: Any = _CONVERSIONS[plain](value) if plain in _CONVERSIONS else value
         fits = all(limit.holds(taken) for limit in limits)
         fits = fits and (plain is not float or math.isfinite(taken))
-    except (ValueError, TypeError, OverflowError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         fits = False
     if not fits:
-        raise ValueError(f"{key}={_shown(value)}: must be {expected(kind)}{_instead(plain, limits, value)}")
+        verb = "cannot" if any(isinstance(limit, Matches) for limit in limits) else "must"
+        raise ValueError(f"{key}={_shown(value)}: {verb} be {expected(kind)}{_instead(plain, limits, value)}")
     return taken
 
 
 def expected(kind: Any) -> str:
-    """What a field of this type may hold, in words: ``a whole number from 1 to 8,192, or null``."""
+    """What a field of this type may hold, in words: ``a whole number from 1 to 8192, or null``."""
     plain, limits, optional = _parts(kind)
     if plain is dict or get_origin(plain) is dict:
         return f"a mapping, each value {expected(get_args(plain)[1])}"
@@ -213,7 +213,6 @@ def limit_of(kind: Any) -> str:
     return ", ".join([*map(str, limits), *(text for text in map(limit_of, inner) if text)])
 
 
-@cache
 def _hints(settings: type[Any]) -> dict[str, Any]:
     hints = get_type_hints(settings, include_extras=True)
     return {field.name: hints[field.name] for field in fields(settings)}
@@ -257,10 +256,9 @@ def _real(value: Any) -> float:
 
 
 def _switch(value: Any) -> bool:
-    word = str(value).lower()
-    if word not in ("true", "false"):
-        raise ValueError
-    return word == "true"
+    return {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}[
+        str(value).lower()
+    ]
 
 
 def _text(value: Any) -> str:
@@ -269,7 +267,7 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-_CONVERSIONS = {int: _whole, float: _real, bool: _switch, str: _text}
+_CONVERSIONS: dict[Any, Callable[[Any], Any]] = {int: _whole, float: _real, bool: _switch, str: _text}
 
 
 def _instead(plain: Any, limits: list[Limit], value: Any) -> str:
@@ -282,7 +280,7 @@ def _instead(plain: Any, limits: list[Limit], value: Any) -> str:
         if math.isfinite(number) and number == int(number) and all(one.holds(int(number)) for one in limits):
             return f"; write {int(number)}"
     words = [word for one in limits if isinstance(one, OneOf) for word in one.words if word]
-    near = difflib.get_close_matches(str(value), words, n=1, cutoff=0.75)
+    near = difflib.get_close_matches(str(value).lower(), words, n=1, cutoff=0.75)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -294,6 +292,4 @@ def _shown(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    if isinstance(value, int) and abs(value) < 10**12:
-        return f"{value:,}"
-    return f"{value:g}"
+    return str(value) if isinstance(value, int) and abs(value) < 10**12 else f"{value:g}"

@@ -1,8 +1,8 @@
 """Hydra's loader of configurations, with mappings that replace each other.
 
 Hydra merges: ``+experiment=bsm_all 'pretrain.composition={QCD: 1}'`` would be QCD 1, Res2P 20, Res34P 65.
-A mapping whose field is marked `jetscale.fields.Replaced` is what the last file or override that gives it says
-it is, all of it. An override of one entry, ``pretrain.composition.QCD=2``, changes or adds that entry alone.
+A mapping whose field is marked `jetscale.fields.Replaced` is what the last file or override says it
+is, all of it. An override of one entry, ``pretrain.composition.QCD=2``, changes or adds that entry alone.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def install() -> None:
 
 
 def _replay(config: DictConfig, key: str, of_files: Any, overrides: list[Override]) -> None:
-    """Apply again what `overrides` say of `key`, from its value in the files, each mapping on empty ground."""
+    """Apply again what `overrides` say of `key`, to its value in the files; each mapping replaces it."""
     told = [(one, _told(one, key)) for one in overrides if not one.is_sweep_override()]
     if not any(isinstance(value, dict) for _, value in told):
         return  # Hydra has merged nothing

