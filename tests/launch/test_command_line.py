@@ -93,12 +93,11 @@ def test_options_may_stand_anywhere_and_home_is_home(monkeypatch) -> None:
 
 
 def test_what_hydra_says_becomes_one_line() -> None:
-    try:
-        raise ConfigCompositionException(
-            "Could not override 'hydra.run.x'.\nTo append to"
-        ) from ConfigKeyError("Key 'x' not in 'RunDir'\n    full_key: hydra.run.x\n    object_type=dict")
-    except ConfigCompositionException as error:
-        assert explanation(error) == "Could not override 'hydra.run.x'; To append to; Key 'x' not in 'RunDir'"
+    error = ConfigCompositionException("Could not override 'hydra.run.x'.\nTo append to your config use +x")
+    error.__cause__ = ConfigKeyError(
+        "Key 'x' not in 'RunDir'\n    full_key: hydra.run.x\n    object_type=dict"
+    )
+    assert explanation(error) == "Could not override 'hydra.run.x'; Key 'x' not in 'RunDir'"
     missing = MissingConfigException("a\nb", "hydra/launcher/jobli", ["basic", "joblib"])
     assert explanation(missing) == "hydra/launcher=jobli: no such choice; did you mean joblib?"
     interpolation = ValueError("while resolving an interpolation")
