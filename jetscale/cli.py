@@ -7,12 +7,15 @@ Hydra's start-up time is paid. ``--check`` is short for ``check=true``.
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import inspect
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 import yaml
 from omegaconf import OmegaConf
@@ -87,8 +90,8 @@ def _set(parsed: Any, key: str, text: str, known: dict[str, Any]) -> None:
     try:
         value = take(key, kind, _read(kind, text))
     except yaml.YAMLError as error:
-        why = str(error).replace("\n", " ")
-        raise UsageError(f"{key}={text}: cannot be read as YAML ({why}); quote the texts in it") from error
+        why = getattr(error, "problem", None) or "no YAML"
+        raise UsageError(f"{key}={text}: cannot be read ({why}); quote the texts in it") from error
     except ValueError as error:
         raise UsageError(str(error)) from error
     *groups, name = (owner or key).split(".")
@@ -109,6 +112,8 @@ def _read(kind: Any, text: str) -> Any:
         return text[1:-1] if quoted else home(text)
     if plain in (int, float, bool):
         return text
+    if text.startswith("{") and not {"'", '"'} & set(text):
+        text = re.sub(r":(?![\s/])", ": ", text)  # {QCD:1}, as Hydra reads it
     return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)["value"]  # type: ignore[call-overload,index]
 
 
@@ -117,9 +122,10 @@ def _expand(argument: str, known: dict[str, Any]) -> str:
     key = argument.removeprefix("--").replace("-", "_")
     if key in known and plain_type(known[key]) is not bool:
         raise UsageError(f"{argument} needs a value: {key}=VALUE")
-    if "=" in key and key.partition("=")[0] in known:
-        raise UsageError(f"unknown flag {argument!r}; write {argument.lstrip('-')}")
     if key not in known:
+        name, equals, value = key.partition("=")
+        if equals and (near := difflib.get_close_matches(name, known, n=1, cutoff=0.8)):
+            raise UsageError(f"unknown flag {argument!r}; did you mean {near[0]}={value}?")
         flags = [_flag(name) for name, kind in known.items() if plain_type(kind) is bool]
         raise UsageError(f"unknown flag {argument!r}; {nearest(argument, flags, 'flags')}")
     return f"{key}=true"
@@ -136,7 +142,7 @@ def run(main: Any, program: str) -> int:
     except Exception as error:
         if not explains_itself(error):
             raise
-        sys.stderr.write(f"{program}: {error}\n")
+        sys.stderr.write(f"{program}: {told(error)}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write(f"{program}: interrupted\n")
@@ -153,6 +159,21 @@ def explains_itself(error: BaseException) -> bool:
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] == "jetscale"
 
 
+def told(error: BaseException) -> str:
+    """The message of an error that explains itself."""
+    if type(error).__module__ == "builtins" and isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"  # without its number
+    return str(error)
+
+
+class OptionParser(argparse.ArgumentParser):
+    """Options of the commands that have no settings; a mistake is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with status 2, without argparse's lines of usage."""
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
 def console(width: int, stream: TextIO | None = None) -> Console:
     """Console for tables on `stream` (stdout); where that is no terminal, which has a width, of `width`."""
     from rich.console import Console
@@ -163,8 +184,8 @@ def console(width: int, stream: TextIO | None = None) -> Console:
 
 def usage(settings: type[Any], program: str) -> str:
     """Help text: the dataclass's docstring, then every key with its default and its limits."""
-    known = keys_of(settings)
-    flags = "".join(f" [{_flag(key)}]" for key, kind in known.items() if plain_type(kind) is bool)
+    known = _keys(settings)
+    flags = "".join(f" [{_flag(key)}]" for key, kind in known if plain_type(kind) is bool)
     lines = [
         f"usage: {program} [key=value ...]{flags}",
         "",
@@ -173,7 +194,11 @@ def usage(settings: type[Any], program: str) -> str:
         "defaults:",
     ]
     defaults = OmegaConf.structured(settings)
-    for key, kind in known.items():
+    for key, kind in known:
         limit = limit_of(kind)
         lines.append(f"  {key}={OmegaConf.select(defaults, key)}" + (f"  ({limit})" if limit else ""))
     return "\n".join(lines) + "\n"
+
+
+def _keys(settings: type[Any]) -> list[tuple[str, Any]]:
+    return list(keys_of(settings).items())

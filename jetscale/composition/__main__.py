@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from jetscale import cli
-from jetscale.fields import SEED, Range
+from jetscale.fields import SEED, Range, nearest
 
 PROGRAM = "python -m jetscale.composition"
 
@@ -66,7 +66,8 @@ def main(argv: Sequence[str]) -> None:
         if argv and argv[0] in ("-h", "--help"):
             sys.stdout.write(_overview())
             return
-        raise cli.UsageError(f"{argv[0] if argv else 'nothing'!r} is no command; {_overview()}")
+        hint = nearest(argv[0] if argv else "", list(COMMANDS), "commands")
+        raise cli.UsageError(f"{argv[0] if argv else 'nothing'!r} is no command; {hint}; see --help")
     settings = cli.parse(COMMANDS[argv[0]], argv[1:], f"{PROGRAM} {argv[0]}")
     # imported here: `--help` needs neither the jets nor scikit-learn
     from jetscale.composition.compare import compare
