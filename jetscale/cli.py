@@ -160,7 +160,9 @@ def explains_itself(error: BaseException) -> bool:
 
 
 def told(error: BaseException) -> str:
-    """The message of an error that explains itself."""
+    """The message of an error that explains itself; with its name where it is none of the settings."""
+    if isinstance(error, RuntimeError):
+        return f"{type(error).__name__}: {error}"
     if type(error).__module__ == "builtins" and isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"  # without its number
     return str(error)

@@ -213,9 +213,14 @@ def limit_of(kind: Any) -> str:
     return ", ".join([*map(str, limits), *(text for text in map(limit_of, inner) if text)])
 
 
+_HINTS: dict[Any, dict[str, Any]] = {}
+
+
 def _hints(settings: type[Any]) -> dict[str, Any]:
-    hints = get_type_hints(settings, include_extras=True)
-    return {field.name: hints[field.name] for field in fields(settings)}
+    if settings not in _HINTS:  # a sweep asks for every file of every job
+        hints = get_type_hints(settings, include_extras=True)
+        _HINTS[settings] = {field.name: hints[field.name] for field in fields(settings)}
+    return _HINTS[settings]
 
 
 def _is_group(kind: Any) -> bool:

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from jetscale.cli import explains_itself
+from jetscale.cli import explains_itself, told
 from jetscale.config_files import CONF, check_config_files
 from jetscale.launch.command_line import check_command_line, explanation
 from jetscale.sweeps import hydra_arguments, register, run_suffix
@@ -38,7 +38,7 @@ def main(config: DictConfig) -> float:
     except Exception as error:
         # of a single run; the sweep goes on with its other runs, and Hydra collects the errors
         if HydraConfig.get().mode == RunMode.RUN and explains_itself(error) and not _wants_tracebacks:
-            sys.exit(f"jetscale.train: {error}")
+            sys.exit(f"jetscale.train: {told(error)}")
         raise
     return float(done["final"]["raw"]["loss"])
 

@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from jetscale.cli import UsageError, explains_itself
+from jetscale.cli import UsageError, explains_itself, told
 from jetscale.fields import keys_of, limit_of, nearest, problems, replaced_keys
 from jetscale.training.settings import TrainSettings
 
@@ -228,7 +228,7 @@ def explanation(error: BaseException) -> str | None:
     while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
     if ours := next((one for one in chain if explains_itself(one)), None):
-        return str(ours)
+        return told(ours)
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return None
     # Hydra's message is incomplete without OmegaConf's, which names the key

@@ -12,21 +12,24 @@ from typing import Any
 
 import hydra._internal.hydra as hydra_main
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
+from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from jetscale.fields import replaced_keys
-from jetscale.training.settings import TrainSettings
+from jetscale.fields import problems, replaced_keys
+from jetscale.training.settings import SettingsError, TrainSettings
 
 KEYS = tuple(replaced_keys(TrainSettings))
 _ABSENT = object()
 
 
 class ReplacingLoader(ConfigLoaderImpl):
-    """Composes as Hydra does, then gives each of `KEYS` the mapping that was given last."""
+    """Composes as Hydra does, each file checked, and gives each of `KEYS` the mapping given last."""
 
-    def _load_single_config(self, *arguments: Any, **named: Any) -> Any:
-        result = super()._load_single_config(*arguments, **named)
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> Any:
+        result = super()._load_single_config(default, repo)
+        _check_file(str(default.config_path), result.config)
         self._files.append(result.config)
         return result
 
@@ -58,6 +61,21 @@ class ReplacingLoader(ConfigLoaderImpl):
 def install() -> None:
     """Have ``hydra.main`` and ``hydra.compose`` take `ReplacingLoader`, for which Hydra has no setting."""
     hydra_main.ConfigLoaderImpl = ReplacingLoader  # type: ignore[attr-defined]
+
+
+def _check_file(name: str, config: Any) -> None:
+    """Check the keys and values of one file, which Hydra would merge into the typed settings.
+
+    Raises
+    ------
+    SettingsError
+        One line with the file, the key and what is needed.
+    """
+    content = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(content, dict)
+    ours = {key: value for key, value in content.items() if key not in ("hydra", "defaults")}
+    if problem := next(problems(TrainSettings, ours), None):
+        raise SettingsError(f"{name}.yaml: {problem}")
 
 
 def _replay(config: DictConfig, key: str, of_files: Any, overrides: list[Override]) -> None:

@@ -10,7 +10,7 @@ from hydra.types import RunMode
 from jetscale.config_files import CONF
 from jetscale.launch.composing import KEYS
 from jetscale.sweeps import register
-from jetscale.training.settings import from_config
+from jetscale.training.settings import SettingsError, from_config
 
 BSM = "+experiment=bsm_all"
 
@@ -103,3 +103,25 @@ def test_each_job_of_a_sweep_has_its_own() -> None:
             config = loader.load_sweep_config(master, [BSM, f"pretrain.composition={{{name}:1}}"])
             assert config.pretrain.composition == {name: 1}
             assert config.hydra.overrides.task[-1] == f"pretrain.composition={{{name}:1}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("modl: {dim: 8}", "budget/mine.yaml: unknown key 'modl'; did you mean model.dim?"),
+        (
+            "finetune: {stepz: 8}",
+            "budget/mine.yaml: unknown key 'finetune.stepz'; did you mean finetune.",
+        ),
+        ("finetune: {steps: few}", "budget/mine.yaml: finetune.steps=few: must be a whole number from 1"),
+        ("finetune: {clip: 0}", "budget/mine.yaml: finetune.clip=0: must be a number above 0, or null"),
+        ("finetune: {clip: .nan}", "budget/mine.yaml: finetune.clip=nan: must be a number above 0, or null"),
+        ("finetune: 3", "budget/mine.yaml: finetune=3: a group of keys"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named_with_the_file(tmp_path, text, message) -> None:
+    (tmp_path / "budget").mkdir()
+    (tmp_path / "budget/mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    with pytest.raises(SettingsError) as refused:
+        composed(f"hydra.searchpath=[file://{tmp_path}]", "budget=mine")
+    assert str(refused.value).startswith(message)
