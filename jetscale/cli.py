@@ -104,9 +104,9 @@ def _set(parsed: Any, key: str, text: str, known: dict[str, Any]) -> None:
 
 def _read(kind: Any, text: str) -> Any:
     """What was typed, as YAML where the type has a structure."""
-    if is_optional(kind) and text in ("", "null"):
-        return None
     plain = plain_type(kind)
+    if is_optional(kind) and (text == "null" or (text == "" and plain is not str)):
+        return None
     if plain is str:
         quoted = len(text) > 1 and text[0] == text[-1] in "'\"" and text[0] not in text[1:-1]
         return text[1:-1] if quoted else home(text)
