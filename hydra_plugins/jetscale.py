@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import atexit
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+
+from jetscale.launch.composing import ReplacingLoader
+from jetscale.sweeps import print_status
 
 if TYPE_CHECKING:  # Hydra imports this file at every start, --help included
     from jetscale.launch.jobs import Job
@@ -33,6 +37,7 @@ class GridSweeper(BasicSweeper):
         super().__init__(max_batch_size, params)
         self.dry = dry
         self._jobs: list[Job] = []
+        self._checked: list[Job] = []
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take the configured launcher into the rounds of `jetscale.launch.rounds`."""
@@ -43,12 +48,15 @@ class GridSweeper(BasicSweeper):
         self.launcher = _Rounds(self.launcher, self)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose every job, and check its settings before the first one starts."""
-        from jetscale.launch.jobs import job_of
+        """Compose every job, and check its settings and its folder before the first one starts."""
+        from jetscale.launch.jobs import check_folders, job_of
 
         assert self.config is not None
         load = self._loader.compose_ahead
-        self._jobs = [job_of(load(self.config, overrides), overrides) for overrides in batch]
+        with _without_table_if_refused():
+            self._jobs = [job_of(load(self.config, overrides), overrides) for overrides in batch]
+            self._checked += self._jobs  # a sweep in batches, too
+            check_folders(self._checked, Path(self.config.hydra.sweep.dir))
 
     def launch(self, launcher: Launcher, first: int) -> Sequence[JobReturn]:
         """Plan the composed jobs, then carry them through; with `dry`, print the plan alone."""
@@ -58,18 +66,29 @@ class GridSweeper(BasicSweeper):
         from jetscale.launch.rounds import Launch, carry_through
 
         assert self.config is not None
-        if self.dry:
-            report.print_plan(report.measured_plan(self._jobs))
-            return []
-        plan_sweep(self._jobs).write(Path(self.config.hydra.sweep.dir))
+        with _without_table_if_refused():
+            if self.dry:
+                report.print_plan(report.measured_plan(self._jobs))
+                return []
+            plan_sweep(self._jobs).write(Path(self.config.hydra.sweep.dir))
         launch: Launch = launcher.launch
         if type(launcher).__name__ == "JoblibLauncher":
             launch = passing_stops_on(launch)
         return carry_through(self._jobs, first, launch)
 
 
-class _ComposesOnce(ConfigLoaderImpl):
-    """Hydra's loader, which need not compose a job at its launch when the sweeper has done so to check it."""
+@contextmanager
+def _without_table_if_refused() -> Iterator[None]:
+    """Leave out the closing table where nothing was started: the error is all there is to tell."""
+    try:
+        yield
+    except Exception:
+        atexit.unregister(print_status)
+        raise
+
+
+class _ComposesOnce(ReplacingLoader):
+    """Our loader, which need not compose a job at its launch when the sweeper has done so to check it."""
 
     def __init__(self, search_path: ConfigSearchPath) -> None:
         super().__init__(search_path)

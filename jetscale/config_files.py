@@ -49,7 +49,7 @@ _PACKAGE = re.compile(r"^#\s*@package\s+(\S+)", re.MULTILINE)
 
 
 class ConfigFileError(ValueError):
-    """A configuration file, or an interpolation, that may not be used; the message names it and the mend."""
+    """A configuration file, or an interpolation, that may not be used; the message says what to do."""
 
 
 def check_config_files(argv: Sequence[str], shipped: Path) -> None:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jetscale.cli import UsageError
+from jetscale.cli import OptionParser, UsageError
 from jetscale.secrets import masked
 from jetscale.tracking.wandb_environment import has_key
 
@@ -201,7 +201,7 @@ def _parts(path: str) -> tuple[str, str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         "python -m jetscale.dashboard", description="Save the W&B dashboard of a project's sweeps."
     )
     parser.add_argument("path", metavar="ENTITY/PROJECT", help="where the runs are")

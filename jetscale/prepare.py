@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from jetscale import cli
+from jetscale.fields import WORKERS, OneOf
+from jetscale.jets.settings import FEATURES, SELECTION
 
 ALL = "all"
 
@@ -28,12 +31,12 @@ class PrepareSettings:
     """
 
     dir: str = "data"
-    dataset: str = ALL
-    split: str = ALL
+    dataset: Annotated[str, OneOf("jetclass", "jetclass2", ALL)] = ALL
+    split: Annotated[str, OneOf("train", "val", "test", ALL)] = ALL
     store: str | None = None
-    features: str = "paper"
-    selection: str = "none"
-    workers: int = 0
+    features: Annotated[str, FEATURES] = "paper"
+    selection: Annotated[str, SELECTION] = "none"
+    workers: Annotated[int, WORKERS] = 0
     check: bool = False
 
 

@@ -1,7 +1,4 @@
-"""What Hydra needs from us.
-
-Where `conf` is, the command line users type, names of run directories, the closing table.
-"""
+"""What Hydra needs from us: its command line, typed settings, names of run directories, the closing table."""
 
 from __future__ import annotations
 
@@ -15,11 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from jetscale.cli import UsageError, console
+from jetscale.cli import UsageError, console, home
+from jetscale.launch import composing
 from jetscale.status.sweep import Watcher
 from jetscale.status.table import render
 from jetscale.training.settings import TrainSettings, folder_name
@@ -35,14 +34,31 @@ _LONGEST_NAME = 80
 def hydra_arguments(argv: Sequence[str]) -> list[str]:
     """Command line as Hydra 1.3 takes it.
 
-    ``-m``/``--multirun`` goes to the front: Hydra rejects it between overrides (fixed in 1.4). ``--dry``
-    becomes the sweeper's setting, and makes a sweep of one of a single run.
+    Options go to the front: Hydra rejects them between overrides (fixed in 1.4). ``--dry`` becomes the
+    sweeper's setting, and makes a sweep of one of a single run. ``~/`` behind ``=``, which shells leave as it
+    is and Hydra cannot read, becomes the home directory.
     """
-    flags = [argument for argument in argv if argument in ("-m", "--multirun")]
-    rest = [argument for argument in argv if argument not in flags and argument != "--dry"]
+    taking = {
+        name
+        for action in get_args_parser()._actions
+        if action.nargs is None and action.option_strings
+        for name in action.option_strings
+    }
+    options: list[str] = []
+    overrides: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word in ("-m", "--multirun", "--dry"):
+            continue
+        if not word.startswith("-"):
+            overrides.append(re.sub(r"(?<=[=,\[])~/", f"{home('~/')}/", word))
+            continue
+        options.append(word)
+        if word in taking and (value := next(words, None)) is not None:
+            options.append(value)
     if "--dry" in argv:
-        flags, rest = ["--multirun"], [*rest, "hydra.sweeper.dry=true"]
-    return flags[:1] + rest
+        return ["--multirun", *options, *overrides, "hydra.sweeper.dry=true"]
+    return [*[word for word in argv if word in ("-m", "--multirun")][:1], *options, *overrides]
 
 
 def run_suffix(overrides: Sequence[str]) -> str:
@@ -60,7 +76,8 @@ def run_suffix(overrides: Sequence[str]) -> str:
 
 
 def register() -> None:
-    """Make typed settings, ``${run_suffix:}`` and ``${folder:}`` known to Hydra; safe to call again."""
+    """Make typed settings, ``${run_suffix:}``, ``${folder:}`` and our loader known to Hydra, any times."""
+    composing.install()
     ConfigStore.instance().store(name="settings", node=TrainSettings)
     OmegaConf.register_new_resolver("run_suffix", run_suffix, replace=True)
     OmegaConf.register_new_resolver("folder", folder_name, replace=True)

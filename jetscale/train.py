@@ -5,18 +5,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from jetscale.config_files import CONF, ConfigFileError, check_config_files
+from jetscale.cli import explains_itself, told
+from jetscale.config_files import CONF, check_config_files
+from jetscale.launch.command_line import check_command_line, explanation
 from jetscale.sweeps import hydra_arguments, register, run_suffix
 from jetscale.tracking.run_directory import leave_traceback
 from jetscale.train_help import train_help
+from jetscale.training.settings import SettingsError, from_config
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+"""Hydra's variable: with 1, every error comes with its traceback."""
 
 register()
 
@@ -24,39 +32,53 @@ register()
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(config: DictConfig) -> float:
     """Run one job; returns the final test loss."""
-    # imported here: `--help` and the parsing of a sweep need no torch
-    from jetscale.jets.errors import JetDataError
-    from jetscale.launch.joblib_workers import obeying_the_driver
-    from jetscale.training.run import run
-    from jetscale.training.settings import SettingsError, from_config
-
     directory = Path(HydraConfig.get().runtime.output_dir)
     try:
-        try:
-            settings = from_config(config)
-        except SettingsError as error:
-            leave_traceback(directory, error)
-            raise
-        with obeying_the_driver():
-            done = run(settings, directory, run_suffix(HydraConfig.get().overrides.task))
-    except (SettingsError, JetDataError) as error:
-        if HydraConfig.get().mode != RunMode.RUN:
-            raise  # the sweep goes on with its other runs
-        sys.exit(f"jetscale.train: {error}")
+        done = _run_one(config, directory)
+    except Exception as error:
+        # of a single run; the sweep goes on with its other runs, and Hydra collects the errors
+        if HydraConfig.get().mode == RunMode.RUN and explains_itself(error) and not _wants_tracebacks:
+            sys.exit(f"jetscale.train: {told(error)}")
+        raise
     return float(done["final"]["raw"]["loss"])
 
 
-if __name__ == "__main__":
+def _run_one(config: DictConfig, directory: Path) -> dict[str, Any]:
+    try:
+        settings = from_config(config)
+    except SettingsError as error:
+        leave_traceback(directory, error)
+        raise
+    # imported here: `--help`, the parsing of a sweep and a mistake in the settings need no torch
+    from jetscale.launch.joblib_workers import obeying_the_driver
+    from jetscale.training.build import check_design
+    from jetscale.training.run import run
+
+    check_design(settings)
+    with obeying_the_driver():
+        return run(settings, directory, run_suffix(HydraConfig.get().overrides.task))
+
+
+def _run() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         sys.stdout.write(train_help(CONF))
-        sys.exit(0)
-    sys.argv[1:] = hydra_arguments(sys.argv[1:])
+        return
     try:
+        sys.argv[1:] = hydra_arguments(sys.argv[1:])
         check_config_files(sys.argv[1:], CONF)
-    except ConfigFileError as error:
-        sys.exit(f"jetscale.train: {error}")
-    try:
+        check_command_line(sys.argv[1:], CONF)
+        os.environ[_FULL_ERROR] = "1"  # have Hydra raise its errors, instead of printing them its way
         main()
+    except Exception as error:
+        if _wants_tracebacks or (line := explanation(error)) is None:
+            raise
+        sys.exit(f"jetscale.train: {line}")
     except KeyboardInterrupt:  # where nothing trains: while jets are packed, before the first run
         sys.stderr.write("jetscale.train: interrupted; the same command goes on\n")
         sys.exit(130)
+
+
+_wants_tracebacks = os.environ.get(_FULL_ERROR) == "1"
+
+if __name__ == "__main__":
+    _run()

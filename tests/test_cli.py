@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from jetscale.cli import UsageError, parse
+from jetscale.cli import UsageError, parse, run
+from jetscale.dashboard import main as dashboard
+from jetscale.status.__main__ import main as status
 
 
 @dataclass
@@ -60,10 +63,83 @@ def test_other_flags(flag, message):
         parse(Settings, [flag], "prog")
 
 
-@pytest.mark.parametrize("argument", ["n=three", "n"])
-def test_bad_value_is_a_usage_error(argument):
-    with pytest.raises(UsageError):
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("n=three", "n=three: must be a whole number"),
+        ("n=1e2", "n=1e2: must be a whole number; write 100"),
+        ("n=", "n='': must be a whole number"),
+        ("n", "'n' is not key=value; see `prog --help`"),
+        ("inner.delta=nan", "inner.delta=nan: must be a number"),
+        ("inner=3", "inner is a group of keys: inner.delta"),
+        ("names={a: b", "names={a: b: cannot be read (expected ',' or '}', but got '<stream end>'); quote"),
+        ("names=3", "names=3: must be {NAME: VALUE, ...}, or names.NAME=VALUE"),
+        ("dry_run=maybe", "dry_run=maybe: must be true or false"),
+        ("--pth=3", "unknown flag '--pth=3'; did you mean path=3?"),
+    ],
+)
+def test_bad_value_is_a_usage_error(argument, message):
+    with pytest.raises(UsageError) as refused:
         parse(Settings, [argument], "prog")
+    assert str(refused.value).startswith(message)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["`a b` > 3", "a == 'x' # y", "'a' == b", "{a", "x: y", "[1", "${oc.env:HOME}", "null", "*"]
+)
+def test_a_text_is_taken_as_it_stands(text):
+    assert parse(Settings, [f"path={text}"], "prog").path == text
+
+
+def test_a_text_in_quotes_loses_them_and_home_is_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert parse(Settings, ['path="a b"'], "prog").path == "a b"
+    assert parse(Settings, ["path=~/jets"], "prog").path == "/home/ada/jets"
+
+
+def test_a_mapping_replaces_the_default_and_an_entry_is_added_to_it():
+    @dataclass
+    class Shares:
+        shares: dict[str, float] = field(default_factory=lambda: {"a": 1.0, "b": 1.0})
+
+    def shares(*argv):
+        return parse(Shares, argv, "prog").shares
+
+    assert shares("shares={a:2}") == {"a": 2.0}
+    assert shares("shares.a=2") == {"a": 2.0, "b": 1.0}
+    assert shares("shares={c: 1}", "shares.d=3") == {"c": 1.0, "d": 3.0}
+    assert shares() == {"a": 1.0, "b": 1.0}
+
+
+def test_an_error_that_explains_itself_is_one_line(capsys, monkeypatch):
+    def unwritable(argv):
+        Path("/proc/nothing/x").write_text("x")
+
+    assert run(unwritable, "prog") == 2
+    assert capsys.readouterr().err == "prog: /proc/nothing/x: No such file or directory\n"
+
+    def fault(argv):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(fault, "prog")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (status, "python -m jetscale.status: argument --watch: --watch=0: must be a number from 0.1 to 3600"),
+        (dashboard, "python -m jetscale.dashboard: unrecognized arguments: --watch=0"),
+    ],
+)
+def test_options_are_refused_in_one_line_too(command, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command(["a/b", "--watch=0"])
+    shown = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert shown.startswith(message)
+    assert shown.count("\n") == 1
 
 
 def test_help_shows_documentation_and_defaults(capsys):

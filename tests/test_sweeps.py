@@ -109,8 +109,8 @@ def test_paper_sweep_is_the_grid_of_the_paper():
         (["finetune.steps=0"], "finetune.steps=0"),
         (["tracking.wandb=on"], "tracking.wandb"),
         (["model.dim=20"], "model.dim=20 must be a positive multiple of model.head_dim=8"),
-        (["+modl.dim=16"], "Key 'modl' not in 'TrainSettings'"),
-        (["+model.dm=16"], "Key 'dm' not in 'ModelSettings'"),
+        (["+modl.dim=16"], "unknown key 'modl'; did you mean model.dim"),
+        (["+model.dm=16"], "unknown key 'model.dm'; did you mean model.dim"),
     ],
 )
 def test_settings_that_cannot_run_are_named(overrides, message):

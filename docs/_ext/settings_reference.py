@@ -21,9 +21,11 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
+from jetscale.fields import is_optional, limit_of, plain_type
+
 REPO = Path(__file__).resolve().parents[2]
-HEADINGS = ("key", "type", "default", "meaning")
-WIDTHS = (26, 14, 14, 46)
+HEADINGS = ("key", "type and limits", "default", "meaning")
+WIDTHS = (24, 20, 14, 42)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def keys_of(settings: type[Any]) -> Iterator[Key]:
         raise ExtensionError(
             f"{settings.__module__}.{settings.__name__}: no key {', '.join(sorted(unknown))}"
         )
-    hints = get_type_hints(settings)
+    hints = get_type_hints(settings, include_extras=True)
     for field in fields(settings):
         kind = hints[field.name]
         if isinstance(kind, type) and is_dataclass(kind):
@@ -64,11 +66,20 @@ def keys_of(settings: type[Any]) -> Iterator[Key]:
                 f"{settings.__module__}.{settings.__name__}: the key {field.name!r} has no meaning; "
                 "give it a line `name : meaning` under Attributes of the docstring"
             )
-        yield Key("", field.name, str(field.type), _shown(defaults[field.name]), said[field.name])
+        yield Key("", field.name, _kind(kind), _shown(defaults[field.name]), said[field.name])
     for name, kind in groups:
         for key in keys_of(kind):
             group = f"{name}.{key.group}".rstrip(".")
             yield Key(group, f"{name}.{key.name}", key.kind, key.default, key.meaning)
+
+
+def _kind(kind: Any) -> str:
+    """Type and limits of a field: ``int, from 1 to 8192, or null``."""
+    plain = plain_type(kind)
+    name = plain.__name__ if plain in (int, float, bool, str) else str(plain).partition("[")[0]
+    name = name.removeprefix("typing.")
+    parts = [name, limit_of(kind), "or null" if is_optional(kind) else ""]
+    return ", ".join(part for part in parts if part)
 
 
 def _meanings(settings: type[Any]) -> dict[str, str]:

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from jetscale.analysis.settings import ColumnSettings, FitSettings, WandbSettings
 from jetscale.cli import UsageError, parse, run
+from jetscale.fields import OneOf, Range
 
 if TYPE_CHECKING:
     from jetscale.analysis.table import LossTable
@@ -56,13 +57,13 @@ class Command(FitSettings):
         test_jet_fraction (the paper's error; 0 samples: none), profile, seed.
     """
 
-    source: str = "local"
+    source: Annotated[str, OneOf("local", "table", "wandb", "wandb-offline")] = "local"
     path: str = ""
     out: str = ""
     columns: ColumnSettings = field(default_factory=ColumnSettings)
     where: str = ""
     held_out: str = ""
-    flops_per_param_sample: float = 6.0
+    flops_per_param_sample: Annotated[float, Range(0, 1e12, without="low")] = 6.0
     best_of_cell: bool = False
     unfinished: bool = False
     wandb: WandbSettings = field(default_factory=WandbSettings)

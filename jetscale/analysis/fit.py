@@ -18,7 +18,7 @@ from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.surface import Surfaces
 from jetscale.analysis.table import LossTable
 from jetscale.analysis.variants import counterpart, split_name
-from jetscale.cli import UsageError
+from jetscale.cli import UsageError, check
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +44,7 @@ def fit(
         and a warning says why.
     """
     settings = settings or FitSettings()
+    check(settings)
     settings = replace(settings, curves=settings.curves.resolved(losses.own_runs))
     if losses.blocks is not None:
         losses = replace(losses, blocks=losses.blocks.merged(settings.blocks))

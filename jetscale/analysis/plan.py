@@ -6,15 +6,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from jetscale.cli import UsageError, parse, run
+from jetscale.fields import Range
 
 if TYPE_CHECKING:
     from jetscale.analysis.laws import Law, Laws
     from jetscale.analysis.results import FitResult, Quantity
 
 PROGRAM = "python -m jetscale.analysis.plan"
+AMOUNT = Range(0, 1e60)
 NEAR_BEST = 0.01  # of the loss: the range of N that hardly matters
 
 
@@ -36,13 +38,13 @@ class Command:
     """
 
     results: str = ""
-    budget: float = 0.0
-    gpu_hours: float = 0.0
-    rate: float = 0.0
-    loss: float = 0.0
+    budget: Annotated[float, AMOUNT] = 0.0
+    gpu_hours: Annotated[float, AMOUNT] = 0.0
+    rate: Annotated[float, AMOUNT] = 0.0
+    loss: Annotated[float, AMOUNT] = 0.0
     subset: str = ""
     reference: str = "scratch"
-    simulate_seconds: float = 0.0
+    simulate_seconds: Annotated[float, AMOUNT] = 0.0
     out: str = ""
 
 

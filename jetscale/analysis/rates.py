@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from jetscale.analysis.settings import WEIGHTS
 from jetscale.cli import UsageError, parse, run
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Command:
 
     path: str = ""
     out: str = ""
-    weights: str = ""
+    weights: Annotated[str, WEIGHTS] = ""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Annotated
 
 from jetscale.analysis.objective import Objective
 from jetscale.cli import UsageError
+from jetscale.fields import SEED, OneOf, Range
+
+WEIGHTS = OneOf("raw", "ema", "")
+_UPTO = Range(0, 1_000_000)
 
 
 @dataclass
@@ -88,14 +93,14 @@ class CurveSettings:
     points : at most so many a curve, even in ln D; 0: all; paper: 60.
     """
 
-    protocol: str = "auto"
-    smooth: float | None = None
-    bin: float | None = None
+    protocol: Annotated[str, OneOf("auto", "off", "paper")] = "auto"
+    smooth: Annotated[float | None, Range(0, 100)] = None
+    bin: Annotated[float | None, Range(0, 1)] = None
     average_seeds: bool | None = None
     running_minimum: bool | None = None
-    drop: float | None = None
+    drop: Annotated[float | None, Range(-1, 1e15)] = None
     cut_plateau: bool | None = None
-    points: int | None = None
+    points: Annotated[int | None, _UPTO] = None
 
     def steps(self, own_runs: bool) -> CurveSteps:
         """Return what is done, for a table of jetscale's own runs or for another one.
@@ -129,8 +134,8 @@ class Approach1Settings:
     bins : log-spaced bins of C, for envelope=bins.
     """
 
-    envelope: str = "hull"
-    bins: int = 30
+    envelope: Annotated[str, OneOf("hull", "record-low", "bins")] = "hull"
+    bins: Annotated[int, Range(2, 1_000_000)] = 30
 
 
 @dataclass
@@ -145,10 +150,10 @@ class Approach2Settings:
     tolerance : spread of ln C up to which runs count as of one nominal budget.
     """
 
-    slices: int = 10
-    window: float = 0.0
-    min_points: int = 4
-    tolerance: float = 0.1
+    slices: Annotated[int, Range(1, 10_000)] = 10
+    window: Annotated[float, Range(0, 1e12)] = 0.0
+    min_points: Annotated[int, Range(3, 10_000)] = 4
+    tolerance: Annotated[float, Range(0, 100)] = 0.1
 
 
 @dataclass
@@ -163,15 +168,13 @@ class Approach3Settings:
     form : separate, or tied: alpha = beta.
     """
 
-    objective: str = "huber"
-    delta: float = 1e-3
-    residual: str = "log"
-    form: str = "separate"
+    objective: Annotated[str, OneOf("huber", "squared", "absolute")] = "huber"
+    delta: Annotated[float, Range(0, 1e6, without="low")] = 1e-3
+    residual: Annotated[str, OneOf("log", "raw")] = "log"
+    form: Annotated[str, OneOf("separate", "tied")] = "separate"
 
     def build(self) -> Objective:
-        """Return the objective these settings name; UsageError where they are not sensible."""
-        if self.form not in ("separate", "tied"):
-            raise UsageError(f"approach3.form={self.form!r}: choose separate or tied")
+        """Return the objective these settings name."""
         return Objective(self.objective, self.delta, self.residual)  # type: ignore[arg-type]  # checked there
 
 
@@ -189,12 +192,12 @@ class UncertaintySettings:
     seed : of the resampling.
     """
 
-    method: str = "auto"
-    replicates: int = 1000
-    test_jet_samples: int = 100
-    test_jet_fraction: float = 0.8
+    method: Annotated[str, OneOf("auto", "hierarchical", "wild", "runs", "none")] = "auto"
+    replicates: Annotated[int, Range(2, 10_000_000)] = 1000
+    test_jet_samples: Annotated[int, _UPTO] = 100
+    test_jet_fraction: Annotated[float, Range(0, 1, without="low")] = 0.8
     profile: bool = True
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
 
 
 @dataclass
@@ -217,9 +220,9 @@ class FitSettings:
     approach2: Approach2Settings = field(default_factory=Approach2Settings)
     approach3: Approach3Settings = field(default_factory=Approach3Settings)
     uncertainty: UncertaintySettings = field(default_factory=UncertaintySettings)
-    weights: str = ""
+    weights: Annotated[str, WEIGHTS] = ""
     n_params: str = "total"
-    flops: str = "paper"
-    drop_largest: int = 0
-    blocks: int = 0
+    flops: Annotated[str, OneOf("paper", "constituents")] = "paper"
+    drop_largest: Annotated[int, _UPTO] = 0
+    blocks: Annotated[int, _UPTO] = 0
     multiverse: bool = True

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from jetscale import cli
+from jetscale.fields import SEED, Range, nearest
 
 PROGRAM = "python -m jetscale.composition"
 
@@ -50,9 +51,9 @@ class Compare(Show):
     """
 
     downstream: list[str] = field(default_factory=lambda: ["*"])
-    jets: int = 4_000
-    draws: int = 30
-    seed: int = 0
+    jets: Annotated[int, Range(10, 10_000_000)] = 4_000
+    draws: Annotated[int, Range(2, 100_000)] = 30
+    seed: Annotated[int, SEED] = 0
     out: str = "multirun/compositions"
 
 
@@ -65,7 +66,8 @@ def main(argv: Sequence[str]) -> None:
         if argv and argv[0] in ("-h", "--help"):
             sys.stdout.write(_overview())
             return
-        raise cli.UsageError(f"{argv[0] if argv else 'nothing'!r} is no command; {_overview()}")
+        hint = nearest(argv[0] if argv else "", list(COMMANDS), "commands")
+        raise cli.UsageError(f"{argv[0] if argv else 'nothing'!r} is no command; {hint}; see --help")
     settings = cli.parse(COMMANDS[argv[0]], argv[1:], f"{PROGRAM} {argv[0]}")
     # imported here: `--help` needs neither the jets nor scikit-learn
     from jetscale.composition.compare import compare

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from jetscale.fields import Range
 from jetscale.jets.anatomy import ANATOMY, FLAVOURS
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.label_map import LabelMap
@@ -24,6 +25,9 @@ from jetscale.jets.label_map import LabelMap
 EVERYTHING = "*"
 WINDOWS = ("jet_pt", "jet_sdmass")
 """Observables that a component can be cut in, GeV."""
+WEIGHT = Range(0, 1e12)
+GEV = Range(0, 1e6)
+"""Ends of a window."""
 _KEYS = ("weight", "classes", "prongs", "flavours", "without", *WINDOWS)
 
 
@@ -127,8 +131,8 @@ def check_request(request: Mapping[str, Any]) -> None:
     Raises
     ------
     JetDataError
-        Not a mapping, an unknown key, a value of the wrong kind, a weight that is negative or not finite, no
-        weight above 0, an empty window, a flavour that no class has.
+        Not a mapping, an unknown key, a value of the wrong kind, a weight or an end of a window out of its
+        limits, no weight above 0, an empty window, a flavour that no class has.
     """
     if not isinstance(request, Mapping):
         raise JetDataError(
@@ -136,6 +140,8 @@ def check_request(request: Mapping[str, Any]) -> None:
             "e.g. {X_bb: 1, QCD_*: 2}"
         )
     for name, entry in request.items():
+        if not isinstance(name, str):
+            raise JetDataError(f"composition: {name!r} is no text; classes, buckets and names are, e.g. X_bb")
         if isinstance(entry, Mapping):
             _check_entry(name, entry)
         weight = _weight(entry)
@@ -144,8 +150,8 @@ def check_request(request: Mapping[str, Any]) -> None:
                 f"composition: the weight of {name!r} is {weight!r}; a number is needed, or a mapping with "
                 "a weight, e.g. {weight: 1, prongs: [3, 4]}"
             )
-        if not (math.isfinite(weight) and weight >= 0):
-            raise JetDataError(f"composition: weight {weight} of {name!r} must be finite and not negative")
+        if not WEIGHT.holds(weight):
+            raise JetDataError(f"composition: weight {weight} of {name!r} must be a number {WEIGHT}")
     if not any(_weight(entry) for entry in request.values()):
         raise JetDataError(f"composition {dict(request)}: at least one weight must be above 0")
 
@@ -160,9 +166,19 @@ def _check_entry(name: str, entry: Mapping[str, Any]) -> None:
             raise JetDataError(f"composition: {name!r} has no key {key!r}; there are {', '.join(_KEYS)}")
     for key in WINDOWS:
         window = entry.get(key, (0, 1))
-        numbers = isinstance(window, (list, tuple)) and all(isinstance(end, (int, float)) for end in window)
+        numbers = isinstance(window, (list, tuple)) and all(
+            isinstance(end, (int, float)) and not isinstance(end, bool) and GEV.holds(end) for end in window
+        )
         if not (numbers and len(window) == 2 and window[0] < window[1]):
-            raise JetDataError(f"composition: {key} of {name!r} is {window!r}; [low, high] in GeV is needed")
+            raise JetDataError(
+                f"composition: {key} of {name!r} is {window!r}; [low, high] in GeV is needed, {GEV}"
+            )
+    for key in ("classes", "flavours", "without", "prongs"):
+        if key in entry and not _listed(entry[key]):
+            raise JetDataError(f"composition: {key} of {name!r} is empty; leave it out")
+    for selector in _listed(entry.get("classes", name)):
+        if not isinstance(selector, str):
+            raise JetDataError(f"composition: {name!r} asks classes: {selector!r}; names, buckets or globs")
     for key in ("flavours", "without"):
         for flavour in _listed(entry.get(key, ())):
             if flavour not in FLAVOURS:
@@ -170,7 +186,7 @@ def _check_entry(name: str, entry: Mapping[str, Any]) -> None:
                     f"composition: {name!r} asks {key}: {flavour!r}; there are {', '.join(FLAVOURS)}"
                 )
     for prongs in _listed(entry.get("prongs", ())):
-        if prongs not in (1, 2, 3, 4):
+        if isinstance(prongs, bool) or prongs not in (1, 2, 3, 4):
             raise JetDataError(f"composition: {name!r} asks prongs: {prongs!r}; there are 1 (QCD), 2, 3, 4")
 
 

@@ -19,6 +19,10 @@ class JetDataError(UsageError):
     """Jet data that cannot be used as asked; the message names file, entry and value, and how to mend it."""
 
 
+class JetsRunOut(JetDataError):
+    """A single pass over the jets that are there is shorter than what was asked for."""
+
+
 def raise_problems(problems: Sequence[str], heading: str = "files cannot be used") -> None:
     """Nothing without `problems`; otherwise one error that lists them, up to `MOST_LISTED`.
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from jetscale.jets.apportion import apportion, run_out
 from jetscale.jets.compositions import Composition
-from jetscale.jets.errors import JetDataError
+from jetscale.jets.errors import JetDataError, JetsRunOut
 from jetscale.jets.label_map import LabelMap
 from jetscale.jets.randomness import permutation
 from jetscale.jets.store import Store
@@ -86,18 +86,18 @@ class MixedOrder:
 
         Raises
         ------
-        JetDataError
+        JetsRunOut
             A component has fewer jets than asked.
         """
         end, k = self.single_pass()
         if n_jets <= end:
             return
         component = self._composition.components[k]
-        raise JetDataError(
+        raise JetsRunOut(
             f"{self._location}: {n_jets:,} jets asked in a single pass, of them "
             f"{apportion(n_jets, self._weights_K)[k]:,} of {component} "
             f"(weight {component.weight:.4g}), which has {self._walks[k].n_jets:,} and runs out at jet "
-            f"{end:,}; add jets, ask for fewer, or allow repetition with data.repeat=true"
+            f"{end:,}; add jets, or ask for fewer (data.repeat=true shows jets again: D means less)"
         )
 
     def single_pass(self) -> tuple[int, int]:

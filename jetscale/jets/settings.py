@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from jetscale.fields import WORKERS, OneOf, Range
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.locations import Folder, RemoteFolder, folder_of
 
@@ -12,6 +14,9 @@ MAX_CONSTITUENTS = 128
 """Constituents kept per jet, the leading ones in pT: the length of ParT. The longest of 2,200 real JetClass
 jets has
 93, so for practical purposes none is lost."""
+
+FEATURES = OneOf("paper", "part17")
+SELECTION = OneOf("none", "sophon")
 
 
 @dataclass
@@ -33,15 +38,15 @@ class DataSettings:
     """
 
     dir: str = "data"
-    dataset: str = "jetclass"
+    dataset: Annotated[str, OneOf("jetclass", "jetclass2")] = "jetclass"
     store: str | None = None
-    features: str = "paper"
-    max_constituents: int = MAX_CONSTITUENTS
+    features: Annotated[str, FEATURES] = "paper"
+    max_constituents: Annotated[int, Range(1, 10_000)] = MAX_CONSTITUENTS
     undo_deta_flip: bool = False
-    selection: str = "none"
-    qcd_labels: str = "27"
+    selection: Annotated[str, SELECTION] = "none"
+    qcd_labels: Annotated[str, OneOf("27", "17", "1")] = "27"
     repeat: bool = False
-    workers: int = 0
+    workers: Annotated[int, WORKERS] = 0
 
     @property
     def directory(self) -> Folder:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from jetscale.cli import UsageError
 from jetscale.runs.sealed import read_json, write_json_sealed
+from jetscale.secrets import masked
 from jetscale.tracking.ownership import is_free
 from jetscale.tracking.run_directory import RunDirectory
 from jetscale.training.same_jets import same_jets
@@ -57,6 +59,39 @@ def job_of(config: DictConfig, overrides: Iterable[str]) -> Job:
     with open_dict(task):
         del task["hydra"]
     return Job(tuple(overrides), from_config(task), path)
+
+
+def check_folders(jobs: Sequence[Job], sweep: Path) -> None:
+    """Demand that every job has a folder to itself, inside the folder of the sweep.
+
+    Raises
+    ------
+    UsageError
+        Two jobs would write one folder, or a job is of another study; both are named.
+    """
+    owners: dict[Path, Job] = {}
+    for job in jobs:
+        if not job.path.is_relative_to(sweep):
+            elsewhere = Path(*job.path.parts[: len(sweep.parts)])
+            raise UsageError(
+                f"a sweep is one study, but the job {_typed(job)} would be in {elsewhere}, not in {sweep}; "
+                "run the command once for each study, or give the whole sweep one name (study=NAME)"
+            )
+        if (other := owners.setdefault(job.path, job)) is not job:
+            raise UsageError(_clash(other, job))
+
+
+def _clash(one: Job, two: Job) -> str:
+    if one.overrides == two.overrides:
+        return f"the job {_typed(one)} is there twice; name each value of a sweep once"
+    return (
+        f"two jobs would write the same folder {one.path}: {_typed(one)} and {_typed(two)}; what differs "
+        "between them is not in its name, so make two sweeps of it (study=NAME)"
+    )
+
+
+def _typed(job: Job) -> str:
+    return masked(" ".join(job.overrides))
 
 
 def write_jobs(path: Path, jobs: Iterable[Job]) -> None:

@@ -7,6 +7,7 @@ queue what the first has submitted. The driver only submits and watches: jobs go
 from __future__ import annotations
 
 import logging
+import shutil
 import subprocess
 import time
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from jetscale.launch.packs import Pack
 from jetscale.launch.plan import plan_sweep
 from jetscale.runs.sealed import read_json, write_json_sealed
 
+UNSET = ("SET_ME", "???")
+"""Values that a user has to replace; OmegaConf's ``???`` gives way to the ``null`` of the file it extends."""
 POLL_SECONDS = 5.0
 _LINE_SECONDS = 60.0
 _GRACE_SHARE = 0.8
@@ -67,7 +70,7 @@ class Queue:
                 f"hydra.launcher.parallel={parallel}, runs_per_job={runs_per_job}: "
                 "at least one run a job, and no more at once than there are"
             )
-        missing = [name for name, value in sbatch.items() if value == "???"]
+        missing = [name for name, value in sbatch.items() if value in UNSET]
         if missing:
             raise UsageError(
                 f"hydra.launcher.{missing[0]} is not set: give it, hydra.launcher.{missing[0]}=..."
@@ -89,6 +92,11 @@ class Queue:
         UsageError
             Slurm refused the submission, or is not there.
         """
+        if shutil.which("sbatch") is None:
+            raise UsageError(
+                "there is no Slurm here (no sbatch); start from a login node of a cluster that has it, or "
+                "take hydra/launcher=joblib for this machine"
+            )
         self._check_devices(jobs)
         queued = self._queued_paths()
         new = [job for job in jobs if str(job.path) not in queued]
@@ -139,7 +147,7 @@ class Queue:
         try:
             submitted = executor.submit_array(calls)
         except (submitit.core.utils.FailedJobError, OSError) as error:
-            raise UsageError(f"Slurm took no job: {error}") from error
+            raise UsageError(f"Slurm took no job: {' '.join(str(error).split())}") from error
         note = {
             job.job_id: [str(one.path) for one in pack] for job, pack in zip(submitted, packs, strict=True)
         }
@@ -182,7 +190,7 @@ def _live_jobs() -> set[str]:
             raise UsageError("no squeue here: the launcher slurm is for a machine with Slurm") from error
         except subprocess.CalledProcessError as error:
             if attempt == 4:
-                raise UsageError(f"squeue failed: {error.stderr.strip()}") from error
+                raise UsageError(f"squeue failed: {' '.join(error.stderr.split())}") from error
             time.sleep(POLL_SECONDS)
         else:
             return set(done.stdout.split())

@@ -6,8 +6,10 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from jetscale.cli import UsageError
+from jetscale.cli import UsageError, check
+from jetscale.fields import SEED, OneOf, Range, Replaced
 from jetscale.jets.schemas import (
     JETCLASS2_NUMBERS,
     JETCLASS_NUMBERS,
@@ -21,6 +23,9 @@ MAX_JETS_PER_FILE = 100_000
 """Jets in a published file."""
 DEFAULT_SHARE = {"val": 0.1, "test": 0.2}
 """Validation and test jets where their number is not given, as a share of `n_jets`."""
+
+
+_JETS = Range(0, 10_000_000_000)
 
 
 @dataclass
@@ -44,16 +49,18 @@ class Settings:
     mpi : multiparton interactions; off is several times faster and lowers the multiplicity
     """
 
-    dataset: str = "jetclass"
-    n_jets: int = 100_000
-    n_val: int | None = None
-    n_test: int | None = None
-    classes: list[str] = field(default_factory=list)
-    buckets: dict[str, float] = field(default_factory=lambda: dict.fromkeys(JETCLASS2_NUMBERS, 1.0))
-    jets_per_file: int = 10_000
+    dataset: Annotated[str, OneOf("jetclass", "jetclass2")] = "jetclass"
+    n_jets: Annotated[int, _JETS] = 100_000
+    n_val: Annotated[int | None, _JETS] = None
+    n_test: Annotated[int | None, _JETS] = None
+    classes: list[Annotated[str, OneOf(*JETCLASS_PREFIXES)]] = field(default_factory=list)
+    buckets: Annotated[dict[str, Annotated[float, Range(0, 1e12)]], Replaced()] = field(
+        default_factory=lambda: dict.fromkeys(JETCLASS2_NUMBERS, 1.0)
+    )
+    jets_per_file: Annotated[int, Range(1, MAX_JETS_PER_FILE)] = 10_000
     out: str = "data"
-    seed: int = 0
-    workers: int | None = None
+    seed: Annotated[int, SEED] = 0
+    workers: Annotated[int | None, Range(1, 1_024)] = None
     mpi: bool = True
 
 
@@ -80,28 +87,15 @@ def plan(settings: Settings) -> list[tuple[JetFile, int]]:
 
 
 def _check(settings: Settings) -> None:
-    if settings.dataset not in ("jetclass", "jetclass2"):
-        raise UsageError(f"dataset={settings.dataset}: choose jetclass or jetclass2")
-    for name in ("n_jets", "n_val", "n_test", "seed"):
-        value = getattr(settings, name)
-        if value is not None and value < 0:
-            raise UsageError(f"{name}={value} must not be negative")
-    if not 1 <= settings.jets_per_file <= MAX_JETS_PER_FILE:
-        raise UsageError(f"jets_per_file={settings.jets_per_file} must be 1 to {MAX_JETS_PER_FILE}")
-    if settings.workers is not None and settings.workers < 1:
-        raise UsageError(f"workers={settings.workers} must be at least 1")
-    if unknown := set(settings.classes) - set(JETCLASS_PREFIXES):
-        raise UsageError(
-            f"classes: no {', '.join(sorted(unknown))}; choose from {', '.join(JETCLASS_PREFIXES)}"
-        )
+    check(settings)
     if len(set(settings.classes)) != len(settings.classes):
         raise UsageError(f"classes: {settings.classes} names one twice")
     if unknown := set(settings.buckets) - set(JETCLASS2_NUMBERS):
         raise UsageError(
             f"buckets: no {', '.join(sorted(unknown))}; choose from {', '.join(JETCLASS2_NUMBERS)}"
         )
-    if min(settings.buckets.values()) < 0 or not any(settings.buckets.values()):
-        raise UsageError(f"buckets: shares must not be negative, nor all 0: {settings.buckets}")
+    if not any(settings.buckets.values()):
+        raise UsageError(f"buckets={settings.buckets}: at least one share must be above 0")
 
 
 def _per_process(settings: Settings, split: str, total: int | None) -> list[tuple[str, int]]:

@@ -8,12 +8,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
 from rich.live import Live
 
 from jetscale import cli
 from jetscale.cli import UsageError
+from jetscale.fields import Range, take
 from jetscale.status.report import as_json
 from jetscale.status.sweep import Sweep, Watcher
 from jetscale.status.table import render
@@ -59,7 +61,7 @@ def _watch(watcher: Watcher, interval: float) -> Sweep:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m jetscale.status", description=__doc__, epilog=_EXIT)
+    parser = cli.OptionParser("python -m jetscale.status", description=__doc__, epilog=_EXIT)
     parser.add_argument("path", type=Path, metavar="PATH", help="the sweep's folder, multirun/<study>")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print one JSON object (docs/tracking.md)")
@@ -72,9 +74,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0.1 <= seconds <= 3600:
-        raise ValueError(text)
+    try:
+        seconds: float = take("--watch", Annotated[float, Range(0.1, 3600)], text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return seconds
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from jetscale.jets.datamodule import JetDataModule
+from jetscale.jets.errors import JetsRunOut
 from jetscale.jets.features import N_PID
 from jetscale.model.cost import count_parameters
 from jetscale.model.transformer import SetTransformer
@@ -12,11 +13,12 @@ from jetscale.tracking.blocks import BlockLog
 from jetscale.tracking.metrics import MetricsLog
 from jetscale.tracking.run_directory import RunDirectory
 from jetscale.tracking.wandb_run import WandbRun
+from jetscale.training.budgets import budgets_told
 from jetscale.training.checkpoint import Checkpoints
 from jetscale.training.phase import capped_steps
 from jetscale.training.recorder import Outputs
 from jetscale.training.seeds import seed_for
-from jetscale.training.settings import PhaseSettings, TrainSettings
+from jetscale.training.settings import PhaseSettings, SettingsError, TrainSettings, check_warmup
 
 
 def build(settings: TrainSettings, name: str) -> tuple[PhaseSettings, SetTransformer, JetDataModule]:
@@ -35,8 +37,24 @@ def build(settings: TrainSettings, name: str) -> tuple[PhaseSettings, SetTransfo
     torch.manual_seed(seed_for(seed, f"{name} weights"))
     phase, model, data = design(settings, name)
     data.prepare_data()
-    data.setup()
+    try:
+        data.setup()
+    except JetsRunOut as error:
+        raise JetsRunOut(f"{name}: {error}; {budgets_told(name)}") from error
     return phase, model, data
+
+
+def check_design(settings: TrainSettings) -> None:
+    """Design both phases, sizes alone: what cannot be built is found before the first one is trained.
+
+    Raises
+    ------
+    SettingsError, JetDataError
+        A cap below one step, a warm-up longer than its phase, or a composition that selects nothing.
+    """
+    with torch.device("meta"):
+        for name in ("pretrain", "finetune") if settings.pretrain.composition else ("finetune",):
+            design(settings, name)
 
 
 def design(settings: TrainSettings, name: str) -> tuple[PhaseSettings, SetTransformer, JetDataModule]:
@@ -58,7 +76,11 @@ def design(settings: TrainSettings, name: str) -> tuple[PhaseSettings, SetTransf
         depth=settings.model.depth,
         head_dim=settings.model.head_dim,
     )
-    phase = capped_steps(phase, count_parameters(model).total)
+    try:
+        phase = capped_steps(phase, count_parameters(model).total)
+    except SettingsError as error:
+        raise SettingsError(f"{name}.{error}") from error
+    check_warmup(name, phase)
     data.n_steps = phase.steps
     return phase, model, data
 

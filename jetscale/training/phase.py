@@ -26,7 +26,7 @@ from jetscale.training.progress import PhaseProgress
 from jetscale.training.ranks import is_first
 from jetscale.training.rates import evaluation_steps
 from jetscale.training.recorder import Outputs, Recorder, Schedule
-from jetscale.training.settings import PhaseSettings, TrainSettings
+from jetscale.training.settings import PhaseSettings, SettingsError, TrainSettings
 
 log = logging.getLogger(__name__)
 
@@ -106,14 +106,17 @@ def capped_steps(phase: PhaseSettings, n_params: int) -> PhaseSettings:
 
     Raises
     ------
-    ValueError
+    SettingsError
         The cap is below one step.
     """
     if phase.max_flops is None:
         return phase
     affordable = int(phase.max_flops / flops_6n(n_params, MEAN_CONSTITUENTS * phase.batch_size))
     if affordable < 1:
-        raise ValueError(f"max_flops={phase.max_flops:g} does not pay one step of a model with N={n_params}")
+        raise SettingsError(
+            f"max_flops={phase.max_flops:g} does not pay one step of a model with N={n_params}; "
+            f"at least {flops_6n(n_params, MEAN_CONSTITUENTS * phase.batch_size):.3g} is needed"
+        )
     return replace(phase, steps=min(phase.steps, affordable))
 
 

@@ -53,11 +53,13 @@ def join(device: DeviceSettings) -> Placement:
     Raises
     ------
     SettingsError
-        The settings ask for other numbers of devices and nodes than processes were started.
+        The settings ask for other numbers of devices and nodes than processes were started, or for an
+        accelerator that this machine has not.
     RankLost
         An earlier run of this sweep lost a rank in this process.
     """
     here = placement()
+    _check_accelerator(device.accelerator)
     _check_started(here, device)
     if here.world == 1:
         return here
@@ -78,7 +80,23 @@ def join(device: DeviceSettings) -> Placement:
     return here
 
 
+def _check_accelerator(name: str) -> None:
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if not {"cuda": cuda, "mps": mps, "gpu": cuda or mps}.get(name, True):
+        raise SettingsError(
+            f"device.accelerator={name}: torch {torch.__version__} finds none on this machine; "
+            "take device.accelerator=cpu, or auto for what there is"
+        )
+
+
 def _check_started(here: Placement, device: DeviceSettings) -> None:
+    if here.launcher == "srun" and "SLURM_PTY_PORT" in os.environ:
+        raise SettingsError(
+            f"this shell is one of the {here.world} tasks that srun started (SLURM_STEP_NUM_TASKS="
+            f"{here.world}) and the others do nothing; start it with one task, srun --ntasks=1 --pty bash, "
+            f"or start the run with srun: srun --ntasks={device.devices * device.num_nodes} python -m "
+            "jetscale.train ..."
+        )
     per_node = (device.devices,) * device.num_nodes
     if here.per_node == per_node and here.world == device.devices * device.num_nodes:
         return

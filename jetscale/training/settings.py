@@ -5,27 +5,33 @@ Defaults here are the paper's (arXiv:2606.19781) where it gives one; budgets in 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from jetscale.cli import home
 from jetscale.config_files import refuse_resolvers
+from jetscale.fields import COUNT, SEED, Matches, OneOf, Range, Replaced, problems
 from jetscale.files import fingerprint
 from jetscale.jets.compositions import check_request
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.settings import DataSettings
 from jetscale.secrets import masked_tree
-from jetscale.training.rates import SCHEDULES, learning_rate
+from jetscale.training.rates import SCHEDULES, checked_rate, learning_rate
 
-_FOLDER = re.compile(r"[A-Za-z0-9_=+\-][A-Za-z0-9._=+\-]*")
+FOLDER = Matches(
+    r"[A-Za-z0-9_=+\-][A-Za-z0-9._=+\-]{0,99}",
+    "the name of a study or a subset, which is a folder: letters, digits and ._=-+ only, no dot at the "
+    "start, at most 100 characters",
+)
+"""Names that become folders of a run directory's path, and cannot lead elsewhere."""
 
 
 class SettingsError(ValueError):
-    """A configuration that cannot be run; the message names the key and the mend."""
+    """A configuration that cannot be run; the message names the key, the value and what is needed."""
 
 
 def folder_name(name: str) -> str:
@@ -36,12 +42,13 @@ def folder_name(name: str) -> str:
     SettingsError
         It could lead elsewhere: it begins with a dot, or holds more than letters, digits and ``._=-+``.
     """
-    if not _FOLDER.fullmatch(name):
-        raise SettingsError(
-            f"{name!r} cannot be the name of a study or a subset, which is a folder: letters, digits and "
-            "._=-+ only, no dot at the start"
-        )
+    if not FOLDER.holds(name):
+        raise SettingsError(f"{name!r} cannot be {FOLDER}")
     return name
+
+
+_STEPS = Range(0, COUNT.high)
+_BATCH = Range(1, 1_000_000)
 
 
 @dataclass
@@ -55,9 +62,9 @@ class ModelSettings:
     head_dim : width of an attention head, which divides dim; below 8 for off-grid widths under 8
     """
 
-    dim: int = 64
-    depth: int = 4
-    head_dim: int = 8
+    dim: Annotated[int, Range(1, 8_192)] = 64
+    depth: Annotated[int, Range(1, 128)] = 4
+    head_dim: Annotated[int, Range(1, 1_024)] = 8
 
 
 @dataclass
@@ -78,16 +85,16 @@ class PhaseSettings:
     clip : gradient norm limit, null for none (the paper names none)
     """
 
-    steps: int = 0
-    max_flops: float | None = None
-    batch_size: int = 128
-    lr: Any = 1e-3
-    warmup: int = 0
-    schedule: str = "constant"
-    weight_decay: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.999
-    clip: float | None = None
+    steps: Annotated[int, COUNT] = 1
+    max_flops: Annotated[float | None, Range(0, 1e40, without="low")] = None
+    batch_size: Annotated[int, _BATCH] = 128
+    lr: Annotated[Any, Replaced()] = 1e-3
+    warmup: Annotated[int, _STEPS] = 0
+    schedule: Annotated[str, OneOf(*SCHEDULES)] = "constant"
+    weight_decay: Annotated[float, Range(0, 1_000)] = 0.01
+    beta1: Annotated[float, Range(0, 1, without="high")] = 0.9
+    beta2: Annotated[float, Range(0, 1, without="high")] = 0.999
+    clip: Annotated[float | None, Range(0, without="low")] = None
 
 
 @dataclass
@@ -103,10 +110,10 @@ class PretrainSettings(PhaseSettings):
     library : folder of finished backbones, reused where settings and data are the same
     """
 
-    steps: int = 200_000
-    warmup: int = 1_000
-    composition: Any = None
-    seed: int | None = None
+    steps: Annotated[int, COUNT] = 200_000
+    warmup: Annotated[int, _STEPS] = 1_000
+    composition: Annotated[Any, Replaced()] = None
+    seed: Annotated[int | None, SEED] = None
     library: str = "multirun/backbones"
 
 
@@ -114,8 +121,8 @@ class PretrainSettings(PhaseSettings):
 class FinetuneSettings(PhaseSettings):
     """Fine-tuning on JetClass; from fresh weights where there is no pretraining."""
 
-    steps: int = 600_000
-    warmup: int = 5_000
+    steps: Annotated[int, COUNT] = 600_000
+    warmup: Annotated[int, _STEPS] = 5_000
 
 
 @dataclass
@@ -132,8 +139,8 @@ class EmaSettings:
     """
 
     enabled: bool = False
-    fraction: float = 0.1
-    max_window: int = 1_000
+    fraction: Annotated[float, Range(0, 1, without="low")] = 0.1
+    max_window: Annotated[int, COUNT] = 1_000
 
 
 @dataclass
@@ -149,10 +156,10 @@ class EvalSettings:
     final_all : at the end, evaluate once more on the whole test set (split ``test_all`` in the metrics)
     """
 
-    jets: int = 100_000
-    every: int = 5_000
-    log_points: int = 30
-    batch_size: int = 512
+    jets: Annotated[int, COUNT] = 100_000
+    every: Annotated[int, COUNT] = 5_000
+    log_points: Annotated[int, Range(0, 10_000)] = 30
+    batch_size: Annotated[int, _BATCH] = 512
     final_all: bool = False
 
 
@@ -169,8 +176,8 @@ class TrackingSettings:
     progress : show a progress bar on a terminal
     """
 
-    log_every: int = 100
-    wandb: str = "auto"
+    log_every: Annotated[int, COUNT] = 100
+    wandb: Annotated[str, OneOf("auto", "online", "offline", "disabled")] = "auto"
     project: str | None = None
     entity: str | None = None
     progress: bool = True
@@ -188,12 +195,12 @@ class DeviceSettings:
     threads : CPU threads of torch; 1 keeps results independent of the number of cores
     """
 
-    accelerator: str = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "auto"
-    threads: int = 1
+    accelerator: Annotated[str, OneOf("auto", "cpu", "gpu", "cuda", "mps")] = "auto"
+    devices: Annotated[int, Range(1, 1_024)] = 1
+    num_nodes: Annotated[int, Range(1, 100_000)] = 1
+    strategy: Annotated[str, OneOf("auto", "ddp")] = "auto"
+    precision: Annotated[str, OneOf("auto", "32-true", "bf16-mixed")] = "auto"
+    threads: Annotated[int, Range(1, 1_024)] = 1
 
 
 @dataclass
@@ -208,10 +215,10 @@ class TrainSettings:
     checkpoint_every : steps between checkpoints, what a kill costs at most
     """
 
-    study: str = "paper"
-    subset: str = "scratch"
-    seed: int = 0
-    checkpoint_every: int = 2_000
+    study: Annotated[str, FOLDER] = "paper"
+    subset: Annotated[str, FOLDER] = "scratch"
+    seed: Annotated[int, SEED] = 0
+    checkpoint_every: Annotated[int, COUNT] = 2_000
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
@@ -252,32 +259,43 @@ class TrainSettings:
 
 
 def from_config(config: DictConfig | Mapping[str, Any]) -> TrainSettings:
-    """Check a composed configuration against the types and against itself.
+    """Check a composed configuration against the types, the limits of every key, and itself.
 
     Raises
     ------
     SettingsError
-        Unknown key, wrong type, or values that cannot go together.
+        Unknown key, wrong type, a value out of its limits, or values that cannot go together.
     """
     plain = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else config
+    assert isinstance(plain, Mapping)
     refuse_resolvers(plain, "the settings")
+    _check_fields(plain)
     try:
         # plain first: to a node that is typed already Hydra may have added keys (+foo=1)
         settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainSettings), plain))
     except OmegaConfBaseException as error:
-        raise SettingsError(str(error)) from error
+        raise SettingsError(" ".join(str(error).split())) from error
     assert isinstance(settings, TrainSettings)
+    _check_fields(asdict(settings))  # what was interpolated, too
+    settings.data.dir = home(settings.data.dir)
+    settings.pretrain.library = home(settings.pretrain.library)
+    if settings.data.store is not None:
+        settings.data.store = home(settings.data.store)
     _check(settings)
     return settings
 
 
+def _check_fields(content: Mapping[Any, Any]) -> None:
+    if problem := next(problems(TrainSettings, content), None):
+        raise SettingsError(problem)
+
+
 def _check(settings: TrainSettings) -> None:
+    """Check what one field alone cannot tell."""
     phases: dict[str, PhaseSettings] = {"finetune": settings.finetune}
     if settings.pretrain.composition:
         phases["pretrain"] = settings.pretrain
     _check_composition(settings.pretrain.composition)
-    for name in (settings.study, settings.subset):
-        folder_name(name)
     if (settings.subset == "scratch") == bool(settings.pretrain.composition):
         raise SettingsError(
             f"subset={settings.subset} with pretrain.composition={settings.pretrain.composition}: the subset "
@@ -285,43 +303,47 @@ def _check(settings: TrainSettings) -> None:
             "or set both)"
         )
     dim, head_dim = settings.model.dim, settings.model.head_dim
-    if head_dim < 1 or dim < 1 or dim % head_dim:
+    if dim % head_dim:
         raise SettingsError(f"model.dim={dim} must be a positive multiple of model.head_dim={head_dim}")
     for name, phase in phases.items():
-        for key, value in (("steps", phase.steps), ("batch_size", phase.batch_size)):
-            if value < 1:
-                raise SettingsError(f"{name}.{key}={value}: at least 1 is needed")
-        ranks = settings.device.devices * settings.device.num_nodes
-        if phase.batch_size % max(ranks, 1):
-            raise SettingsError(
-                f"{name}.batch_size={phase.batch_size} cannot be shared equally by device.devices="
-                f"{settings.device.devices} x device.num_nodes={settings.device.num_nodes}; "
-                f"take a multiple of {ranks}, for example {-(-phase.batch_size // ranks) * ranks}"
-            )
-        if phase.schedule not in SCHEDULES:
-            raise SettingsError(f"{name}.schedule={phase.schedule!r}: one of {', '.join(SCHEDULES)}")
+        _check_shares(name, phase, settings.device)
+    for name, phase in (("pretrain", settings.pretrain), ("finetune", settings.finetune)):
         try:
-            learning_rate(phase.lr, settings.model.dim)
+            checked_rate(phase.lr)  # of a phase that is not run, too: a table may lack its width
+            if name in phases:
+                learning_rate(phase.lr, dim)
         except ValueError as error:
-            raise SettingsError(f"{name}.lr: {error}") from error
+            raise SettingsError(f"{name}.lr={phase.lr}: {error}") from error
     if settings.data.dataset != DataSettings().dataset:
         raise SettingsError(
-            "data.dataset: the phase decides, JetClass-II to pretrain and JetClass to fine-tune"
+            f"data.dataset={settings.data.dataset}: the phase decides, JetClass-II to pretrain and JetClass "
+            "to fine-tune; leave it out"
         )
-    if settings.tracking.wandb not in ("auto", "online", "offline", "disabled"):
-        raise SettingsError(f"tracking.wandb={settings.tracking.wandb!r}: auto, online, offline or disabled")
-    for key, count in (
-        ("checkpoint_every", settings.checkpoint_every),
-        ("tracking.log_every", settings.tracking.log_every),
-        ("eval.every", settings.eval.every),
-        ("eval.jets", settings.eval.jets),
-        ("eval.batch_size", settings.eval.batch_size),
-        ("device.devices", settings.device.devices),
-        ("device.num_nodes", settings.device.num_nodes),
-        ("device.threads", settings.device.threads),
-    ):
-        if count < 1:
-            raise SettingsError(f"{key}={count}: at least 1 is needed")
+
+
+def check_warmup(name: str, phase: PhaseSettings) -> None:
+    """Raise where the warm-up of phase `name`, its steps capped, does not end within it.
+
+    Raises
+    ------
+    SettingsError
+    """
+    if phase.warmup > phase.steps:
+        raise SettingsError(
+            f"{name}.warmup={phase.warmup} is longer than the phase, {name}.steps={phase.steps}"
+            + (f" within max_flops={phase.max_flops:g}" if phase.max_flops else "")
+            + f": the learning rate would never be reached; give {name}.warmup a smaller number of steps"
+        )
+
+
+def _check_shares(name: str, phase: PhaseSettings, device: DeviceSettings) -> None:
+    ranks = device.devices * device.num_nodes
+    if phase.batch_size % ranks:
+        raise SettingsError(
+            f"{name}.batch_size={phase.batch_size} cannot be shared equally by device.devices="
+            f"{device.devices} x device.num_nodes={device.num_nodes}; "
+            f"take a multiple of {ranks}, for example {-(-phase.batch_size // ranks) * ranks}"
+        )
 
 
 def _check_composition(composition: Any) -> None:

@@ -94,10 +94,13 @@ def test_other_choices(fill: SimpleNamespace, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("dataset=jetclass3", "no .* of 'jetclass3'"),
-        ("split=training", "no 'training' of"),
-        ("features=all", "no feature set 'all'"),
-        ("selection=cms", "no selection 'cms'"),
+        (
+            "dataset=jetclass3",
+            "dataset=jetclass3: must be one of jetclass, jetclass2, all; did you mean jetclass",
+        ),
+        ("split=training", "split=training: must be one of train, val, test, all"),
+        ("features=all", "features=all: must be one of paper, part17"),
+        ("selection=cms", "selection=cms: must be one of none, sophon"),
         ("worker=2", "unknown key 'worker'; did you mean workers"),
     ],
 )

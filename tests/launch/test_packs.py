@@ -27,7 +27,7 @@ def test_workers_share_the_gpus_of_a_job(monkeypatch):
     [
         ({"runs_per_job": 0, "parallel": 1}, "at least one run a job"),
         ({"runs_per_job": 2, "parallel": 3}, "no more at once"),
-        ({"runs_per_job": 2, "parallel": 2, "account": "???"}, r"hydra\.launcher\.account is not set"),
+        ({"runs_per_job": 2, "parallel": 2, "account": "SET_ME"}, r"hydra\.launcher\.account is not set"),
     ],
 )
 def test_settings_that_cannot_work_are_named(tmp_path, settings, message):

@@ -51,19 +51,26 @@ def test_bucket_shares() -> None:
     ]
 
 
+def test_shares_given_as_a_whole_replace_the_default_ones() -> None:
+    files = planned("dataset=jetclass2", "n_jets=400", "n_val=0", "n_test=0", "buckets={QCD: 1}")
+    assert files == [("QCD", "train", 0, 400)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["dataset=cms"], "jetclass or jetclass2"),
+        (["dataset=cms"], "one of jetclass, jetclass2"),
         (["n_jets=1001"], "n_jets=1001 cannot be shared equally by 10 classes; take 1000 or 1010"),
         (["n_jets=1000", "n_test=5"], "n_test=5 cannot be shared"),
-        (["n_jets=-10"], "must not be negative"),
-        (["classes=[QCD,Hxx]"], "no Hxx; choose from QCD, Hbb"),
+        (["n_jets=-10"], "n_jets=-10: must be a whole number from 0"),
+        (["classes=[QCD,Hxx]"], "classes=Hxx: must be one of QCD, Hbb"),
         (["classes=[QCD,QCD]"], "twice"),
+        (["classes=QCD"], r"classes=QCD: must be a list, \[QCD\]"),
+        (["dataset=jetclass2", "buckets={QCD: 0}"], "at least one share must be above 0"),
         (["dataset=jetclass2", "buckets.Res5P=1"], "no Res5P"),
-        (["dataset=jetclass2", "buckets.QCD=-1"], "must not be negative"),
+        (["dataset=jetclass2", "buckets.QCD=-1"], "buckets.QCD=-1: must be a number from 0"),
         (["jets_per_file=100001"], "1 to 100000"),
-        (["workers=0"], "at least 1"),
+        (["workers=0"], "workers=0: must be a whole number from 1"),
         (["n_jets=100000", "jets_per_file=10"], "take jets_per_file=100"),
         (["njets=10"], "did you mean n_jets"),
     ],

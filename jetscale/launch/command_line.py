@@ -1,0 +1,240 @@
+"""The command line of ``python -m jetscale.train``, checked before Hydra sees it: each mistake is one line.
+
+Hydra would refuse most of them too, later and in its own words, which name neither the nearest key nor the
+way to write it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+from jetscale.cli import UsageError, explains_itself, told
+from jetscale.fields import keys_of, limit_of, nearest, problems, replaced_keys
+from jetscale.training.settings import TrainSettings
+
+KEYS = keys_of(TrainSettings)
+FLAGS = (
+    "--multirun",
+    "-m",
+    "--dry",
+    "--help",
+    "--config-dir",
+    "--cfg",
+    "--resolve",
+    "--hydra-help",
+    "--info",
+)
+_OPEN = tuple(f"{key}." for key in replaced_keys(TrainSettings))
+_GROUPS = {"experiment": "+", "sweep": "+", "budget": ""}
+"""Choices of one file, and the sign before them: only a budget has a default to replace."""
+_ELSEWHERE = {
+    "wandb.mode": "tracking.wandb",
+    "wandb": "tracking.wandb",
+    "max_steps": "finetune.steps",
+    "max_epochs": "finetune.steps",
+    "gradient_clip_val": "finetune.clip",
+    "learning_rate": "finetune.lr",
+    "warmup_steps": "finetune.warmup",
+    "num_workers": "data.workers",
+    "batch_size": "finetune.batch_size",
+    "width": "model.dim",
+    "n_layers": "model.depth",
+    "num_layers": "model.depth",
+    "log_every_n_steps": "tracking.log_every",
+    "val_check_interval": "eval.every",
+    "data_dir": "data.dir",
+    "max_time": "finetune.max_flops",
+}
+"""What Lightning, W&B and others call some of our keys, or their last part."""
+
+
+def check_command_line(argv: Sequence[str], shipped: Path) -> None:
+    """Check every word of `argv`, as `hydra_arguments` orders it, against flags, choices, keys and limits.
+
+    Parameters
+    ----------
+    shipped : folder of the configuration files
+
+    Raises
+    ------
+    UsageError
+        One line: the word, what is wrong, and what was probably meant.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    arguments, rest = parser.parse_known_args(list(argv))
+    for word in rest:
+        raise UsageError(_unknown_flag(word))
+    folders = [shipped, *(Path(given) for given in (arguments.config_dir, arguments.config_path) if given)]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"--config-dir {folder}: no such folder")
+    overrides = [_parsed(word, folders) for word in arguments.overrides]
+    sweep = arguments.multirun or any(one.key_or_group == "hydra.mode" for one in overrides)
+    searched = any(one.key_or_group == "hydra.searchpath" for one in overrides)
+    for override in overrides:
+        if override.is_sweep_override() and not sweep:
+            raise UsageError(
+                f"{override.input_line}: several values are a sweep; add -m, or quote a text that has a comma"
+            )
+        if override.key_or_group in _GROUPS:
+            _check_choice(override, [] if searched else folders)
+        elif override.is_hydra_override():
+            _check_hydra(override)
+        else:
+            _check_key(override)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UsageError(f"{message}; see --help")
+
+
+def _unknown_flag(word: str) -> str:
+    key, _, value = word.lstrip("-").partition("=")
+    if key in KEYS:
+        return f"unknown flag {word!r}; did you mean {key}={value or 'VALUE'}?"
+    return f"unknown flag {word!r}; {nearest(word.partition('=')[0], list(FLAGS), 'flags')}"
+
+
+def _parsed(word: str, folders: Sequence[Path]) -> Override:
+    if "=" not in word and not word.startswith("~"):
+        for group, sign in _GROUPS.items():
+            if word in _names(group, folders):
+                raise UsageError(f"{word!r} is not key=value; did you mean {sign}{group}={word}?")
+        raise UsageError(f"{word!r} is not key=value; see --help")
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        key, _, value = word.partition("=")
+        quoted = value.replace("'", "\\'")
+        why = str(error).splitlines()[0].removeprefix(f"Error parsing override '{word}'").strip(" :")
+        raise UsageError(
+            f"{word}: cannot be read{f' ({why})' if why else ''}; a text with special characters needs two "
+            f"pairs of quotes: \"{key}='{quoted}'\""
+        ) from error
+
+
+def _names(group: str, folders: Sequence[Path]) -> list[str]:
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.y*ml")})
+
+
+def _check_choice(override: Override, folders: Sequence[Path]) -> None:
+    """Demand a file of the group for every value, and the group's sign before it."""
+    group, sign = override.key_or_group, _GROUPS[override.key_or_group]
+    typed = override.input_line or ""
+    if override.is_delete():
+        return
+    if sign and not (override.is_add() or override.is_force_add()):
+        raise UsageError(f"{typed}: did you mean +{typed}?")
+    if not sign and (override.is_add() or override.is_force_add()):
+        raise UsageError(f"{typed}: did you mean {typed.lstrip('+')}?")
+    values = [name for value in _values(override) for name in (value if isinstance(value, list) else [value])]
+    if group == "sweep" and len(values) > 1:
+        raise UsageError(f"{typed}: a sweep is one file; run the command once for each")
+    known = _names(group, folders)
+    for value in values:
+        if folders and str(value).removesuffix(".yaml") not in known:
+            raise UsageError(_no_choice(f"{sign}{group}", str(value), known))
+
+
+def _no_choice(group: str, name: str, known: list[str]) -> str:
+    return f"{group}={name}: no such choice; {nearest(name, known, 'choices')}"
+
+
+def _check_hydra(override: Override) -> None:
+    """``hydra.launcher=joblib`` would make the launcher a text."""
+    parts = override.key_or_group.split(".")
+    named = _values(override)
+    if len(parts) == 2 and parts[1] in ("launcher", "sweeper") and not isinstance(named[0], Mapping):
+        raise UsageError(
+            f"{override.input_line}: did you mean hydra/{parts[1]}={','.join(str(name) for name in named)}?"
+        )
+
+
+def _check_key(override: Override) -> None:
+    """Demand that the key exists and that each value is within its limits."""
+    key, typed = override.key_or_group, override.input_line or ""
+    if key.startswith(_OPEN):
+        return
+    if not (key in KEYS or any(known.startswith(f"{key}.") for known in KEYS)):
+        raise UsageError(_unknown_key(key, typed))
+    if override.package is not None:
+        raise UsageError(f"{typed}: @ is for files that are chosen; {key} is a key, {key}=VALUE")
+    if override.is_delete():
+        raise UsageError(f"{typed}: a key cannot be taken away; give it a value, or null where it may be")
+    for value in _values(override):
+        for problem in _problems(key, value):
+            single = key in KEYS and not override.is_sweep_override()  # then as it was typed: 1e1, not 10.0
+            said = re.split(r"(?=: (?:must|cannot) be )", problem)[-1]
+            raise UsageError(f"{typed}{said}" if single else problem)
+
+
+def _unknown_key(key: str, typed: str) -> str:
+    value = typed.partition("=")[2]
+    last = key.rpartition(".")[2]
+    other = _ELSEWHERE.get(key) or _ELSEWHERE.get(last)
+    if key.split(".")[0] in ("finetune", "pretrain") and other and last in other:
+        other = None
+    if other is not None:
+        limit = limit_of(KEYS[other])
+        return f"unknown key {key!r}; did you mean {other}={value}?" + (f" ({limit})" if limit else "")
+    if close := difflib.get_close_matches(key, KEYS, n=1, cutoff=0.85):
+        return f"unknown key {key!r}; did you mean {close[0]}={value}?"
+    hint = nearest(key, list(KEYS), "keys")
+    if not hint.startswith("did you mean"):
+        hint = "`python -m jetscale.train --help` lists all keys"
+    return f"unknown key {key!r}; {hint}"
+
+
+def _problems(key: str, value: Any) -> Iterator[str]:
+    if isinstance(value, str) and "${" in value:
+        return
+    content: Any = value
+    for part in reversed(key.split(".")):
+        content = {part: content}
+    yield from problems(TrainSettings, content)
+
+
+def _values(override: Override) -> list[Any]:
+    """Every value of an override, of a sweep one after the other."""
+    if override.is_discrete_sweep():
+        found = list(override.sweep_iterator())
+        return [one.text if isinstance(one, QuotedString) else one for one in found]
+    if override.is_sweep_override():
+        raise UsageError(f"{override.input_line}: name the values of a sweep, A,B,C or range(first,end,step)")
+    return [override.value()]
+
+
+_HYDRAS_OWN = ("object_type=", "reference_type=", "full_key:", "To append to your config use")
+"""Lines of Hydra's messages that repeat the key, or give advice that cannot work here."""
+
+
+def explanation(error: BaseException) -> str | None:
+    """The line that tells a user of `error`; None for a fault of the program."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return _no_choice(group, name, list(error.options))
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    if ours := next((one for one in chain if explains_itself(one)), None):
+        return told(ours)
+    if not isinstance(error, (HydraException, OmegaConfBaseException)):
+        return None
+    # Hydra's message is incomplete without OmegaConf's, which names the key
+    words = [str(one) for one in chain if isinstance(one, (HydraException, OmegaConfBaseException))]
+    lines = [line.strip(" .") for text in words for line in text.splitlines()]
+    kept = [line for line in lines if line and not line.startswith(_HYDRAS_OWN)]
+    if any("BasicLauncherConf" in line for line in kept):
+        kept.append("choose the launcher too, hydra/launcher=joblib or another")
+    return "; ".join(dict.fromkeys(kept))

@@ -1,0 +1,115 @@
+"""Hydra's loader of configurations, with mappings that replace each other.
+
+Hydra merges: ``+experiment=bsm_all 'pretrain.composition={QCD: 1}'`` would be QCD 1, Res2P 20, Res34P 65.
+A mapping whose field is marked `jetscale.fields.Replaced` is what the last file or override says it
+is, all of it. An override of one entry, ``pretrain.composition.QCD=2``, changes or adds that entry alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import hydra._internal.hydra as hydra_main
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
+from hydra.core.default_element import ResultDefault
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from jetscale.fields import problems, replaced_keys
+from jetscale.training.settings import SettingsError, TrainSettings
+
+KEYS = tuple(replaced_keys(TrainSettings))
+_ABSENT = object()
+
+
+class ReplacingLoader(ConfigLoaderImpl):
+    """Composes as Hydra does, each file checked, and gives each of `KEYS` the mapping given last."""
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> Any:
+        result = super()._load_single_config(default, repo)
+        _check_file(str(default.config_path), result.config)
+        self._files.append(result.config)
+        return result
+
+    def _parse_overrides_and_create_caching_repo(self, *arguments: Any, **named: Any) -> Any:
+        parsed, repository = super()._parse_overrides_and_create_caching_repo(*arguments, **named)
+        self._overrides = parsed
+        return parsed, repository
+
+    def _compose_config_from_defaults_list(self, *arguments: Any, **named: Any) -> DictConfig:
+        self._files: list[Any] = []
+        config = super()._compose_config_from_defaults_list(*arguments, **named)
+        for key in KEYS:
+            given = (OmegaConf.select(file, key, default=_ABSENT) for file in reversed(self._files))
+            last = next((value for value in given if value is not _ABSENT), None)
+            if OmegaConf.is_dict(last):
+                _put(config, key, copy.deepcopy(last))
+        self._of_files = {key: copy.deepcopy(OmegaConf.select(config, key)) for key in KEYS}
+        self._files = []
+        return config
+
+    def _load_configuration_impl(self, *arguments: Any, **named: Any) -> DictConfig:
+        config = super()._load_configuration_impl(*arguments, **named)
+        for key in KEYS:
+            _replay(config, key, self._of_files[key], self._overrides)
+        self._of_files, self._overrides = {}, []
+        return config
+
+
+def install() -> None:
+    """Have ``hydra.main`` and ``hydra.compose`` take `ReplacingLoader`, for which Hydra has no setting."""
+    hydra_main.ConfigLoaderImpl = ReplacingLoader  # type: ignore[attr-defined]
+
+
+def _check_file(name: str, config: Any) -> None:
+    """Check the keys and values of one file, which Hydra would merge into the typed settings.
+
+    Raises
+    ------
+    SettingsError
+        One line with the file, the key and what is needed.
+    """
+    content = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(content, dict)
+    ours = {key: value for key, value in content.items() if key not in ("hydra", "defaults")}
+    if problem := next(problems(TrainSettings, ours), None):
+        raise SettingsError(f"{name}.yaml: {problem}")
+
+
+def _replay(config: DictConfig, key: str, of_files: Any, overrides: list[Override]) -> None:
+    """Apply again what `overrides` say of `key`, to its value in the files; each mapping replaces it."""
+    told = [(one, _told(one, key)) for one in overrides if not one.is_sweep_override()]
+    if not any(isinstance(value, dict) for _, value in told):
+        return  # Hydra has merged nothing
+    _put(config, key, of_files)
+    for override, value in told:
+        if override.key_or_group.startswith(f"{key}."):
+            if isinstance(value, dict):
+                OmegaConf.update(config, override.key_or_group, None, merge=False, force_add=True)
+            ConfigLoaderImpl._apply_overrides_to_config([override], config)
+        elif value is not _ABSENT:
+            _put(config, key, value)
+
+
+def _put(config: DictConfig, key: str, value: Any) -> None:
+    """Set a mapping, open to new entries though the configuration around it is closed."""
+    OmegaConf.update(config, key, value, merge=False)
+    if OmegaConf.is_dict(node := OmegaConf.select(config, key)):
+        OmegaConf.set_struct(node, False)
+
+
+def _told(override: Override, key: str) -> Any:
+    """The value that `override` gives to `key`, or to something inside it."""
+    value: Any = override.value()
+    if override.key_or_group == key or override.key_or_group.startswith(f"{key}."):
+        return value
+    above = f"{override.key_or_group}."
+    if not key.startswith(above):
+        return _ABSENT
+    for part in key.removeprefix(above).split("."):
+        if not isinstance(value, dict) or part not in value:
+            return _ABSENT
+        value = value[part]
+    return value

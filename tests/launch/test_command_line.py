@@ -1,0 +1,156 @@
+"""Mistakes on the command line of training: one line each, which leads to the right one, without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from omegaconf.errors import ConfigKeyError
+
+from jetscale.cli import UsageError
+from jetscale.config_files import CONF
+from jetscale.launch.command_line import check_command_line, explanation
+from jetscale.launch.jobs import Job, check_folders
+from jetscale.sweeps import hydra_arguments
+from jetscale.training.settings import SettingsError, TrainSettings
+from tests.runs import quiet_environment
+
+
+def checked(*words: str) -> list[str]:
+    argv = hydra_arguments(words)
+    check_command_line(argv, CONF)
+    return argv
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--dry-run", "unknown flag '--dry-run'; did you mean --dry?"),
+        ("--seed=3", "unknown flag '--seed=3'; did you mean seed=3?"),
+        ("-x", "unknown flag '-x'; flags: --multirun, -m, --dry"),
+        ("--config-dir", "argument --config-dir/-cd: expected one argument; see --help"),
+        ("--config-dir nowhere", "--config-dir nowhere: no such folder"),
+        ("hydra.launcher=joblib", "hydra.launcher=joblib: did you mean hydra/launcher=joblib?"),
+        ("hydra.sweeper=grid", "hydra.sweeper=grid: did you mean hydra/sweeper=grid?"),
+        ("wandb.mode=offline", "unknown key 'wandb.mode'; did you mean tracking.wandb=offline? (one of auto"),
+        ("trainer.max_steps=5", "unknown key 'trainer.max_steps'; did you mean finetune.steps=5?"),
+        ("trainer.devices=2", "unknown key 'trainer.devices'; did you mean device.devices?"),
+        ("modl.dim=8", "unknown key 'modl.dim'; did you mean model.dim=8?"),
+        ("+modl.dim=8", "unknown key 'modl.dim'; did you mean model.dim=8?"),
+        ("lr=1e-3", "unknown key 'lr'; did you mean pretrain.lr, finetune.lr?"),
+        ("finetune.learning_rate=1", "unknown key 'finetune.learning_rate'; did you mean finetune.lr=1?"),
+        ("nonsense=1", "unknown key 'nonsense'; `python -m jetscale.train --help` lists all keys"),
+        ("model={dim:9,dpth:3}", "unknown key 'model.dpth'; did you mean model.depth"),
+        ("model=3", "model=3: a group of keys, set one of them, for example model.dim=VALUE"),
+        ("~model.dim", "~model.dim: a key cannot be taken away"),
+        ("finetune.steps=1e1", "finetune.steps=1e1: must be a whole number from 1 to 1000000000; write 10"),
+        ("study=../out", "study=../out: cannot be the name of a study or a subset"),
+        ("experiment=bsm_all", "experiment=bsm_all: did you mean +experiment=bsm_all?"),
+        ("+budget=smoke", "+budget=smoke: did you mean budget=smoke?"),
+        ("bsm_all", "'bsm_all' is not key=value; did you mean +experiment=bsm_all?"),
+        ("seed", "'seed' is not key=value; see --help"),
+        ("+experiment=bsm_al", "+experiment=bsm_al: no such choice; did you mean bsm_all?"),
+        (
+            "budget=huge",
+            "budget=huge: no such choice; choices: laptop, laptop_tuned, paper, quickstart",
+        ),
+        ("-m +sweep=paper,laptop", "+sweep=paper,laptop: a sweep is one file"),
+        ("seed=0,1", "seed=0,1: several values are a sweep; add -m"),
+        ("-m seed=0,-1", "seed=-1: must be a whole number from 0"),
+        ("-m model.dim=range(0,20,4)", "model.dim=0: must be a whole number from 1"),
+        ("-m finetune.lr=interval(0,1)", "finetune.lr=interval(0,1): name the values of a sweep"),
+        ("data.dir=a(b", "data.dir=a(b: cannot be read (no viable alternative at input 'a(b'); a text"),
+        ("finetune.clip=nan", "finetune.clip=nan: must be a number above 0, or null"),
+    ],
+)
+def test_a_mistake_leads_to_the_right_word(words, message) -> None:
+    with pytest.raises(UsageError) as refused:
+        checked(*words.split())
+    assert str(refused.value).startswith(message)
+    assert "\n" not in str(refused.value)
+
+
+def test_right_ones_pass(tmp_path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/mine.yaml").write_text("# @package _global_\nsubset: mine\n")
+    for words in (
+        "+experiment=bsm_all model.dim=256 -m seed=0,1,2,3,4",
+        "-m +sweep=paper hydra/launcher=joblib hydra.launcher.n_jobs=2",
+        "-m +experiment=qcd,bsm_all pretrain.composition.QCD=1,2 model.dim=range(8,64,8)",
+        f"--config-dir {tmp_path} +experiment=mine study=${{subset}}-study finetune.lr={{table:{{8:1e-3}}}}",
+        "+sweep=paper --dry --cfg job",
+    ):
+        checked(*words.split())
+
+
+def test_options_may_stand_anywhere_and_home_is_home(monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    words = ("seed=1", "--config-dir", "docs", "data.dir=~/jets", "-m")
+    assert hydra_arguments(words) == ["-m", "--config-dir", "docs", "seed=1", "data.dir=/home/ada/jets"]
+
+
+def test_what_hydra_says_becomes_one_line() -> None:
+    error = ConfigCompositionException("Could not override 'hydra.run.x'.\nTo append to your config use +x")
+    error.__cause__ = ConfigKeyError(
+        "Key 'x' not in 'RunDir'\n    full_key: hydra.run.x\n    object_type=dict"
+    )
+    assert explanation(error) == "Could not override 'hydra.run.x'; Key 'x' not in 'RunDir'"
+    missing = MissingConfigException("a\nb", "hydra/launcher/jobli", ["basic", "joblib"])
+    assert explanation(missing) == "hydra/launcher=jobli: no such choice; did you mean joblib?"
+    interpolation = ValueError("while resolving an interpolation")
+    interpolation.__cause__ = SettingsError("the study")
+    assert explanation(interpolation) == "the study"
+    assert explanation(ZeroDivisionError("a fault of the program")) is None
+
+
+def job(path: str, *overrides: str) -> Job:
+    return Job(overrides, TrainSettings(), Path(path))
+
+
+def test_jobs_of_a_sweep_have_folders_to_themselves() -> None:
+    one, two = job("m/s/a", "seed=0", "data.dir=x"), job("m/s/a", "seed=0", "data.dir=y")
+    with pytest.raises(UsageError, match=r"folder m/s/a: seed=0 data.dir=x and seed=0 data.dir=y"):
+        check_folders([one, job("m/s/b"), two], Path("m/s"))
+    with pytest.raises(UsageError, match=r"the job seed=0 data.dir=x is there twice"):
+        check_folders([one, job("m/s/a", "seed=0", "data.dir=x")], Path("m/s"))
+    with pytest.raises(UsageError, match=r"one study, but the job study=t would be in m/t, not in m/s"):
+        check_folders([one, job("m/t/a/dim=8/seed=0/x=1", "study=t")], Path("m/s"))
+    check_folders([one, job("m/s/b")], Path("m/s"))
+
+
+REFUSED = {
+    "study=a,b": "a sweep is one study, but the job budget=smoke study=a would be in multirun/a",
+    "budget=smoke,quickstart": "a sweep is one study, but the job budget=smoke would be in multirun/smoke",
+    "device.precision=auto,32-true": "two jobs would write the same folder multirun/smoke/scratch/dim=64/",
+    "data.dir=a,b": "two jobs would write the same folder multirun/smoke/scratch/dim=64/seed=0: ",
+    "subset=mine +experiment=qcd,bsm_all": "two jobs would write the same folder multirun/smoke/mine/dim=64",
+    "seed=0,0": "the job budget=smoke seed=0 is there twice; name each value of a sweep once",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", REFUSED)
+def test_a_sweep_whose_jobs_collide_is_refused_before_it_starts(words, tmp_path) -> None:
+    budget = [] if words.startswith("budget") else ["budget=smoke"]
+    done = subprocess.run(
+        [sys.executable, "-m", "jetscale.train", "-m", *budget, *words.split()],
+        cwd=tmp_path, capture_output=True, text=True, env=quiet_environment(),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"jetscale.train: {REFUSED[words]}")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.rglob("seed=*"))
+
+
+def test_a_wrong_key_is_refused_without_torch(tmp_path) -> None:
+    script = (
+        "import runpy, sys\n"
+        "sys.argv = ['train', 'modl.dim=8']\n"
+        "try:\n    runpy.run_module('jetscale.train', run_name='__main__')\n"
+        "except SystemExit as stop:\n    print(stop.code, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "jetscale.train: unknown key 'modl.dim'; did you mean model.dim=8? False\n"
