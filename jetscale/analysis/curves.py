@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.settings import CurveSettings, CurveSteps
+from jetscale.analysis.ties import TIE
 from jetscale.cli import UsageError
 
 if TYPE_CHECKING:
@@ -386,4 +387,7 @@ def _spread(x_K: Array, count: int) -> Index:
     if count <= 0 or len(x_K) <= count:
         return np.arange(len(x_K))
     targets = np.linspace(x_K[0], x_K[-1], count)
-    return np.unique(np.abs(x_K[None, :] - targets[:, None]).argmin(axis=1))
+    off_TK = np.abs(x_K[None, :] - targets[:, None])
+    return np.unique(
+        (off_TK <= off_TK.min(axis=1, keepdims=True) + TIE).argmax(axis=1)
+    )  # the first of equal ones

@@ -2,7 +2,9 @@
 
 The answer depends on what is called the envelope, so the definition is named in the result:
 ``record-low`` (below every point of lower C), ``hull`` (lower-left convex hull of (ln C, ln L),
-while L falls), ``bins`` (lowest loss of each of n log-spaced bins of C).
+while L falls), ``bins`` (lowest loss of each of n log-spaced bins of C). Losses, and budgets, that differ by
+rounding alone are equal; of equal losses the larger model counts, whatever the order of rows: losses read
+off a picture tie (211 of the 245 rows of the Chinchilla table do), and the rule moves a by up to .04.
 
 What it needs: three points and three sizes over half a decade of C, and three sizes at budgets that a smaller
 size with more data and a larger size with less data were tried at too. Where D is 20 N in every run, or there
@@ -19,6 +21,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis.ties import TIE, levelled
 from jetscale.cli import UsageError
 
 Array = NDArray[np.float64]
@@ -71,11 +74,12 @@ def fit_envelope(
         raise UsageError(f"envelope {definition!r}: choose one of {', '.join(get_args(Definition))}")
     shape = np.broadcast_shapes(log_L_RP.shape, weight_RP.shape)
     present = np.broadcast_to(weight_RP > 0, shape)
-    log_L_RP = np.where(present, log_L_RP, np.inf)
+    log_L_RP = levelled(np.where(present, log_L_RP, np.inf))
+    level_C = levelled(log_C)
     if definition == "bins":
-        member = _bins(log_N, log_C, log_L_RP, bins)
+        member = _bins(log_N, level_C, log_L_RP, bins)
     else:
-        member = (_hull if definition == "hull" else _record_low)(log_C, log_L_RP)
+        member = (_hull if definition == "hull" else _record_low)(log_N, level_C, log_L_RP)
     if inner_P is not None:
         member &= inner_P
     usable = np.array([not text for text in problems(log_N, log_D, log_C, member, inner_P, present)])
@@ -107,7 +111,7 @@ def problems(
 def _problem(points: int, sizes: int, inside: int, decades: float, proportional: bool) -> str:
     if points < MIN_POINTS:
         return f"{points} points on the envelope, {MIN_POINTS} needed"
-    if decades < MIN_DECADES:
+    if decades < MIN_DECADES - TIE:
         return f"the envelope spans {decades:.2g} decades of C, {MIN_DECADES:g} needed"
     if sizes < MIN_SIZES:
         return f"the envelope holds {sizes} size{'s' * (sizes > 1)}, {MIN_SIZES} needed"
@@ -137,7 +141,7 @@ def _inside(log_N: Array, log_D: Array, log_C: Array, present_P: Mask, on: NDArr
     x, y, c = log_N[present_P], log_D[present_P], log_C[present_P]
     found = np.zeros(len(on), dtype=bool)
     for m, point in enumerate(on):
-        near = np.abs(c - log_C[point]) <= NEAR
+        near = np.abs(c - log_C[point]) <= NEAR + TIE
         dx, dy = x[near] - log_N[point], y[near] - log_D[point]
         found[m] = ((dx < -APART) & (dy > APART)).any() and ((dx > APART) & (dy < -APART)).any()
     return found
@@ -160,45 +164,42 @@ def _lines(x_P: Array, y_P: Array, member_RP: Mask) -> tuple[Array, Array]:
     return slope, y_mean - slope * x_mean
 
 
-def _record_low(log_C: Array, log_L_RP: Array) -> Mask:
+def _record_low(log_N: Array, log_C: Array, log_L_RP: Array) -> Mask:
     """Below every point of lower C; among points of one C only the lowest can be."""
     member = np.zeros(log_L_RP.shape, dtype=bool)
     for r, log_L in enumerate(log_L_RP):
-        order = np.lexsort((log_L, log_C))
+        order = np.lexsort((-log_N, log_L, log_C))
         best = np.minimum.accumulate(log_L[order])
         fresh = np.r_[True, best[1:] < best[:-1]]
         member[r, order[fresh & np.isfinite(log_L[order])]] = True
     return member
 
 
-def _hull(log_C: Array, log_L_RP: Array) -> Mask:
-    """Lower convex hull of the record lows (monotone chain); hull points all are record lows."""
+def _hull(log_N: Array, log_C: Array, log_L_RP: Array) -> Mask:
+    """Lower convex hull of the record lows (monotone chain), points on its edges included."""
     member = np.zeros(log_L_RP.shape, dtype=bool)
-    for r, record in enumerate(_record_low(log_C, log_L_RP)):
+    for r, record in enumerate(_record_low(log_N, log_C, log_L_RP)):
         index = np.flatnonzero(record)
         index = index[np.argsort(log_C[index], kind="stable")]
         x, y = log_C[index].tolist(), log_L_RP[r, index].tolist()
         chain: list[int] = []
         for i in range(len(index)):
-            while len(chain) >= 2 and _turns_up(x, y, chain[-2], chain[-1], i) <= 0:
+            while len(chain) >= 2 and _turns_down(x, y, chain[-2], chain[-1], i):
                 chain.pop()
             chain.append(i)
         member[r, index[chain]] = True
     return member
 
 
-def _turns_up(x: list[float], y: list[float], i: int, j: int, k: int) -> float:
-    return (x[j] - x[i]) * (y[k] - y[i]) - (y[j] - y[i]) * (x[k] - x[i])
+def _turns_down(x: list[float], y: list[float], i: int, j: int, k: int) -> bool:
+    """Whether point j lies above the line from i to k, by more than rounding."""
+    return (y[j] - y[i]) * (x[k] - x[i]) - (x[j] - x[i]) * (y[k] - y[i]) > TIE * (x[k] - x[i])
 
 
 def _bins(log_N: Array, log_C: Array, log_L_RP: Array, bins: int) -> Mask:
-    """Lowest loss of each bin of ln C between the smallest and the largest budget.
-
-    Of equal losses the larger model counts, whatever the order of rows: losses read off a picture tie (211 of
-    the 245 rows of the Chinchilla table share their loss), and the rule moves a by up to .04.
-    """
+    """Lowest loss of each bin of ln C between the smallest and the largest budget."""
     edges = np.linspace(log_C.min(), log_C.max(), bins + 1)
-    number = np.clip(np.searchsorted(edges, log_C, side="right") - 1, 0, bins - 1)
+    number = np.clip(np.searchsorted(edges, log_C + TIE, side="right") - 1, 0, bins - 1)
     member = np.zeros(log_L_RP.shape, dtype=bool)
     row = np.arange(len(log_L_RP))
     for b in np.unique(number):

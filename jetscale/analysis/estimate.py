@@ -71,8 +71,14 @@ class Estimate:
     warnings: list[str]
 
 
-def estimate(name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSettings) -> Estimate:
-    """Fit the selected rows of one subset, with errors.
+def estimate(
+    name: str,
+    frame: pd.DataFrame,
+    losses: LossTable,
+    settings: FitSettings,
+    curves: CurveSet | None = None,
+) -> Estimate:
+    """Fit the selected rows of one subset, with errors; `curves`: of these rows, where they exist already.
 
     Raises
     ------
@@ -81,7 +87,7 @@ def estimate(name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSet
     """
     log_L_E = np.log(frame["loss"].to_numpy(float))
     blocks = _blocks(frame, losses)
-    curves = curve_building.build(frame, settings.curves.resolved(losses.own_runs))
+    curves = curves or curve_building.build(frame, settings.curves.resolved(losses.own_runs))
     log_L_P = curves.log_losses(log_L_E[None])[0]
     found = _fit_surface(joint.fitter_of(curves, settings), log_L_P)
     outliers = _find_outliers(curves, log_L_P, log_L_E, found)
@@ -98,7 +104,9 @@ def estimate(name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSet
     if blocks is not None and settings.uncertainty.test_jet_samples:
         _, by_jets = _replicate(task, point, "test_jets", log_L_E, blocks)
         errors["test_jets"] = _summaries(point, by_jets, "test_jets", np.inf)
-    if point.surface is not None and settings.uncertainty.profile and (draws or not curves.is_curve):
+    settled = point.certificate is not None and not point.certificate.digits
+    profiled = settings.uncertainty.profile and settled and (draws or not curves.is_curve)
+    if point.surface is not None and profiled:
         errors["profile"] = _profile(
             task, point.surface, draws, point.certificate is None or point.certificate.has_floor
         )
@@ -205,10 +213,14 @@ def _replicate(
 
 
 def _summaries(point: Point, draws: joint.Draws, method: str, dof: float) -> dict[str, Quantity]:
-    return {
+    found = {
         key: summarise(value, draws.get(key), method, dof, SCALES.get(key, "linear"))
         for key, value in point.values.items()
     }
+    if point.certificate is not None:
+        for name, digits in point.certificate.digits.items():
+            found[f"approach3.{name}"] = found[f"approach3.{name}"].rounded(digits)
+    return found
 
 
 def _with_grid_bias(

@@ -18,6 +18,7 @@ from jetscale.analysis.joint import Task
 from jetscale.analysis.resampling import WEBB
 from jetscale.analysis.surface import Surfaces
 from jetscale.analysis.surface_fit import Fitter, Undetermined
+from jetscale.analysis.ties import beyond_rounding, levelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,8 @@ def compare(predicted_log_L: Array, log_L: Array) -> Prediction:
     predicted, observed = np.exp(predicted_log_L), np.exp(log_L)
     total = ((observed - observed.mean()) ** 2).sum()
     r2 = 1 - ((predicted - observed) ** 2).sum() / total if total > 0 else float("nan")
-    return Prediction(predicted / observed - 1, float(r2))
+    error = np.array([beyond_rounding(float(e)) for e in predicted / observed - 1])
+    return Prediction(error, float(r2))
 
 
 def predict_rows(surface: Surfaces, frame: pd.DataFrame) -> Prediction:
@@ -73,6 +75,7 @@ def windows(task: Task, a: float) -> list[dict[str, Any]]:
     c = task.curves
     found = []
     for axis, value_P in (("C", c.log_C), ("N", c.log_N), ("D", c.log_D)):
+        value_P = levelled(value_P)  # a cut leaves points of one budget on one side
         cuts = np.unique(np.quantile(value_P[task.regular], FRACTIONS, method="lower"))
         for cut in cuts:
             below, above = task.regular & (value_P <= cut), task.regular & (value_P > cut)
@@ -99,7 +102,7 @@ def _window(task: Task, below: Mask, above: Mask, a: float, forms: tuple[str, ..
     entry |= {
         "fitted": int(below.sum()),
         "a": float(task.exponents(fitted.surfaces)[0][0]),
-        "drift_a": float(task.exponents(fitted.surfaces)[0][0] - a),
+        "drift_a": beyond_rounding(float(task.exponents(fitted.surfaces)[0][0] - a)),
     }
     if spread is not None:
         from scipy.stats import t

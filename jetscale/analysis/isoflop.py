@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.settings import Approach2Settings
+from jetscale.analysis.ties import TIE
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -89,11 +90,11 @@ def find_profiles(
         return Profiles([], True, f"{several}; a parabola needs {settings.min_points}")
     ends = np.array([[log_C[index[0]], log_C[index[-1]]] for index in curves])
     covered = np.sort(ends.ravel())
-    reaches = (ends[:, 0] <= covered[:, None]) & (ends[:, 1] >= covered[:, None])
+    reaches = (ends[:, 0] <= covered[:, None] + TIE) & (ends[:, 1] >= covered[:, None] - TIE)
     _, size = np.unique([log_N[index[0]] for index in curves], return_inverse=True)
     count = np.stack([reaches[:, size == one].any(axis=1) for one in range(drawn)]).sum(axis=0)
     wide = covered[count >= settings.min_points]
-    if not len(wide) or wide[-1] <= wide[0]:
+    if not len(wide) or wide[-1] <= wide[0] + TIE:
         return Profiles([], True, f"no budget is reached by {settings.min_points} sizes")
     inset = 1e-9 * (wide[-1] - wide[0])
     budgets = np.linspace(wide[0] + inset, wide[-1] - inset, settings.slices)
@@ -194,7 +195,7 @@ def check_slice(x_M: Array, y_M: Array, degree: int, min_points: int) -> Vertex:
     if sizes < needed:
         return Vertex(np.nan, f"{sizes} sizes, {needed} needed", "")
     position = float(polynomial_vertices(x_M, y_M[None], np.ones((1, len(x_M))), degree, min_points)[0])
-    lowest = x_M[y_M.argmin()]
+    lowest = _size_of_lowest(x_M, y_M)
     if lowest in (x_M.min(), x_M.max()):
         return Vertex(
             np.nan, f"{EDGE} (lowest loss at the {'smallest' if lowest == x_M.min() else 'largest'} size)", ""
@@ -210,7 +211,14 @@ def windowed(x_M: Array, y_M: Array, window: float) -> Index:
     """Members within a factor `window` of the size with the lowest loss; all of them for 0."""
     if window <= 0:
         return np.arange(len(x_M))
-    return np.flatnonzero(np.abs(x_M - x_M[y_M.argmin()]) <= np.log(window) + 1e-9)
+    return np.flatnonzero(np.abs(x_M - _size_of_lowest(x_M, y_M)) <= np.log(window) + 1e-9)
+
+
+def _size_of_lowest(x_M: Array, y_M: Array) -> float:
+    """Where the lowest loss is; of equal ones nearest to the middle of the range, then the larger size."""
+    x_T = x_M[y_M <= y_M.min() + TIE]
+    off_T = np.abs(x_T - (x_M.min() + x_M.max()) / 2)
+    return float(x_T[off_T <= off_T.min() + TIE].max())
 
 
 def power_law(log_C_K: Array, position_RK: Array) -> tuple[Array, Array]:

@@ -28,6 +28,7 @@ from jetscale.analysis.outliers import Outliers
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.surface import Surfaces
 from jetscale.analysis.surface_fit import Fitter
+from jetscale.analysis.ties import beyond_rounding
 
 Array = NDArray[np.float64]
 
@@ -170,7 +171,7 @@ def grid_bias(task: Task, surface: Surfaces) -> dict[str, float]:
     a, b = task.exponents(surface)
     true = {"a": float(a[0]), "b": float(b[0])}
     return {
-        f"approach{number}.{name}": float(found[f"approach{number}.{name}"][0]) - value
+        f"approach{number}.{name}": beyond_rounding(float(found[f"approach{number}.{name}"][0]) - value)
         for number in (1, 2)
         for name, value in true.items()
     }

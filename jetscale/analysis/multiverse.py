@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jetscale.analysis.curves import CurveSet, build
 from jetscale.analysis.estimate import estimate
 from jetscale.analysis.selection import select
 from jetscale.analysis.settings import CurveSettings, FitSettings
@@ -40,18 +41,30 @@ def multiverse(losses: LossTable, settings: FitSettings) -> dict[str, list[dict[
     """Rows of every subset: the choice made, and the quantities it gives (None where undetermined)."""
     tables = {}
     for name, frame in losses.groups().items():
+        built: dict[str, CurveSet] = {}
         tables[name] = [
-            _row(choice, name, frame, losses, _changed(settings, change))
+            _row(choice, name, frame, losses, _changed(settings, change), built)
             for choice, change in _choices(frame, settings)
         ]
     return tables
 
 
 def _row(
-    choice: str, name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSettings
+    choice: str,
+    name: str,
+    frame: pd.DataFrame,
+    losses: LossTable,
+    settings: FitSettings,
+    built: dict[str, CurveSet],
 ) -> dict[str, Any]:
+    """One choice; `built` keeps curves for choices that leave rows and curves as they are."""
+    s = settings
+    same = repr((s.curves, s.weights, s.n_params, s.flops, s.drop_largest))
     try:
-        found = estimate(name, select(frame, settings, losses), losses, settings).quantities
+        rows = select(frame, settings, losses)
+        if same not in built:
+            built[same] = build(rows, settings.curves.resolved(losses.own_runs))
+        found = estimate(name, rows, losses, settings, built[same]).quantities
     except UsageError as error:
         return {"choice": choice, "problem": str(error)}
     return {"choice": choice} | {key: found[key].value for key in SHOWN}

@@ -3,50 +3,37 @@
 One quantity is held at a value, the other four parameters are fitted again, and the objective's rise is
 compared with F(1, n - p). For Huber's penalty twice the rise is divided by
 tau = [sum psi^2 / (n - p)] / mean psi' (the robust likelihood ratio); for squares that is the residual
-variance. Points of one curve are correlated: there the rise is rescaled so that its curvature gives the
-replicates' standard deviation (Chandler and Bate 2007).
+variance. An end of an interval is where the rise reaches its level, a root solved to the last digits; the
+standard deviation is half the distance between the ends at level 1. Points of one curve are correlated: there
+the rise is rescaled so that this distance gives the replicates' standard deviation (Chandler and Bate 2007).
 
-Shapes: T values of the quantity, P points, F = 4 free parameters.
+The other four may have several minima, each lowest over a part of the axis. So every value is fitted from the
+best fit and from where its neighbours on both sides ended, until none comes lower.
+
+Shapes: T values of the quantity, S starts, P points, F = 4 free parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis.profile_targets import Target, targets
 from jetscale.analysis.results import Quantity
-from jetscale.analysis.solver import EXPONENT_BOUNDS, Constraint, Index
+from jetscale.analysis.solver import natural_bounds
 from jetscale.analysis.surface import Surfaces
 from jetscale.analysis.surface_fit import Fitter
 
 Array = NDArray[np.float64]
+Ends = tuple[float | None, float | None]
 
-GRID = np.linspace(-6, 6, 49)  # in standard deviations
+SCAN = np.array([0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24])  # standard deviations
+PRECISION = 1e-10  # of an end: as a share of its distance to the best value
+LOWER = 1e-6  # fall of the likelihood ratio that counts as another, lower minimum
 QUANTITIES = ("a", "alpha", "beta", "L_inf", "N_star", "D_star")
-
-
-@dataclass(frozen=True)
-class _Target:
-    """A quantity t of the surface, in a scale on which its interval is taken.
-
-    Attributes
-    ----------
-    of : centred surface parameters (R, 5) to t (R,).
-    fix : values of t, one a replicate, to the constraint that holds them.
-    reduce : columns of the centred parameters that stay free, as phi.
-    transform : t to the quantity itself.
-    low, high : where t ends.
-    """
-
-    of: Callable[[Array], Array]
-    fix: Callable[[Array], Constraint]
-    reduce: Callable[[Array], Array]
-    transform: Callable[[float], float]
-    low: float
-    high: float
 
 
 def profile(
@@ -66,60 +53,194 @@ def profile(
         of ln N* and ln D*); None for independent points.
     """
     theta = fitter.centred(surface)[0]
+    tau, dof = _scale(fitter, log_L, theta)
+    bounds = natural_bounds(log_L[None], fitter.parameters)
     found = {}
-    for name, target in _targets(fitter, log_reach).items():
+    for name, target in targets(bounds, log_reach - float(fitter.centre.sum())).items():
         wanted = None if replicate_sd is None else replicate_sd.get(name)
         if replicate_sd is None or wanted is not None:
-            found[name] = _interval(fitter, log_L, theta, target, wanted)
+            found[name] = _Profile(fitter, log_L, theta, target, tau).interval(dof, wanted)
+    if "N_star" in found:
+        log_N = found["N_star"]
+        found["N_star"] = _of_logarithm(log_N, float(fitter.centre[0]), 1)
+        found["D_star"] = _of_logarithm(log_N, log_reach - float(fitter.centre[0]), -1)
     return found
 
 
-def _interval(
-    fitter: Fitter, log_L: Array, theta: Array, target: _Target, wanted_sd: float | None
-) -> Quantity:
-    from scipy.stats import t as student
+@dataclass(frozen=True)
+class _Fitted:
+    """A value of the quantity, the signed root there, and the free parameters phi (F,)."""
 
-    tau, dof = _scale(fitter, log_L, theta)
-    best = float(target.of(theta[None])[0])
-    step = _naive_sd(fitter, log_L, theta, target, tau)
-    value = target.transform(best)
-    if not np.isfinite(step) or step <= 0:
-        return Quantity(value)
-    base = _objective(fitter, log_L, theta)
-    step = max(step, wanted_sd or 0.0)
-    for stretch in (1.0, 4.0):
-        t_T = np.clip(best + stretch * step * GRID, target.low, target.high)
-        start_TF = np.repeat(target.reduce(theta[None]), len(t_T), axis=0)
-        weight = np.ones((1, len(log_L)))
-        rise_T = fitter.solve(start_TF, log_L[None], weight, target.fix(t_T)).objective - base
-        root_T = np.sign(t_T - best) * np.sqrt(np.maximum(2 * rise_T / fitter.objective.scale, 0) / tau)
-        near = (np.abs(root_T) > 0.05) & (np.abs(root_T) < 1.5)
-        if not near.any():  # the grid is coarser than the naive error: use its innermost points
-            near = (np.abs(root_T) > 0.05) & (np.abs(t_T - best) <= 1.5 * step)
-        naive = float(np.median((t_T - best)[near] / root_T[near])) if near.any() else step
-        if naive <= 0:  # the best value is at its bound, and the grid clipped onto it: no error to scale
-            continue
+    t: float
+    root: float
+    phi: Array
+
+
+@dataclass(frozen=True)
+class _Profile:
+    """The objective as a function of one quantity, all else fitted again.
+
+    Attributes
+    ----------
+    fitter, log_L, theta : the points, and the centred parameters that fit them best.
+    target : the quantity.
+    tau : of the likelihood ratio.
+    """
+
+    fitter: Fitter
+    log_L: Array
+    theta: Array
+    target: Target
+    tau: float
+
+    @cached_property
+    def best(self) -> float:
+        """The quantity at the best fit."""
+        return float(self.target.of(self.theta[None])[0])
+
+    @cached_property
+    def base(self) -> float:
+        """The objective there."""
+        return _objective(self.fitter, self.log_L, self.theta)
+
+    def interval(self, dof: int, wanted_sd: float | None) -> Quantity:
+        """Value, standard deviation and 95% interval of t."""
+        from scipy.stats import t as student
+
+        step = self.curvature_sd()
+        if self.base <= self.fitter.rounding(self.log_L):  # no scatter: nothing to compare a rise with
+            return Quantity(self.best)
+        if not np.isfinite(step) or step <= 0:
+            return Quantity(self.best)
+        scan = self.scan(max(step, wanted_sd or 0.0))
+        reached = [abs(end - self.best) for end in self.ends(scan, 1.0) if end is not None]
+        if not reached:
+            return Quantity(self.best)
+        naive = float(np.mean(reached))
         ratio = 1.0 if wanted_sd is None else wanted_sd / naive
-        bound = float(student.ppf(0.975, dof)) * ratio
-        low, high = _crossing(t_T, root_T, -bound), _crossing(t_T, root_T, bound)
-        if low is not None and high is not None:
-            ends = (target.transform(low), target.transform(high))
-            slope = (target.transform(best + 1e-6) - target.transform(best - 1e-6)) / 2e-6
-            return Quantity(value, naive * ratio * slope, ends)
-    return Quantity(value)
+        low, high = self.ends(scan, ratio * float(student.ppf(0.975, dof)))
+        if low is None or high is None:
+            return Quantity(self.best)
+        return Quantity(self.best, naive * ratio, (low, high))
+
+    @cached_property
+    def phi(self) -> Array:
+        """The free parameters at the best fit, (F,)."""
+        return np.asarray(self.target.reduce(self.theta[None])[0])
+
+    @cached_property
+    def unit(self) -> float:
+        """Rise of the objective at a signed root of 1."""
+        return 0.5 * self.fitter.objective.scale * self.tau
+
+    def root(self, t_T: Array, objective_T: Array) -> Array:
+        """Signed root of the likelihood ratio, in standard deviations."""
+        size_T = np.sqrt(np.maximum(objective_T - self.base, 0) / self.unit)
+        return np.asarray(np.sign(t_T - self.best) * size_T)
+
+    def scan(self, step: float) -> list[_Fitted]:
+        """Profile far out to both sides."""
+        t_T = self.best + step * np.concatenate([-SCAN[::-1], [0.0], SCAN])
+        t_T = np.unique(np.clip(t_T, self.target.low, self.target.high))
+        objective_T, phi_TF = self.minima(t_T, np.broadcast_to(self.phi, (len(t_T), 1, 4)))
+        stale = np.arange(len(t_T))  # those with a neighbour that has come lower since
+        while len(stale):
+            sides = np.clip([stale - 1, stale + 1], 0, len(t_T) - 1)
+            objective_K, phi_KF = self.minima(t_T[stale], np.moveaxis(phi_TF[sides], 0, 1))
+            lower = objective_K < objective_T[stale] - LOWER * self.unit
+            fallen = stale[lower]
+            objective_T[fallen], phi_TF[fallen] = objective_K[lower], phi_KF[lower]
+            stale = np.unique(np.clip([fallen - 1, fallen + 1], 0, len(t_T) - 1))
+        return list(map(_Fitted, t_T.tolist(), self.root(t_T, objective_T).tolist(), phi_TF))
+
+    def ends(self, scan: list[_Fitted], level: float) -> Ends:
+        """Where the signed root first passes `level` on the way out from the best value, to both sides.
+
+        The scan brackets it; then it is a root, and every trial starts from what was fitted nearest on both
+        sides, and from between them.
+        """
+        from scipy.optimize import elementwise
+
+        brackets = [self.bracket(scan, sign, level) for sign in (-1, 1)]
+        ends: list[float | None] = [None, None]
+        sides = np.array([side for side in (0, 1) if brackets[side]])
+        if not len(sides):
+            return None, None
+
+        def excess(t_K: Array, *sides: Array) -> Array:
+            (side_K,) = sides
+            starts = np.stack([_starts(brackets[int(k)], t) for k, t in zip(side_K, t_K, strict=True)])
+            objective_K, phi_KF = self.minima(t_K, starts)
+            root_K = self.root(t_K, objective_K)
+            for k, fitted in zip(side_K, map(_Fitted, t_K, root_K, phi_KF), strict=True):
+                brackets[int(k)].append(fitted)
+            return np.abs(root_K) - level
+
+        first, last = np.array([sorted(one.t for one in brackets[side]) for side in sides]).T
+        width = float((last - first).min())
+        found = elementwise.find_root(
+            excess,
+            (first, last),
+            args=(sides,),
+            tolerances={"xatol": PRECISION * width, "xrtol": 0.0, "fatol": PRECISION * level},
+            maxiter=100,
+        )
+        for side, end in zip(sides, found.x, strict=True):
+            ends[side] = float(end)
+        return ends[0], ends[1]
+
+    def bracket(self, scan: list[_Fitted], sign: int, level: float) -> list[_Fitted]:
+        """Neighbours of the scan between which the root passes `level` first; empty where it never does."""
+        inner = _Fitted(self.best, 0.0, self.phi)
+        for outer in scan[::sign]:
+            if sign * (outer.t - self.best) > 0:
+                if sign * outer.root >= level:
+                    return [inner, outer]
+                inner = outer
+        return []
+
+    def minima(self, t_T: Array, start_TSF: Array) -> tuple[Array, Array]:
+        """Lowest objective (T,) at each t over its starts, and phi (T, F) there."""
+        T, S, F = start_TSF.shape
+        solution = self.fitter.solve(
+            start_TSF.reshape(T * S, F),
+            self.log_L[None],
+            np.ones((1, len(self.log_L))),
+            self.target.fix(np.repeat(t_T, S)),
+            self.target.bounds,
+        )
+        objective_TS = solution.objective.reshape(T, S)
+        lowest = objective_TS.argmin(axis=1)
+        row = np.arange(T)
+        return objective_TS[row, lowest], solution.phi.reshape(T, S, F)[row, lowest]
+
+    def curvature_sd(self) -> float:
+        """Standard deviation of t from the curvature at the best fit: the unit of the scan, no more."""
+        fitter, theta = self.fitter, self.theta
+        at_best = fitter.solve(theta[None], self.log_L[None], np.ones((1, len(self.log_L))))
+        covariance = 2 * self.unit * np.linalg.pinv(at_best.curvature[0], hermitian=True)
+        moved = theta + 1e-5 * np.concatenate([np.eye(5), -np.eye(5)])
+        up, down = self.target.of(moved).reshape(2, 5)
+        slope = (up - down) / 2e-5
+        return float(np.sqrt(max(float(slope @ covariance @ slope), 0.0)))
 
 
-def _crossing(t_T: Array, root_T: Array, level: float) -> float | None:
-    """Where the signed root first passes `level` on the way out from 0."""
-    out = np.flatnonzero(np.sign(level) * root_T >= abs(level))
-    if not len(out):
-        return None
-    k = int(out[0] if level > 0 else out[-1])
-    inner = k - 1 if level > 0 else k + 1
-    if not 0 <= inner < len(t_T) or root_T[k] == root_T[inner]:
-        return float(t_T[k])
-    share = (level - root_T[inner]) / (root_T[k] - root_T[inner])
-    return float(t_T[inner] + share * (t_T[k] - t_T[inner]))
+def _starts(fitted: list[_Fitted], t: float) -> Array:
+    """Free parameters (S, F) fitted nearest to t on both sides, and between them."""
+    below = max((one for one in fitted if one.t <= t), key=lambda one: one.t)
+    above = min((one for one in fitted if one.t >= t), key=lambda one: one.t)
+    part = (t - below.t) / (above.t - below.t) if above.t > below.t else 0.5
+    return np.stack([below.phi + part * (above.phi - below.phi), below.phi, above.phi])
+
+
+def _of_logarithm(log: Quantity, shift: float, sign: int) -> Quantity:
+    """exp(shift + sign t) for an interval of t."""
+    assert log.value is not None
+    value = float(np.exp(min(shift + sign * log.value, 700.0)))
+    if log.sd is None or log.ci95 is None:
+        return Quantity(value)
+    ends = sorted(float(np.exp(min(shift + sign * end, 700.0))) for end in log.ci95)
+    return Quantity(value, log.sd * value, (ends[0], ends[1]))
 
 
 def _residual(fitter: Fitter, log_L: Array, theta: Array) -> Array:
@@ -154,106 +275,3 @@ def _scale(fitter: Fitter, log_L: Array, theta: Array) -> tuple[float, int]:
         density = np.exp(-0.5 * (residual / width) ** 2).mean() / (width * np.sqrt(2 * np.pi))
         slope = float(2 * corner * density)
     return float((psi**2).sum() / dof / max(slope, 1e-300)), dof
-
-
-def _naive_sd(fitter: Fitter, log_L: Array, theta: Array, target: _Target, tau: float) -> float:
-    """Standard deviation of t from the curvature at the minimum; only sets the grid."""
-    at_best = fitter.solve(theta[None, : fitter.parameters], log_L[None], np.ones((1, len(log_L))))
-    covariance = tau * fitter.objective.scale * np.linalg.pinv(at_best.curvature[0], hermitian=True)
-    slopes = np.empty(len(covariance))
-    for q in range(len(covariance)):
-        moved = np.repeat(theta[None], 2, axis=0)
-        moved[:, q] += (-1e-5, 1e-5)
-        up_down = target.of(moved)
-        slopes[q] = (up_down[1] - up_down[0]) / 2e-5
-    return float(np.sqrt(max(float(slopes @ covariance @ slopes), 0.0)))
-
-
-def _held(column: int, value: Callable[[Array], Array]) -> Callable[[Array], Constraint]:
-    """Constraint that holds one column of theta at value(t)."""
-    free = [q for q in range(5) if q != column]
-    tangent = np.eye(5)[:, free]
-
-    def fix(t_T: Array) -> Constraint:
-        def constraint(phi: Array, index: Index) -> tuple[Array, Array]:
-            theta = np.empty((len(phi), 5))
-            theta[:, free] = phi
-            theta[:, column] = value(t_T[index])
-            return theta, np.broadcast_to(tangent, (len(phi), 5, 4))
-
-        return constraint
-
-    return fix
-
-
-def _held_ratio(t_T: Array) -> Constraint:
-    """Hold a = beta / (alpha + beta); phi = ln A, ln B, ln E, alpha + beta."""
-
-    def constraint(phi: Array, index: Index) -> tuple[Array, Array]:
-        a = t_T[index]
-        theta = np.column_stack([phi[:, :3], (1 - a) * phi[:, 3], a * phi[:, 3]])
-        tangent = np.zeros((len(phi), 5, 4))
-        tangent[:, [0, 1, 2], [0, 1, 2]] = 1
-        tangent[:, 3, 3], tangent[:, 4, 3] = 1 - a, a
-        return theta, tangent
-
-    return constraint
-
-
-def _held_optimum(reach: float, of_D: bool) -> Callable[[Array], Constraint]:
-    """Hold centred ln N* (or ln D*) where ln N + ln D = reach (centred); phi = ln B, ln E, alpha, beta.
-
-    At the optimum ln alpha + ln A - alpha x = ln beta + ln B - beta y gives ln A.
-    """
-
-    def fix(t_T: Array) -> Constraint:
-        def constraint(phi: Array, index: Index) -> tuple[Array, Array]:
-            x = reach - t_T[index] if of_D else t_T[index]
-            y = reach - x
-            log_B, log_E, alpha, beta = np.maximum(phi, [-np.inf, -np.inf, 1e-4, 1e-4]).T
-            log_A = log_B + np.log(beta / alpha) + alpha * x - beta * y
-            tangent = np.zeros((len(phi), 5, 4))
-            tangent[:, [1, 2, 3, 4], [0, 1, 2, 3]] = 1
-            tangent[:, 0, 0], tangent[:, 0, 2], tangent[:, 0, 3] = 1, x - 1 / alpha, 1 / beta - y
-            return np.column_stack([log_A, log_B, log_E, alpha, beta]), tangent
-
-        return constraint
-
-    return fix
-
-
-def _targets(fitter: Fitter, log_reach: float) -> dict[str, _Target]:
-    low, high = EXPONENT_BOUNDS
-    centre = fitter.centre
-    reach = log_reach - centre.sum()
-
-    def optimum(theta: Array, axis: int) -> Array:
-        return np.asarray(Surfaces.from_theta(theta).optimum(np.array([reach]), 0.0)[axis][:, 0])
-
-    def without(column: int) -> Callable[[Array], Array]:
-        return lambda theta: np.delete(theta, column, axis=1)
-
-    def size_of(t: float) -> float:
-        return float(np.exp(min(t + centre[0], 700.0)))
-
-    def data_of(t: float) -> float:
-        return float(np.exp(min(t + centre[1], 700.0)))
-
-    def ratio(theta: Array) -> Array:
-        return theta[:, 4] / (theta[:, 3] + theta[:, 4])
-
-    def total(theta: Array) -> Array:
-        return np.column_stack([theta[:, :3], theta[:, 3] + theta[:, 4]])
-
-    return {
-        "a": _Target(ratio, _held_ratio, total, float, 1e-3, 1 - 1e-3),
-        "alpha": _Target(lambda th: th[:, 3], _held(3, lambda t: t), without(3), float, low, high),
-        "beta": _Target(lambda th: th[:, 4], _held(4, lambda t: t), without(4), float, low, high),
-        "L_inf": _Target(lambda th: np.exp(th[:, 2]), _held(2, np.log), without(2), float, 1e-9, np.inf),
-        "N_star": _Target(
-            lambda th: optimum(th, 0), _held_optimum(reach, False), without(0), size_of, -60, 60
-        ),
-        "D_star": _Target(
-            lambda th: optimum(th, 1), _held_optimum(reach, True), without(0), data_of, -60, 60
-        ),
-    }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis.ties import TIE
 from jetscale.files import write_json
 
 if TYPE_CHECKING:
@@ -47,6 +48,16 @@ class Quantity:
             return f"{self.value:.4g} ± {self.sd:.2g} [{self.ci95[0]:.4g}, {self.ci95[1]:.4g}]"
         low, high = (f"{end:.{digits}f}" for end in self.ci95)
         return f"{self.value:.{digits}f} ± {self.sd:.{digits}f} [{low}, {high}]"
+
+    def rounded(self, digits: int) -> Quantity:
+        """Keep so many significant digits; no value for 0."""
+        if digits < 1 or self.value is None:
+            return Quantity(None)
+        value, *more = (
+            float(f"{number:.{digits}g}")
+            for number in (self.value, *(() if self.ci95 is None else (self.sd, *self.ci95)))
+        )
+        return Quantity(value, more[0], (more[1], more[2])) if more else Quantity(value)
 
     def to_json(self) -> dict[str, Any]:
         """Return {"value", "sd", "ci95"}."""
@@ -249,6 +260,8 @@ def summarise(
     found = draws_R[np.isfinite(draws_R)]
     if len(found) < 0.9 * len(draws_R):
         return Quantity(float(value))
+    if found.std(ddof=1) <= TIE * abs(value):  # a difference of rounding: a + b where D is C / (k N)
+        return Quantity(float(value), 0.0, (float(value), float(value)))
     if method == "runs":
         low, high = np.percentile(found, [2.5, 97.5])
         return Quantity(float(value), float(found.std(ddof=1)), (float(low), float(high)))

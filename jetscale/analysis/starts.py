@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 EXPONENTS_G = np.arange(0.05, 1.2001, 0.05)
+EQUAL = 1e-12  # mean relative squares that differ by less are equal: rounding
 _CHUNK = 256  # replicates a time: 256 x 576 nodes stay in cache
 
 
@@ -49,12 +50,15 @@ def _best_nodes(x_P: Array, y_P: Array, L_RP: Array, weight_RP: Array, count: in
         usable &= np.eye(len(EXPONENTS_G), dtype=bool)
     square_RGG = np.where(usable, square_RGG, np.inf)
     R, G = len(square_RGG), len(EXPONENTS_G)
+    equal_R = np.broadcast_to(EQUAL * weight_RP.sum(axis=1), R)  # the squares are relative
     row = np.arange(R)
     node = np.arange(G)
     starts = np.empty((R, count, 5))
     fallback = _fallback(L_RP)
     for k in range(count):
-        best = square_RGG.reshape(R, -1).argmin(axis=1)
+        square = square_RGG.reshape(R, -1)
+        # on a ray of N and D nodes (alpha, beta) and (beta, alpha) are equal up to rounding: take the first
+        best = (square <= square.min(axis=1, keepdims=True) + equal_R[:, None]).argmax(axis=1)
         i, j = np.divmod(best, G)
         found = np.isfinite(square_RGG[row, i, j])
         A, B, E = (np.where(found, grid[row, i, j], 1.0) for grid in (A_RGG, B_RGG, E_RGG))

@@ -68,7 +68,7 @@ class Surfaces:
         p2 = np.exp(self.log_B[0] - self.beta[0] * log_D - total)
         x = log_N - (log_N if of_N is None else of_N).mean()
         y = log_D - (log_D if of_D is None else of_D).mean()
-        return np.stack([p1, p2, 1 - p1 - p2, p1 * x, p2 * y], axis=1)
+        return np.stack([p1, p2, np.exp(self.log_E[0] - total), p1 * x, p2 * y], axis=1)
 
     def optimum(self, log_C: Array, log_k: float) -> tuple[Array, Array]:
         """Return ln N* and ln D* (R, K) for budgets of shape (K,) or (R, K) at cost C = k N D.
