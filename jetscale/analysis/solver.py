@@ -197,8 +197,9 @@ class _Batch:
         damping, near = np.full(R, 1e-3), np.zeros(R, dtype=bool)
         active, state = np.arange(R), whole.take(np.arange(R))
         for iteration in range(max_iterations if R else 0):
-            step, decrease = _damped_step(*self.without_active(state), damping, near)
-            decrease *= self.objective.scale * np.maximum(1.0, damping)  # a short step promises little
+            step, decrease, by_bound = _damped_step(*self.without_active(state), damping, near)
+            promise = self.objective.scale * np.maximum(1.0, damping)  # a short step promises little
+            decrease, by_bound = promise * decrease, promise * by_bound
             trial = self.evaluate(self.project(state.phi + step), index[active])
             good = (trial.value <= state.value) & (decrease > 0)
             state.accept(trial, good)
@@ -206,7 +207,9 @@ class _Batch:
             stuck = damping > 1e12
             comes = ~near & ((decrease <= NEAR * state.value) | (iteration == FAR) | stuck)
             damping[comes], near = 0.1, near | comes
-            done = ~comes & ((np.abs(decrease) <= tolerance * state.value) | stuck)
+            # far from the minimum the curvature may be indefinite, and the decrease 0 by chance
+            rests = np.maximum(np.abs(decrease), by_bound) <= tolerance * state.value
+            done = ~comes & (rests | stuck)
             if done.any():
                 whole.put(active[done], state.take(done))
                 active, state = active[~done], state.take(~done)
@@ -308,11 +311,18 @@ class _Batch:
 
 def _damped_step(
     gradient: Array, bound: Array, curvature: Array, damping: Array, near: NDArray[np.bool_]
-) -> tuple[Array, Array]:
-    """Step (R, F) and the decrease it predicts (Huber's units)."""
+) -> tuple[Array, Array, Array]:
+    """Step (R, F), the decrease it predicts, and the one that the bound predicts (Huber's units)."""
     damped = np.where(near[:, None, None], curvature + damping[:, None, None] * bound, bound)
     diagonal = np.einsum("rff->rf", damped)
     own = np.einsum("rff->rf", bound)
-    diagonal += damping[:, None] * own + 1e-16 * own.max(axis=1, keepdims=True) + 1e-300  # never singular
+    tiny = 1e-16 * own.max(axis=1, keepdims=True) + 1e-300  # never singular
+    diagonal += damping[:, None] * own + tiny
     step = -np.linalg.solve(damped, gradient[:, :, None])[:, :, 0]
-    return np.asarray(step), np.asarray(-0.5 * np.einsum("rf,rf->r", gradient, step))
+    decrease = -0.5 * np.einsum("rf,rf->r", gradient, step)
+    by_bound = decrease
+    if near.any():
+        upper = bound + (damping[:, None] * own + tiny)[:, :, None] * np.eye(own.shape[1])
+        shorter = np.linalg.solve(upper, gradient[:, :, None])[:, :, 0]
+        by_bound = 0.5 * np.einsum("rf,rf->r", gradient, shorter)
+    return np.asarray(step), np.asarray(decrease), np.asarray(by_bound)
