@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 
-os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # children are forked: no threads
+if __name__ == "__main__":  # not where it is imported: other programs that are started there would inherit it
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # children are forked: no threads
 
 import argparse
 import re

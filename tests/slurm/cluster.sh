@@ -22,7 +22,7 @@ fi
 mkdir -p "$dir"/state "$dir"/spool "$dir"/munge
 chmod 755 "$dir"
 host=$(hostname)
-cpus=$(nproc)
+cpus=$(env -u OMP_NUM_THREADS nproc)  # nproc believes that variable
 memory=$(awk '/MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
 dd if=/dev/urandom of="$dir/munge/key" bs=1 count=1024 2>/dev/null
 chmod 700 "$dir/munge"
