@@ -100,7 +100,7 @@ def test_raw_weights_have_their_own_optimum(tmp_path: Path) -> None:
     path = write_sweep(tmp_path / "sweep", {"scratch": falling}, widths=(16,))
     (width,) = analysed(path, "weights=raw")["subsets"]["scratch"]["widths"]
     assert width["best"]["value"] == pytest.approx(3e-3 * np.exp(-0.02 / (2 * BEND)))
-    with pytest.raises(UsageError, match="weights='swa' were not evaluated; there are ema, raw"):
+    with pytest.raises(UsageError, match="weights=swa: must be one of raw, ema"):
         analysed(path, "weights=swa")
 
 

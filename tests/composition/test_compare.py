@@ -105,7 +105,7 @@ def test_show_says_where_a_single_pass_ends(simulated_data, store, capsys) -> No
     ("arguments", "message"),
     [
         ([], "'nothing' is no command"),
-        (["measure"], "'measure' is no command; usage: .* COMMAND"),
+        (["measure"], "'measure' is no command; commands: compare, show"),
         (["compare", "names=[bsm]"], "names: no experiment 'bsm' with a composition; there are .*bsm_all"),
         (["show", "own.qcd={QCD: 1}"], "own.qcd: an experiment has that name"),
         (["compare", "own.x={QDC: 1}"], "'QDC' matches no class"),
