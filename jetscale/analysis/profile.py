@@ -113,6 +113,8 @@ class _Profile:
         if not np.isfinite(step) or step <= 0:
             return Quantity(self.best)
         scan = self.scan(max(step, wanted_sd or 0.0))
+        if scan is None:  # no minimum to count a rise from
+            return Quantity(self.best)
         reached = [abs(end - self.best) for end in self.ends(scan, 1.0) if end is not None]
         if not reached:
             return Quantity(self.best)
@@ -138,20 +140,22 @@ class _Profile:
         size_T = np.sqrt(np.maximum(objective_T - self.base, 0) / self.unit)
         return np.asarray(np.sign(t_T - self.best) * size_T)
 
-    def scan(self, step: float) -> list[_Fitted]:
-        """Profile far out to both sides."""
+    def scan(self, step: float) -> list[_Fitted] | None:
+        """Profile far out to both sides; None where some minimum goes on falling, round after round."""
         t_T = self.best + step * np.concatenate([-SCAN[::-1], [0.0], SCAN])
         t_T = np.unique(np.clip(t_T, self.target.low, self.target.high))
         objective_T, phi_TF = self.minima(t_T, np.broadcast_to(self.phi, (len(t_T), 1, 4)))
         stale = np.arange(len(t_T))  # those with a neighbour that has come lower since
-        while len(stale):
+        for _ in t_T:  # a minimum that is found at one end reaches the other in so many rounds
+            if not len(stale):
+                return list(map(_Fitted, t_T.tolist(), self.root(t_T, objective_T).tolist(), phi_TF))
             sides = np.clip([stale - 1, stale + 1], 0, len(t_T) - 1)
             objective_K, phi_KF = self.minima(t_T[stale], np.moveaxis(phi_TF[sides], 0, 1))
             lower = objective_K < objective_T[stale] - LOWER * self.unit
             fallen = stale[lower]
             objective_T[fallen], phi_TF[fallen] = objective_K[lower], phi_KF[lower]
             stale = np.unique(np.clip([fallen - 1, fallen + 1], 0, len(t_T) - 1))
-        return list(map(_Fitted, t_T.tolist(), self.root(t_T, objective_T).tolist(), phi_TF))
+        return None
 
     def ends(self, scan: list[_Fitted], level: float) -> Ends:
         """Where the signed root first passes `level` on the way out from the best value, to both sides.

@@ -182,3 +182,21 @@ def test_what_rounding_leaves_undetermined_is_said() -> None:
     assert {"A", "B"} <= set(certificate.digits)
     assert "L_inf" not in certificate.digits
     assert any("few digits" in text for text in certificate.warnings())
+
+
+def test_a_minimum_that_goes_on_falling_has_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two neighbours that creep down on each other's heels: the rounds end, and nothing is claimed."""
+    rounds = []
+
+    def falling(self: Any, t_T: Any, start_TSF: Any) -> Any:
+        rounds.append(len(t_T))
+        return np.full(len(t_T), 1.0 - 0.01 * len(rounds)), start_TSF[:, 0].copy()
+
+    monkeypatch.setattr("jetscale.analysis.profile._Profile.minima", falling)
+    x, y = np.random.default_rng(0).normal(size=(2, 30))
+    surface = Surfaces.from_theta(np.array([-1.0, -0.8, 0.4, 0.3, 0.35]))
+    log_L = surface.log_loss(x, y)[0] + 0.01 * np.sin(7 * x + y)
+    fitter = Fitter(x, y, Objective("huber", 0.02, "log"))
+    found = profile(fitter, log_L, surface, 0.0)
+    assert all(quantity.ci95 is None for quantity in found.values())
+    assert len(rounds) < 1000
