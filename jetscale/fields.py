@@ -1,6 +1,6 @@
 """Settings dataclasses: their keys, what each key may hold, and the line that refuses anything else.
 
-A limit stands beside the type of a field, ``dim: Annotated[int, Range(1, 8192)]``, and nowhere else: the
+A limit is written with the type of a field, ``dim: Annotated[int, Range(1, 8192)]``, and nowhere else: the
 command lines, configuration files, ``--help`` and the reference of the documentation all read it there.
 """
 

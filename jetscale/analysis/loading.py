@@ -48,7 +48,7 @@ def load_losses(
     Raises
     ------
     UsageError
-        What cannot be read, with file, row, value and the mend; two runs that nothing tells apart.
+        What cannot be read, with file, row, value and how to repair it; two runs that nothing tells apart.
     """
     kind = source or ("local" if Path(path).is_dir() else "table")
     if kind == "table":
