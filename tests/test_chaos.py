@@ -74,8 +74,8 @@ def test_a_sweep_disturbed_by_random_kills_gives_the_same_exponents(warm, tmp_pa
         with warm.start("jetscale.train", words, roots[1], quiet_environment(), session=True) as driver:
             groups.append(driver.pid)
             while not over and driver.poll() is None:
-                # long enough to get somewhere: a start takes seconds of imports
-                time.sleep(rng.uniform(4, 20))
+                # long enough to get somewhere: a worker imports for seconds before it runs anything
+                time.sleep(rng.uniform(3, 9))
                 over = time.monotonic() - started > SECONDS
                 victims = processes_of(driver.pid)
                 if driver.poll() is not None or not victims:
