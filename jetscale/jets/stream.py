@@ -52,7 +52,7 @@ class JetStream:
     Parameters
     ----------
     order : which jet is at which position
-    max_constituents : constituents kept per jet, leading in pT (files are sorted by pT)
+    max_constituents : constituents kept per jet, the leading ones in pT (`pack` has sorted them)
     undo_deta_flip : give part_deta its geometric sign; as published it is times the sign of jet_eta
     """
 
