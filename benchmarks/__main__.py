@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jetscale.files import write_json
+from jetscale.common.files import write_json
 
 RESULTS = Path(__file__).parent / "results.json"
 MODULES = ("step", "loop", "jets", "runs", "simulate", "fit", "growth")

@@ -12,10 +12,10 @@ import sys
 import numpy as np
 import numpy.typing as npt
 
-from jetscale.jets.building import ensure_store
-from jetscale.jets.labels import JETCLASS_LABELS
-from jetscale.jets.request import store_request
+from jetscale.jets.datasets.labels import JETCLASS_LABELS
 from jetscale.jets.settings import DataSettings
+from jetscale.jets.stores.building import ensure_store
+from jetscale.jets.stores.request import store_request
 
 COLUMNS = ("jet_sdmass", "jet_nparticles")
 BINS = 40  # a column, before equal edges are merged

@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from jetscale.analysis.estimate import estimate
-from jetscale.analysis.selection import select
+from jetscale.analysis.checks.synthetic import Noise, curves_table, grid_table
+from jetscale.analysis.errors.estimate import estimate
+from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.settings import FitSettings, UncertaintySettings
-from jetscale.analysis.surface import Surfaces
-from jetscale.analysis.synthetic import Noise, curves_table, grid_table
-from jetscale.analysis.table import LossTable
-from jetscale.files import write_json
+from jetscale.analysis.tables.loss_table import LossTable
+from jetscale.analysis.tables.selection import select
+from jetscale.common.files import write_json
 
 GRID_TRUTH = Surfaces.single(E=0.35, A=60.0, B=6.0, alpha=0.44, beta=0.22)
 # the same exponents, with terms that balance inside the paper's widths and data
 CURVE_TRUTH = Surfaces.single(E=0.35, A=60.0, B=14.0, alpha=0.44, beta=0.22)
 Maker = Callable[[np.random.Generator], LossTable]
-RESULT = Path(__file__).parents[1] / "jetscale" / "analysis" / "coverage.json"
+RESULT = Path(__file__).parents[1] / "jetscale" / "analysis" / "output" / "coverage.json"
 REPLICATES = 200
 QUANTITIES = ("a", "alpha", "beta", "L_inf")
 

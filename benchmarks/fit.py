@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from benchmarks.fit_peers import PEERS
 from jetscale.analysis import load_losses
-from jetscale.analysis.objective import Objective
-from jetscale.analysis.surface import Surfaces
-from jetscale.analysis.surface_fit import Fitter
-from jetscale.analysis.synthetic import Noise, grid_table
+from jetscale.analysis.checks.synthetic import Noise, grid_table
+from jetscale.analysis.fitting.objective import Objective
+from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.fitting.surface_fit import Fitter
 
 Array = NDArray[np.float64]
 Results = dict[str, dict[str, object]]

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.objective import Objective
-from jetscale.analysis.starts import EXPONENTS_G
+from jetscale.analysis.fitting.objective import Objective
+from jetscale.analysis.fitting.starts import EXPONENTS_G
 
 Array = NDArray[np.float64]
 

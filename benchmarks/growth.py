@@ -22,11 +22,11 @@ import torch
 
 from benchmarks.measure import Row, Rows, Way, in_turn
 from benchmarks.step import training_step
-from jetscale.analysis.estimate import estimate
-from jetscale.analysis.selection import select
+from jetscale.analysis.checks.synthetic import Noise, grid_table
+from jetscale.analysis.errors.estimate import estimate
+from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.settings import FitSettings, UncertaintySettings
-from jetscale.analysis.surface import Surfaces
-from jetscale.analysis.synthetic import Noise, grid_table
+from jetscale.analysis.tables.selection import select
 from jetscale.model.transformer import SetTransformer
 
 mpl.use("Agg")

@@ -8,8 +8,8 @@ import awkward as ak
 import numpy as np
 import uproot
 
-from jetscale.files import atomic_path
-from jetscale.jets.schemas import JETCLASS_BRANCHES, JETCLASS_PREFIXES, jet_file
+from jetscale.common.files import atomic_path
+from jetscale.jets.datasets.schemas import JETCLASS_BRANCHES, JETCLASS_PREFIXES, jet_file
 
 
 def write_file(directory: Path, label: str, number: int, n_jets: int) -> Path:

@@ -20,15 +20,15 @@ import uproot
 from benchmarks.growth import series
 from benchmarks.jet_files import write_file
 from benchmarks.loader_peers import weaver_rate
-from jetscale.jets.building import ensure_store
-from jetscale.jets.compositions import Composition
+from jetscale.jets.datasets.label_map import label_map
+from jetscale.jets.datasets.labels import JETCLASS_LABELS
 from jetscale.jets.features import PAPER, feature_set
-from jetscale.jets.label_map import label_map
-from jetscale.jets.labels import JETCLASS_LABELS
-from jetscale.jets.order import MixedOrder
-from jetscale.jets.readers import needed_columns
-from jetscale.jets.request import StoreRequest
-from jetscale.jets.store import Store
+from jetscale.jets.ordering.compositions import Composition
+from jetscale.jets.ordering.positions import MixedOrder
+from jetscale.jets.reading.readers import needed_columns
+from jetscale.jets.stores.building import ensure_store
+from jetscale.jets.stores.packed_store import Store
+from jetscale.jets.stores.request import StoreRequest
 from jetscale.jets.stream import JetStream
 
 N_JETS = 100_000

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from benchmarks.measure import Rows, row
 from jetscale.jets.batch import JetBatch
 from jetscale.model.transformer import SetTransformer
-from jetscale.tracking.run_directory import RunDirectory
+from jetscale.runs.directory import RunDirectory
 from jetscale.tracking.wandb_environment import Destination
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training.build import outputs_of

@@ -24,12 +24,12 @@ from hydra import compose, initialize_config_dir
 from torch.nn import functional
 
 from benchmarks.measure import Rows, in_turn, row
-from jetscale.config_files import CONF
+from jetscale.common.config_safety import CONF
 from jetscale.jets.evaluation import EvalSet
 from jetscale.jets.settings import DataSettings
+from jetscale.launch.hydra_setup import register
 from jetscale.model.transformer import SetTransformer
-from jetscale.sweeps import register
-from jetscale.tracking.blocks import BlockLog
+from jetscale.runs.blocks import BlockLog
 from jetscale.training.evaluate import evaluate
 
 HELPS = ("jetscale.train", "jetscale.analysis", "jetscale.simulate", "jetscale.prepare")

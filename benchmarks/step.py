@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from benchmarks.measure import Rows, in_turn, share, speedup
 from jetscale.model.cost import MEAN_CONSTITUENTS, executed_flops
-from jetscale.model.kernels import operations_for, products
+from jetscale.model.kernels.cpu import operations_for, products
 from jetscale.model.operations import PLAIN
 from jetscale.model.reference import padded_logits
 from jetscale.model.transformer import Block, SetTransformer
@@ -35,7 +35,7 @@ WAYS = ("ours", "padded", "longest")
 SECONDS_PER_DIM = 15.0
 ROUNDS = 3, 60
 SETTLE = 0.1  # seconds
-# vector operations of 8 lanes per (query, key, head), see `jetscale.model.kernels.ragged`
+# vector operations of 8 lanes per (query, key, head), see `jetscale.model.kernels.cpu.ragged`
 ATTENTION_OPERATIONS = 33 + 58
 
 Step = Callable[[], float]

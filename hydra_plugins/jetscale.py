@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from jetscale.launch.composing import ReplacingLoader
-from jetscale.sweeps import print_status
+from jetscale.launch.hydra_setup import print_status
 
 if TYPE_CHECKING:  # Hydra imports this file at every start, --help included
     from jetscale.launch.jobs import Job
@@ -60,10 +60,10 @@ class GridSweeper(BasicSweeper):
 
     def launch(self, launcher: Launcher, first: int) -> Sequence[JobReturn]:
         """Plan the composed jobs, then carry them through; with `dry`, print the plan alone."""
-        from jetscale.launch import report
+        from jetscale.launch import plan_table as report
         from jetscale.launch.joblib_workers import passing_stops_on
-        from jetscale.launch.plan import plan_sweep
         from jetscale.launch.rounds import Launch, carry_through
+        from jetscale.launch.sweep_plan import plan_sweep
 
         assert self.config is not None
         with _without_table_if_refused():

@@ -15,12 +15,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from jetscale.cli import explains_itself, told
-from jetscale.config_files import CONF, check_config_files
+from jetscale.common.cli import explains_itself, told
+from jetscale.common.config_safety import CONF, check_config_files
 from jetscale.launch.command_line import check_command_line, explanation
-from jetscale.sweeps import hydra_arguments, register, run_suffix
-from jetscale.tracking.run_directory import leave_traceback
-from jetscale.train_help import train_help
+from jetscale.launch.help import train_help
+from jetscale.launch.hydra_setup import hydra_arguments, register, run_suffix
+from jetscale.runs.directory import leave_traceback
 from jetscale.training.settings import SettingsError, from_config
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"

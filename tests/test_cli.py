@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from jetscale.cli import UsageError, parse, run
-from jetscale.dashboard import main as dashboard
+from jetscale.common.cli import UsageError, parse, run
 from jetscale.status.__main__ import main as status
+from jetscale.tracking.dashboard import main as dashboard
 
 
 @dataclass
@@ -130,7 +130,7 @@ def test_an_error_that_explains_itself_is_one_line(capsys, monkeypatch):
     ("command", "message"),
     [
         (status, "python -m jetscale.status: argument --watch: --watch=0: must be a number from 0.1 to 3600"),
-        (dashboard, "python -m jetscale.dashboard: unrecognized arguments: --watch=0"),
+        (dashboard, "python -m jetscale.tracking.dashboard: unrecognized arguments: --watch=0"),
     ],
 )
 def test_options_are_refused_in_one_line_too(command, message, capsys):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jetscale.tracking.metrics import MetricsLine
+from jetscale.runs.metrics import MetricsLine
 from jetscale.tracking.wandb_run import values_of
 from tests.runs import quiet_environment
 from tests.tracking.wandb_server import KEY, served
@@ -18,7 +18,9 @@ from tests.tracking.wandb_server import KEY, served
 
 @pytest.fixture
 def dashboard(tmp_path):
-    def call(*arguments: str, program: tuple[str, ...] = ("-m", "jetscale.dashboard"), **environment: str):
+    def call(
+        *arguments: str, program: tuple[str, ...] = ("-m", "jetscale.tracking.dashboard"), **environment: str
+    ):
         kept = {**quiet_environment(), "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
         return subprocess.run(
             [sys.executable, *program, *arguments], capture_output=True, text=True, timeout=120,
@@ -104,7 +106,9 @@ def test_it_is_saved_and_its_address_printed(dashboard):
         refused = dashboard("ent/proj", **online)
     for failed in (wrong, refused):
         assert failed.returncode == 2
-        (line,) = (line for line in failed.stderr.splitlines() if line.startswith("jetscale.dashboard"))
+        (line,) = (
+            line for line in failed.stderr.splitlines() if line.startswith("jetscale.tracking.dashboard")
+        )
         assert "check ENTITY/PROJECT" in line
         assert KEY not in failed.stderr
     assert len(server.views) == 2
@@ -113,7 +117,7 @@ def test_it_is_saved_and_its_address_printed(dashboard):
 WITHOUT = """
 import sys
 sys.modules["wandb_workspaces"] = None  # as where it is not installed
-from jetscale.dashboard import main
+from jetscale.tracking.dashboard import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -14,9 +14,9 @@ import pytest
 from jetscale.analysis.__main__ import Command as AnalysisCommand
 from jetscale.analysis.plan import Command as PlanCommand
 from jetscale.analysis.rates import Command as RatesCommand
-from jetscale.cli import _keys
-from jetscale.composition.__main__ import Compare, Show
-from jetscale.prepare import PrepareSettings
+from jetscale.common.cli import _keys
+from jetscale.composition.settings import Compare, Show
+from jetscale.prepare.settings import PrepareSettings
 from jetscale.simulate.settings import Settings as SimulateSettings
 from jetscale.training.settings import TrainSettings
 from tests.runs import quiet_environment

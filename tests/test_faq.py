@@ -159,7 +159,9 @@ def _main(words: list[str], folder: Path) -> None:
 def _server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     # imported once: a train command then takes a tenth of the time
-    context.set_forkserver_preload(["jetscale.training.run", "jetscale.analysis.fit", "jetscale.preparing"])
+    context.set_forkserver_preload(
+        ["jetscale.training.run", "jetscale.analysis.fit_table", "jetscale.prepare.stores"]
+    )
     return context
 
 

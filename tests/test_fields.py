@@ -11,10 +11,10 @@ from jetscale.analysis.__main__ import Command as Analysis
 from jetscale.analysis.plan import Command as Plan
 from jetscale.analysis.rates import Command as Rates
 from jetscale.analysis.settings import Approach3Settings, FitSettings
-from jetscale.cli import UsageError, check, parse
-from jetscale.composition.__main__ import Compare
-from jetscale.fields import Matches, OneOf, Range, expected, keys_of, plain_type, problems
-from jetscale.prepare import PrepareSettings
+from jetscale.common.cli import UsageError, check, parse
+from jetscale.common.fields import Matches, OneOf, Range, expected, keys_of, plain_type, problems
+from jetscale.composition.settings import Compare
+from jetscale.prepare.settings import PrepareSettings
 from jetscale.simulate.settings import Settings as Simulate
 from jetscale.training.settings import SettingsError, TrainSettings, from_config
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jetscale.files import (
+from jetscale.common.files import (
     DamagedFile,
     WriteError,
     atomic_path,

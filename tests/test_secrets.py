@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetscale.secrets import is_secret_name, masked, masked_tree
+from jetscale.common.masking import is_secret_name, masked, masked_tree
 from jetscale.training.settings import TrainSettings, public
 
 HEX = "0123456789abcdef0123456789abcdef01234567"

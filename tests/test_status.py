@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jetscale.status.report import as_json
+from jetscale.status.as_json import as_json
 from jetscale.status.sweep import Watcher
-from jetscale.status.table import duration, percent, render
+from jetscale.status.terminal import duration, percent, render
 from tests.runs import TINY
 
 COMMAND = [sys.executable, "-m", "jetscale.status"]

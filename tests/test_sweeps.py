@@ -8,9 +8,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from jetscale.config_files import CONF
-from jetscale.sweeps import hydra_arguments, print_status, register, run_suffix
-from jetscale.train_help import train_help
+from jetscale.common.config_safety import CONF
+from jetscale.launch.help import train_help
+from jetscale.launch.hydra_setup import hydra_arguments, print_status, register, run_suffix
 from jetscale.training.settings import SettingsError, from_config
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))

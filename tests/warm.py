@@ -28,8 +28,9 @@ from tests.runs import quiet_environment
 
 # what every run imports; `jetscale.train` itself must be left out: it is run as the main module
 WARM = (
-    "lightning", "hydra._internal.utils", "pandas", "jetscale.jets.evaluation", "jetscale.sweeps",
-    "jetscale.training.run", "jetscale.launch.rounds", "jetscale.launch.plan", "jetscale.launch.report",
+    "lightning", "hydra._internal.utils", "pandas", "jetscale.jets.evaluation", "jetscale.launch.hydra_setup",
+    "jetscale.training.run", "jetscale.launch.rounds", "jetscale.launch.sweep_plan",
+    "jetscale.launch.plan_table",
 )  # fmt: skip
 
 

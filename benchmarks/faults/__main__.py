@@ -25,7 +25,7 @@ from pathlib import Path
 from benchmarks.faults import bad_settings, flips
 from benchmarks.faults.flips import VERDICTS, FilesKind, Tally
 from benchmarks.faults.kinds import FILES
-from jetscale.files import write_json
+from jetscale.common.files import write_json
 
 RESULTS = Path(__file__).parents[1] / "faults.json"
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"

@@ -14,12 +14,12 @@ from benchmarks.faults.child import Outcome
 from benchmarks.faults.flips import Tally
 from jetscale.analysis import __main__ as analysis
 from jetscale.analysis.plan import Command as Plan
-from jetscale.cli import parse
+from jetscale.common.cli import parse
+from jetscale.common.config_safety import CONF
 from jetscale.composition import __main__ as composition
-from jetscale.config_files import CONF
-from jetscale.prepare import PrepareSettings
+from jetscale.launch.hydra_setup import register
+from jetscale.prepare.settings import PrepareSettings
 from jetscale.simulate import settings as simulate
-from jetscale.sweeps import register
 from jetscale.training.settings import TrainSettings, from_config
 
 WRONG = ("nan", "inf", "-inf", "1e400", "abc", "[1,2]", "{a: 1}", "''")

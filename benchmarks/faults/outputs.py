@@ -11,8 +11,8 @@ import pandas as pd
 from benchmarks.faults.digests import digest
 from benchmarks.faults.flips import FilesKind
 from jetscale.analysis.__main__ import main
-from jetscale.analysis.laws import from_folder
-from jetscale.analysis.loading import load_losses
+from jetscale.analysis.answers.laws import from_folder
+from jetscale.analysis.tables.loading import load_losses
 
 READ_AGAIN = ("results.json", "losses.parquet", "losses-blocks.parquet", "replicates.parquet")
 

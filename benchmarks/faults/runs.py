@@ -17,13 +17,13 @@ from hydra import compose, initialize_config_dir
 from benchmarks.faults.digests import digest
 from benchmarks.faults.flips import FilesKind
 from benchmarks.jet_files import write_file
-from jetscale.analysis.sources import local
-from jetscale.config_files import CONF
-from jetscale.jets.labels import JETCLASS_LABELS
-from jetscale.jets.schemas import jet_file
-from jetscale.simulate.run import simulate
-from jetscale.simulate.store import Target
-from jetscale.sweeps import register
+from jetscale.analysis.tables.sources import local
+from jetscale.common.config_safety import CONF
+from jetscale.jets.datasets.labels import JETCLASS_LABELS
+from jetscale.jets.datasets.schemas import jet_file
+from jetscale.launch.hydra_setup import register
+from jetscale.simulate.output_files import Target
+from jetscale.simulate.production import simulate
 from jetscale.training.checkpoint import read_checkpoint
 from jetscale.training.run import run
 from jetscale.training.settings import TrainSettings, from_config

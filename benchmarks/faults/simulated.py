@@ -6,13 +6,13 @@ from pathlib import Path
 
 from benchmarks.faults.digests import digest
 from benchmarks.faults.flips import FilesKind
-from jetscale.files import sha256_file
+from jetscale.common.files import sha256_file
+from jetscale.jets.datasets.schemas import jet_file
 from jetscale.jets.features import FEATURE_SETS
-from jetscale.jets.readers import JetFileReader
-from jetscale.jets.schemas import jet_file
+from jetscale.jets.reading.readers import JetFileReader
+from jetscale.simulate.output_files import Target
+from jetscale.simulate.production import make_chunk, simulate
 from jetscale.simulate.pythia import mpi_settings, save_mpi_table
-from jetscale.simulate.run import make_chunk, simulate
-from jetscale.simulate.store import Target
 
 JETS = 20
 

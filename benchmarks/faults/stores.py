@@ -8,14 +8,14 @@ from pathlib import Path
 from benchmarks.faults.digests import digest
 from benchmarks.faults.flips import FilesKind
 from benchmarks.jet_files import write_file
-from jetscale.files import sha256_file
-from jetscale.jets.building import ensure_store
-from jetscale.jets.checking import check_store
+from jetscale.common.files import sha256_file
 from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.request import StoreRequest
 from jetscale.jets.settings import DataSettings
-from jetscale.jets.store import Store
+from jetscale.jets.stores.building import ensure_store
+from jetscale.jets.stores.checking import check_store
+from jetscale.jets.stores.packed_store import Store
+from jetscale.jets.stores.request import StoreRequest
 
 JETS = 300
 """Jets in each of two source files; with `PART_BYTES` they make three parts."""

@@ -8,7 +8,7 @@ from benchmarks.faults.digests import digest
 from benchmarks.faults.flips import FilesKind
 from benchmarks.faults.runs import settings_of
 from jetscale.launch.jobs import Job, read_jobs, write_jobs
-from jetscale.launch.plan import plan_sweep
+from jetscale.launch.sweep_plan import plan_sweep
 
 SEEDS = (0, 1)
 

@@ -21,7 +21,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
-from jetscale.fields import is_optional, limit_of, plain_type
+from jetscale.common.fields import is_optional, limit_of, plain_type
 
 REPO = Path(__file__).resolve().parents[2]
 HEADINGS = ("key", "type and limits", "default", "meaning")

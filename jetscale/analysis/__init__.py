@@ -9,23 +9,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jetscale.analysis.fit import fit
-    from jetscale.analysis.loading import load_losses
+    from jetscale.analysis.fit_table import fit
+    from jetscale.analysis.output.results import FitResult, Quantity
     from jetscale.analysis.plan import Plan, plan
-    from jetscale.analysis.results import FitResult, Quantity
     from jetscale.analysis.settings import FitSettings
-    from jetscale.analysis.table import LossTable
+    from jetscale.analysis.tables.loading import load_losses
+    from jetscale.analysis.tables.loss_table import LossTable
 
 __all__ = ["FitResult", "FitSettings", "LossTable", "Plan", "Quantity", "fit", "load_losses", "plan"]
 
 _HOMES = {
-    "FitResult": "results",
+    "FitResult": "output.results",
     "FitSettings": "settings",
-    "LossTable": "table",
+    "LossTable": "tables.loss_table",
     "Plan": "plan",
-    "Quantity": "results",
-    "fit": "fit",
-    "load_losses": "loading",
+    "Quantity": "output.results",
+    "fit": "fit_table",
+    "load_losses": "tables.loading",
     "plan": "plan",
 }
 

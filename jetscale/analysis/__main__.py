@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from jetscale.analysis.settings import ColumnSettings, FitSettings, WandbSettings
-from jetscale.cli import UsageError, parse, run
-from jetscale.fields import OneOf, Range
+from jetscale.common.cli import UsageError, parse, run
+from jetscale.common.fields import OneOf, Range
 
 if TYPE_CHECKING:
-    from jetscale.analysis.table import LossTable
+    from jetscale.analysis.tables.loss_table import LossTable
 
 PROGRAM = "python -m jetscale.analysis"
 
@@ -94,9 +94,9 @@ def main(argv: Sequence[str]) -> None:
         raise UsageError(f"out=... is needed for source={command.source}: the folder to write the results to")
     out = Path(command.out) if command.out else Path(command.path) / "analysis"
 
-    from jetscale.analysis.fit import fit
-    from jetscale.analysis.loading import load_losses, without_rows
-    from jetscale.analysis.report import write_report
+    from jetscale.analysis.fit_table import fit
+    from jetscale.analysis.output.report import write_report
+    from jetscale.analysis.tables.loading import load_losses, without_rows
 
     def load(path: str, where: str) -> LossTable:
         return load_losses(

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from jetscale.cli import UsageError, parse, run
-from jetscale.fields import Range
+from jetscale.common.cli import UsageError, parse, run
+from jetscale.common.fields import Range
 
 if TYPE_CHECKING:
-    from jetscale.analysis.laws import Law, Laws
-    from jetscale.analysis.results import FitResult, Quantity
+    from jetscale.analysis.answers.laws import Law, Laws
+    from jetscale.analysis.output.results import FitResult, Quantity
 
 PROGRAM = "python -m jetscale.analysis.plan"
 AMOUNT = Range(0, 1e60)
@@ -136,7 +136,7 @@ def plan(
     UsageError
         Not exactly one of budget, loss and gpu_hours; no measured rate; unknown subset; no results.
     """
-    from jetscale.analysis import laws as sources
+    from jetscale.analysis.answers import laws as sources
 
     laws = (
         sources.from_folder(Path(fitted)) if isinstance(fitted, str | Path) else sources.from_result(fitted)
@@ -171,9 +171,9 @@ def allocate(
     """Plan one subset for `flops`, or for `loss` where that is positive."""
     import numpy as np
 
-    from jetscale.analysis import allocation
-    from jetscale.analysis.results import summarise
-    from jetscale.analysis.surface import Surfaces
+    from jetscale.analysis.answers import allocation
+    from jetscale.analysis.fitting.surface import Surfaces
+    from jetscale.analysis.output.results import summarise
 
     cost = law.cost
 
@@ -235,9 +235,9 @@ def _multiplier(law: Law, laws: Laws, reference: str, log_C: float) -> Quantity 
     """From paired replicates: both subsets' share their draws."""
     import numpy as np
 
-    from jetscale.analysis.allocation import compute_multiplier
-    from jetscale.analysis.results import Quantity, summarise
-    from jetscale.analysis.variants import counterpart
+    from jetscale.analysis.answers.allocation import compute_multiplier
+    from jetscale.analysis.output.results import Quantity, summarise
+    from jetscale.analysis.tables.variants import counterpart
 
     other = laws.laws.get(counterpart(law.name, laws.laws, reference) or reference)
     if other is None or other.name == law.name:
@@ -284,8 +284,8 @@ def main(argv: Sequence[str]) -> None:
         simulate_seconds=command.simulate_seconds,
     )
     if command.out:
-        from jetscale.analysis.results import plain
-        from jetscale.files import write_json
+        from jetscale.analysis.output.results import plain
+        from jetscale.common.files import write_json
 
         write_json(Path(command.out), plain(found))
     sys.stdout.write(f"{found}\n")

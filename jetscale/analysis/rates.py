@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from jetscale.analysis.settings import WEIGHTS
-from jetscale.cli import UsageError, parse, run
+from jetscale.common.cli import UsageError, parse, run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from jetscale.analysis.rate_rule import Best, Rule, Scan
+    from jetscale.analysis.answers.rate_rule import Best, Rule, Scan
 
 PROGRAM = "python -m jetscale.analysis.rates"
 
@@ -124,10 +124,10 @@ def analyse(path: Path, weights: str = "") -> Rates:
     UsageError
         See `jetscale.analysis.load_losses`; also runs that differ in more than rate, width, seed and subset.
     """
-    from jetscale.analysis import rate_rule
-    from jetscale.analysis.loading import load_losses
-    from jetscale.analysis.selection import of_weights
-    from jetscale.analysis.variants import told
+    from jetscale.analysis.answers import rate_rule
+    from jetscale.analysis.tables.loading import load_losses
+    from jetscale.analysis.tables.selection import of_weights
+    from jetscale.analysis.tables.variants import told
 
     losses = load_losses(path, "local")
     by_rate, losses = losses, replace(losses, frame=_rates_joined(losses.frame))
@@ -156,7 +156,7 @@ def analyse(path: Path, weights: str = "") -> Rates:
 
 def _rates_joined(frame: pd.DataFrame) -> pd.DataFrame:
     """Runs that differ in the rate of fine-tuning alone are one scan: the rate is its axis, no variant."""
-    from jetscale.analysis.variants import without
+    from jetscale.analysis.tables.variants import without
 
     variants = {variant: without(variant, "finetune.lr") for variant in frame["variant"].unique()}
     return frame.assign(variant=frame["variant"].map(variants))
@@ -166,8 +166,8 @@ def _scans(frame: pd.DataFrame, path: Path, warnings: list[str]) -> list[Scan]:
     """One scan a width of a subset's last evaluations."""
     import numpy as np
 
-    from jetscale.analysis.rate_rule import scan
-    from jetscale.analysis.table import names_of_groups
+    from jetscale.analysis.answers.rate_rule import scan
+    from jetscale.analysis.tables.loss_table import names_of_groups
 
     unknown = frame[~np.isfinite(frame["lr"])]
     if len(unknown):
@@ -216,11 +216,11 @@ def main(argv: Sequence[str]) -> None:
         raise UsageError("path=... is needed: the folder of a sweep over finetune.lr; see --help")
     out = Path(command.out) if command.out else Path(command.path) / "analysis"
 
-    from jetscale.analysis.figures import style
-    from jetscale.analysis.figures.rates import draw_rates
-    from jetscale.analysis.rate_report import show
-    from jetscale.analysis.results import plain
-    from jetscale.files import write_json
+    from jetscale.analysis.output.figures.rates import draw_rates
+    from jetscale.analysis.output.rate_table import show
+    from jetscale.analysis.output.results import plain
+    from jetscale.common import figure_style as style
+    from jetscale.common.files import write_json
 
     found = analyse(Path(command.path), command.weights)
     write_json(out / "rates.json", plain(found.to_json()))

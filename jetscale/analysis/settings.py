@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated
 
-from jetscale.analysis.objective import Objective
-from jetscale.cli import UsageError
-from jetscale.fields import SEED, OneOf, Range
+from jetscale.analysis.fitting.objective import Objective
+from jetscale.common.cli import UsageError
+from jetscale.common.fields import SEED, OneOf, Range
 
 WEIGHTS = OneOf("raw", "ema", "")
 _UPTO = Range(0, 1_000_000)

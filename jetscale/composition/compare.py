@@ -11,17 +11,18 @@ from rich.progress import track
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from jetscale import __version__, cli
+from jetscale import __version__
+from jetscale.common import cli
+from jetscale.common.config_safety import CONF
+from jetscale.common.files import write_json
 from jetscale.composition.measures import MEASURES, Downstream, Row, measure
 from jetscale.composition.named import WIDE, choose, shipped
 from jetscale.composition.observables import JetTable
 from jetscale.composition.sampling import draw
-from jetscale.config_files import CONF
-from jetscale.files import write_json
 from jetscale.jets.settings import DataSettings
 
 if TYPE_CHECKING:
-    from jetscale.composition.__main__ import Compare
+    from jetscale.composition.settings import Compare
 
 REFERENCE = "(downstream)"
 """Row of other jets from the downstream classes: what perfect alignment gives."""

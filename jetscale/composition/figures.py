@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jetscale.analysis.figures import style
+from jetscale.common import figure_style as style
 from jetscale.composition.measures import Row
 from jetscale.composition.observables import OBSERVABLES, JetTable
 

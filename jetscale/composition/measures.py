@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from jetscale.composition.alignment import auc, covered, separation, wasserstein
 from jetscale.composition.diversity import effective_number, median_distance, vendi, width
+from jetscale.composition.half_samples import Measured, Rows, measured, measured_all
 from jetscale.composition.observables import OBSERVABLES, JetTable
-from jetscale.composition.resampling import Measured, Rows, measured, measured_all
 
 Array = npt.NDArray[np.float64]
 

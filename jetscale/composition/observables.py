@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import feature_set
-from jetscale.jets.store import Part, Store
+from jetscale.jets.stores.packed_store import Part, Store
 
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from jetscale.composition.observables import JetTable, observe
-from jetscale.jets.building import ensure_store
-from jetscale.jets.compositions import Composition
-from jetscale.jets.label_map import label_map
-from jetscale.jets.order import BLOCK, MixedOrder
-from jetscale.jets.request import store_request
+from jetscale.jets.datasets.label_map import label_map
+from jetscale.jets.ordering.compositions import Composition
+from jetscale.jets.ordering.positions import BLOCK, MixedOrder
 from jetscale.jets.settings import DataSettings
+from jetscale.jets.stores.building import ensure_store
+from jetscale.jets.stores.request import store_request
 
 
 def draw(
@@ -24,13 +24,13 @@ def draw(
     Parameters
     ----------
     settings : dataset and where it is; its training split is used
-    request : see `jetscale.jets.compositions.Composition.from_request`; None for the dataset as it is
+    request : see `jetscale.jets.ordering.compositions.Composition.from_request`; None for the whole dataset
 
     Raises
     ------
     JetDataError
         The store has too few jets for it, and the class or component that runs out; see also
-        `jetscale.jets.building.ensure_store`.
+        `jetscale.jets.stores.building.ensure_store`.
     """
     labels = label_map(settings.dataset, settings.qcd_labels)
     mix = Composition.natural(labels) if request is None else Composition.from_request(request, labels)

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from jetscale import cli
+from jetscale.common import cli
+from jetscale.common.config_safety import CONF
 from jetscale.composition.named import WIDE, choose, shipped
-from jetscale.config_files import CONF
-from jetscale.jets.building import ensure_store
-from jetscale.jets.compositions import Composition
-from jetscale.jets.label_map import label_map
-from jetscale.jets.order import MixedOrder
-from jetscale.jets.request import store_request
+from jetscale.jets.datasets.label_map import label_map
+from jetscale.jets.ordering.compositions import Composition
+from jetscale.jets.ordering.positions import MixedOrder
 from jetscale.jets.settings import DataSettings
+from jetscale.jets.stores.building import ensure_store
+from jetscale.jets.stores.request import store_request
 
 if TYPE_CHECKING:
-    from jetscale.composition.__main__ import Show
+    from jetscale.composition.settings import Show
 
 _NAMED = 3
 """Classes named in the table; of more, only these."""

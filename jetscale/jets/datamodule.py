@@ -10,19 +10,19 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from jetscale.files import fingerprint
+from jetscale.common.files import fingerprint
 from jetscale.jets.batch import JetBatch
-from jetscale.jets.building import ensure_store
-from jetscale.jets.compositions import Composition
+from jetscale.jets.datasets.label_map import label_map
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import feature_set
-from jetscale.jets.label_map import label_map
-from jetscale.jets.order import MixedOrder
-from jetscale.jets.request import store_request
+from jetscale.jets.ordering.compositions import Composition
+from jetscale.jets.ordering.positions import MixedOrder
 from jetscale.jets.settings import DataSettings
-from jetscale.jets.store import Store
+from jetscale.jets.stores.building import ensure_store
+from jetscale.jets.stores.packed_store import Store
+from jetscale.jets.stores.request import store_request
+from jetscale.jets.stores.workers import loader_context
 from jetscale.jets.stream import JetStream
-from jetscale.jets.workers import loader_context
 
 log = logging.getLogger(__name__)
 

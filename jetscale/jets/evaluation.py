@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jetscale.files import fingerprint
+from jetscale.common.files import fingerprint
 from jetscale.jets.batch import JetBatch
-from jetscale.jets.building import ensure_store
-from jetscale.jets.compositions import Composition
+from jetscale.jets.datasets.label_map import label_map
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import feature_set
-from jetscale.jets.label_map import label_map
-from jetscale.jets.order import JetOrder, MixedOrder, StoreOrder
-from jetscale.jets.request import store_request
+from jetscale.jets.ordering.compositions import Composition
+from jetscale.jets.ordering.positions import JetOrder, MixedOrder, StoreOrder
 from jetscale.jets.settings import DataSettings
+from jetscale.jets.stores.building import ensure_store
+from jetscale.jets.stores.request import store_request
 from jetscale.jets.stream import JetStream
 
 EVALUATION_SEED = 0
@@ -34,7 +34,7 @@ class EvalSet:
     Raises
     ------
     JetDataError
-        More jets asked than the split has; see also `jetscale.jets.building.ensure_store`.
+        More jets asked than the split has; see also `jetscale.jets.stores.building.ensure_store`.
     """
 
     def __init__(

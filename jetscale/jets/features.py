@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.kernels import identities, transverse
-from jetscale.jets.raw import RawJets
+from jetscale.jets.reading.raw import RawJets
 
 Floats = npt.NDArray[np.float32]
 

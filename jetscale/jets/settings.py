@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from jetscale.fields import WORKERS, OneOf, Range
+from jetscale.common.fields import WORKERS, OneOf, Range
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.locations import Folder, RemoteFolder, folder_of
+from jetscale.jets.reading.locations import Folder, RemoteFolder, folder_of
 
 MAX_CONSTITUENTS = 128
 """Constituents kept per jet, the leading ones in pT: the length of ParT. The longest of 2,200 real JetClass

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import torch
 
 from jetscale.jets.batch import JetBatch
+from jetscale.jets.datasets.label_map import LabelMap
 from jetscale.jets.features import FeatureSet
 from jetscale.jets.kernels import unpack
-from jetscale.jets.label_map import LabelMap
-from jetscale.jets.order import BLOCK, JetOrder
-from jetscale.jets.store import Store
+from jetscale.jets.ordering.positions import BLOCK, JetOrder
+from jetscale.jets.stores.packed_store import Store
 
 Integers = npt.NDArray[np.int64]
 

@@ -1,7 +1,7 @@
 """Hydra's loader of configurations, with mappings that replace each other.
 
 Hydra merges: ``+experiment=bsm_all 'pretrain.composition={QCD: 1}'`` would be QCD 1, Res2P 20, Res34P 65.
-A mapping whose field is marked `jetscale.fields.Replaced` is what the last file or override says it
+A mapping whose field is marked `jetscale.common.fields.Replaced` is what the last file or override says it
 is, all of it. An override of one entry, ``pretrain.composition.QCD=2``, changes or adds that entry alone.
 """
 
@@ -17,7 +17,7 @@ from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from jetscale.fields import problems, replaced_keys
+from jetscale.common.fields import problems, replaced_keys
 from jetscale.training.settings import SettingsError, TrainSettings
 
 KEYS = tuple(replaced_keys(TrainSettings))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from jetscale.orphans import when_gone
+from jetscale.common.orphans import when_gone
 
 DRIVER = "JETSCALE_DRIVER"
 """Environment variable with the driver's process id; only its children take it for theirs."""

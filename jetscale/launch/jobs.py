@@ -8,11 +8,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from jetscale.cli import UsageError
+from jetscale.common.cli import UsageError
+from jetscale.common.masking import masked
+from jetscale.runs.directory import RunDirectory
+from jetscale.runs.ownership import is_free
 from jetscale.runs.sealed import read_json, write_json_sealed
-from jetscale.secrets import masked
-from jetscale.tracking.ownership import is_free
-from jetscale.tracking.run_directory import RunDirectory
 from jetscale.training.same_jets import same_jets
 from jetscale.training.settings import TrainSettings, from_config, to_yaml
 

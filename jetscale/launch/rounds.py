@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from jetscale.cli import UsageError
+from jetscale.common.cli import UsageError
 from jetscale.launch.jobs import Job
-from jetscale.tracking.run_directory import RunBusy
+from jetscale.runs.directory import RunBusy
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 """`hydra.plugins.launcher.Launcher.launch`: overrides of jobs, number of the first."""

@@ -17,10 +17,10 @@ from typing import Any
 import submitit
 from hydra.core.utils import JobReturn, JobStatus
 
-from jetscale.cli import UsageError
+from jetscale.common.cli import UsageError
 from jetscale.launch.jobs import Job, write_jobs
 from jetscale.launch.packs import Pack
-from jetscale.launch.plan import plan_sweep
+from jetscale.launch.sweep_plan import plan_sweep
 from jetscale.runs.sealed import read_json, write_json_sealed
 
 UNSET = ("SET_ME", "???")

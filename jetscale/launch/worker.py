@@ -10,9 +10,9 @@ import logging
 import sys
 from pathlib import Path
 
+from jetscale.launch.hydra_setup import run_suffix
 from jetscale.launch.jobs import Job, read_jobs
-from jetscale.sweeps import run_suffix
-from jetscale.tracking.run_directory import RunBusy
+from jetscale.runs.directory import RunBusy
 from jetscale.training.run import run
 
 log = logging.getLogger(__name__)

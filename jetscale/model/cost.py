@@ -106,9 +106,9 @@ def executed_flops(
     model : gives width, heads, depth, features and classes
     lengths_B : constituents per jet
     backward : count forward and backward, else the forward alone
-    folded : as `jetscale.model.kernels` does and plain PyTorch does not: the first block makes queries, keys
-        and values from features instead of tokens, and the last block applies its key and value weights to
-        class tokens instead of to all
+    folded : as `jetscale.model.kernels.cpu` does and plain PyTorch does not: the first block makes queries,
+        keys and values from features instead of tokens, and the last block applies its key and value weights
+        to class tokens instead of to all
     """
     tokens_B = [int(length) + 1 for length in lengths_B]
     dim, depth, n_features = model.class_token.numel(), len(model.blocks), model.embed.in_features

@@ -1,6 +1,6 @@
 """What a block is made of, in plain PyTorch: the reference, and the way on CUDA, in half or double precision.
 
-`jetscale.model.kernels` has the same operations for float32 on a CPU; a model takes either, whole.
+`jetscale.model.kernels.cpu` has the same operations for float32 on a CPU; a model takes either, whole.
 
 Shapes: S tokens of the batch, T constituents, F features, B jets, D width, H heads, E channels of a head,
 M = 2 D.

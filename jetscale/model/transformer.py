@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from jetscale.model.kernels import operations_for
+from jetscale.model.kernels.cpu import operations_for
 from jetscale.model.operations import Operations
 from jetscale.model.packing import PackingPlan
 

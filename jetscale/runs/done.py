@@ -14,7 +14,7 @@ from typing import Any
 
 import xxhash
 
-from jetscale.files import CHECKSUM, DamagedFile, checksum_file
+from jetscale.common.files import CHECKSUM, DamagedFile, checksum_file
 from jetscale.runs.lines import DamagedLine, parse_lines
 from jetscale.runs.sealed import read_json, write_json_sealed
 

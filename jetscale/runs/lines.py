@@ -12,7 +12,7 @@ from typing import Any
 
 import xxhash
 
-from jetscale.files import CHECKSUM
+from jetscale.common.files import CHECKSUM
 
 CHECK = "check"
 """Last key of a line: XXH3-64 of its other content, the wall time left out."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from jetscale.files import DamagedFile, atomic_path
+from jetscale.common.files import DamagedFile, atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jetscale.files import SEAL, DamagedFile, read_sealed, write_sealed
+from jetscale.common.files import SEAL, DamagedFile, read_sealed, write_sealed
 
 FORMAT = 2
 """Version of these files; version 1 has no number and no checksum."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jetscale import cli
+from jetscale.common import cli
 from jetscale.simulate.settings import Settings, n_workers, plan
 
 PROGRAM = "python -m jetscale.simulate"
@@ -18,8 +18,8 @@ def main(argv: Sequence[str]) -> None:
     files = plan(settings)
     # FastJet, Pythia and uproot take a second to import: not for --help, nor for a mistake
     from jetscale.simulate.card import write_card
-    from jetscale.simulate.run import simulate
-    from jetscale.simulate.store import Target
+    from jetscale.simulate.output_files import Target
+    from jetscale.simulate.production import simulate
 
     out = Path(settings.out)
     targets = [Target(out, file, jets, settings.seed, settings.mpi) for file, jets in files]

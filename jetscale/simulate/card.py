@@ -6,10 +6,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from jetscale.files import atomic_path
-from jetscale.jets.schemas import FOLDERS
+from jetscale.common.files import atomic_path
+from jetscale.jets.datasets.schemas import FOLDERS
 from jetscale.simulate import SIMULATOR_VERSION
-from jetscale.simulate.store import manifests
+from jetscale.simulate.output_files import manifests
 
 TITLES = {"jetclass": "JetClass", "jetclass2": "JetClass-II"}
 

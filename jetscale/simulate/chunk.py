@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from jetscale.simulate import tables, truth_jetclass, truth_jetclass2
+from jetscale.simulate import columns as tables
+from jetscale.simulate import truth_jetclass, truth_jetclass2
 from jetscale.simulate.arrays import Floats, Ints
 from jetscale.simulate.detector import detect
 from jetscale.simulate.jetfinding import cluster
 from jetscale.simulate.processes import N_DRAWS, Point, jetclass2_point, jetclass_points
 from jetscale.simulate.pythia import Generator, mpi_settings
-from jetscale.simulate.seeds import generator, pythia_seed
+from jetscale.simulate.random_streams import generator, pythia_seed
 
 CHUNK_JETS = {"jetclass": 1000, "jetclass2": 2000}
 """Jets in a chunk (the last of a file has the rest)."""
@@ -40,7 +41,7 @@ class Chunk:
 
     Attributes
     ----------
-    dataset, process, number : of its file, as in `jetscale.jets.schemas.JetFile`
+    dataset, process, number : of its file, as in `jetscale.jets.datasets.schemas.JetFile`
     index : position in the file
     jets : how many to make
     seed : of the run

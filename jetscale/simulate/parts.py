@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import xxhash
 
-from jetscale.files import DamagedFile, atomic_path
+from jetscale.common.files import DamagedFile, atomic_path
 
 _SEAL_BYTES = 16
 

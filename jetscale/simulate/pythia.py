@@ -16,7 +16,7 @@ import numpy as np
 import pythia8mc
 import xxhash
 
-from jetscale.files import CHECKSUM, atomic_path
+from jetscale.common.files import CHECKSUM, atomic_path
 from jetscale.simulate.arrays import Floats, Ints, offsets, pseudorapidity
 from jetscale.simulate.processes import Point
 

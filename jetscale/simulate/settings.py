@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from jetscale.cli import UsageError, check
-from jetscale.fields import SEED, OneOf, Range, Replaced
-from jetscale.jets.schemas import (
+from jetscale.common.cli import UsageError, check
+from jetscale.common.fields import SEED, OneOf, Range, Replaced
+from jetscale.jets.datasets.schemas import (
     JETCLASS2_NUMBERS,
     JETCLASS_NUMBERS,
     JETCLASS_PREFIXES,

@@ -13,12 +13,12 @@ from typing import Annotated
 from rich.console import Console
 from rich.live import Live
 
-from jetscale import cli
-from jetscale.cli import UsageError
-from jetscale.fields import Range, take
-from jetscale.status.report import as_json
+from jetscale.common import cli
+from jetscale.common.cli import UsageError
+from jetscale.common.fields import Range, take
+from jetscale.status.as_json import as_json
 from jetscale.status.sweep import Sweep, Watcher
-from jetscale.status.table import render
+from jetscale.status.terminal import render
 
 _INTERVAL = 2.0
 _EXIT = "exit status: 0, or 1 where a run has failed, or 2 where there is nothing to show"

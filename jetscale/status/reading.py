@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jetscale.files import DamagedFile
+from jetscale.common.files import DamagedFile
 from jetscale.runs.done import DONE, KEPT, DamagedRun, Done, read_done
 from jetscale.runs.lines import DamagedLine, parse_lines
 from jetscale.runs.sealed import read_json

@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from jetscale.cli import UsageError
+from jetscale.common.cli import UsageError
+from jetscale.status.one_run import PHASES, STATES, Place, RunStatus, place_of, read_run
 from jetscale.status.owner import Owners
 from jetscale.status.reading import Reader, whole
-from jetscale.status.run import PHASES, STATES, Place, RunStatus, place_of, read_run
 
 _MARKS = {"identity.json", "failed.json", "done.json", "owner.json", "metrics.jsonl", "config.yaml"}
 _NOT_RUNS = {"checkpoints", "wandb", "analysis"}

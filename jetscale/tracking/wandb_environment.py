@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from jetscale.secrets import masked
+from jetscale.common.masking import masked
 
 log = logging.getLogger(__name__)
 

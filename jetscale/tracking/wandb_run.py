@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from jetscale.files import DamagedFile, read_sealed, write_sealed
-from jetscale.secrets import masked, masked_tree
-from jetscale.tracking.metrics import MetricsLine
+from jetscale.common.files import DamagedFile, read_sealed, write_sealed
+from jetscale.common.masking import masked, masked_tree
+from jetscale.runs.metrics import MetricsLine
 from jetscale.tracking.wandb_environment import Destination, chosen_mode, folder_for, warn_of_a_shared_id
 from jetscale.tracking.wandb_service import Sender, forget_service, kill_service
 
@@ -203,7 +203,7 @@ class Speed:
 
 
 def values_of(line: MetricsLine, jets_per_second: float | None) -> dict[str, float]:
-    """What W&B is sent for one line; `jetscale.dashboard` draws these keys."""
+    """What W&B is sent for one line; `jetscale.tracking.dashboard` draws these keys."""
     suffix = "" if line.weights == "raw" else f"_{line.weights}"
     values: dict[str, float] = {
         f"{line.phase}/step": line.step,

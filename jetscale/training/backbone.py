@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jetscale.files import fingerprint
+from jetscale.common.files import fingerprint
 from jetscale.model.transformer import HEAD, SetTransformer
-from jetscale.tracking.metrics import MetricsLog
-from jetscale.tracking.run_directory import DamagedRunError, RunDirectory
+from jetscale.runs.directory import DamagedRunError, RunDirectory
+from jetscale.runs.metrics import MetricsLog
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training import ranks
 from jetscale.training.build import build, outputs_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from jetscale.config_files import CONF
+from jetscale.common.config_safety import CONF
 
 
 def budgets_told(phase: str) -> str:

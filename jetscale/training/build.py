@@ -9,9 +9,9 @@ from jetscale.jets.errors import JetsRunOut
 from jetscale.jets.features import N_PID
 from jetscale.model.cost import count_parameters
 from jetscale.model.transformer import SetTransformer
-from jetscale.tracking.blocks import BlockLog
-from jetscale.tracking.metrics import MetricsLog
-from jetscale.tracking.run_directory import RunDirectory
+from jetscale.runs.blocks import BlockLog
+from jetscale.runs.directory import RunDirectory
+from jetscale.runs.metrics import MetricsLog
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training.budgets import budgets_told
 from jetscale.training.checkpoint import Checkpoints

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import xxhash
 
-from jetscale.files import CHECKSUM, DamagedFile, atomic_path, sha256_file, writing
+from jetscale.common.files import CHECKSUM, DamagedFile, atomic_path, sha256_file, writing
 from jetscale.runs.sealed import read_json, write_json_sealed
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from jetscale.jets.batch import JetBatch
 from jetscale.model.cost import count_parameters
 from jetscale.model.ema import WeightAverage
 from jetscale.model.transformer import SetTransformer
+from jetscale.training.learning_rates import learning_rate, rate_at
 from jetscale.training.ranks import is_first
-from jetscale.training.rates import learning_rate, rate_at
 from jetscale.training.settings import EmaSettings, PhaseSettings
 
 

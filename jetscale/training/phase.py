@@ -12,19 +12,19 @@ from typing import Any
 import lightning as L
 import torch
 
-from jetscale.files import fingerprint
+from jetscale.common.files import fingerprint
 from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.evaluation import EvalSet
 from jetscale.model.cost import MEAN_CONSTITUENTS, count_parameters, flops_6n
 from jetscale.model.transformer import SetTransformer
 from jetscale.training.checkpoint import CheckpointError
 from jetscale.training.evaluate import TestLoss
+from jetscale.training.learning_rates import evaluation_steps
 from jetscale.training.module import JetClassifier
 from jetscale.training.placement import placement
 from jetscale.training.preemption import NOTICE
 from jetscale.training.progress import PhaseProgress
 from jetscale.training.ranks import is_first
-from jetscale.training.rates import evaluation_steps
 from jetscale.training.recorder import Outputs, Recorder, Schedule
 from jetscale.training.settings import PhaseSettings, SettingsError, TrainSettings
 

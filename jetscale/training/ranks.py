@@ -18,7 +18,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from jetscale.tracking.run_directory import RunBusy
+from jetscale.runs.directory import RunBusy
 from jetscale.training.placement import Placement, placement
 from jetscale.training.settings import DeviceSettings, SettingsError
 

@@ -15,12 +15,12 @@ import lightning as L
 import numpy as np
 from torch import Tensor
 
-from jetscale.files import remove_leftovers
+from jetscale.common.files import remove_leftovers
 from jetscale.jets.evaluation import EvalSet
 from jetscale.model.cost import MEAN_CONSTITUENTS, flops_6n
+from jetscale.runs.blocks import N_BLOCKS, BlockLog, BlocksError
 from jetscale.runs.done import disagreement
-from jetscale.tracking.blocks import N_BLOCKS, BlockLog, BlocksError
-from jetscale.tracking.metrics import MetricsError, MetricsLine, MetricsLog
+from jetscale.runs.metrics import MetricsError, MetricsLine, MetricsLog
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training.checkpoint import Checkpoints
 from jetscale.training.evaluate import TestLoss, evaluate

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from jetscale.jets.evaluation import EvalSet
+from jetscale.runs.blocks import BlockLog
+from jetscale.runs.directory import DamagedRunError, RunDirectory, leave_traceback
 from jetscale.runs.done import check_final, disagreement
-from jetscale.tracking.blocks import BlockLog
-from jetscale.tracking.provenance import git_state, versions
-from jetscale.tracking.run_directory import DamagedRunError, RunDirectory, leave_traceback
+from jetscale.runs.provenance import git_state, versions
 from jetscale.tracking.wandb_environment import Destination
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training import ranks
@@ -33,8 +33,8 @@ def run(settings: TrainSettings, path: Path, variant: str = "") -> dict[str, Any
 
     Parameters
     ----------
-    variant : what the run varied besides subset, width and seed (`jetscale.sweeps.run_suffix`), for
-        ``done.json``
+    variant : what the run varied besides subset, width and seed, for ``done.json``
+        (`jetscale.launch.hydra_setup.run_suffix`)
 
     Returns
     -------

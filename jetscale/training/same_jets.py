@@ -13,13 +13,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jetscale.files import CHECKSUM, checksum_file, fingerprint
-from jetscale.jets.building import ensure_store
-from jetscale.jets.request import StoreRequest, store_request
-from jetscale.jets.sources import SourceFile
-from jetscale.jets.store import MANIFEST, Store
-from jetscale.secrets import masked
-from jetscale.tracking.run_directory import RunDirectoryError
+from jetscale.common.files import CHECKSUM, checksum_file, fingerprint
+from jetscale.common.masking import masked
+from jetscale.jets.reading.source_files import SourceFile
+from jetscale.jets.stores.building import ensure_store
+from jetscale.jets.stores.packed_store import MANIFEST, Store
+from jetscale.jets.stores.request import StoreRequest, store_request
+from jetscale.runs.directory import RunDirectoryError
 from jetscale.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def jets_from(settings: TrainSettings) -> dict[str, dict[str, str]]:
     Raises
     ------
     JetDataError
-        See `jetscale.jets.building.ensure_store`.
+        See `jetscale.jets.stores.building.ensure_store`.
     """
     return {
         name: {

@@ -12,15 +12,15 @@ from typing import Annotated, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jetscale.cli import home
-from jetscale.config_files import refuse_resolvers
-from jetscale.fields import COUNT, SEED, Matches, OneOf, Range, Replaced, problems
-from jetscale.files import fingerprint
-from jetscale.jets.compositions import check_request
+from jetscale.common.cli import home
+from jetscale.common.config_safety import refuse_resolvers
+from jetscale.common.fields import COUNT, SEED, Matches, OneOf, Range, Replaced, problems
+from jetscale.common.files import fingerprint
+from jetscale.common.masking import masked_tree
 from jetscale.jets.errors import JetDataError
+from jetscale.jets.ordering.compositions import check_request
 from jetscale.jets.settings import DataSettings
-from jetscale.secrets import masked_tree
-from jetscale.training.rates import SCHEDULES, checked_rate, learning_rate
+from jetscale.training.learning_rates import SCHEDULES, checked_rate, learning_rate
 
 FOLDER = Matches(
     r"[A-Za-z0-9_=+\-][A-Za-z0-9._=+\-]{0,99}",

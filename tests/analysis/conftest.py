@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jetscale.analysis.blocks import N_BLOCKS
-from jetscale.analysis.surface import Surfaces
-from jetscale.analysis.synthetic import Noise, curves_table
-from jetscale.analysis.table import LossTable
+from jetscale.analysis.checks.synthetic import Noise, curves_table
+from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.tables.loss_table import LossTable
+from jetscale.analysis.tables.test_blocks import N_BLOCKS
 from tests.analysis.wandb_server import Server
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "scaling"

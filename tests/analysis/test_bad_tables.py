@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from jetscale.analysis import FitSettings, fit, load_losses
-from jetscale.analysis.report import write_report
+from jetscale.analysis.checks.synthetic import Noise, grid_table
+from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.output.report import write_report
 from jetscale.analysis.settings import UncertaintySettings
-from jetscale.analysis.surface import Surfaces
-from jetscale.analysis.synthetic import Noise, grid_table
-from jetscale.analysis.table import MAX_ROWS
-from jetscale.cli import UsageError
+from jetscale.analysis.tables.loss_table import MAX_ROWS
+from jetscale.common.cli import UsageError
 
 TRUTH = Surfaces.single(E=1.8, A=480.0, B=2100.0, alpha=0.35, beta=0.37)
 QUICK = FitSettings(uncertainty=UncertaintySettings(method="none"))

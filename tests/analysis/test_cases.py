@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 
 from jetscale.analysis import FitSettings, LossTable, fit, load_losses, plan
-from jetscale.analysis.cost import Cost
-from jetscale.analysis.report import write_report
-from jetscale.analysis.results import Quantity, SubsetFit, plain
+from jetscale.analysis.fitting.cost import Cost
+from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.output.report import write_report
+from jetscale.analysis.output.results import Quantity, SubsetFit, plain
 from jetscale.analysis.settings import Approach3Settings, UncertaintySettings
-from jetscale.analysis.surface import Surfaces
-from jetscale.cli import UsageError
+from jetscale.common.cli import UsageError
 
 CASES = Path(__file__).resolve().parents[2].parent / "shared" / "cases"
 TRUTH = Surfaces.single(E=1.8, A=400.0, B=2000.0, alpha=0.34, beta=0.37)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from jetscale.analysis import FitSettings, fit
-from jetscale.analysis.published import PUBLISHED
+from jetscale.analysis.checks.synthetic import Noise, curves_table
+from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.output.published import PUBLISHED
 from jetscale.analysis.settings import UncertaintySettings
-from jetscale.analysis.surface import Surfaces
-from jetscale.analysis.synthetic import Noise, curves_table
 
 PAPER_NOISE = Noise(runs=0.003, test_jets=100_000)
 SETTINGS = FitSettings(uncertainty=UncertaintySettings(replicates=200, test_jet_samples=0), multiverse=False)

@@ -12,12 +12,12 @@ import pytest
 
 from jetscale.analysis import FitSettings, fit, load_losses
 from jetscale.analysis.__main__ import main
-from jetscale.analysis.curves import build, plateau_end, smoother
-from jetscale.analysis.resampling import draw
+from jetscale.analysis.checks.synthetic import Noise, curves_table
+from jetscale.analysis.errors.resampling import draw
+from jetscale.analysis.fitting.curves import build, plateau_end, smoother
+from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.settings import PAPER_STEPS, CurveSettings, CurveSteps, UncertaintySettings
-from jetscale.analysis.surface import Surfaces
-from jetscale.analysis.synthetic import Noise, curves_table
-from jetscale.cli import UsageError
+from jetscale.common.cli import UsageError
 
 TRUTH = Surfaces.single(E=0.35, A=60.0, B=14.0, alpha=0.44, beta=0.3)
 

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 
 from jetscale.analysis import load_losses
-from jetscale.analysis.laws import from_folder
+from jetscale.analysis.answers.laws import from_folder
 from jetscale.analysis.settings import FitSettings, UncertaintySettings
-from jetscale.analysis.sources import saved
-from jetscale.cli import UsageError
-from jetscale.files import DamagedFile
+from jetscale.analysis.tables.sources import saved
+from jetscale.common.cli import UsageError
+from jetscale.common.files import DamagedFile
 from jetscale.runs import parquet
 from jetscale.runs.lines import DamagedLine, line_text, parse_lines
 from jetscale.runs.sealed import read_json, write_json_sealed
@@ -38,7 +38,7 @@ def flips(path: Path, count: int) -> Iterator[None]:
 
 @pytest.fixture
 def analysed(sweep: Sweep, tmp_path: Path) -> Path:
-    from jetscale.analysis.fit import fit
+    from jetscale.analysis.fit_table import fit
 
     path = sweep({"scratch": 0.5}, widths=(16, 32, 64, 128), seeds=2, evaluations=12)
     errors = UncertaintySettings(replicates=20, test_jet_samples=0, profile=False)

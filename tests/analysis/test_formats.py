@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from jetscale.analysis import FitSettings, fit, load_losses
-from jetscale.analysis.report import draw_figures
+from jetscale.analysis.output.report import draw_figures
 from jetscale.analysis.settings import UncertaintySettings
-from jetscale.cli import UsageError
+from jetscale.common.cli import UsageError
 from tests.analysis.test_cases import CASES, grid
 
 ROWS = grid()

@@ -10,13 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from jetscale.analysis import FitSettings, fit
-from jetscale.analysis.blocks import BlockLosses, keys_of, resampled_blocks
-from jetscale.analysis.gain import Run, compare, gains
-from jetscale.analysis.report import percent, write_report
-from jetscale.analysis.results import Quantity, plain
+from jetscale.analysis.answers.gain import Run, compare, gains
+from jetscale.analysis.checks.synthetic import Noise, curves_table
+from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.output.report import percent, write_report
+from jetscale.analysis.output.results import Quantity, plain
 from jetscale.analysis.settings import UncertaintySettings
-from jetscale.analysis.surface import Surfaces
-from jetscale.analysis.synthetic import Noise, curves_table
+from jetscale.analysis.tables.test_blocks import BlockLosses, keys_of, resampled_blocks
 
 Array = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import pytest
 
 from jetscale.analysis import load_losses
 from jetscale.analysis.__main__ import main
-from jetscale.cli import UsageError
+from jetscale.common.cli import UsageError
 
 Sweep = Callable[..., Path]
 
@@ -85,8 +85,8 @@ def test_torn_last_line_is_left_out_and_a_torn_middle_is_an_error(sweep: Sweep) 
 
 
 def test_definition_of_n_is_applied_to_compute_too(sweep: Sweep) -> None:
-    from jetscale.analysis.selection import select
     from jetscale.analysis.settings import FitSettings
+    from jetscale.analysis.tables.selection import select
 
     losses = load_losses(sweep({"scratch": 0.5}, widths=(8, 16), seeds=1, evaluations=4))
     blocks = select(losses.frame, FitSettings(n_params="blocks"), losses)

@@ -9,12 +9,17 @@ import pytest
 
 from jetscale.analysis import FitSettings, fit, load_losses, plan
 from jetscale.analysis.__main__ import main as analyse
-from jetscale.analysis.allocation import compute_for_loss, compute_multiplier, nearest_width, size_range
-from jetscale.analysis.cost import Cost
+from jetscale.analysis.answers.allocation import (
+    compute_for_loss,
+    compute_multiplier,
+    nearest_width,
+    size_range,
+)
+from jetscale.analysis.fitting.cost import Cost
+from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.plan import main
 from jetscale.analysis.settings import UncertaintySettings
-from jetscale.analysis.surface import Surfaces
-from jetscale.cli import UsageError
+from jetscale.common.cli import UsageError
 
 Shared = Callable[[str], Path]
 LAW = Surfaces.single(E=1.8, A=480.0, B=2100.0, alpha=0.35, beta=0.37)

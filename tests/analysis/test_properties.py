@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from jetscale.analysis import FitSettings, LossTable, fit
-from jetscale.analysis.estimate import estimate
-from jetscale.analysis.objective import Objective, Penalty
-from jetscale.analysis.results import plain
-from jetscale.analysis.selection import select
+from jetscale.analysis.checks.synthetic import Noise, curves_table, grid_table
+from jetscale.analysis.errors.estimate import estimate
+from jetscale.analysis.fitting.objective import Objective, Penalty
+from jetscale.analysis.fitting.solver import solve
+from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.fitting.surface_fit import Fitter
+from jetscale.analysis.output.results import plain
 from jetscale.analysis.settings import UncertaintySettings
-from jetscale.analysis.solver import solve
-from jetscale.analysis.surface import Surfaces
-from jetscale.analysis.surface_fit import Fitter
-from jetscale.analysis.synthetic import Noise, curves_table, grid_table
-from jetscale.analysis.table import checked
+from jetscale.analysis.tables.loss_table import checked
+from jetscale.analysis.tables.selection import select
 
 SETTINGS = FitSettings(uncertainty=UncertaintySettings(replicates=30), multiverse=False)
 TRUTH = Surfaces.single(E=0.35, A=60.0, B=14.0, alpha=0.44, beta=0.3)

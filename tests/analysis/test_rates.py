@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from jetscale.analysis.rate_rule import best, rule, run_variance, scan, subsets_differ
+from jetscale.analysis.answers.rate_rule import best, rule, run_variance, scan, subsets_differ
 from jetscale.analysis.rates import main
-from jetscale.cli import UsageError
-from jetscale.training.rates import learning_rate
+from jetscale.common.cli import UsageError
+from jetscale.training.learning_rates import learning_rate
 
 GRID = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 BEND = 0.03  # ln L = level + BEND (ln(rate / best))^2

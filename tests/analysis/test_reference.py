@@ -12,9 +12,9 @@ import pytest
 
 from jetscale.analysis import FitSettings, fit, load_losses
 from jetscale.analysis.__main__ import main
-from jetscale.analysis.objective import Objective
+from jetscale.analysis.fitting.objective import Objective
+from jetscale.analysis.fitting.surface_fit import Fitter
 from jetscale.analysis.settings import Approach3Settings, UncertaintySettings
-from jetscale.analysis.surface_fit import Fitter
 
 Shared = Callable[[str], Path]
 C4 = "val_full.str.contains('c4_val')"

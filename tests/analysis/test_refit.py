@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 
 from jetscale.analysis import FitSettings, fit, load_losses
-from jetscale.analysis.blocks import BlockLosses
 from jetscale.analysis.plan import plan
 from jetscale.analysis.settings import UncertaintySettings
-from jetscale.analysis.sources import saved
-from jetscale.analysis.sources.block_files import read_joined, write_joined
-from jetscale.cli import UsageError
+from jetscale.analysis.tables.sources import saved
+from jetscale.analysis.tables.sources.block_files import read_joined, write_joined
+from jetscale.analysis.tables.test_blocks import BlockLosses
+from jetscale.common.cli import UsageError
 
 Sweep = Callable[..., Path]
 SHAPE: dict[str, Any] = {"widths": (16, 32, 64, 128), "seeds": 2, "evaluations": 10}

@@ -16,18 +16,18 @@ from scipy.optimize import least_squares
 from scipy.stats import t as student
 
 from jetscale.analysis import FitSettings, LossTable, fit, load_losses
-from jetscale.analysis.envelope import fit_envelope
-from jetscale.analysis.isoflop import check_slice
-from jetscale.analysis.models import additive, coupled
-from jetscale.analysis.objective import Objective
-from jetscale.analysis.profile import profile
-from jetscale.analysis.results import plain
+from jetscale.analysis.errors.profile import profile
+from jetscale.analysis.fitting.envelope import fit_envelope
+from jetscale.analysis.fitting.isoflop import check_slice
+from jetscale.analysis.fitting.models import additive, coupled
+from jetscale.analysis.fitting.objective import Objective
+from jetscale.analysis.fitting.solver import solve
+from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.fitting.surface_fit import Fitter
+from jetscale.analysis.fitting.ties import levelled
+from jetscale.analysis.output.results import plain
 from jetscale.analysis.settings import UncertaintySettings
-from jetscale.analysis.solver import solve
-from jetscale.analysis.surface import Surfaces
-from jetscale.analysis.surface_fit import Fitter
-from jetscale.analysis.table import checked
-from jetscale.analysis.ties import levelled
+from jetscale.analysis.tables.loss_table import checked
 from tests.test_study import STUDY, differences
 
 TABLE = STUDY / "paper_rate/losses.parquet"  # flat minima, and a fit whose floor is at its bound
@@ -192,7 +192,7 @@ def test_a_minimum_that_goes_on_falling_has_no_interval(monkeypatch: pytest.Monk
         rounds.append(len(t_T))
         return np.full(len(t_T), 1.0 - 0.01 * len(rounds)), start_TSF[:, 0].copy()
 
-    monkeypatch.setattr("jetscale.analysis.profile._Profile.minima", falling)
+    monkeypatch.setattr("jetscale.analysis.errors.profile._Profile.minima", falling)
     x, y = np.random.default_rng(0).normal(size=(2, 30))
     surface = Surfaces.from_theta(np.array([-1.0, -0.8, 0.4, 0.3, 0.35]))
     log_L = surface.log_loss(x, y)[0] + 0.01 * np.sin(7 * x + y)

@@ -12,13 +12,20 @@ import pytest
 import yaml
 
 from jetscale.analysis import FitSettings, fit, load_losses
-from jetscale.analysis.gain import gains
+from jetscale.analysis.answers.gain import gains
 from jetscale.analysis.rates import analyse
 from jetscale.analysis.settings import UncertaintySettings
-from jetscale.analysis.sources import saved, wandb_rows
-from jetscale.analysis.table import LossTable, checked
-from jetscale.analysis.variants import counterpart, settings_of, split_name, text_of, with_variants, without
-from jetscale.cli import UsageError
+from jetscale.analysis.tables.loss_table import LossTable, checked
+from jetscale.analysis.tables.sources import saved, wandb_rows
+from jetscale.analysis.tables.variants import (
+    counterpart,
+    settings_of,
+    split_name,
+    text_of,
+    with_variants,
+    without,
+)
+from jetscale.common.cli import UsageError
 
 QUICK = FitSettings(uncertainty=UncertaintySettings(method="none"), multiverse=False)
 BASE: dict[str, Any] = {

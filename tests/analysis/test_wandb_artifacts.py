@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jetscale.analysis.blocks import N_BLOCKS
-from jetscale.analysis.sources import block_files
-from jetscale.cli import UsageError
+from jetscale.analysis.tables.sources import block_files
+from jetscale.analysis.tables.test_blocks import N_BLOCKS
+from jetscale.common.cli import UsageError
 from tests.analysis.wandb_server import Artifact, Server, ask
 
 STEPS = range(10, 60, 10)

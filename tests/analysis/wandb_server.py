@@ -23,8 +23,8 @@ import json, logging, sys
 from pathlib import Path
 from jetscale.analysis import load_losses
 from jetscale.analysis.settings import WandbSettings
-from jetscale.analysis.sources import patience
-from jetscale.cli import UsageError
+from jetscale.analysis.tables.sources import patience
+from jetscale.common.cli import UsageError
 patience.FIRST_PAUSE = 0.01
 try:
     wanted = WandbSettings(**json.loads(sys.argv[1]))

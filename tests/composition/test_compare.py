@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from jetscale.cli import UsageError
+from jetscale.common.cli import UsageError
+from jetscale.common.config_safety import CONF
 from jetscale.composition.__main__ import PROGRAM, main
 from jetscale.composition.named import choose, shipped
 from jetscale.composition.observables import OBSERVABLES
 from jetscale.composition.sampling import draw
-from jetscale.config_files import CONF
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.settings import DataSettings
 

@@ -8,7 +8,7 @@ from scipy.stats import mannwhitneyu, norm
 
 from jetscale.composition.alignment import NEIGHBOURS, auc, covered, separation, wasserstein
 from jetscale.composition.diversity import effective_number, median_distance, vendi, width
-from jetscale.composition.resampling import measured
+from jetscale.composition.half_samples import measured
 
 RNG = np.random.default_rng(20261124)
 

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import uproot
 
-from jetscale.jets.labels import BUCKET_LABELS, JETCLASS2_LABELS, JETCLASS_LABELS
-from jetscale.jets.schemas import (
+from jetscale.jets.datasets.labels import BUCKET_LABELS, JETCLASS2_LABELS, JETCLASS_LABELS
+from jetscale.jets.datasets.schemas import (
     JETCLASS2_COLUMNS,
     JETCLASS_BRANCHES,
     JETCLASS_PREFIXES,

@@ -9,11 +9,11 @@ from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from jetscale.files import sha256_file
-from jetscale.jets.building import ensure_store
-from jetscale.jets.parts import describe_part
-from jetscale.jets.request import StoreRequest
-from jetscale.jets.store import Store, write_manifest
+from jetscale.common.files import sha256_file
+from jetscale.jets.stores.building import ensure_store
+from jetscale.jets.stores.packed_store import Store, write_manifest
+from jetscale.jets.stores.parts import describe_part
+from jetscale.jets.stores.request import StoreRequest
 
 PART_BYTES = 400_000
 """Source bytes per part: small, so that the test files make several."""
@@ -21,10 +21,10 @@ PART_BYTES = 400_000
 BUILD = """
 import sys
 from pathlib import Path
-from jetscale.jets.building import ensure_store
-from jetscale.jets.parts import describe_part
-from jetscale.jets.request import StoreRequest
-from jetscale.jets.store import Store, write_manifest
+from jetscale.jets.stores.building import ensure_store
+from jetscale.jets.stores.parts import describe_part
+from jetscale.jets.stores.request import StoreRequest
+from jetscale.jets.stores.packed_store import Store, write_manifest
 if __name__ == "__main__":
     wanted = StoreRequest(Path(sys.argv[1]), Path(sys.argv[2]), "jetclass2", "train", "paper", "none")
     ensure_store(wanted, workers=int(sys.argv[3]), part_bytes=400_000)
@@ -57,7 +57,7 @@ def start_build(script: Path, directory: Path, store_dir: Path, workers: int) ->
 def fork_build(directory: Path, store_dir: Path) -> BaseProcess:
     """A build in one process that is forked from a small server, and so starts at once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["jetscale.jets.building"])
+    context.set_forkserver_preload(["jetscale.jets.stores.building"])
     process = context.Process(target=_build, args=(directory, store_dir))
     process.start()
     return process

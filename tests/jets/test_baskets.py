@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import uproot
 
-from jetscale.jets.baskets import NumberBranch
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import PART17
-from jetscale.jets.readers import JetFileReader
+from jetscale.jets.reading.baskets import NumberBranch
+from jetscale.jets.reading.readers import JetFileReader
 
 BY_ROOT = Path(__file__).with_name("data") / "HToBB_000.root"
 """30 random jets by ROOT 6.40: ``std::vector<float>`` and ``<int>``, LZ4 level 4, three baskets a branch

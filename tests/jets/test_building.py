@@ -16,13 +16,13 @@ import pyarrow as pa
 import pytest
 
 from jetscale import __version__
-from jetscale.files import checksum_file
-from jetscale.jets.building import ensure_store, open_store
+from jetscale.common.files import checksum_file
+from jetscale.jets.datasets.schemas import jet_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import FEATURE_SETS
-from jetscale.jets.packed import pack, view
-from jetscale.jets.readers import JetFileReader
-from jetscale.jets.schemas import jet_file
+from jetscale.jets.reading.readers import JetFileReader
+from jetscale.jets.stores.building import ensure_store, open_store
+from jetscale.jets.stores.packed_jets import pack, view
 from tests.jets.stores import PART_BYTES, content, group_members, request, start_build
 
 

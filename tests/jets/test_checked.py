@@ -12,19 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jetscale.files import write_json
-from jetscale.jets.building import ensure_store, open_store
-from jetscale.jets.checked import BLOCK
-from jetscale.jets.checking import check_store
+from jetscale.common.files import write_json
 from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import PAPER
-from jetscale.jets.packed import PackedJets, packed_schema
-from jetscale.jets.parts import describe_part, part_name
-from jetscale.jets.raw import JET_COLUMNS
-from jetscale.jets.request import StoreRequest
+from jetscale.jets.reading.raw import JET_COLUMNS
 from jetscale.jets.settings import DataSettings
-from jetscale.jets.store import Part, Store, write_manifest
+from jetscale.jets.stores.building import ensure_store, open_store
+from jetscale.jets.stores.checked import BLOCK
+from jetscale.jets.stores.checking import check_store
+from jetscale.jets.stores.packed_jets import PackedJets, packed_schema
+from jetscale.jets.stores.packed_store import Part, Store, write_manifest
+from jetscale.jets.stores.parts import describe_part, part_name
+from jetscale.jets.stores.request import StoreRequest
 from tests.jets.stores import PART_BYTES, content, request
 
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetscale.jets.anatomy import ANATOMY, FLAVOURS
-from jetscale.jets.apportion import apportion, run_out
-from jetscale.jets.compositions import Composition
+from jetscale.jets.datasets.anatomy import ANATOMY, FLAVOURS
+from jetscale.jets.datasets.label_map import LabelMap, label_map
+from jetscale.jets.datasets.labels import BUCKET_LABELS, JETCLASS2_LABELS, JETCLASS_LABELS
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.label_map import LabelMap, label_map
-from jetscale.jets.labels import BUCKET_LABELS, JETCLASS2_LABELS, JETCLASS_LABELS
+from jetscale.jets.ordering.apportion import apportion, run_out
+from jetscale.jets.ordering.compositions import Composition
 
 BSM = label_map("jetclass2")
 

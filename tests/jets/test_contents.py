@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 import pytest
 import uproot
 
-from jetscale.jets.building import ensure_store
+from jetscale.jets.datasets.schemas import jet_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import PART17
-from jetscale.jets.raw import RawJets
-from jetscale.jets.readers import JetFileReader
-from jetscale.jets.schemas import jet_file
+from jetscale.jets.reading.raw import RawJets
+from jetscale.jets.reading.readers import JetFileReader
+from jetscale.jets.stores.building import ensure_store
 from tests.jets.stores import request
 from tests.jets.variants import BY_ROOT, columns_of, write_root, write_tree
 

@@ -21,7 +21,7 @@ from jetscale.jets.datamodule import JetDataModule, StepBatches
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.evaluation import EvalSet
 from jetscale.jets.features import PAPER
-from jetscale.jets.readers import JetFileReader
+from jetscale.jets.reading.readers import JetFileReader
 from jetscale.jets.settings import DataSettings
 
 MIX = {"QCD": 15, "Res2P": 20, "Res34P": 65}

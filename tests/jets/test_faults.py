@@ -15,10 +15,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from jetscale.jets.building import ensure_store
+from jetscale.jets.datasets.schemas import jet_file
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.request import StoreRequest
-from jetscale.jets.schemas import jet_file
+from jetscale.jets.stores.building import ensure_store
+from jetscale.jets.stores.request import StoreRequest
 from tests.jets.stores import PART_BYTES, content, fork_build, group_members, request, start_build
 
 

@@ -12,8 +12,8 @@ import pytest
 from jetscale.jets import features as F
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import PAPER, PART17, feature_set, particle_identity
-from jetscale.jets.raw import RawJets
-from jetscale.jets.readers import JetFileReader
+from jetscale.jets.reading.raw import RawJets
+from jetscale.jets.reading.readers import JetFileReader
 
 
 def read(path: Path) -> RawJets:

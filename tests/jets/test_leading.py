@@ -14,10 +14,10 @@ import torch
 
 from jetscale.jets.evaluation import EvalSet
 from jetscale.jets.features import FEATURE_SETS, PAPER, PART17
-from jetscale.jets.packed import pack
-from jetscale.jets.raw import RawJets, leading_first
-from jetscale.jets.readers import JetFileReader
+from jetscale.jets.reading.raw import RawJets, leading_first
+from jetscale.jets.reading.readers import JetFileReader
 from jetscale.jets.settings import DataSettings
+from jetscale.jets.stores.packed_jets import pack
 from tests.jets.variants import columns_of, lengthened, pt_squared, reordered, write_root
 
 KEPT = 128

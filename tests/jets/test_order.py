@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jetscale.jets.building import ensure_store
-from jetscale.jets.compositions import Composition
+from jetscale.jets.datasets.label_map import LabelMap, label_map
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.label_map import LabelMap, label_map
-from jetscale.jets.order import BLOCK, MixedOrder, StoreOrder
-from jetscale.jets.request import StoreRequest
-from jetscale.jets.store import Store
+from jetscale.jets.ordering.compositions import Composition
+from jetscale.jets.ordering.positions import BLOCK, MixedOrder, StoreOrder
+from jetscale.jets.stores.building import ensure_store
+from jetscale.jets.stores.packed_store import Store
+from jetscale.jets.stores.request import StoreRequest
 
 WEIGHTS = {"QCD": 15, "Res2P": 20, "Res34P": 65}
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jetscale.jets.features import PAPER, PART17
-from jetscale.jets.packed import pack
-from jetscale.jets.raw import RawJets
-from jetscale.jets.readers import JetFileReader
+from jetscale.jets.reading.raw import RawJets
+from jetscale.jets.reading.readers import JetFileReader
+from jetscale.jets.stores.packed_jets import pack
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from jetscale.cli import UsageError
-from jetscale.files import checksum_file
-from jetscale.jets.schemas import jet_file
-from jetscale.prepare import main
+from jetscale.common.cli import UsageError
+from jetscale.common.files import checksum_file
+from jetscale.jets.datasets.schemas import jet_file
+from jetscale.prepare.__main__ import main
 
 
 def test_everything_that_is_there(
@@ -125,9 +125,13 @@ def test_command_without_data_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_readers_and_labels_import_little() -> None:
-    modules = ("readers", "features", "compositions", "store", "building", "order", "stream", "evaluation")
+    modules = (
+        "reading.readers", "features", "ordering.compositions", "stores.packed_store", "stores.building",
+        "ordering.positions", "stream", "evaluation",
+    )  # fmt: skip
     code = (
-        "import sys; import jetscale.jets.labels, jetscale.jets.schemas; assert 'torch' not in sys.modules; "
+        "import sys; import jetscale.jets.datasets.labels, jetscale.jets.datasets.schemas; "
+        "assert 'torch' not in sys.modules; "
         f"import {', '.join(f'jetscale.jets.{name}' for name in modules)}; "
         "assert not {'lightning', 'hydra'} & set(sys.modules)"
     )

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 import uproot
 
+from jetscale.jets.datasets.labels import JETCLASS_LABELS
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import PART17
-from jetscale.jets.labels import JETCLASS_LABELS
-from jetscale.jets.raw import RawJets
-from jetscale.jets.readers import JetFileReader
+from jetscale.jets.reading.raw import RawJets
+from jetscale.jets.reading.readers import JetFileReader
 
 FEATURES = PART17.reads
 

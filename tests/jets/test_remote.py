@@ -15,13 +15,13 @@ from types import SimpleNamespace
 import fsspec
 import pytest
 
-from jetscale.jets.building import ensure_store
+from jetscale.jets.datasets.schemas import jet_file
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.locations import RemoteFolder, files_below, folder_of
-from jetscale.jets.request import StoreRequest, store_request
-from jetscale.jets.schemas import jet_file
+from jetscale.jets.reading.locations import RemoteFolder, files_below, folder_of
 from jetscale.jets.settings import DataSettings
-from jetscale.prepare import main
+from jetscale.jets.stores.building import ensure_store
+from jetscale.jets.stores.request import StoreRequest, store_request
+from jetscale.prepare.__main__ import main
 from tests.jets.stores import content
 
 FILE = "HToBB_000.root"

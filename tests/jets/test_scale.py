@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 
 from jetscale.jets.features import PAPER
-from jetscale.jets.packed import PackedJets, packed_schema
-from jetscale.jets.parts import describe_part, part_name
-from jetscale.jets.raw import JET_COLUMNS
-from jetscale.jets.request import StoreRequest
-from jetscale.jets.store import write_manifest
+from jetscale.jets.reading.raw import JET_COLUMNS
+from jetscale.jets.stores.packed_jets import PackedJets, packed_schema
+from jetscale.jets.stores.packed_store import write_manifest
+from jetscale.jets.stores.parts import describe_part, part_name
+from jetscale.jets.stores.request import StoreRequest
 
 N_PARTS, N_JETS = 1526, 65_536
 

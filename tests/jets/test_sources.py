@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from jetscale.jets.building import ensure_store
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.request import StoreRequest
-from jetscale.jets.sources import find_sources, missing_message
-from jetscale.prepare import main
+from jetscale.jets.reading.source_files import find_sources, missing_message
+from jetscale.jets.stores.building import ensure_store
+from jetscale.jets.stores.request import StoreRequest
+from jetscale.prepare.__main__ import main
 from tests.jets.stores import request
 from tests.jets.variants import BY_ROOT, columns_of, write_root
 

@@ -17,8 +17,8 @@ import pytest
 
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import PAPER, PART17
-from jetscale.jets.raw import RawJets
-from jetscale.jets.readers import JetFileReader
+from jetscale.jets.reading.raw import RawJets
+from jetscale.jets.reading.readers import JetFileReader
 from tests.jets.variants import BY_ROOT, columns_of, write_root
 
 NAN, INF = float("nan"), float("inf")

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from jetscale.jets.building import ensure_store
 from jetscale.jets.datamodule import JetDataModule
-from jetscale.jets.request import store_request
 from jetscale.jets.settings import DataSettings
-from jetscale.jets.workers import Workers
+from jetscale.jets.stores.building import ensure_store
+from jetscale.jets.stores.request import store_request
+from jetscale.jets.stores.workers import Workers
 
 joblib = pytest.importorskip("joblib", reason="joblib comes with the extra `launchers`")
 

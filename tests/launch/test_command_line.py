@@ -10,11 +10,11 @@ import pytest
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf.errors import ConfigKeyError
 
-from jetscale.cli import UsageError
-from jetscale.config_files import CONF
+from jetscale.common.cli import UsageError
+from jetscale.common.config_safety import CONF
 from jetscale.launch.command_line import check_command_line, explanation
+from jetscale.launch.hydra_setup import hydra_arguments
 from jetscale.launch.jobs import Job, check_folders
-from jetscale.sweeps import hydra_arguments
 from jetscale.training.settings import SettingsError, TrainSettings
 from tests.runs import quiet_environment
 

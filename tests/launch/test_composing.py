@@ -7,9 +7,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from jetscale.config_files import CONF
+from jetscale.common.config_safety import CONF
 from jetscale.launch.composing import KEYS
-from jetscale.sweeps import register
+from jetscale.launch.hydra_setup import register
 from jetscale.training.settings import SettingsError, from_config
 
 BSM = "+experiment=bsm_all"

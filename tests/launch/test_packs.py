@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 from hydra import compose, initialize_config_dir
 
-from jetscale.cli import UsageError
-from jetscale.config_files import CONF
+from jetscale.common.cli import UsageError
+from jetscale.common.config_safety import CONF
+from jetscale.launch.hydra_setup import register
 from jetscale.launch.packs import _gpu_of
 from jetscale.launch.slurm import Queue
-from jetscale.sweeps import register
 
 LIMITS = {"wait": True, "array_parallelism": 1, "signal_delay_s": 30, "max_num_timeout": 1}
 

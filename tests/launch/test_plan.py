@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from jetscale.config_files import CONF
+from jetscale.common.config_safety import CONF
+from jetscale.launch.hydra_setup import register
 from jetscale.launch.jobs import Job
-from jetscale.launch.plan import plan_sweep
-from jetscale.sweeps import register
+from jetscale.launch.sweep_plan import plan_sweep
 from jetscale.training.settings import from_config
 
 

@@ -12,12 +12,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.utils import JobReturn, JobStatus
 
-from jetscale.config_files import CONF
+from jetscale.common.config_safety import CONF
 from jetscale.launch import rounds
+from jetscale.launch.hydra_setup import register
 from jetscale.launch.jobs import Job, read_jobs, write_jobs
 from jetscale.launch.rounds import SweepStopped, carry_through
-from jetscale.sweeps import register
-from jetscale.tracking.run_directory import RunBusy, RunDirectoryError
+from jetscale.runs.directory import RunBusy, RunDirectoryError
 from jetscale.training.settings import from_config
 
 
@@ -91,7 +91,7 @@ def test_a_failed_run_is_not_tried_again_in_the_same_sweep(jobs):
 def test_what_another_process_runs_is_waited_for(jobs, monkeypatch):
     monkeypatch.setattr(rounds, "POLL_SECONDS", 0.05)
     holder = (
-        "import sys; from pathlib import Path; from jetscale.tracking.ownership import owning\n"
+        "import sys; from pathlib import Path; from jetscale.runs.ownership import owning\n"
         "Path(sys.argv[1]).mkdir()\n"
         "with owning(Path(sys.argv[1])):\n    print('held', flush=True); sys.stdin.readline()"
     )

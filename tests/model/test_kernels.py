@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from jetscale.model import kernels
-from jetscale.model.kernels import operations_for
-from jetscale.model.kernels.functions import FUSED
+from jetscale.model.kernels import cpu as kernels
+from jetscale.model.kernels.cpu import operations_for
+from jetscale.model.kernels.cpu.functions import FUSED
 from jetscale.model.operations import PLAIN, Operations
 from jetscale.model.packing import PackingPlan
 from jetscale.model.transformer import SetTransformer
@@ -227,8 +227,8 @@ def test_plain_pytorch_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
 
 RUN_A_KERNEL = """
 import torch
-from jetscale.model.kernels.jit import cache_folder
-from jetscale.model.kernels.products import linear
+from jetscale.model.kernels.cpu.jit import cache_folder
+from jetscale.model.kernels.cpu.products import linear
 print(linear(torch.ones(3, 8), torch.ones(8, 8)).sum().item(), cache_folder())
 """
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from jetscale.model.kernels import simd
-from jetscale.model.kernels.simd import (
+from jetscale.model.kernels.cpu import simd
+from jetscale.model.kernels.cpu.simd import (
     add,
     add_combination,
     add_outer,

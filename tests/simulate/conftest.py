@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import uproot
 
-from jetscale.jets.schemas import JETCLASS2_NUMBERS, JETCLASS_PREFIXES, jet_file
-from jetscale.simulate.run import simulate
-from jetscale.simulate.store import Target
+from jetscale.jets.datasets.schemas import JETCLASS2_NUMBERS, JETCLASS_PREFIXES, jet_file
+from jetscale.simulate.output_files import Target
+from jetscale.simulate.production import simulate
 
 JETS = {"jetclass": 150, "jetclass2": 200}
 

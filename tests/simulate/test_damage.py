@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from jetscale.cli import UsageError
+from jetscale.common.cli import UsageError
+from jetscale.jets.datasets.schemas import jet_file
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.manifests import manifest_path
-from jetscale.jets.readers import JetFileReader
-from jetscale.jets.schemas import jet_file
+from jetscale.jets.reading.manifests import manifest_path
+from jetscale.jets.reading.readers import JetFileReader
+from jetscale.simulate.output_files import Target, is_finished
 from jetscale.simulate.parts import has_part
+from jetscale.simulate.production import make_chunk, simulate
 from jetscale.simulate.pythia import is_whole, mpi_settings, save_mpi_table
-from jetscale.simulate.run import make_chunk, simulate
-from jetscale.simulate.store import Target, is_finished
 
 FLIPS = 30
 

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 import uproot
 
-from jetscale.files import sha256_file
-from jetscale.jets.labels import JETCLASS_LABELS
-from jetscale.jets.schemas import JETCLASS2_COLUMNS, JETCLASS_BRANCHES, jet_file
+from jetscale.common.files import sha256_file
+from jetscale.jets.datasets.labels import JETCLASS_LABELS
+from jetscale.jets.datasets.schemas import JETCLASS2_COLUMNS, JETCLASS_BRANCHES, jet_file
 from jetscale.simulate import SIMULATOR_VERSION
 from jetscale.simulate.card import write_card
-from jetscale.simulate.store import read_manifest
+from jetscale.simulate.output_files import read_manifest
 
 ROOT_TYPES = {
     "list<float32>": "float[]",

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from jetscale.cli import UsageError
-from jetscale.jets.schemas import jet_file
+from jetscale.common.cli import UsageError
+from jetscale.jets.datasets.schemas import jet_file
 from jetscale.simulate import SIMULATOR_VERSION
-from jetscale.simulate.run import simulate
-from jetscale.simulate.store import Target, read_manifest
+from jetscale.simulate.output_files import Target, read_manifest
+from jetscale.simulate.production import simulate
 
 
 def target(out: Path, process: str = "WToQQ") -> Target:
@@ -65,7 +65,7 @@ def test_unfinished_parts_of_another_version_are_not_continued(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = target(made).parts
-    monkeypatch.setattr("jetscale.simulate.store.SIMULATOR_VERSION", SIMULATOR_VERSION + 1)
+    monkeypatch.setattr("jetscale.simulate.output_files.SIMULATOR_VERSION", SIMULATOR_VERSION + 1)
     assert target(made).parts != here
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import uproot
 
-from jetscale.jets.labels import BUCKET_LABELS, JETCLASS2_LABELS
-from jetscale.jets.schemas import jet_file
-from jetscale.simulate.run import simulate
-from jetscale.simulate.store import Target
+from jetscale.jets.datasets.labels import BUCKET_LABELS, JETCLASS2_LABELS
+from jetscale.jets.datasets.schemas import jet_file
+from jetscale.simulate.output_files import Target
+from jetscale.simulate.production import simulate
 
 
 def numpy(values: ak.Array) -> np.ndarray:

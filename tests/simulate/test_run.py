@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jetscale.files import sha256_file
+from jetscale.common.files import sha256_file
 
 SMALL = [
     "dataset=jetclass",

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from jetscale import cli
-from jetscale.cli import UsageError
+from jetscale.common import cli
+from jetscale.common.cli import UsageError
 from jetscale.simulate.settings import Settings, plan
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from jetscale.tracking.blocks import N_BLOCKS, BlockLog
-from jetscale.tracking.metrics import MetricsError, MetricsLine, MetricsLog
+from jetscale.runs.blocks import N_BLOCKS, BlockLog
+from jetscale.runs.metrics import MetricsError, MetricsLine, MetricsLog
 
 
 def line(step: int, phase: str = "finetune", loss: float = 2.0) -> MetricsLine:

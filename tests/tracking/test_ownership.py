@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from jetscale.tracking import ownership
-from jetscale.tracking.ownership import RECORD, Owned, is_free, machine, owning, read_owner
+from jetscale.runs import ownership
+from jetscale.runs.ownership import RECORD, Owned, is_free, machine, owning, read_owner
 
 HOLDER = (
-    "import sys; from pathlib import Path; from jetscale.tracking.ownership import owning\n"
+    "import sys; from pathlib import Path; from jetscale.runs.ownership import owning\n"
     "with owning(Path(sys.argv[1])):\n    print('held', flush=True); sys.stdin.read()"
 )
 

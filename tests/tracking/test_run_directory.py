@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from jetscale.tracking.run_directory import RunDirectory, RunDirectoryError, leave_traceback
+from jetscale.runs.directory import RunDirectory, RunDirectoryError, leave_traceback
 
 
 def test_done_is_found_by_the_same_settings_only(tmp_path):
@@ -28,7 +28,7 @@ def test_an_interrupted_run_of_other_settings_is_not_continued(tmp_path):
 
 def test_two_processes_never_write_one_run(tmp_path):
     holder = (
-        "import sys; from pathlib import Path; from jetscale.tracking.run_directory import RunDirectory\n"
+        "import sys; from pathlib import Path; from jetscale.runs.directory import RunDirectory\n"
         f"with RunDirectory(Path({str(tmp_path)!r}), 'x').claim():\n"
         "    print('held', flush=True); sys.stdin.read()"
     )

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from jetscale.runs.metrics import MetricsLine
 from jetscale.tracking import wandb_run
-from jetscale.tracking.metrics import MetricsLine
 from jetscale.tracking.wandb_environment import Destination
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.tracking.wandb_service import forget_service

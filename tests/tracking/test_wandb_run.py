@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from jetscale.tracking.metrics import MetricsLine
+from jetscale.runs.metrics import MetricsLine
 from jetscale.tracking.wandb_environment import Destination, chosen_mode
 from jetscale.tracking.wandb_run import ID_FILE, Speed, WandbRun, kept_id, values_of
 from jetscale.tracking.wandb_service import forget_service

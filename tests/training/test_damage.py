@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from jetscale.analysis.sources import local
-from jetscale.cli import UsageError
-from jetscale.config_files import CONF
+from jetscale.analysis.tables.sources import local
+from jetscale.common.cli import UsageError
+from jetscale.common.config_safety import CONF
+from jetscale.launch.hydra_setup import register
+from jetscale.runs.blocks import BlockLog, BlocksError
+from jetscale.runs.directory import DamagedRunError, RunDirectory, RunDirectoryError
 from jetscale.runs.done import KEPT, DamagedRun, read_done, read_identity
-from jetscale.status.report import as_json
+from jetscale.runs.metrics import MetricsError, MetricsLog
+from jetscale.status.as_json import as_json
 from jetscale.status.sweep import Watcher
-from jetscale.sweeps import register
-from jetscale.tracking.blocks import BlockLog, BlocksError
-from jetscale.tracking.metrics import MetricsError, MetricsLog
-from jetscale.tracking.run_directory import DamagedRunError, RunDirectory, RunDirectoryError
 from jetscale.training.checkpoint import CheckpointError, Checkpoints, read_checkpoint
 from jetscale.training.recorder import Outputs, Recorder
 from jetscale.training.run import run

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 from hydra import compose, initialize_config_dir
 
-from jetscale.config_files import CONF
-from jetscale.files import WriteError, write_json
-from jetscale.sweeps import register
-from jetscale.tracking.blocks import N_BLOCKS, BlockLog, BlocksError
-from jetscale.tracking.metrics import MetricsError, MetricsLine, MetricsLog
+from jetscale.common.config_safety import CONF
+from jetscale.common.files import WriteError, write_json
+from jetscale.launch.hydra_setup import register
+from jetscale.runs.blocks import N_BLOCKS, BlockLog, BlocksError
+from jetscale.runs.metrics import MetricsError, MetricsLine, MetricsLog
 from jetscale.training.checkpoint import CheckpointError, Checkpoints, read_checkpoint
 from jetscale.training.module import NonFiniteLoss
 from jetscale.training.run import run

@@ -145,7 +145,7 @@ def test_any_rank_and_a_refused_claim_are_the_same_on_all_ranks(tmp_path) -> Non
     program.write_text(
         "import sys\n"
         "from pathlib import Path\n"
-        "from jetscale.tracking.run_directory import RunDirectory, RunBusy\n"
+        "from jetscale.runs.directory import RunDirectory, RunBusy\n"
         "from jetscale.training import ranks\n"
         "from jetscale.training.settings import DeviceSettings\n"
         "here = ranks.join(DeviceSettings(devices=3, accelerator='cpu'))\n"
@@ -159,7 +159,7 @@ def test_any_rank_and_a_refused_claim_are_the_same_on_all_ranks(tmp_path) -> Non
         "with ranks.first_rank_holds(RunDirectory(Path(sys.argv[1]), 'x').claim, wait=True):\n"
         "    sys.stdout.write(f'{here.rank} {votes} {said} then held\\n')\n"  # one write: lines stay whole
     )
-    from jetscale.tracking.run_directory import RunDirectory
+    from jetscale.runs.directory import RunDirectory
 
     holder = RunDirectory(tmp_path / "run", "x").claim()
     holder.__enter__()

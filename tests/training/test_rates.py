@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from jetscale.training.rates import evaluation_steps, learning_rate, rate_at
+from jetscale.training.learning_rates import evaluation_steps, learning_rate, rate_at
 from jetscale.training.seeds import seed_for
 
 

@@ -9,7 +9,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-from jetscale.config_files import CONF
+from jetscale.common.config_safety import CONF
 from tests.runs import TINY, killed_after, metrics_of, runs_under, same_run
 
 # windows above 1.2 TeV hold none of the few hundred jets here

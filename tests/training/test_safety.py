@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 from omegaconf import OmegaConf
 
-from jetscale.config_files import CONF, ConfigFileError, check_config_files
-from jetscale.files import WriteError
-from jetscale.jets.packed import map_batches
-from jetscale.secrets import masked
-from jetscale.tracking.metrics import MetricsLine, MetricsLog
+from jetscale.common.config_safety import CONF, ConfigFileError, check_config_files
+from jetscale.common.files import WriteError
+from jetscale.common.masking import masked
+from jetscale.jets.stores.packed_jets import map_batches
+from jetscale.runs.metrics import MetricsLine, MetricsLog
 from jetscale.training.settings import SettingsError, folder_name, from_config, to_yaml
 from tests.runs import TINY
 
@@ -66,7 +66,9 @@ EVIL_FILES = {
         "# @package _global_\nsubset: 'x'\nstudy: '${${subset}:SECRET}'\n",
         "!!python/object/apply:os.system ['touch ran']\n",
     ],
-    "hydra/launcher/mine.yaml": ["_target_: jetscale.sweeps.ClosingTable\n", "_target_: os.system\n"],
+    "hydra/launcher/mine.yaml": [
+        "_target_: jetscale.launch.hydra_setup.ClosingTable\n", "_target_: os.system\n",
+    ],
     "train.yaml": ["hydra: {searchpath: [file:///evil]}\n"],
 }  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""What fitted laws are asked for: allocations, gains over scratch, learning rates."""

@@ -1,0 +1,1 @@
+"""Whether a fit can be believed: held-out points, lack of fit, and other reasonable choices."""

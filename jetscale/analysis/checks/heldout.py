@@ -1,0 +1,135 @@
+"""Errors on points that were not fitted: given rows, or windows that expand in N, D or C.
+
+Loss extrapolates better than exponents, so each window gives the error of the loss and the drift of a.
+
+Shapes: R replicates, P points (T: held-out ones).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetscale.analysis.errors.resampling import WEBB
+from jetscale.analysis.fitting.forms import FORMS, fit_form
+from jetscale.analysis.fitting.joint import Task
+from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.fitting.surface_fit import Fitter, Undetermined
+from jetscale.analysis.fitting.ties import beyond_rounding, levelled
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+FRACTIONS = (0.5, 0.7, 0.85)  # of the points, in order of the axis, that are fitted
+MIN_TRAIN = 9
+MIN_DOF = 5  # behind a prediction interval: with fewer, half of them hold everything
+REPLICATES = 100
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Relative errors, predicted / observed - 1, of held-out points, and R2 of the loss."""
+
+    error_T: Array
+    r2: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Mean and rms error, R2, and every error."""
+        return {
+            "rows": len(self.error_T),
+            "mean_error": float(self.error_T.mean()),
+            "rms_error": float(np.sqrt((self.error_T**2).mean())),
+            "r2": self.r2,
+            "errors": self.error_T,
+        }
+
+
+def compare(predicted_log_L: Array, log_L: Array) -> Prediction:
+    """Errors of predictions; both (T,)."""
+    predicted, observed = np.exp(predicted_log_L), np.exp(log_L)
+    total = ((observed - observed.mean()) ** 2).sum()
+    r2 = 1 - ((predicted - observed) ** 2).sum() / total if total > 0 else float("nan")
+    error = np.array([beyond_rounding(float(e)) for e in predicted / observed - 1])
+    return Prediction(error, float(r2))
+
+
+def predict_rows(surface: Surfaces, frame: pd.DataFrame) -> Prediction:
+    """Errors of a surface on rows of a loss table."""
+    log_N, log_D, log_L = (np.log(frame[name].to_numpy(float)) for name in ("n_params", "jets", "loss"))
+    return compare(surface.log_loss(log_N, log_D)[0], log_L)
+
+
+def windows(task: Task, a: float) -> list[dict[str, Any]]:
+    """Fit below a cut in C, N or D and predict above it, without outliers, for every cut that can be fitted.
+
+    Parameters
+    ----------
+    a : exponent of the fit to all points, from which the drift is measured.
+    """
+    c = task.curves
+    found = []
+    for axis, value_P in (("C", c.log_C), ("N", c.log_N), ("D", c.log_D)):
+        value_P = levelled(value_P)  # a cut leaves points of one budget on one side
+        cuts = np.unique(np.quantile(value_P[task.regular], FRACTIONS, method="lower"))
+        for cut in cuts:
+            below, above = task.regular & (value_P <= cut), task.regular & (value_P > cut)
+            if below.sum() < MIN_TRAIN or not above.any():
+                continue
+            try:
+                found.append(
+                    {"axis": axis, "cut": float(np.exp(cut))}
+                    | _window(task, below, above, a, forms=FORMS[1:] if axis == "C" else ())
+                )
+            except Undetermined:
+                continue  # fewer than three values of N or D below the cut: nothing to extrapolate from
+    return found
+
+
+def _window(task: Task, below: Mask, above: Mask, a: float, forms: tuple[str, ...]) -> dict[str, Any]:
+    c, log_L = task.curves, task.log_L_P
+    fitter = Fitter(c.log_N[below], c.log_D[below], task.fitter.objective, tied=task.fitter.tied)
+    fitted, _ = fitter.point(log_L[below])
+    predicted = fitted.surfaces.log_loss(c.log_N[above], c.log_D[above])[0]
+    spread, dof = _prediction_spread(task, fitter, fitted.surfaces, below, above)
+    entry = compare(predicted, log_L[above]).to_json()
+    del entry["errors"], entry["r2"]
+    entry |= {
+        "fitted": int(below.sum()),
+        "a": float(task.exponents(fitted.surfaces)[0][0]),
+        "drift_a": beyond_rounding(float(task.exponents(fitted.surfaces)[0][0] - a)),
+    }
+    if spread is not None:
+        from scipy.stats import t
+
+        inside = np.abs(log_L[above] - predicted) <= t.ppf(0.975, dof) * spread
+        entry["coverage95"] = float(inside.mean())
+    for form in forms:
+        other = fit_form(form, fitter.log_N, fitter.log_D, log_L[below], fitter.objective)
+        error = np.expm1(other(c.log_N[above], c.log_D[above]) - log_L[above])
+        entry[f"rms_error_{form}"] = float(np.sqrt((error**2).mean()))
+    return entry
+
+
+def _prediction_spread(
+    task: Task, fitter: Fitter, surface: Surfaces, below: Mask, above: Mask
+) -> tuple[Array | None, float]:
+    """Standard deviation of each held-out ln L about its prediction: of the fit (wild) and of a run."""
+    c, log_L = task.curves, task.log_L_P[below]
+    cells, cell_P = np.unique(c.cell[below], return_inverse=True)
+    dof = len(cells) - fitter.parameters
+    if dof < MIN_DOF:
+        return None, 0.0
+    at_train = surface.log_loss(fitter.log_N, fitter.log_D)[0]
+    residual = np.sqrt(len(cells) / dof) * (log_L - at_train)
+    flips = np.random.default_rng([task.settings.uncertainty.seed, 6]).choice(
+        WEBB, size=(REPLICATES, len(cells))
+    )
+    fits = fitter.replicates(at_train + flips[:, cell_P] * residual, np.ones((1, len(log_L))), starts=1)
+    draws = fits.surfaces.log_loss(c.log_N[above], c.log_D[above])
+    return np.sqrt(draws.var(axis=0, ddof=1) + (residual**2).mean()), dof

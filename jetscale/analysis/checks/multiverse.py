@@ -1,0 +1,143 @@
+"""One table: a and b under every reasonable choice, so a reader sees what moves the answer.
+
+Each row changes one choice of the settings in force and fits the data again (no replicates).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jetscale.analysis.errors.estimate import estimate
+from jetscale.analysis.fitting.curves import CurveSet, build
+from jetscale.analysis.settings import CurveSettings, FitSettings
+from jetscale.analysis.tables.loss_table import LossTable
+from jetscale.analysis.tables.selection import select
+from jetscale.common.cli import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Change = Callable[[FitSettings], None]
+SHOWN = (
+    "approach1.a",
+    "approach2.a",
+    "approach2.b",
+    "approach3.a",
+    "approach3.alpha",
+    "approach3.beta",
+    "approach3.L_inf",
+)
+OUTLIERS = (0, 1, 3, 5, 10, 20)
+MAX_DROPPED = 0.1  # of the rows
+DELTAS = (1e-4, 1e-3, 1e-2)
+WINDOWS = (4.0, 16.0, 64.0)
+
+
+def multiverse(losses: LossTable, settings: FitSettings) -> dict[str, list[dict[str, Any]]]:
+    """Rows of every subset: the choice made, and the quantities it gives (None where undetermined)."""
+    tables = {}
+    for name, frame in losses.groups().items():
+        built: dict[str, CurveSet] = {}
+        tables[name] = [
+            _row(choice, name, frame, losses, _changed(settings, change), built)
+            for choice, change in _choices(frame, settings)
+        ]
+    return tables
+
+
+def _row(
+    choice: str,
+    name: str,
+    frame: pd.DataFrame,
+    losses: LossTable,
+    settings: FitSettings,
+    built: dict[str, CurveSet],
+) -> dict[str, Any]:
+    """One choice; `built` keeps curves for choices that leave rows and curves as they are."""
+    s = settings
+    same = repr((s.curves, s.weights, s.n_params, s.flops, s.drop_largest))
+    try:
+        rows = select(frame, settings, losses)
+        if same not in built:
+            built[same] = build(rows, settings.curves.resolved(losses.own_runs))
+        found = estimate(name, rows, losses, settings, built[same]).quantities
+    except UsageError as error:
+        return {"choice": choice, "problem": str(error)}
+    return {"choice": choice} | {key: found[key].value for key in SHOWN}
+
+
+def _changed(settings: FitSettings, change: Change) -> FitSettings:
+    changed = deepcopy(settings)
+    changed.uncertainty.method = "none"
+    changed.uncertainty.test_jet_samples = 0
+    changed.uncertainty.profile = False
+    change(changed)
+    return changed
+
+
+def _choices(frame: pd.DataFrame, settings: FitSettings) -> Iterator[tuple[str, Change]]:
+    """What can be chosen otherwise for this table."""
+    yield "as set", _set("curves")
+    for delta in DELTAS:
+        yield f"approach 3: Huber, delta {delta:g}", _set("approach3", objective="huber", delta=delta)
+    for penalty in ("squared", "absolute"):
+        yield f"approach 3: {penalty}, ln L", _set("approach3", objective=penalty, residual="log")
+    yield "approach 3: squared, raw L", _set("approach3", objective="squared", residual="raw")
+    yield "approach 3: alpha = beta", _set("approach3", form="tied")
+    for envelope in ("hull", "record-low", "bins"):
+        yield f"approach 1: {envelope}", _set("approach1", envelope=envelope)
+    for window in WINDOWS:
+        yield f"approach 2: within a factor {window:g} of the lowest", _set("approach2", window=window)
+    yield from _of_curves(frame, settings)
+    yield from _of_rows(frame)
+
+
+def _of_curves(frame: pd.DataFrame, settings: FitSettings) -> Iterator[tuple[str, Change]]:
+    if frame["run"].nunique() == len(frame):
+        return
+    if settings.curves.protocol == "off":
+        yield "curves: the steps of arXiv:2606.19781", _set_own("curves", CurveSettings("paper"))
+        return
+    yield "curves: no running minimum", _set("curves", running_minimum=False)
+    yield "curves: no smoothing", _set("curves", smooth=0.0)
+    yield "curves: plateau kept", _set("curves", cut_plateau=False)
+    yield (
+        "curves: raw (no step of the protocol)",
+        _set("curves", smooth=0.0, bin=0.0, running_minimum=False, drop=0.0, cut_plateau=False),
+    )
+    last = frame["step"].max()
+    yield "curves: first 10% dropped", _set("curves", drop=0.1 * last)
+
+
+def _of_rows(frame: pd.DataFrame) -> Iterator[tuple[str, Change]]:
+    for dropped in OUTLIERS:
+        if dropped <= MAX_DROPPED * len(frame):
+            yield f"rows: {dropped} largest losses left out", _set_own("drop_largest", dropped)
+    for weights in sorted(frame["weights"].unique()):
+        if frame["weights"].nunique() > 1:
+            yield f"weights: {weights}", _set_own("weights", weights)
+    kinds = [str(c).removeprefix("n_params_") for c in frame.columns if str(c).startswith("n_params_")]
+    for kinds_counted in ("blocks", "blocks+head"):
+        if set(kinds_counted.split("+")) <= set(kinds):
+            yield f"N: {kinds_counted}", _set_own("n_params", kinds_counted)
+    if np.isfinite(frame["constituents"]).all():
+        yield "C: counted constituents", _set_own("flops", "constituents")
+
+
+def _set(part: str, **values: Any) -> Change:
+    def change(settings: FitSettings) -> None:
+        for name, value in values.items():
+            setattr(getattr(settings, part), name, value)
+
+    return change
+
+
+def _set_own(name: str, value: Any) -> Change:
+    def change(settings: FitSettings) -> None:
+        setattr(settings, name, value)
+
+    return change

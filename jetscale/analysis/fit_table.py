@@ -1,0 +1,225 @@
+"""Fit a loss table: every subset by every approach, judged, with paired differences."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jetscale.analysis.answers.gain import REFERENCE, gains
+from jetscale.analysis.checks import heldout, misfit
+from jetscale.analysis.checks.lack_of_fit import SIGNIFICANT, bend_test
+from jetscale.analysis.checks.multiverse import multiverse
+from jetscale.analysis.errors.estimate import Estimate, estimate
+from jetscale.analysis.fitting import joint
+from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.output.results import FitResult, Quantity, SubsetFit, summarise
+from jetscale.analysis.settings import FitSettings
+from jetscale.analysis.tables import selection
+from jetscale.analysis.tables.loss_table import LossTable
+from jetscale.analysis.tables.variants import counterpart, split_name
+from jetscale.common.cli import UsageError, check
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COMPARED = ("approach1.a", "approach1.b", "approach2.a", "approach2.b", "approach3.a", "approach3.b")
+
+
+def fit(
+    losses: LossTable, settings: FitSettings | None = None, *, held_out: LossTable | None = None
+) -> FitResult:
+    """Fit every group of a loss table: a subset, or a variant of one (`jetscale.analysis.tables.variants`).
+
+    Parameters
+    ----------
+    losses : from `load_losses`.
+    settings : see `FitSettings`; the paper's protocol by default.
+    held_out : rows to predict with each subset's surface; not fitted.
+
+    Raises
+    ------
+    UsageError
+        A setting that cannot be met. Data that cannot carry a fit are not an error: their quantities are None
+        and a warning says why.
+    """
+    settings = settings or FitSettings()
+    check(settings)
+    settings = replace(settings, curves=settings.curves.resolved(losses.own_runs))
+    if losses.blocks is not None:
+        losses = replace(losses, blocks=losses.blocks.merged(settings.blocks))
+    groups = losses.groups()
+    names, others = list(groups), {} if held_out is None else held_out.groups()
+    unknown = sorted(set(others) - set(names))
+    if unknown:
+        raise UsageError(
+            f"held-out rows are of {', '.join(unknown)}, which is not fitted; fitted: {', '.join(names)}"
+        )
+    subsets = {}
+    for name in names:
+        frame = selection.select(groups[name], settings, losses)
+        extra = None
+        if held_out is not None and name in others:
+            kept = replace(settings, drop_largest=0)  # outliers are to be predicted too
+            extra = selection.select(others[name], kept, held_out)
+        subsets[name] = fit_subset(name, frame, losses, settings, extra)
+    gain, warnings = gains(_evaluated(losses, settings), losses.blocks)
+    details: dict[str, Any] = {"gain": gain} if gain else {}
+    if settings.multiverse:
+        details["multiverse"] = multiverse(losses, settings)
+    warnings = losses.warnings + warnings
+    return FitResult(subsets, differences(subsets), asdict(settings), warnings, losses, details)
+
+
+def _evaluated(losses: LossTable, settings: FitSettings) -> dict[str, pd.DataFrame]:
+    """Rows of the weights that are fitted, by group."""
+    return {
+        name: selection.of_weights(frame, settings.weights, losses) for name, frame in losses.groups().items()
+    }
+
+
+def fit_subset(
+    name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSettings, held_out: pd.DataFrame | None
+) -> SubsetFit:
+    """Fit the selected rows of one subset and judge the fit, on held-out rows too."""
+    found = estimate(name, frame, losses, settings)
+    curves = found.task.curves
+    details = describe(found)
+    warnings = list(found.warnings)
+    if found.point.surface is not None:
+        details |= judge(found, found.point.surface, held_out)
+        warnings += _judgement(details["lack_of_fit"])
+    return SubsetFit(
+        name=name,
+        n_runs=len(curves.runs),
+        n_sizes=len(np.unique(curves.log_N)),
+        n_points=len(curves.log_N),
+        approach1=_group(found.quantities, 1),
+        approach2=_group(found.quantities, 2),
+        approach3=_group(found.quantities, 3),
+        method=found.method,
+        dof=np.inf if found.replicates is None else found.replicates.dof,
+        errors=found.errors,
+        certificate=found.point.certificate,
+        details=details,
+        warnings=warnings,
+        draws=found.draws,
+        task=found.task,
+        surface=found.point.surface,
+    )
+
+
+def _group(quantities: dict[str, Quantity], number: int) -> dict[str, Quantity]:
+    prefix = f"approach{number}."
+    return {key.removeprefix(prefix): value for key, value in quantities.items() if key.startswith(prefix)}
+
+
+def describe(found: Estimate) -> dict[str, Any]:
+    """Facts beside the quantities: the envelope, the slices, what the surface says about approach 2."""
+    task = found.task
+    slices = []
+    for one, in_N, in_D in zip(task.profiles.slices, task.vertices_N, task.vertices_D, strict=True):
+        log_N = one.at(task.curves.log_N)
+        slices.append(
+            {
+                "C": float(np.exp(one.log_C)),
+                "sizes": len(np.unique(log_N)),
+                "N_range": float(np.exp(np.ptp(log_N))),
+                "N_star": float(np.exp(in_N.position)),
+                "D_star": float(np.exp(in_D.position)),
+                "problem": in_N.problem or in_D.problem,
+                "flag": in_N.flag,
+            }
+        )
+    approach2: dict[str, Any] = {
+        "slices": slices,
+        "slices_used": len(task.used_slices),
+        "interpolated": task.profiles.interpolated,
+    }
+    approach1: dict[str, Any] = {"envelope": task.settings.approach1.envelope, **joint.envelope_counts(task)}
+    if found.point.surface is not None:
+        bias = joint.grid_bias(task, found.point.surface)
+        approach1 |= {f"envelope_bias_{name}": bias[f"approach1.{name}"] for name in ("a", "b")}
+        approach2 |= {f"parabola_bias_{name}": bias[f"approach2.{name}"] for name in ("a", "b")}
+    approach3: dict[str, Any] = {"cost": task.cost.to_json()}
+    if found.point.surface is not None:
+        names = ("log_A", "log_B", "log_E", "alpha", "beta")
+        approach3["surface"] = dict(zip(names, found.point.surface.theta[0].tolist(), strict=True))
+    return {
+        "approach1": approach1,
+        "approach2": approach2,
+        "approach3": approach3,
+        "outliers": task.outliers.rows,
+    }
+
+
+def judge(found: Estimate, surface: Surfaces, held_out: pd.DataFrame | None) -> dict[str, Any]:
+    """Lack of fit, expanding-window hold-out, and the errors on rows held out by the user."""
+    judged: dict[str, Any] = {
+        "lack_of_fit": _lack_of_fit(found, surface),
+        "windows": heldout.windows(found.task, float(found.task.exponents(surface)[0][0])),
+    }
+    if held_out is not None:
+        judged["held_out"] = heldout.predict_rows(surface, held_out).to_json()
+    return judged
+
+
+def _lack_of_fit(found: Estimate, surface: Surfaces) -> dict[str, Any] | None:
+    """Test without the outliers, and what a lack of fit does to the answer; None where it cannot be told."""
+    task, replicates = found.task, found.replicates
+    c, regular = task.curves, task.regular
+    if c.is_curve and replicates is None:
+        return None
+    log_N, log_D = c.log_N[regular], c.log_D[regular]
+    residual = task.log_L_P[regular] - surface.log_loss(log_N, log_D)[0]
+    of_replicates, dof = None, np.inf
+    if c.is_curve and replicates is not None:
+        fitted = joint.surfaces_of(found.draws).log_loss(log_N, log_D)
+        of_replicates, dof = replicates.log_L_RP[:, regular] - fitted, replicates.dof
+    test = bend_test(surface, log_N, log_D, residual, of_replicates, dof)
+    if test is None or test["p_value"] >= SIGNIFICANT:
+        return test
+    interval = found.quantities["approach3.a"].ci95
+    half_width = None if interval is None else 0.5 * (interval[1] - interval[0])
+    return test | {"effect": misfit.effect(task, surface, half_width)}
+
+
+def _judgement(test: dict[str, Any] | None) -> list[str]:
+    """Warn of a lack of fit that changes the answer; one that does not is in the report."""
+    if test is None or test.get("effect", {}).get("verdict") != "large":
+        return []
+    return [f"approach 3: {misfit.described(test)}; exponents describe this range, extrapolate with care"]
+
+
+def differences(subsets: dict[str, SubsetFit]) -> dict[str, dict[str, Quantity]]:
+    """Paired differences of the exponents: each subset against `scratch`, all pairs where there is none.
+
+    Of several variants of scratch, the one with the same settings of fine-tuning is taken.
+    """
+    names = list(subsets)
+    against = {name: counterpart(name, names, REFERENCE) for name in names}
+    pairs = [(name, other) for name, other in against.items() if other is not None]
+    if not any(split_name(name)[0] == REFERENCE for name in names) or not pairs:
+        pairs = [(late, early) for early, late in combinations(names, 2)]
+    found = {}
+    for one, other in pairs:
+        quantities = {}
+        for key in COMPARED:
+            difference = _difference(key, subsets[one], subsets[other])
+            if difference is not None:
+                quantities[key] = difference
+        if quantities:
+            found[f"{one} - {other}"] = quantities
+    return found
+
+
+def _difference(key: str, first: SubsetFit, second: SubsetFit) -> Quantity | None:
+    number, name = int(key[len("approach")]), key.split(".")[1]
+    one, other = first.approach(number)[name].value, second.approach(number)[name].value
+    if one is None or other is None:
+        return None
+    paired = first.method == second.method and first.draws and second.draws
+    draws = first.draws[key] - second.draws[key] if paired else None
+    return summarise(one - other, draws, first.method, min(first.dof, second.dof))

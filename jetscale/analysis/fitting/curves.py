@@ -1,0 +1,393 @@
+"""Loss curves to the points that are fitted: the protocol of the paper, each step an option.
+
+Binned, smoothed, averaged over seeds, made monotone by a running minimum, the first steps dropped
+(arXiv:2606.19781); besides, where a plateau at the class prior is seen it is cut, since the end of warm-up
+does not end it. With every step off, each row is a point.
+Everything but the running minimum is linear in ln L, so one `CurveSet` serves the data and every replicate.
+
+Shapes: R replicates, E evaluations (rows of the loss table), S runs, K bins of a curve, P points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetscale.analysis.fitting.ties import TIE
+from jetscale.analysis.settings import CurveSettings, CurveSteps
+from jetscale.common.cli import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from scipy.sparse import csr_array
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+PLATEAU_SLOPE = 0.5  # of the curve's steepest slope
+SLOPE_WINDOW = float(np.log(2))  # half-width in ln D of the local slope
+PLATEAU_MIN_POINTS = 8
+SURE = 3.0  # standard errors of a local slope
+MAX_WINDOW_ELEMENTS = 20_000_000
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """One cell (a size, with all its seeds): how its evaluations become points."""
+
+    rows: list[Index]  # evaluations of each run
+    runs: list[int]  # position of each run in the set
+    operators: list[csr_array]  # (K, evaluations of the run)
+    holds: NDArray[np.bool_]  # (runs, K): the run has evaluations in the bin
+    log_D_K: Array
+    log_C_K: Array
+    chosen: Index  # bins that become points
+
+    def apply(self, log_L_RE: Array, weight_RS: Array, monotone: bool) -> Array:
+        """(R, K) ln of the curve."""
+        total = np.zeros((max(len(log_L_RE), len(weight_RS)), len(self.log_D_K)))
+        norm = np.zeros_like(total)
+        for rows, run, operator, holds in zip(self.rows, self.runs, self.operators, self.holds, strict=True):
+            weight = weight_RS[:, [run]] * holds
+            total += weight * (operator @ log_L_RE[:, rows].T).T
+            norm += weight
+        curve = total / np.where(np.abs(norm) > 1e-12, norm, np.nan)
+        return np.minimum.accumulate(curve, axis=1) if monotone else curve
+
+
+@dataclass(frozen=True)
+class CurveSet:
+    """Points of one subset and how to recompute their losses.
+
+    Attributes
+    ----------
+    log_N, log_D, log_C : (P,).
+    cell : (P,) number of the cell (curve) of each point.
+    cell_runs : names of the runs of each cell; several where seeds are averaged.
+    seeds : seed of each run, as `runs`.
+    runs : names of the S runs.
+    is_curve : whether runs have several evaluations each.
+    warnings : what was noticed.
+    """
+
+    log_N: Array
+    log_D: Array
+    log_C: Array
+    cell: Index
+    cell_runs: list[list[int]]
+    runs: list[str]
+    seeds: list[str]
+    is_curve: bool
+    warnings: list[str]
+    _curves: list[_Curve]
+    _monotone: bool
+    _rows: list[str] = field(default_factory=list)
+
+    @cached_property
+    def bracketed(self) -> NDArray[np.bool_]:
+        """Points whose budget is reached by a smaller and by a larger size too, (P,); all of final losses.
+
+        Curves of one length in D reach the largest budgets at the largest sizes only: the lowest loss there
+        is at the edge of the grid, not at an optimum.
+        """
+        if not self.is_curve:
+            return np.ones(len(self.log_N), dtype=bool)
+        smaller, larger = (np.zeros(len(self.log_N), dtype=bool) for _ in range(2))
+        for cell in np.unique(self.cell):
+            member = self.cell == cell
+            size, budgets = self.log_N[member][0], self.log_C[member]
+            covered = (self.log_C >= budgets.min()) & (self.log_C <= budgets.max())
+            smaller |= covered & (size < self.log_N)
+            larger |= covered & (size > self.log_N)
+        return smaller & larger
+
+    @property
+    def seeds_per_cell(self) -> list[int]:
+        """Runs averaged in each cell."""
+        return [len(runs) for runs in self.cell_runs]
+
+    def name_of(self, point: int) -> str:
+        """Run of a point, or the runs averaged in it, or its row in a table without runs."""
+        if self._rows:
+            return self._rows[point]
+        names = [self.runs[run] for run in self.cell_runs[self.cell[point]]]
+        return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+    def seeds_apart(self, log_L_E: Array) -> Iterator[tuple[int, dict[int, tuple[float, float, float]]]]:
+        """Of cells of three seeds or more: the cell and, by run, its median distance from the middle seed.
+
+        Beside the distance in ln L: ln D and ln L of the run where the curve ends.
+        """
+        ones = np.ones((1, len(self.runs)))
+        for cell, curve in enumerate(self._curves):
+            if len(curve.runs) < 3:
+                continue
+            log_L_SK = np.full((len(curve.runs), len(curve.log_D_K)), np.nan)
+            for seed, run in enumerate(curve.runs):
+                alone = 0 * ones
+                alone[:, run] = 1
+                log_L_SK[seed] = curve.apply(log_L_E[None], alone, False)[0]
+            log_L_SK = log_L_SK[:, curve.chosen]
+            whole = np.isfinite(log_L_SK).all(axis=0)
+            if whole.any():
+                off_S = np.median((log_L_SK - np.median(log_L_SK, axis=0))[:, whole], axis=1)
+                last = int(np.flatnonzero(whole)[-1])
+                log_D = float(curve.log_D_K[curve.chosen[last]])
+                ends = zip(curve.runs, off_S, log_L_SK[:, last], strict=True)
+                yield cell, {run: (float(off), log_D, float(end)) for run, off, end in ends}
+
+    def log_losses(self, log_L_RE: Array, weight_RS: Array | None = None) -> Array:
+        """Turn ln L of the evaluations (R, E) into ln L of the points (R, P).
+
+        `weight_RS`: weights of the runs inside their cells, all alike by default.
+        """
+        if not self.is_curve:
+            return log_L_RE
+        weights = np.ones((1, len(self.runs))) if weight_RS is None else weight_RS
+        return np.concatenate(
+            [curve.apply(log_L_RE, weights, self._monotone)[:, curve.chosen] for curve in self._curves],
+            axis=1,
+        )
+
+
+def build(frame: pd.DataFrame, settings: CurveSettings) -> CurveSet:
+    """Curve set of one subset.
+
+    Parameters
+    ----------
+    frame : rows of one subset, split and kind of weights, in canonical order; row i is evaluation i.
+    settings : where they do not name a protocol, the paper's.
+    """
+    steps = settings.steps(own_runs=True)
+    run_codes, runs = _codes(frame["run"].to_numpy())
+    if len(runs) == len(frame):
+        return _final_losses(frame, runs)
+    first = [int(np.flatnonzero(run_codes == code)[0]) for code in range(len(runs))]
+    sizes = frame["n_params"].to_numpy(float)
+    seeds = [str(frame["seed"].iloc[row]) for row in first]
+    cells: dict[float | int, list[int]] = {}
+    for code, row in enumerate(first):
+        cells.setdefault(float(sizes[row]) if steps.average_seeds else code, []).append(code)
+    warnings: list[str] = []
+    plateaus: list[str] = []
+    curves, log_N, cell_runs = [], [], []
+    for members in cells.values():
+        curve, cut = _curve(frame, run_codes, members, steps, warnings)
+        if cut:
+            name = f"run {runs[members[0]]}" if len(members) == 1 else f"N = {sizes[first[members[0]]]:.4g}"
+            plateaus.append(f"{name}: {cut}")
+        curves.append(curve)
+        cell_runs.append(members)
+        log_N.append(np.full(len(curve.chosen), np.log(sizes[first[members[0]]])))
+    if plateaus:
+        warnings.append(
+            f"curves: a plateau is seen at the start of {len(plateaus)} of {len(curves)} and was left out"
+            f" ({'; '.join(plateaus)}); curves.cut_plateau=false keeps it"
+        )
+    return CurveSet(
+        log_N=np.concatenate(log_N),
+        log_D=np.concatenate([curve.log_D_K[curve.chosen] for curve in curves]),
+        log_C=np.concatenate([curve.log_C_K[curve.chosen] for curve in curves]),
+        cell=np.concatenate([np.full(len(curve.chosen), number) for number, curve in enumerate(curves)]),
+        cell_runs=cell_runs,
+        runs=runs,
+        seeds=seeds,
+        is_curve=True,
+        warnings=warnings,
+        _curves=curves,
+        _monotone=steps.running_minimum,
+    )
+
+
+def _final_losses(frame: pd.DataFrame, runs: list[str]) -> CurveSet:
+    """A table of final losses: every row is a point."""
+    return CurveSet(
+        log_N=np.log(frame["n_params"].to_numpy(float)),
+        log_D=np.log(frame["jets"].to_numpy(float)),
+        log_C=np.log(frame["flops"].to_numpy(float)),
+        cell=np.arange(len(frame)),
+        cell_runs=[[row] for row in range(len(frame))],
+        runs=runs,
+        seeds=[str(seed) for seed in frame["seed"]],
+        is_curve=False,
+        warnings=[],
+        _curves=[],
+        _monotone=False,
+        _rows=[f"row {row}" for row in frame["row"]] if "row" in frame else [],
+    )
+
+
+def _codes(values: NDArray[np.object_]) -> tuple[Index, list[str]]:
+    names, codes = np.unique(values.astype(str), return_inverse=True)
+    return codes, [str(name) for name in names]
+
+
+def _curve(
+    frame: pd.DataFrame, run_codes: Index, members: list[int], steps: CurveSteps, warnings: list[str]
+) -> tuple[_Curve, str]:
+    """Operators of one cell, and which points were cut as a plateau ("" for none)."""
+    step_E = frame["step"].to_numpy(float)
+    rows = [np.flatnonzero(run_codes == run) for run in members]
+    rows = [row[np.argsort(step_E[row], kind="stable")] for row in rows]
+    members_E = np.concatenate(rows)
+    schedule, warmup = (
+        float(frame[name].to_numpy(float)[members_E].max()) if name in frame else 0.0
+        for name in ("schedule", "warmup")
+    )
+    width = steps.bin * (schedule if schedule > 0 else float(step_E[members_E].max()))
+    bins = [np.floor(step_E[row] / width) if width > 0 else step_E[row] for row in rows]
+    labels = np.unique(np.concatenate(bins))
+    log_D_E, log_C_E = (np.log(frame[name].to_numpy(float)) for name in ("jets", "flops"))
+    operators, holds, log_D, log_C = [], [], [], []
+    for row, bin_of in zip(rows, bins, strict=True):
+        mean, count = _bin_means(np.searchsorted(labels, bin_of), len(labels))
+        holds.append(count > 0)
+        operators.append(_smoothed(mean, (mean @ log_D_E[row])[holds[-1]], holds[-1], steps.smooth))
+        log_D.append(np.where(holds[-1], mean @ log_D_E[row], np.nan))
+        log_C.append(np.where(holds[-1], mean @ log_C_E[row], np.nan))
+    log_D_K, log_C_K = np.nanmean(log_D, axis=0), np.nanmean(log_C, axis=0)
+    curve = _Curve(rows, members, operators, np.stack(holds), log_D_K, log_C_K, np.arange(len(labels)))
+    last_step = np.full(len(labels), -np.inf)
+    for row, bin_of in zip(rows, bins, strict=True):
+        np.maximum.at(last_step, np.searchsorted(labels, bin_of), step_E[row])
+    drop = steps.drop if steps.drop >= 0 else warmup
+    keep = np.flatnonzero(last_step > drop)
+    if not len(keep):
+        size = frame["n_params"].iloc[rows[0][0]]
+        warnings.append(
+            f"N = {size:.4g}: every evaluation lies in the first {drop:g} steps; only the last is used"
+        )
+        keep = np.array([len(labels) - 1])
+    cut = ""
+    if steps.cut_plateau:
+        log_L = curve.apply(
+            np.log(frame["loss"].to_numpy(float))[None], np.ones((1, run_codes.max() + 1)), False
+        )[0]
+        begin = plateau_end(log_D_K[keep], log_L[keep])
+        if begin:
+            ends = np.exp(log_D_K[keep[[0, begin - 1]]])
+            cut = f"D {ends[0]:.4g} to {ends[1]:.4g}, {begin} of {len(keep)} points"
+        keep = keep[begin:]
+    chosen = keep[_spread(log_D_K[keep], steps.points)]
+    return _Curve(rows, members, operators, np.stack(holds), log_D_K, log_C_K, chosen), cut
+
+
+def _bin_means(bin_T: Index, bins: int) -> tuple[csr_array, Array]:
+    """Operator (bins, T) that averages the evaluations of each bin, and how many each holds."""
+    from scipy.sparse import csr_array
+
+    count = np.bincount(bin_T, minlength=bins).astype(float)
+    share = 1.0 / count[bin_T]
+    return csr_array((share, (bin_T, np.arange(len(bin_T)))), shape=(bins, len(bin_T))), count
+
+
+def _smoothed(mean: csr_array, log_D: Array, holds: NDArray[np.bool_], half_width: float) -> csr_array:
+    """Smooth the bin means of one run over the bins that it fills."""
+    from scipy.sparse import csr_array
+
+    filled = np.flatnonzero(holds)
+    spread = csr_array(
+        (np.ones(len(filled)), (filled, np.arange(len(filled)))), shape=(len(holds), len(filled))
+    )
+    return csr_array(spread @ smoother(log_D, half_width) @ mean[filled])
+
+
+def smoother(x_T: Array, half_width: float) -> csr_array:
+    """Local-linear smoother (T, T) of a curve over ascending `x_T` = ln D: a power law passes unchanged.
+
+    Tricube weights over `half_width`; a point with fewer than three in its window is kept as it is.
+    """
+    from scipy.sparse import csr_array, identity
+
+    T = len(x_T)
+    if half_width <= 0:
+        return csr_array(identity(T))
+    begin, end = (np.searchsorted(x_T, x_T + shift, side=side) for shift, side in _window_ends(half_width))
+    if (end - begin).sum() > MAX_WINDOW_ELEMENTS:
+        raise UsageError(
+            f"curves.smooth={half_width} over {T:,} evaluations a run is too much; set curves.bin"
+        )
+    rows, columns, values = [], [], []
+    for t in range(T):
+        window = np.arange(begin[t], end[t])
+        weight = _local_linear((x_T[window] - x_T[t]) / half_width)
+        if weight is None:
+            window, weight = np.array([t]), np.ones(1)
+        rows.append(np.full(len(window), t))
+        columns.append(window)
+        values.append(weight)
+    return csr_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(T, T))
+
+
+def _window_ends(half_width: float) -> tuple[tuple[float, Literal["left"]], tuple[float, Literal["right"]]]:
+    return (-half_width, "left"), (half_width, "right")
+
+
+def _local_linear(distance: Array) -> Array | None:
+    """Weights whose sum with the values is the local line's height at distance 0; None for too few points."""
+    weight = (1 - np.minimum(np.abs(distance), 1) ** 3) ** 3
+    if (weight > 0).sum() < 3:
+        return None
+    s0, s1, s2 = (float(weight @ distance**power) for power in (0, 1, 2))
+    if s0 * s2 - s1**2 <= 1e-12 * s0 * s2:
+        return None
+    return weight * (s2 - s1 * distance) / (s0 * s2 - s1**2)
+
+
+def plateau_end(log_D_K: Array, log_L_K: Array) -> int:
+    """Index of the first point after the plateau at the class prior; 0 where none is seen.
+
+    Rule: the plateau ends where the local slope of ln L against ln D (least squares within a factor 2 of D)
+    first reaches half of the curve's steepest slope. It is *seen* where an earlier slope is known to be
+    flatter: by 3 standard errors, which the scatter about the local lines gives. The slope of E + B / D^beta
+    is steepest at its start, so a curve that follows the law loses nothing; nor does one whose first slopes
+    are unknown (fewer than three points within a factor 2) or lost in noise.
+    """
+    if len(log_D_K) < PLATEAU_MIN_POINTS:
+        return 0
+    slope_K, error_K = _local_slopes(log_D_K, log_L_K)
+    known = np.flatnonzero(np.isfinite(slope_K))
+    if not len(known):
+        return 0
+    half = PLATEAU_SLOPE * float((slope_K + SURE * error_K)[known].min())  # at least so steep, somewhere
+    steep = known[slope_K[known] <= half]
+    if not half < 0 or not len(steep):
+        return 0
+    before = known[known < steep[0]]
+    flat = (slope_K - SURE * error_K)[before] > half
+    return int(steep[0]) if flat.any() else 0
+
+
+def _local_slopes(x_K: Array, y_K: Array) -> tuple[Array, Array]:
+    """Slope within `SLOPE_WINDOW` of each point and its standard error; NaN for under three points."""
+    ends = _window_ends(SLOPE_WINDOW)
+    begin, end = (np.searchsorted(x_K, x_K + shift, side=side) for shift, side in ends)
+    slope_K, squares_K, variance_K = (np.full(len(x_K), np.nan) for _ in range(3))
+    for k in np.flatnonzero(end - begin >= 3):
+        x, y = x_K[begin[k] : end[k]], y_K[begin[k] : end[k]]
+        if x[0] == x[-1]:
+            continue
+        x = x - x.mean()
+        squares_K[k] = x @ x
+        slope_K[k] = x @ y / squares_K[k]
+        left = y - y.mean() - slope_K[k] * x
+        variance_K[k] = left @ left / (len(x) - 2)
+    known = np.isfinite(slope_K)
+    noise = float(np.median(variance_K[known])) if known.any() else 0.0
+    return slope_K, np.sqrt(noise / squares_K)
+
+
+def _spread(x_K: Array, count: int) -> Index:
+    """At most `count` indices, evenly spread in `x_K`, the ends included; all of them for 0."""
+    if count <= 0 or len(x_K) <= count:
+        return np.arange(len(x_K))
+    targets = np.linspace(x_K[0], x_K[-1], count)
+    off_TK = np.abs(x_K[None, :] - targets[:, None])
+    return np.unique(
+        (off_TK <= off_TK.min(axis=1, keepdims=True) + TIE).argmax(axis=1)
+    )  # the first of equal ones

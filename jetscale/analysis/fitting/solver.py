@@ -1,0 +1,328 @@
+"""Damped Gauss-Newton for the loss surface, batched over replicates.
+
+With q = ln(A N^-alpha + B D^-beta + E) and p the softmax of its three terms, the row of the Jacobian is
+(p1, p2, p3, -p1 x, -p2 y). Huber's penalty enters as weights w = m / max(1, |r| / delta), for which
+J' W r is the exact gradient and J' W J bounds the curvature (iteratively reweighted least squares).
+
+Near a minimum, where most residuals are beyond delta (as where the form does not fit), steps by that bound
+creep: each lowers the objective by 1e-9 of itself, thousands of times. There a step takes the objective's own
+second derivatives (for Huber's part: Madsen and Nielsen, BIT 30 (1990) 682), damped by the bound: a large
+damping makes it a short reweighted step, which always lowers the objective.
+
+The objective itself cannot tell two points apart whose parameters differ by less than the square root of
+the rounding error, and a result that stops there depends on the processor. So the end is a few undamped
+Newton steps, each kept where it brings the gradient closer to 0, until only rounding is left of it.
+
+Shapes: R replicates, P points, Q = 5 parameters (ln A, ln B, ln E, alpha, beta), F free parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetscale.analysis.fitting.models import Model, additive
+from jetscale.analysis.fitting.objective import Objective
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+# (phi_RF, numbers of these replicates) -> (theta_RQ, dtheta/dphi of shape (R, Q, F), second derivatives of
+# theta_Q by phi of shape (R, Q, F, F), None where they are 0)
+Constraint = Callable[[Array, Index], tuple[Array, Array, Array | None]]
+
+EXPONENT_BOUNDS = (1e-3, 4.0)
+FLOOR_BOUND = 1e-4  # E as a share of the lowest loss: below this there is no floor
+NEAR = 1e-5  # predicted relative decrease from which on steps take the objective's own curvature
+FAR = 100  # steps after which they do so in any case: in a bent valley the bound's creep from the first
+SAME = 1e-12  # relative rounding of the objective, allowed to a step that lowers its gradient
+SINGULAR = 1e-14  # smallest over largest eigenvalue of a curvature (of unit diagonal) that can be inverted
+REST = 1e-18  # square of the gradient (in the metric of the curvature) that is 0, as a share of the objective
+POLISH = 12  # Newton steps at the end, at most
+_CHUNK_ELEMENTS = 400_000  # replicates x points held at a time
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Minima of R replicates.
+
+    Attributes
+    ----------
+    phi : (R, F) free parameters; theta : (R, 5).
+    objective : (R,) value of the objective (a sum over points).
+    decrease : (R,) relative decrease predicted for a further step, g' H^-1 g / (2 F).
+    gradient : (R,) largest absolute derivative of the objective by a free parameter.
+    curvature : (R, F, F) J' W J at the solution, in the units of the objective.
+    hessian : (R, F, F) second derivatives there; a parameter at a bound has none but a 1 on the diagonal.
+    """
+
+    phi: Array
+    theta: Array
+    objective: Array
+    decrease: Array
+    gradient: Array
+    curvature: Array
+    hessian: Array
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Box that steps are projected onto; (F,) each."""
+
+    low: Array
+    high: Array
+
+    def active(self, phi_RF: Array, gradient_RF: Array) -> NDArray[np.bool_]:
+        """Parameters at a bound that the objective pushes outwards: they do not take part in a step."""
+        outwards = ((phi_RF <= self.low) & (gradient_RF > 0)) | ((phi_RF >= self.high) & (gradient_RF < 0))
+        return np.asarray(outwards)
+
+
+def natural_bounds(log_L_RP: Array, parameters: int) -> Bounds:
+    """Bounds of ln A, ln B, ln E and the one or two exponents."""
+    low = np.array(
+        [-500.0, -500.0, np.log(FLOOR_BOUND) + log_L_RP.min(), *[EXPONENT_BOUNDS[0]] * (parameters - 3)]
+    )
+    high = np.array([500.0, 500.0, 500.0, *[EXPONENT_BOUNDS[1]] * (parameters - 3)])
+    return Bounds(low, high)
+
+
+def free(phi_RF: Array, _: Index) -> tuple[Array, Array, Array | None]:
+    """No constraint: the five parameters themselves."""
+    return phi_RF, np.broadcast_to(np.eye(5), (len(phi_RF), 5, 5)), None
+
+
+def tied(phi_RF: Array, _: Index) -> tuple[Array, Array, Array | None]:
+    """One exponent for both terms, alpha = beta: phi = (ln A, ln B, ln E, exponent)."""
+    tangent = np.zeros((5, 4))
+    tangent[[0, 1, 2, 3, 4], [0, 1, 2, 3, 3]] = 1.0
+    return phi_RF[:, [0, 1, 2, 3, 3]], np.broadcast_to(tangent, (len(phi_RF), 5, 4)), None
+
+
+def solve(
+    start_RF: Array,
+    x_P: Array,
+    y_P: Array,
+    log_L_RP: Array,
+    weight_RP: Array,
+    objective: Objective,
+    constraint: Constraint = free,
+    bounds: Bounds | None = None,
+    *,
+    model: Model = additive,
+    tolerance: float = 1e-9,
+    max_iterations: int = 400,
+) -> Solution:
+    """Minimise from `start_RF`; `log_L_RP` and `weight_RP` are (R, P) or (1, P).
+
+    A replicate descends until a further step is predicted to lower its objective by less than `tolerance`
+    (relative), or no step lowers it any more; then Newton steps take its gradient down to rounding.
+    """
+    rows = max(1, _CHUNK_ELEMENTS // max(1, len(x_P)))
+    parts = [
+        _Batch(x_P, y_P, log_L_RP, weight_RP, objective, constraint, bounds, model).minimise(
+            start_RF[begin : begin + rows],
+            np.arange(begin, min(begin + rows, len(start_RF))),
+            tolerance,
+            max_iterations,
+        )
+        for begin in range(0, len(start_RF), rows)
+    ]
+    return Solution(
+        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Solution))
+    )
+
+
+@dataclass
+class _State:
+    """Where each active replicate stands: parameters, objective, weighted residual and Jacobian moments."""
+
+    phi: Array
+    theta: Array
+    value: Array
+    gradient: Array  # (R, F) J' W r
+    bound: Array  # (R, F, F) J' W J
+    curvature: Array  # (R, F, F) second derivatives
+
+    def take(self, keep: NDArray[np.bool_] | Index) -> _State:
+        return _State(*(getattr(self, field.name)[keep] for field in fields(self)))
+
+    def accept(self, other: _State, good: NDArray[np.bool_]) -> None:
+        self.put(np.flatnonzero(good), other.take(good))
+
+    def put(self, rows: Index, part: _State) -> None:
+        for field in fields(self):
+            getattr(self, field.name)[rows] = getattr(part, field.name)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    x_P: Array
+    y_P: Array
+    log_L_RP: Array
+    weight_RP: Array
+    objective: Objective
+    constraint: Constraint
+    bounds: Bounds | None
+    model: Model
+
+    def project(self, phi_RF: Array) -> Array:
+        return phi_RF if self.bounds is None else np.clip(phi_RF, self.bounds.low, self.bounds.high)
+
+    def without_active(self, state: _State) -> tuple[Array, Array, Array]:
+        """Gradient, bound and curvature with the parameters that rest on an end of the box taken out."""
+        if self.bounds is None:
+            return state.gradient, state.bound, state.curvature
+        moves = ~self.bounds.active(state.phi, state.gradient)
+        both = moves[:, :, None] & moves[:, None, :]
+        rests = (~moves)[:, :, None] * np.eye(moves.shape[1])
+        return state.gradient * moves, state.bound * both + rests, state.curvature * both + rests
+
+    def minimise(self, start_RF: Array, index: Index, tolerance: float, max_iterations: int) -> Solution:
+        state = self.evaluate(self.project(start_RF), index)
+        steps = min(POLISH, max_iterations)
+        away = np.flatnonzero(~self.polish(state, index, steps))
+        part = state.take(away)
+        self.descend(part, index[away], tolerance, max_iterations)
+        self.polish(part, index[away], steps)
+        state.put(away, part)
+        return self.report(state)
+
+    def descend(self, whole: _State, index: Index, tolerance: float, max_iterations: int) -> None:
+        """Damped steps, until none promises to lower the objective by `tolerance`."""
+        R = len(index)
+        damping, near = np.full(R, 1e-3), np.zeros(R, dtype=bool)
+        active, state = np.arange(R), whole.take(np.arange(R))
+        for iteration in range(max_iterations if R else 0):
+            step, decrease, by_bound = _damped_step(*self.without_active(state), damping, near)
+            promise = self.objective.scale * np.maximum(1.0, damping)  # a short step promises little
+            decrease, by_bound = promise * decrease, promise * by_bound
+            trial = self.evaluate(self.project(state.phi + step), index[active])
+            good = (trial.value <= state.value) & (decrease > 0)
+            state.accept(trial, good)
+            damping = np.where(good, np.maximum(damping / 5, 1e-10), damping * 8)
+            stuck = damping > 1e12
+            comes = ~near & ((decrease <= NEAR * state.value) | (iteration == FAR) | stuck)
+            damping[comes], near = 0.1, near | comes
+            # far from the minimum the curvature may be indefinite, and the decrease 0 by chance
+            rests = np.maximum(np.abs(decrease), by_bound) <= tolerance * state.value
+            done = ~comes & (rests | stuck)
+            if done.any():
+                whole.put(active[done], state.take(done))
+                active, state = active[~done], state.take(~done)
+                damping, near = damping[~done], near[~done]
+                if not len(active):
+                    return
+        whole.put(active, state)
+
+    def polish(self, whole: _State, index: Index, steps: int) -> NDArray[np.bool_]:
+        """Newton steps, each kept where it brings the gradient closer to 0; whether it is at 0 then, (R,)."""
+        active, state = np.arange(len(index)), whole.take(np.arange(len(index)))
+        step, size = self.newton(state)
+        rest = size <= REST * state.value
+        for _ in range(steps):
+            trial = self.evaluate(self.project(state.phi + step), index[active])
+            next_step, next_size = self.newton(trial)
+            good = (next_size < size) & (trial.value <= state.value * (1 + SAME) + np.finfo(float).tiny)
+            active, state, step, size = active[good], trial.take(good), next_step[good], next_size[good]
+            if not len(active):
+                break
+            whole.put(active, state)
+            rest[active] = size <= REST * state.value
+        return rest
+
+    def newton(self, state: _State) -> tuple[Array, Array]:
+        """Newton step (R, F), and g' H^-1 g; 0 and infinity where the curvature is not positive."""
+        gradient, _, curvature = self.without_active(state)
+        diagonal = np.einsum("rff->rf", curvature)
+        usable = (diagonal > 0).all(axis=1)
+        diagonal = np.sqrt(np.where(usable[:, None], diagonal, 1.0))
+        curvature = np.where(usable[:, None, None], curvature, np.eye(curvature.shape[1]))
+        values, vectors = np.linalg.eigh(curvature / (diagonal[:, :, None] * diagonal[:, None, :]))
+        usable &= values[:, 0] > SINGULAR * values[:, -1]
+        along = np.einsum("rfe,rf->re", vectors, gradient / diagonal)
+        values = np.where(usable[:, None], values, 1.0)
+        step = -np.einsum("rfe,re->rf", vectors, along / values) / diagonal
+        size = (along**2 / values).sum(axis=1)
+        return np.where(usable[:, None], step, 0.0), np.where(usable, size, np.inf)
+
+    def evaluate(self, phi_RF: Array, index: Index) -> _State:
+        theta, tangent, bend = self.constraint(phi_RF, index)
+        log_L = self.log_L_RP[index] if len(self.log_L_RP) > 1 else self.log_L_RP
+        weight = self.weight_RP[index] if len(self.weight_RP) > 1 else self.weight_RP
+        # constraints without bounds of their own (profiles) must not leave the domain either
+        outside = (theta[:, 3:] < 0.5 * EXPONENT_BOUNDS[0]).any(axis=1) | (np.abs(theta) > 1000).any(axis=1)
+        outside = np.asarray(outside | ~np.isfinite(theta).all(axis=1))
+        theta = np.where(outside[:, None], 0.0, theta)
+        value, gradient_RQ, *second_RQQ = self.moments(theta, log_L, weight)
+        value = np.where(outside, np.inf, value)
+        gradient = np.einsum("rqf,rq->rf", tangent, gradient_RQ)
+        bound, curvature = (np.swapaxes(tangent, 1, 2) @ moment_RQQ @ tangent for moment_RQQ in second_RQQ)
+        if bend is not None:
+            curvature += np.einsum("rq,rqfg->rfg", gradient_RQ, bend)
+        return _State(phi_RF.copy(), theta.copy(), value, gradient, bound, curvature)
+
+    def moments(
+        self, theta_RQ: Array, log_L_RP: Array, weight_RP: Array
+    ) -> tuple[Array, Array, Array, Array]:
+        """Objective (R,); in Huber's units J' W r (R, Q), J' W J and the second derivatives (R, Q, Q)."""
+        with np.errstate(all="ignore"):  # far from the data terms overflow: such a step is not taken
+            fitted_RP, J_RQP, bend = self.model(theta_RQ, self.x_P, self.y_P)
+            residual_RP, raw = fitted_RP - log_L_RP, self.objective.residual == "raw"
+            if raw:
+                fitted_RP = np.exp(fitted_RP)
+                residual_RP, J_RQP = fitted_RP - np.exp(log_L_RP), J_RQP * fitted_RP[:, None]
+            value = self.objective.value(residual_RP, weight_RP)
+            beyond_RP = np.abs(residual_RP) / self.objective.corner
+            weight_RP = weight_RP / np.maximum(1.0, beyond_RP)
+            psi_RP = weight_RP * residual_RP
+            gradient = (J_RQP @ psi_RP[:, :, None])[:, :, 0]
+            transposed = J_RQP.transpose(0, 2, 1)
+            bound = (J_RQP * weight_RP[:, None]) @ transposed
+            inside_RP = weight_RP * (beyond_RP <= 1.0)
+            # second derivatives of ln L are those of L over L, less J J'
+            curvature = (J_RQP * (inside_RP if raw else inside_RP - psi_RP)[:, None]) @ transposed
+            curvature += bend(psi_RP * fitted_RP if raw else psi_RP)
+        overflown = ~np.isfinite(value)
+        if overflown.any():
+            value[overflown], gradient[overflown] = np.inf, 0.0
+            bound[overflown], curvature[overflown] = 0.0, 0.0
+        return value, gradient, bound, curvature
+
+    def report(self, state: _State) -> Solution:
+        # an undamped step by least squares: the bound is singular on a ray of N and D
+        gradient, bound, hessian = self.without_active(state)
+        step = np.linalg.pinv(bound, rcond=1e-14, hermitian=True) @ gradient[:, :, None]
+        scale = self.objective.scale
+        predicted = 0.5 * scale * np.einsum("rf,rf->r", gradient, step[:, :, 0])
+        return Solution(
+            phi=state.phi,
+            theta=state.theta,
+            objective=state.value,
+            decrease=predicted / np.maximum(state.value, np.finfo(float).tiny),
+            gradient=scale * np.abs(gradient).max(axis=1),
+            curvature=scale * state.bound,
+            hessian=scale * hessian,
+        )
+
+
+def _damped_step(
+    gradient: Array, bound: Array, curvature: Array, damping: Array, near: NDArray[np.bool_]
+) -> tuple[Array, Array, Array]:
+    """Step (R, F), the decrease it predicts, and the one that the bound predicts (Huber's units)."""
+    damped = np.where(near[:, None, None], curvature + damping[:, None, None] * bound, bound)
+    diagonal = np.einsum("rff->rf", damped)
+    own = np.einsum("rff->rf", bound)
+    tiny = 1e-16 * own.max(axis=1, keepdims=True) + 1e-300  # never singular
+    diagonal += damping[:, None] * own + tiny
+    step = -np.linalg.solve(damped, gradient[:, :, None])[:, :, 0]
+    decrease = -0.5 * np.einsum("rf,rf->r", gradient, step)
+    by_bound = decrease
+    if near.any():
+        upper = bound + (damping[:, None] * own + tiny)[:, :, None] * np.eye(own.shape[1])
+        shorter = np.linalg.solve(upper, gradient[:, :, None])[:, :, 0]
+        by_bound = 0.5 * np.einsum("rf,rf->r", gradient, shorter)
+    return np.asarray(step), np.asarray(decrease), np.asarray(by_bound)

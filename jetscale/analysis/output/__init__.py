@@ -1,0 +1,1 @@
+"""What an analysis writes: results.json, figures, report.html."""

@@ -1,0 +1,52 @@
+"""The paper's figure 3: fine-tuning loss against data, one panel a width, one curve a subset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jetscale.analysis.tables.loss_table import names_of_groups
+from jetscale.common import figure_style as style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from jetscale.analysis.output.results import FitResult
+
+COLUMNS = 4
+MAX_PANELS = 16
+
+
+def draw_losses(result: FitResult) -> Figure | None:
+    """Draw every subset's seed-averaged curve, faint seeds behind; None for tables of final losses."""
+    frame = result.losses.frame
+    frame = frame[frame["split"] == "test"]
+    weights = "ema" if "ema" in set(frame["weights"]) else str(frame["weights"].iloc[0])
+    frame = frame[frame["weights"] == weights]
+    if frame["run"].nunique() == len(frame):
+        return None
+    sizes = np.sort(frame["n_params"].unique())
+    if len(sizes) > MAX_PANELS:
+        sizes = sizes[np.linspace(0, len(sizes) - 1, MAX_PANELS).round().astype(int)]
+    figure, panels = style.panels(len(sizes), COLUMNS)
+    names = style.ordered(list(result.subsets))
+    for panel, size in zip(panels, sizes, strict=True):
+        at_size = frame[frame["n_params"] == size]
+        for rank, name in enumerate(names):
+            runs = at_size[names_of_groups(at_size) == name]
+            line = style.line(rank)
+            for _, run in runs.groupby("run"):
+                panel.plot(run["jets"], run["loss"], color=line["color"], lw=0.5, alpha=0.3)
+            mean = runs.groupby("jets")["loss"].mean()
+            panel.plot(mean.index, mean.to_numpy(), lw=1.5, label=style.caption(name), **line)
+        dim = at_size["dim"].iloc[0]
+        title = f"N = {size:,.0f}" if not np.isfinite(dim) else f"dim = {dim:.0f} (N = {size:,.0f})"
+        panel.set(xscale="log", yscale="log", title=title)
+        panel.yaxis.set_major_formatter("{x:.3g}")
+        panel.yaxis.set_minor_formatter("{x:.3g}")
+        panel.tick_params(axis="y", which="minor", labelsize=6.5)
+    figure.supxlabel(f"fine-tuning data D ({result.losses.sample}s)")
+    figure.supylabel(f"test loss ({weights} weights)")
+    panels[0].legend(fontsize=7)
+    return figure

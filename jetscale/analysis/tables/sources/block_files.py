@@ -1,0 +1,147 @@
+"""Files of block losses: `test_blocks.parquet` as a run writes it, and one file of many runs' blocks.
+
+Shapes: E evaluations, B blocks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jetscale.analysis.tables.test_blocks import N_BLOCKS, BlockLosses
+from jetscale.common.cli import UsageError
+from jetscale.common.files import DamagedFile
+from jetscale.runs import parquet
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+COLUMNS = ("step", "weights", "block", "jets", "loss_sum")
+JOINED = ("run", "step", "weights", "jets", "loss_sum")
+
+
+def of_phase(path: Path, phase: str) -> pd.DataFrame:
+    """Rows of one phase of a run's `test_blocks.parquet`: step, weights, block, jets, loss_sum (nats).
+
+    Raises
+    ------
+    UsageError
+        Damaged or not parquet, a column is missing, a block beyond the last.
+    """
+    frame: pd.DataFrame = _table(path).to_pandas()
+    missing = [column for column in COLUMNS if column not in frame]
+    if missing:
+        raise UsageError(f"{path}: lacks the column {', '.join(missing)}; it is no file of test blocks")
+    if "phase" in frame:
+        frame = frame[frame["phase"] == phase]
+    wrong = frame[(frame["block"] < 0) | (frame["block"] >= N_BLOCKS)]
+    if len(wrong):
+        raise UsageError(f"{path}: block {wrong['block'].iloc[0]} is not in 0..{N_BLOCKS - 1}")
+    return frame
+
+
+def sums(frame: pd.DataFrame) -> dict[tuple[int, str], tuple[float, float]]:
+    """Summed loss (nats) and number of jets of every evaluation in `of_phase`, by step and weights."""
+    found: dict[tuple[int, str], tuple[float, float]] = {}
+    for (step, weights), rows in frame.groupby(["step", "weights"]):
+        found[int(str(step)), str(weights)] = (float(rows["loss_sum"].sum()), float(rows["jets"].sum()))
+    return found
+
+
+def read(path: Path, run: str, phase: str) -> BlockLosses | None:
+    """Block losses of one run's `test_blocks.parquet`; None where it has none of this phase.
+
+    Raises
+    ------
+    UsageError
+        See `of_phase`.
+    """
+    return block_losses(of_phase(path, phase), run)
+
+
+def block_losses(frame: pd.DataFrame, run: str) -> BlockLosses | None:
+    """Block losses of the rows of `of_phase`, under the name `run`; None of none."""
+    keys, loss_sum, jets = [], [], []
+    for (step, weights), rows in frame.groupby([frame["step"].astype(float), frame["weights"].astype(str)]):
+        keys.append((run, float(str(step)), str(weights)))
+        block = rows["block"].to_numpy()
+        loss_sum.append(np.bincount(block, rows["loss_sum"].to_numpy(float), N_BLOCKS))
+        jets.append(np.bincount(block, rows["jets"].to_numpy(float), N_BLOCKS))
+    if not keys:
+        return None
+    # 32 bits: a paper-sized sweep has 30,000 evaluations of 1,000 blocks
+    return BlockLosses(keys, np.stack(loss_sum).astype(np.float32), np.stack(jets).astype(np.float32))
+
+
+def join(parts: list[BlockLosses]) -> BlockLosses | None:
+    """Block losses of several runs as one; None of none."""
+    if not parts:
+        return None
+    return BlockLosses(
+        keys=[key for part in parts for key in part.keys],
+        loss_sum_EB=np.concatenate([part.loss_sum_EB for part in parts]),
+        jets_EB=np.concatenate([part.jets_EB for part in parts]),
+    )
+
+
+def write_joined(path: Path, blocks: BlockLosses | None) -> None:
+    """Write block losses of many runs, one row per evaluation; of None, no file is left.
+
+    Sums are kept in 32 bits, as `read` gives them. Bytes of equal significance stand together: of 4 bytes a
+    sum, 3.1 are left instead of 4.0.
+    """
+    import pyarrow as pa
+
+    if blocks is None:
+        path.unlink(missing_ok=True)
+        return
+    run, step, weights = zip(*blocks.keys, strict=True)
+    columns = {"run": pa.array(run), "step": pa.array(step), "weights": pa.array(weights)}
+    for name, sums_EB in (("loss_sum", blocks.loss_sum_EB), ("jets", blocks.jets_EB)):
+        values = pa.array(np.asarray(sums_EB, dtype=np.float32).ravel())
+        columns[name] = pa.FixedSizeListArray.from_arrays(values, blocks.count)
+    parquet.write_table(
+        pa.table(columns),
+        path,
+        compression="zstd",
+        use_dictionary=["run", "weights", "jets.list.element"],
+        use_byte_stream_split=["loss_sum.list.element"],
+    )
+
+
+def read_joined(path: Path) -> BlockLosses | None:
+    """What `write_joined` wrote; None where there is no such file.
+
+    Raises
+    ------
+    UsageError
+        Not parquet, or not such a file.
+    """
+    if not path.exists():
+        return None
+    table = _table(path)
+    if not set(JOINED) <= set(table.column_names):
+        lacking = ", ".join(name for name in JOINED if name not in table.column_names)
+        raise UsageError(f"{path}: lacks the column {lacking}; it is no file of many runs' test blocks")
+    count = table.schema.field("jets").type.list_size
+    keys = zip(*(table[name].to_pylist() for name in ("run", "step", "weights")), strict=True)
+    loss_sum, jets = (
+        table[name].combine_chunks().flatten().to_numpy().reshape(-1, count) for name in ("loss_sum", "jets")
+    )
+    return BlockLosses(list(keys), loss_sum, jets)
+
+
+def _table(path: Path) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        parquet.check(path)
+        return pq.read_table(path)
+    except DamagedFile as error:
+        raise UsageError(f"{error}; put back an undamaged copy of it") from error
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path}: cannot be read as parquet ({error}); the file is damaged") from error

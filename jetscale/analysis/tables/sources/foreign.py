@@ -1,0 +1,302 @@
+"""Anybody's table to a loss table: columns N, loss, and D or C; optional run, seed, subset.
+
+A parquet file that jetscale wrote is taken as it is (`jetscale.analysis.tables.sources.saved`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetscale.analysis.settings import ColumnSettings
+from jetscale.analysis.tables.loss_table import MAX_ROWS, LossTable, check_values, checked
+from jetscale.analysis.tables.sources import formats, saved
+from jetscale.analysis.tables.sources.cells import one_loss_a_cell
+from jetscale.analysis.tables.sources.units import (
+    FLOPS_PER_PARAM_TOKEN,
+    cost_per_sample,
+    derived_unit_warnings,
+    mixed_unit_warnings,
+    unit_warnings,
+)
+from jetscale.common.cli import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# usual names, compared in lower case with spaces, dashes and dots as underscores
+USUAL = {
+    "N": ("n", "n_params", "num_params", "params", "parameters", "model_size", "n_parameters"),
+    "D": ("d", "jets", "tokens", "n_tokens", "num_tokens", "training_tokens", "samples", "dataset_size"),
+    "C": ("c", "flops", "flop", "compute", "training_flop", "training_flops", "total_flops"),
+    "loss": ("loss", "test_loss", "val_loss", "validation_loss", "final_loss", "eval_loss"),
+    "run": ("run", "run_id", "run_name"),
+    "seed": ("seed",),
+    "subset": ("subset",),
+}
+_SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?\s*[kmbgt]?", re.IGNORECASE)
+_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbgt]?)", re.IGNORECASE)
+
+
+@dataclass
+class _Reader:
+    path: Path
+    frame: pd.DataFrame
+    names: ColumnSettings
+    warnings: list[str] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+
+    def column(self, symbol: str, *, required: bool) -> str | None:
+        """Name of the column that holds `symbol`; None where there is none, or it is not to be used."""
+        asked = getattr(self.names, symbol)
+        present = [str(name) for name in self.frame.columns]
+        if asked:
+            if asked not in present:
+                raise UsageError(
+                    f"{self.path}: no column {asked!r} for {symbol}; columns: {', '.join(present)}"
+                )
+            return self._used(str(asked))
+        if asked == "" and not required:
+            return None
+        if symbol in present:
+            return self._used(symbol)
+        usual = [name for name in present if re.sub(r"[\s.-]+", "_", name.lower()) in USUAL[symbol]]
+        if len(usual) > 1:
+            raise UsageError(
+                f"{self.path}: {', '.join(map(repr, usual))} could all be {symbol}; say columns.{symbol}=NAME"
+            )
+        if usual:
+            self.warnings.append(f"column {usual[0]!r} is read as {symbol}")
+            return self._used(usual[0])
+        if required:
+            raise UsageError(
+                f"{self.path}: no column for {symbol}; say columns.{symbol}=NAME"
+                f" (columns: {', '.join(present)})"
+            )
+        return None
+
+    def _used(self, name: str) -> str:
+        self.used.add(name)
+        return name
+
+    def labels(self, symbol: str) -> NDArray[np.object_] | None:
+        """Names in the column, or in several ("model,seed"), of the run, seed or subset; None without one."""
+        asked = getattr(self.names, symbol)
+        if not asked or asked in self.frame.columns or "," not in asked:
+            name = self.column(symbol, required=False)
+            return None if name is None else self._text(symbol, name)
+        names = [name.strip() for name in asked.split(",") if name.strip()]
+        missing = [name for name in names if name not in self.frame.columns]
+        if missing:
+            raise UsageError(
+                f"{self.path}: no column {missing[0]!r} for {symbol} (columns.{symbol}={asked!r});"
+                f" columns: {', '.join(map(str, self.frame.columns))}"
+            )
+        self.used.update(names)
+        parts = [f"{name}=" + self._text(symbol, name) for name in names]
+        joined = parts[0]
+        for part in parts[1:]:
+            joined = joined + "," + part
+        return np.asarray(joined, dtype=object)
+
+    def _text(self, symbol: str, name: str) -> NDArray[np.object_]:
+        column = self.frame[name]
+        if column.isna().any():
+            row = self.frame.index[int(np.flatnonzero(column.isna())[0])]
+            raise UsageError(
+                f"{self.path}: {name!r} in row {row} is empty ({int(column.isna().sum())} such rows), but it"
+                f" names the {symbol}: fill it in, select rows with where=..., or do without:"
+                f" columns.{symbol}="
+            )
+        return np.asarray(column.astype(str).str.strip(), dtype=object)
+
+    def numbers(self, symbol: str, *, required: bool = True) -> NDArray[np.float64] | None:
+        """Values of the column as float64: integers overflow in 6 N D."""
+        name = self.column(symbol, required=required)
+        if name is None:
+            return None
+        series = self.frame[name]
+        if series.dtype.kind in "iuf":
+            return np.asarray(series, dtype=np.float64)
+        return self._parsed(symbol, name)
+
+    def _parsed(self, symbol: str, name: str) -> NDArray[np.float64]:
+        values = np.empty(len(self.frame))
+        suffixes = set()
+        for row, text in enumerate(self.frame[name]):
+            plain = str(text).strip().replace("_", "")
+            match = _NUMBER.fullmatch(plain.replace(",", ""))
+            if match is None or ("," in plain and not _THOUSANDS.fullmatch(plain)):
+                raise UsageError(
+                    f"{self.path}: {name!r} in row {self.frame.index[row]} is {text!r}, not a number"
+                    + _hint(plain)
+                )
+            if "," in plain and symbol == "loss":
+                raise UsageError(
+                    f"{self.path}: {name!r} in row {self.frame.index[row]} is {text!r}, which could be"
+                    f" {plain.replace(',', '.', 1)} or {plain.replace(',', '')}; write it with a"
+                    " decimal point"
+                )
+            values[row] = float(match[1]) * _SUFFIX[match[2].lower()]
+            suffixes.add(match[2].lower())
+        if suffixes != {""}:
+            if "" in suffixes:
+                raise UsageError(
+                    f"{self.path}: {name!r} mixes numbers with and without a suffix"
+                    f" ({', '.join(sorted(suffixes - {''}))}); write them all one way"
+                )
+            self.warnings.append(
+                f"{symbol}: suffixes {', '.join(sorted(suffixes)).upper()} read as powers of 1,000"
+            )
+        else:
+            self.warnings.append(f"{symbol}: column {name!r} holds text; its numbers were read from it")
+        return values
+
+
+def _hint(text: str) -> str:
+    """What may be wrong with a number that is not read."""
+    if re.fullmatch(r"[+-]?[\d.]*,[\d,.]*(e[+-]?\d+)?", text, re.IGNORECASE):
+        return "; a decimal comma? Write it with a decimal point"
+    return " with a unit this column could mean" if re.match(r"[\d.]", text) else ""
+
+
+def load(
+    path: Path,
+    columns: ColumnSettings | None = None,
+    *,
+    where: str = "",
+    flops_per_param_sample: float = FLOPS_PER_PARAM_TOKEN,
+    best_of_cell: bool = False,
+) -> LossTable:
+    """Read a table with named columns.
+
+    Parameters
+    ----------
+    path : .csv, .tsv, .jsonl, .ndjson, .json or .parquet (all but the last also compressed).
+    columns : names; those that are None are looked for under their usual names. Where any is given, a file of
+        jetscale's own is read as any other.
+    where : pandas query that selects rows, such as ``"val_full.str.contains('c4_val') and tokens > 1e9"``.
+    flops_per_param_sample : k of C = k N D, used where the table gives only one of D and C.
+    best_of_cell : of the rows of one subset, N, D and seed, keep the one with the lowest loss.
+
+    Raises
+    ------
+    UsageError
+        No such file, column or row; text in numbers; values that are not finite and positive; several losses
+        for one subset, N, D and seed that a column tells apart which is not read.
+    """
+    names = columns or ColumnSettings()
+    frame = _select(formats.read(path), where, path)
+    if names == ColumnSettings():
+        losses = saved.of_frame(frame, path)
+        if losses is not None and best_of_cell:
+            raise UsageError(f"{path}: best_of_cell is for tables that jetscale did not write")
+        if losses is not None:
+            return checked(replace(losses, source=f"{path} (losses of {losses.source})"))
+    reader = _Reader(path, frame, names)
+    N, loss = reader.numbers("N"), reader.numbers("loss")
+    D, C = reader.numbers("D", required=False), reader.numbers("C", required=False)
+    if N is None or loss is None or (D is None and C is None):
+        raise UsageError(f"{path}: needs a column for D or C; say columns.D=NAME or columns.C=NAME")
+    k, derived = flops_per_param_sample, D is None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if D is None:
+            assert C is not None
+            D = C / (k * N)
+        elif C is None:
+            C = k * N * D
+        else:
+            k = cost_per_sample(C / (N * D))
+            reader.warnings += unit_warnings(k) + mixed_unit_warnings(C / (N * D))
+    if derived:
+        reader.warnings += derived_unit_warnings(D / N)
+    losses = _assemble(reader, N, D, C, loss, k)
+    check_values(losses.frame, losses.source)
+    unread = frame[[name for name in frame.columns if name not in reader.used]]
+    return checked(one_loss_a_cell(losses, unread, best=best_of_cell))
+
+
+def _select(frame: pd.DataFrame, where: str, path: Path) -> pd.DataFrame:
+    frame = frame.rename(columns=lambda name: str(name).strip())
+    if len(frame) > MAX_ROWS and not where:
+        raise UsageError(
+            f"{path}: {len(frame):,} rows, more than {MAX_ROWS:,}; keep the rows to fit, for instance with"
+            " where=..."
+        )
+    return rows_where(frame, where, str(path))
+
+
+def rows_where(frame: pd.DataFrame, where: str, source: str) -> pd.DataFrame:
+    """Rows that the query `where` selects; all where it is empty.
+
+    Raises
+    ------
+    UsageError
+        Not a query of its columns, or one that selects nothing.
+    """
+    if not where:
+        return frame
+    try:
+        chosen = frame.query(where, engine="python")
+    except Exception as error:  # whatever the parser and the evaluation of the query raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{source}: where={where!r} is not a query of its columns: {reason}") from error
+    if not len(chosen):
+        raise UsageError(f"{source}: where={where!r} selects none of {len(frame)} rows")
+    return chosen
+
+
+def _assemble(
+    reader: _Reader,
+    N: NDArray[np.float64],
+    D: NDArray[np.float64],
+    C: NDArray[np.float64],
+    loss: NDArray[np.float64],
+    k: float,
+) -> LossTable:
+    import pandas as pd
+
+    labels = {symbol: reader.labels(symbol) for symbol in ("run", "seed", "subset")}
+    has_runs = labels["run"] is not None
+    frame = pd.DataFrame(
+        {
+            "run": labels["run"] if has_runs else "",
+            "subset": labels["subset"] if labels["subset"] is not None else "all",
+            "seed": labels["seed"] if labels["seed"] is not None else "0",
+            "dim": np.nan,
+            "n_params": N,
+            "jets": D,
+            "constituents": np.nan,
+            "flops": C,
+            "split": "test",
+            "weights": "raw",
+            "loss": loss,
+            "step": D,
+        },
+        index=reader.frame.index,
+    )
+    if not has_runs:
+        frame = _name_rows(frame, reader.warnings)
+    settings = {key: name for key, name in asdict(reader.names).items() if name is not None}
+    source = f"{reader.path}" + (
+        f" ({', '.join(f'{k}={v}' for k, v in settings.items())})" if settings else ""
+    )
+    return LossTable(frame, source, k, warnings=reader.warnings)
+
+
+def _name_rows(frame: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
+    """Without a run column every row is a run of its own; equal rows are kept, and named in a warning."""
+    key = ["subset", "n_params", "jets", "seed", "loss"]
+    repeats = int(frame.duplicated(key).sum())
+    if repeats:
+        warnings.append(f"{repeats} rows repeat another row's N, D and loss; they are kept and count as runs")
+    frame["row"] = [str(number) for number in frame.index]
+    frame = frame.sort_values(key, kind="stable")
+    frame["run"] = [f"row {rank:07d}" for rank in range(len(frame))]
+    return frame

@@ -1,0 +1,256 @@
+"""Run directories to a loss table; every file is verified first (`jetscale.runs.done`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jetscale.analysis.tables.loss_table import LossTable, checked
+from jetscale.analysis.tables.sources.block_files import block_losses, join, of_phase, sums
+from jetscale.analysis.tables.test_blocks import BlockLosses
+from jetscale.analysis.tables.variants import JETS, only_varying, settings_of, text_of
+from jetscale.common.cli import UsageError
+from jetscale.runs.done import (
+    BLOCKS,
+    CONFIG,
+    DONE,
+    METRICS,
+    DamagedRun,
+    Done,
+    check_final,
+    disagreement,
+    read_done,
+    read_identity,
+    read_metrics,
+)
+
+PAPER_CONSTITUENTS = 40.0  # per jet: the paper's n_p in C = 6 N n_p B S
+WAY_OUT = "put back an undamaged copy of it, or remove the run's folder to make it anew"
+
+
+def load(path: Path, *, unfinished: bool = False, phase: str = "finetune") -> LossTable:
+    """Read every run below `path`.
+
+    Parameters
+    ----------
+    path : a sweep folder, or any folder above or below run directories.
+    unfinished : take runs without done.json too (their curves so far).
+    phase : which phase's losses; fine-tuning is the paper's.
+
+    Raises
+    ------
+    UsageError
+        No run below `path`; a file of a run that is damaged, missing or of another run, named.
+    """
+    import pandas as pd
+
+    folders = sorted(metrics.parent for metrics in path.rglob(METRICS)) if path.is_dir() else []
+    folders += [done.parent for done in sorted(path.rglob(DONE)) if done.parent not in folders]
+    if not folders:
+        raise UsageError(f"{path}: no run directory (a folder with metrics.jsonl) below it")
+    frames, blocks, warnings, settings = [], [], [], {}
+    unverified: list[str] = []
+    for folder in folders:
+        name = folder.relative_to(path).as_posix()
+        done = _finished(folder)
+        if done is None:
+            if not unfinished:
+                warnings.append(
+                    f"run {name} is not finished (no done.json); left out, take it with unfinished=true"
+                )
+                continue
+            warnings.append(f"run {name} is not finished; its curve so far is used")
+        elif not done.verified:
+            unverified.append(name)
+        facts = {} if done is None else done.content
+        config, lines = _config(folder), _lines(folder)
+        if wrong := check_final(lines, facts):
+            raise UsageError(f"{folder / DONE} {wrong}; {WAY_OUT}")
+        frame = _run(folder, name, phase, lines, _facts(folder, facts, config))
+        if frame is None:
+            warnings.append(f"run {name} has no test loss in phase {phase}; left out")
+            continue
+        frames.append(frame)
+        settings[name] = _settings(facts, config)
+        tests = lines if done is not None else _settled(lines)
+        blocks.append(_blocks(folder, name, phase, tests, finished=done is not None))
+    if unverified:
+        warnings.append(
+            f"{len(unverified)} runs, such as {unverified[0]}, are of an earlier version, without checksums: "
+            "their files could not be verified"
+        )
+    if not frames:
+        raise UsageError(f"{path}: {len(folders)} runs, none of them usable: {'; '.join(warnings)}")
+    table = LossTable(
+        frame=pd.concat(frames, ignore_index=True),
+        source=str(path),
+        flops_per_param_sample=6 * PAPER_CONSTITUENTS,
+        sample="jet",
+        warnings=warnings,
+        blocks=join([block for block in blocks if block is not None]),
+        settings=only_varying(settings),
+    )
+    return checked(table)
+
+
+def _finished(folder: Path) -> Done | None:
+    """The finished run, its files verified; the identity of one that is not finished."""
+    try:
+        done = read_done(folder)
+        if done is None or not done.verified:
+            read_identity(folder)
+        return done
+    except DamagedRun as error:
+        raise UsageError(f"{error}; {WAY_OUT}") from error
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """What ``config.yaml`` says, as plain values: nothing in a run directory is resolved."""
+    import yaml
+
+    path = folder / CONFIG
+    try:
+        content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} is missing; {WAY_OUT}") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} cannot be read ({' '.join(str(error).split())}); {WAY_OUT}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no settings; {WAY_OUT}")
+    return content
+
+
+def _settings(done: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
+    """What decides the run's numbers; done.json fills in what config.yaml does not tell."""
+    found = settings_of(config)
+    counted = done.get("pretrain") or {}
+    told = {
+        "finetune.lr": done.get("lr"),
+        "finetune.steps": done.get("steps"),
+        "finetune.batch_size": done.get("batch_size"),
+        "pretrain.steps": counted.get("steps"),
+        "pretrain.jets": None if "steps" in counted or "pretrain.steps" in found else counted.get("jets"),
+    }
+    if not found and done.get("variant"):
+        told["variant"] = done["variant"]
+    for key, value in told.items():
+        if value is not None and key not in found:
+            found[key] = text_of(value)
+    for split, jets in (done.get("jets_from") or {}).items():
+        phase, _, kind = split.partition("/")
+        found[JETS + ("pretrain" if phase == "pretrain" else kind)] = str(jets.get("fingerprint"))[:8]
+    return found
+
+
+def _settled(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines of a run that is going on, less its last step's: their block losses may not be there yet."""
+    last = max((line["step"] for line in lines if line.get("phase") == "finetune"), default=0)
+    return [line for line in lines if line["step"] < last or line.get("phase") != "finetune"]
+
+
+def _blocks(
+    folder: Path, name: str, phase: str, lines: list[dict[str, Any]], finished: bool
+) -> BlockLosses | None:
+    """Block losses of a run, which must add up to its test losses; None where it has none."""
+    path = folder / BLOCKS
+    if not path.exists():
+        return None
+    rows = of_phase(path, phase)
+    tests = [line for line in lines if line.get("phase") == phase]
+    found = sums(rows)
+    if not finished:  # written on while we read
+        steps = {line["step"] for line in tests}
+        found = {key: value for key, value in found.items() if key[0] in steps}
+    if wrong := disagreement(tests, found):
+        raise UsageError(f"{path} is not of this run, or damaged: it {wrong}; {WAY_OUT}")
+    return block_losses(rows, name)
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    try:
+        return read_metrics(folder)
+    except DamagedRun as error:
+        raise UsageError(f"{error}; {WAY_OUT}") from error
+
+
+def _run(folder: Path, name: str, phase: str, every: list[dict[str, Any]], facts: dict[str, Any]) -> Any:
+    import pandas as pd
+
+    lines = [line for line in every if line.get("phase") == phase]
+    lines = [line for line in lines if line.get("split") == "test" and line.get("jets", 0) > 0]
+    if not lines:
+        return None
+    frame = pd.DataFrame(lines)
+    for column in ("step", "jets", "flops", "loss", "weights", "split"):
+        if column not in frame:
+            raise UsageError(f"{folder / 'metrics.jsonl'}: test lines lack {column!r}")
+    numbers = frame[["step", "jets", "flops", "loss"]].astype(float)
+    table = numbers.assign(
+        run=name,
+        subset=facts["subset"],
+        dim=float(facts["dim"]),
+        seed=str(facts["seed"]),
+        warmup=float(facts["warmup"]),
+        schedule=float(facts["steps"]),
+        pretrain_jets=facts["pretrain_jets"],
+        pretrain_constituents=facts["pretrain_constituents"],
+        pretrain_n_params=facts["pretrain_n_params"],
+        lr=facts["lr"],
+        rate=facts["rate"],
+        constituents=frame["constituents"].astype(float) if "constituents" in frame else np.nan,
+        split=frame["split"],
+        weights=frame["weights"],
+    )
+    total = facts["n_params"].get("total")
+    table["n_params"] = float(total) if total else table["flops"] / (6 * PAPER_CONSTITUENTS * table["jets"])
+    for kind, count in facts["n_params"].items():
+        if isinstance(count, int | float):
+            table[f"n_params_{kind}"] = float(count)
+    return table
+
+
+def _facts(folder: Path, done: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """Who the run is: from config.yaml, and from done.json when it has finished."""
+
+    def select(key: str, default: Any = None) -> Any:
+        found: Any = config
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        return default if found is None else found
+
+    facts = {
+        "subset": done.get("subset", select("subset")),
+        "dim": done.get("dim", select("model.dim")),
+        "seed": done.get("seed", select("seed")),
+        "n_params": done.get("n_params", {}),
+        "warmup": select("finetune.warmup", 0) or 0,
+        "steps": select("finetune.steps", 0) or 0,
+        **_pretraining(done, from_scratch=select("pretrain.composition") is None),
+        "lr": _rate(done, select("finetune.lr")),
+        "rate": float(done["flops"] / done["seconds"])
+        if done.get("flops") and done.get("seconds")
+        else np.nan,
+    }
+    missing = [key for key in ("subset", "dim", "seed") if facts[key] is None]
+    if missing:
+        raise UsageError(f"{folder}: neither done.json nor config.yaml gives {', '.join(missing)}")
+    return facts
+
+
+def _pretraining(done: dict[str, Any], from_scratch: bool) -> dict[str, float]:
+    """What a run's pretraining took: 0 from scratch, NaN where it is not told (a run still going on)."""
+    counted: dict[str, Any] = done.get("pretrain") or {}
+    otherwise = 0.0 if from_scratch else np.nan
+    return {
+        "pretrain_jets": float(counted.get("jets", otherwise)),
+        "pretrain_constituents": float(counted.get("constituents", otherwise)),
+        "pretrain_n_params": float(counted.get("n_params", {}).get("total", otherwise)),
+    }
+
+
+def _rate(done: dict[str, Any], configured: Any) -> float:
+    """Peak learning rate of fine-tuning: as it was used, or as configured where that is a number."""
+    found = done.get("lr", configured)
+    return float(found) if isinstance(found, int | float) else np.nan

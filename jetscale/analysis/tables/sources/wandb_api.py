@@ -1,0 +1,147 @@
+"""W&B's API to a loss table: exact histories, one scan a metric, and block losses; cached to parquet.
+
+`scan_history` returns only rows that hold all keys asked for, and raw and EMA losses are logged in different
+rows, so each has its own scan. `run.history()`, a random sample of 500 points, is never used.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jetscale.analysis.tables.loss_table import LossTable, checked
+from jetscale.analysis.tables.sources import saved, wandb_artifact
+from jetscale.analysis.tables.sources.block_files import join
+from jetscale.analysis.tables.sources.local import PAPER_CONSTITUENTS
+from jetscale.analysis.tables.sources.patience import patiently
+from jetscale.analysis.tables.sources.wandb_rows import AXES, WEIGHTS, Fragment, loss_key, table
+from jetscale.analysis.tables.test_blocks import BlockLosses
+from jetscale.common.cli import UsageError
+from jetscale.common.files import DamagedFile
+from jetscale.runs import parquet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TIMEOUT = 30  # seconds for one answer
+
+
+def load(
+    path: str,
+    *,
+    group: str = "",
+    filters: str = "",
+    cache: Path | None = None,
+    refresh: bool = False,
+    phase: str = "finetune",
+) -> LossTable:
+    """Read the runs of a project.
+
+    Parameters
+    ----------
+    path : ``entity/project``.
+    group : only runs of this W&B group.
+    filters : JSON in W&B's query language, such as ``{"config.subset": "scratch"}``.
+    cache : parquet file to keep the answer in, block losses beside it as ``<stem>-blocks.parquet``; read
+        instead of the server when it is there.
+    refresh : ask the server even then, and write the cache anew.
+
+    Raises
+    ------
+    UsageError
+        Not entity/project, filters that are not a JSON object, no such project or run, an answer that cannot
+        be read, a server that fails every attempt.
+    """
+    if not re.fullmatch(r"[^/\s]+/[^/\s]+", path):
+        raise UsageError(f"path={path!r} is not entity/project")
+    query = _query(group, filters)
+    source = f"W&B {path}" + (f" {json.dumps(query)}" if query else "")
+    if cache is not None and cache.is_file() and not refresh:
+        return _kept(cache, source)
+    runs = _runs(path, query)
+    frame, warnings, settings = table([_fragment(run, phase) for run in runs], phase)
+    blocks = _blocks(runs, frame, phase)
+    warnings += _without_blocks(frame, blocks)
+    losses = checked(LossTable(frame, source, 6 * PAPER_CONSTITUENTS, "jet", warnings, blocks, settings))
+    if cache is not None:
+        saved.write(cache, losses, blocks)
+    return losses
+
+
+def _kept(cache: Path, source: str) -> LossTable:
+    import pandas as pd
+
+    try:
+        parquet.check(cache)
+    except DamagedFile as error:
+        raise UsageError(f"{error}; say refresh=true to ask the server again") from error
+    losses = saved.of_frame(pd.read_parquet(cache), cache)
+    if losses is None or losses.source != source:
+        held = "no answer of W&B" if losses is None else losses.source
+        raise UsageError(f"{cache} holds {held}, not {source}; say refresh=true or another out")
+    note = f"read from {cache.name}, not from the server; refresh=true asks again"
+    return checked(replace(losses, warnings=[*losses.warnings, note]))
+
+
+def _query(group: str, filters: str) -> dict[str, Any]:
+    query: Any = {}
+    if filters:
+        try:
+            query = json.loads(filters)
+        except ValueError as error:
+            raise UsageError(f"filters={filters!r} is not JSON: {error}") from error
+        if not isinstance(query, dict):
+            raise UsageError(f"filters={filters!r} is not a JSON object")
+    return {**query, **({"group": group} if group else {})}
+
+
+def _runs(path: str, query: dict[str, Any]) -> list[Any]:
+    import wandb
+
+    api = patiently(f"W&B login for {path}", lambda: wandb.Api(timeout=TIMEOUT))
+    runs = patiently(f"runs of {path}", lambda: list(api.runs(path, filters=query, lazy=False)))
+    if not runs:
+        raise UsageError(
+            f"W&B {path}: no run" + (f" matches {json.dumps(query)}" if query else " in the project")
+        )
+    return runs
+
+
+def _blocks(runs: list[Any], frame: pd.DataFrame, phase: str) -> BlockLosses | None:
+    """Block losses of the runs in the table, whose names there end in their ids."""
+    names = {name.rpartition("/")[2]: name for name in frame["run"].unique()}
+    found = [wandb_artifact.fetch(run, names[run.id], phase) for run in runs if run.id in names]
+    return join([blocks for blocks in found if blocks is not None])
+
+
+def _without_blocks(frame: pd.DataFrame, blocks: BlockLosses | None) -> list[str]:
+    lacking = sorted(set(frame["run"]) - {run for run, _, _ in (blocks.keys if blocks else [])})
+    if not lacking:
+        return []
+    which = f"{len(lacking)} runs, such as {lacking[0]}"
+    return [f"no block losses (artifact test-blocks-<run id>) of {which}; their test jets are not resampled"]
+
+
+def _fragment(run: Any, phase: str) -> Fragment:
+    rows: list[dict[str, Any]] = []
+    for weights in WEIGHTS:
+        scan = partial(_scan, run, [loss_key(phase, weights), *AXES])
+        rows += patiently(f"history of W&B run {run.id}", scan)
+    n_params = run.summary.get("n_params")
+    return Fragment(
+        run=str(run.id),
+        name=str(run.name),
+        config=dict(run.config),
+        rows=rows,
+        started=str(run.created_at),
+        finished=run.state == "finished",
+        n_params=float(n_params) if isinstance(n_params, int | float) else float("nan"),
+    )
+
+
+def _scan(run: Any, keys: list[str]) -> list[dict[str, Any]]:
+    return list(run.scan_history(keys=keys))

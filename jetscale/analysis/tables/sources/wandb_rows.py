@@ -1,0 +1,159 @@
+"""What both W&B sources share: history rows of one run, as `jetscale.tracking` logs them, to the loss table.
+
+A test line is a row with ``<phase>/test_loss`` (raw weights) or ``<phase>/test_loss_ema``, with our own
+``step``, ``jets`` and ``flops`` beside it; W&B's own step counter is never used: a resumed run restarts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jetscale.analysis.tables.sources.local import PAPER_CONSTITUENTS
+from jetscale.analysis.tables.variants import only_varying, settings_of
+from jetscale.common.cli import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AXES = ("step", "jets", "flops")
+WEIGHTS = {"raw": "", "ema": "_ema"}
+
+
+def loss_key(phase: str, weights: str) -> str:
+    """History key of a test loss."""
+    return f"{phase}/test_loss{WEIGHTS[weights]}"
+
+
+@dataclass
+class Fragment:
+    """One W&B run, or one piece of a resumed one.
+
+    Attributes
+    ----------
+    run : id, shared by the pieces.
+    name : for messages.
+    config : nested mapping, as the run was started with.
+    rows : history rows, in the order of logging.
+    started : orders the pieces of one run.
+    finished : whether the run reported its end.
+    n_params : N from the summary; NaN where it is not there.
+    """
+
+    run: str
+    name: str
+    config: dict[str, Any]
+    rows: list[dict[str, Any]]
+    started: str = ""
+    finished: bool = True
+    n_params: float = float("nan")
+
+
+def table(
+    fragments: Iterable[Fragment], phase: str
+) -> tuple[pd.DataFrame, list[str], dict[str, dict[str, str]]]:
+    """Rows of the loss table, warnings, and the settings of the runs that are not the same for all of them.
+
+    Pieces of one run are merged by our own step: a later piece replaces the earlier from its first step on.
+
+    Raises
+    ------
+    UsageError
+        A run whose config lacks subset, seed or model.dim; a value that is not a number.
+    """
+    import pandas as pd
+
+    pieces: dict[str, list[Fragment]] = {}
+    for fragment in fragments:
+        pieces.setdefault(fragment.run, []).append(fragment)
+    frames, warnings, settings = [], [], {}
+    for run, parts in sorted(pieces.items()):
+        parts.sort(key=lambda part: part.started)
+        frame = _merged(parts, phase)
+        if frame is None:
+            warnings.append(f"W&B run {parts[-1].name} ({run}) has no test loss in phase {phase}; left out")
+            continue
+        frames.append(_described(frame, run, parts))
+        settings[str(frames[-1]["run"].iloc[0])] = settings_of(parts[-1].config)
+        if not parts[-1].finished:
+            warnings.append(f"W&B run {parts[-1].name} ({run}) has not finished; its curve so far is used")
+        if len(parts) > 1:
+            warnings.append(f"W&B run {parts[-1].name} ({run}): {len(parts)} pieces merged by our own step")
+    if not frames:
+        reasons = f": {'; '.join(warnings)}" if warnings else ""
+        raise UsageError(f"no W&B run has a test loss in phase {phase}{reasons}")
+    return pd.concat(frames, ignore_index=True), warnings, only_varying(settings)
+
+
+def _merged(parts: list[Fragment], phase: str) -> pd.DataFrame | None:
+    import pandas as pd
+
+    merged = None
+    for part in parts:
+        frame = _lines(part, phase)
+        if frame is None:
+            continue
+        if merged is not None:
+            frame = pd.concat([merged[merged["step"] < frame["step"].min()], frame], ignore_index=True)
+        merged = frame
+    return merged
+
+
+def _lines(part: Fragment, phase: str) -> pd.DataFrame | None:
+    import pandas as pd
+
+    lines = []
+    for row in part.rows:
+        for weights in WEIGHTS:
+            if row.get(loss_key(phase, weights)) is None:
+                continue
+            try:
+                line = {axis: float(row[axis]) for axis in AXES} | {
+                    "loss": float(row[loss_key(phase, weights)])
+                }
+            except (KeyError, TypeError, ValueError) as error:
+                where = f"W&B run {part.name} ({part.run})"
+                raise UsageError(f"{where}: a test row cannot be read: {error!r} in {row}") from error
+            if line["jets"] > 0:
+                lines.append(line | {"weights": weights})
+    if not lines:
+        return None
+    # the same step twice in one piece: the last one was logged after a resume inside the piece
+    return pd.DataFrame(lines).drop_duplicates(["step", "weights"], keep="last")
+
+
+def _described(frame: pd.DataFrame, run: str, parts: list[Fragment]) -> pd.DataFrame:
+    last = parts[-1]
+    facts = {key: _config(last.config, key) for key in ("subset", "seed", "model.dim")}
+    missing = [key for key, value in facts.items() if value is None]
+    if missing:
+        raise UsageError(f"W&B run {last.name} ({run}): its config lacks {', '.join(missing)}")
+    N = last.n_params
+    if not np.isfinite(N):
+        N = float((frame["flops"] / (6 * PAPER_CONSTITUENTS * frame["jets"])).median())
+    return frame.assign(
+        run=f"{facts['subset']}/dim={facts['model.dim']}/seed={facts['seed']}/{run}",
+        subset=str(facts["subset"]),
+        dim=float(facts["model.dim"]),
+        seed=str(facts["seed"]),
+        n_params=N,
+        constituents=np.nan,
+        split="test",
+        warmup=float(_config(last.config, "finetune.warmup") or 0),
+        schedule=float(_config(last.config, "finetune.steps") or 0),
+    )
+
+
+def _config(config: dict[str, Any], dotted: str) -> Any:
+    """Value of a nested (or already dotted) key; W&B wraps values as {"value": ...} in some answers."""
+    found: Any = config.get(dotted)
+    if found is None:
+        found = config
+        for part in dotted.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+            if isinstance(found, dict) and set(found) == {"value"}:
+                found = found["value"]
+    return found

@@ -1,0 +1,1 @@
+"""What every room uses: settings, command lines, safe files, masking of secrets, figure style."""

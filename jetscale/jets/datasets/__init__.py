@@ -1,0 +1,1 @@
+"""Datasets: their classes, labels, files, splits and columns."""

@@ -1,0 +1,128 @@
+"""JetClass-II parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jetscale.jets.datasets.labels import JETCLASS2_LABELS
+from jetscale.jets.errors import JetDataError
+from jetscale.jets.reading.locations import File
+from jetscale.jets.reading.raw import Array, RawJets, assemble
+
+LABEL = "jet_label"
+
+
+class ParquetReader:
+    """One open file, of which only the row groups that an entry range touches are read."""
+
+    def __init__(self, path: Path, called: File) -> None:
+        self._path = called
+        self._file = pq.ParquetFile(path)
+        self.n_jets = int(self._file.metadata.num_rows)
+
+    def read(self, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
+        """Jets of an entry range, at most `step` at a time."""
+        wanted = [*columns, LABEL]
+        schema = self._file.schema_arrow
+        missing = sorted(set(wanted) - set(schema.names))
+        if missing:
+            raise JetDataError(f"{self._path}: no column {', '.join(missing)}")
+        for name in wanted:
+            _check_type(self._path, name, schema.field(name).type)
+        groups, entry = _row_groups(self._file.metadata, start, stop)
+        for batch in self._file.iter_batches(
+            batch_size=step, row_groups=groups, columns=wanted, use_threads=False
+        ):
+            low, high = max(start, entry), min(stop, entry + batch.num_rows)
+            if low < high:
+                yield _cast(self._path, low, columns, batch.slice(low - entry, high - low))
+            entry += batch.num_rows
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
+    """Row groups that hold entries `start` to `stop`, and the first entry of the first of them."""
+    ends = np.cumsum([metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)])
+    first = int(np.searchsorted(ends, start, side="right"))
+    last = int(np.searchsorted(ends, stop, side="left"))
+    return list(range(first, min(last + 1, len(ends)))), int(ends[first - 1]) if first else 0
+
+
+def _plain_type(kind: Any) -> Any:
+    """Type of the values themselves: awkward wraps its own types around them, others keep dictionaries."""
+    while isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    return _plain_type(kind.value_type) if pa.types.is_dictionary(kind) else kind
+
+
+def _plain(array: Any) -> Any:
+    """Values of an array without wrapping (see `_plain_type`)."""
+    while isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    return _plain(array.dictionary_decode()) if isinstance(array, pa.DictionaryArray) else array
+
+
+def _check_type(path: File, name: str, stored: Any) -> None:
+    kind = _plain_type(stored)
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    values = _plain_type(kind.value_type) if is_list else kind
+    numeric = pa.types.is_integer(values) or pa.types.is_floating(values) or pa.types.is_boolean(values)
+    if not numeric or is_list != name.startswith("part_"):
+        wanted = "a list of numbers" if name.startswith("part_") else "one number"
+        raise JetDataError(f"{path}: column {name} is {stored}, not {wanted} per jet")
+    if name == LABEL and not pa.types.is_integer(kind):
+        raise JetDataError(f"{path}: column {name} is {stored}, not an integer")
+
+
+def _cast(path: File, entry: int, columns: Sequence[str], batch: Any) -> RawJets:
+    labels = _numbers(path, entry, LABEL, batch.column(LABEL))
+    bad = np.flatnonzero((labels < 0) | (labels >= len(JETCLASS2_LABELS)))
+    if len(bad):
+        raise JetDataError(
+            f"{path}: entry {entry + bad[0]}: {LABEL} is {labels[bad[0]]}, "
+            f"outside 0 to {len(JETCLASS2_LABELS) - 1}"
+        )
+    return assemble(
+        path,
+        entry,
+        columns,
+        lambda name: _jagged(path, entry, name, batch.column(name)),
+        lambda name: _numbers(path, entry, name, batch.column(name)),
+        labels.astype(np.uint8),
+    )
+
+
+def _jagged(path: File, entry: int, name: str, stored: Any) -> tuple[npt.NDArray[np.int64], Array]:
+    column = _plain(stored)
+    _check_nulls(path, entry, name, column)
+    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    values = _plain(column.flatten())
+    if values.null_count:
+        at = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
+        inside = int(np.searchsorted(offsets, at, side="right")) - 1
+        raise JetDataError(f"{path}: entry {entry + inside}: {name} holds a null")
+    return offsets, values.to_numpy(zero_copy_only=False)
+
+
+def _numbers(path: File, entry: int, name: str, stored: Any) -> Array:
+    column = _plain(stored)
+    _check_nulls(path, entry, name, column)
+    numbers: Array = column.to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _check_nulls(path: File, entry: int, name: str, column: Any) -> None:
+    if column.null_count:
+        at = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+        raise JetDataError(f"{path}: entry {entry + at}: {name} is null")

@@ -1,0 +1,122 @@
+"""What no jet can have: values that are not finite, and constituents that are no particles.
+
+Shapes: B jets, T their constituents.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from jetscale.jets.errors import JetDataError, mention_once
+from jetscale.jets.kernels import all_possible, all_within, first_below_pt
+from jetscale.jets.reading.raw import ALWAYS_READ, Array, RawJets, demand, where
+
+_LARGEST = float(np.finfo(np.float32).max)
+_WITHIN = {
+    "part_dphi": (3.1416, "must be wrapped to -pi to pi, as published"),
+    "part_deta": (20.0, "must be a distance to the jet's axis, at most 20"),
+}
+"""Largest size of a column and what to say beyond it: a value that stands for "missing" (-999), an angle that
+was never wrapped. Half precision, which the store keeps, ends at 65504."""
+
+_ENERGY_SHARE = 0.99
+"""Energies below this share of pT are mentioned: 1% is room for sources in half precision."""
+
+
+def check_jets(raw: RawJets) -> None:
+    """Stop at an empty jet, a non-finite or impossible value.
+
+    Raises
+    ------
+    JetDataError
+        Names the file, the entry, the column and the value.
+    """
+    _check_jets(raw)
+    part = raw.constituents
+    floats = {name: values for name, values in part.items() if values.dtype == np.float32}
+    if not (
+        all(all_within(values.view(np.uint32), _limit_bits(name)) for name, values in floats.items())
+        and all_possible(*(part[name] for name in ALWAYS_READ))
+        and _one_flag_at_most(raw).all()
+    ):
+        _name_the_first(raw)
+    low = first_below_pt(part["part_px"], part["part_py"], part["part_energy"], np.float32(_ENERGY_SHARE))
+    if low >= 0:
+        _mention_low_energy(raw, low)
+
+
+@lru_cache
+def _limit_bits(name: str) -> np.uint32:
+    limit, _ = _WITHIN.get(name, (_LARGEST, ""))
+    return np.float32(limit).view(np.uint32)
+
+
+def _one_flag_at_most(raw: RawJets) -> npt.NDArray[np.bool_]:
+    """(T,) whether no two flags are set; (1,) where only those of `all_possible` were read."""
+    flags = [values for name, values in raw.constituents.items() if name.startswith("part_is")]
+    if len(flags) == 3:
+        return np.ones(1, np.bool_)
+    kinds = np.zeros(len(flags[0]), np.int8)
+    for values in flags:
+        kinds += values.view(np.int8)
+    one: npt.NDArray[np.bool_] = kinds <= 1
+    return one
+
+
+def _mention_low_energy(raw: RawJets, at: int) -> None:
+    energy, px, py = (raw.constituents[f"part_{name}"][at] for name in ("energy", "px", "py"))
+    mention_once(
+        f"low energy in {raw.path}",
+        f"{where(raw, 'part_energy', at)}: part_energy = {energy} GeV is below pT = {np.hypot(px, py)} GeV, "
+        "which no particle has; are energies and momenta in the same unit? (said once a file)",
+    )
+
+
+def _check_jets(raw: RawJets) -> None:
+    empty = np.flatnonzero(np.diff(raw.offsets) == 0)
+    if len(empty):
+        raise JetDataError(f"{raw.path}: entry {raw.first_entry + empty[0]}: the jet has no constituents")
+    for name, values in raw.jets.items():
+        _check_finite(raw, name, values)
+    for name in ("jet_pt", "jet_energy"):
+        low = np.flatnonzero(raw.jets[name] <= 0) if name in raw.jets else np.empty(0, np.int64)
+        if len(low):
+            entry, value = raw.first_entry + low[0], raw.jets[name][low[0]]
+            raise JetDataError(f"{raw.path}: entry {entry}: {name} = {value} must be above 0 GeV")
+
+
+def _check_finite(raw: RawJets, name: str, values: Array) -> None:
+    if values.dtype != np.float32 or np.isfinite(values).all():
+        return
+    at = int(np.flatnonzero(~np.isfinite(values))[0])
+    entry = raw.entry_of(at) if name in raw.constituents else raw.first_entry + at
+    raise JetDataError(f"{raw.path}: entry {entry}: {name} is {values[at]}; inputs must be finite")
+
+
+def _name_the_first(raw: RawJets) -> None:
+    """Say which constituent cannot be, where one pass over all has found that there is one."""
+    part = raw.constituents
+    for name, values in part.items():
+        _check_finite(raw, name, values)
+        if name in _WITHIN:
+            limit, why = _WITHIN[name]
+            demand(raw, np.abs(values) <= np.float32(limit), name, why)
+    demand(raw, part["part_energy"] > 0, "part_energy", "must be above 0 GeV")
+    demand(
+        raw,
+        (part["part_px"] != 0) | (part["part_py"] != 0),
+        "part_px",
+        "and part_py are both 0: pT must be > 0",
+    )
+    charge = part["part_charge"]
+    demand(raw, np.abs(charge) * (1 - np.abs(charge)) == 0, "part_charge", "is none of -1, 0, +1")
+    flags = ("part_isPhoton", "part_isElectron", "part_isMuon")
+    kinds = part[flags[0]].view(np.int8) + part[flags[1]].view(np.int8) + part[flags[2]].view(np.int8)
+    demand(raw, kinds <= 1, "part_isPhoton", "is set together with part_isElectron or part_isMuon")
+    demand(raw, _one_flag_at_most(raw), flags[0], "and the other part_is* flags: two are set")
+    lepton = part["part_isElectron"] | part["part_isMuon"]
+    demand(raw, ~lepton | (charge != 0), "part_charge", "of an electron or muon must be -1 or +1")
+    demand(raw, ~part["part_isPhoton"] | (charge == 0), "part_charge", "of a photon must be 0")

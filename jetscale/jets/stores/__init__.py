@@ -1,0 +1,1 @@
+"""Packed stores: built from jet files, verified, memory-mapped."""

@@ -1,0 +1,269 @@
+"""Make a packed store: deal the jets of all files to parts, shuffle each part, rename the whole into place.
+
+An external shuffle in two passes, with memory bounded per worker. All work happens in a hidden folder
+beside the store; every file in it is whole or absent, so a build that was killed goes on where it stopped
+and ends with the same bytes. The store appears under its name when it is complete, never before.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from jetscale import __version__
+from jetscale.common.files import CHECKSUM, DamagedFile, fsync_directory, read_sealed, write_sealed
+from jetscale.jets.errors import JetDataError, raise_problems
+from jetscale.jets.reading.locations import File, RemoteFolder, stamp
+from jetscale.jets.reading.readers import reading
+from jetscale.jets.reading.source_files import SourceFile, missing_message
+from jetscale.jets.stores.packed_store import Store, write_manifest
+from jetscale.jets.stores.parts import PartJob, write_parts
+from jetscale.jets.stores.records import RECORDS, read_record, whole_record
+from jetscale.jets.stores.request import StoreRequest
+from jetscale.jets.stores.spill import SPILLS, SpillJob, spill_path, try_spill
+from jetscale.jets.stores.workers import Workers, available_cores
+
+PART_BYTES = 1 << 27
+"""Source bytes per part: about 100,000 JetClass jets, 75 MB packed; a window that stays cached."""
+INLINE_BYTES = 1 << 26
+"""Below this many source bytes starting worker processes takes longer than the work."""
+PARTS_PER_JOB = 16
+PLAN = "plan.json"
+
+Progress = Callable[[str, int, int], None]
+"""Told (what, bytes done, bytes in all) as the work goes on."""
+
+log = logging.getLogger(__name__)
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """No progress shown."""
+
+
+def ensure_store(
+    request: StoreRequest, workers: int = 0, progress: Progress = _silent, part_bytes: int = PART_BYTES
+) -> Store:
+    """Open the store, made first if it is missing.
+
+    Any number of processes may call this at once: one builds, the others wait for it.
+
+    Parameters
+    ----------
+    workers : processes to build with; 0 for one per core
+
+    Raises
+    ------
+    JetDataError
+        There is neither store nor source files; the store was made from other files or settings; source
+        files are unusable (see `jetscale.jets.reading.readers.JetFileReader`; all of them are named, the
+        others are done and kept); the store's folder cannot be written to.
+    """
+    if not request.path.exists():
+        sources = request.sources()
+        if not sources:
+            raise JetDataError(
+                missing_message(request.directory, request.dataset, request.split, request.path)
+            )
+        with _writing(request), _lock(request):
+            if not request.path.exists():
+                if workers == 0:
+                    workers = available_cores() if sum(file.size for file in sources) > INLINE_BYTES else 1
+                with Workers(workers) as pool:
+                    _Build(request, sources, progress, part_bytes).run(pool)
+    return open_store(request)
+
+
+@contextmanager
+def _lock(request: StoreRequest) -> Iterator[None]:
+    request.store_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(request.store_dir / f".{request.path.name}.lock"):
+        yield
+
+
+@contextmanager
+def _writing(request: StoreRequest) -> Iterator[None]:
+    """A disk that is full or cannot be written to becomes a `JetDataError` that names it and the mend."""
+    try:
+        yield
+    except OSError as error:
+        folder = request.store_dir
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            mend = "making it takes twice its own size: free some space, or name a folder on another disk"
+        else:
+            mend = "make the folder writable, or name another"
+        raise JetDataError(
+            f"{request.path}: cannot be written below {folder} ({error}); {mend} "
+            "(data.store=FOLDER, or store=FOLDER of jetscale.prepare) and start again, what is done is kept"
+        ) from error
+
+
+def open_store(request: StoreRequest) -> Store:
+    """Open a store that exists and hold it against the settings and the source files that are there.
+
+    Where the source files are gone, or behind a URL, the store stands for itself: a run needs no network.
+
+    Raises
+    ------
+    JetDataError
+        It is incomplete, or was made from other files or settings.
+    """
+    store = Store.open(request.path)
+    hold_against_settings(store, request)
+    if not isinstance(request.directory, RemoteFolder):
+        _hold_against_files(store, request)
+    return store
+
+
+def hold_against_settings(store: Store, request: StoreRequest) -> None:
+    """Stop at a store of another format, dataset, split, feature set or selection.
+
+    Raises
+    ------
+    JetDataError
+        It names what differs.
+    """
+    wanted = request.definition()
+    made = {key: store.definition[key] for key in wanted if key in store.definition}
+    if made != wanted:
+        different = sorted(key for key in wanted if made.get(key) != wanted[key])
+        raise JetDataError(
+            f"{request.path}: made with another {', '.join(different)}: "
+            f"{[made.get(key) for key in different]}, now {[wanted[key] for key in different]}; "
+            "remove it to have it made again"
+        )
+
+
+def _hold_against_files(store: Store, request: StoreRequest) -> None:
+    now = {file.name: file.size for file in request.sources()}
+    then = {source["name"]: source["size"] for source in store.definition["sources"]}
+    changed = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+    if now and changed:
+        raise JetDataError(
+            f"{request.path}: made from other files than those in {request.directory}: {changed[0]} "
+            f"has {now.get(changed[0], 'no')} bytes now and had {then.get(changed[0], 'no')} "
+            f"({len(changed)} files differ); remove the store to have it made again, or name another store"
+        )
+
+
+def _holds(path: Path, content: dict[str, Any]) -> bool:
+    """Whether a sealed file is there, whole, and has this content."""
+    try:
+        return read_sealed(path) == content
+    except (FileNotFoundError, DamagedFile):
+        return False
+
+
+class _Build:
+    """One build of one store."""
+
+    def __init__(
+        self, request: StoreRequest, sources: list[SourceFile], progress: Progress, part_bytes: int
+    ) -> None:
+        self.request = request
+        self.sources = sources
+        self.progress = progress
+        self.total = sum(file.size for file in sources)
+        self.n_parts = -(-self.total // part_bytes)
+        self.plan = {**request.definition(), "n_parts": self.n_parts}
+        self.files = [{"name": file.name, "size": file.size} for file in sources]
+        self.staging = request.store_dir / f".{request.path.name}.building"
+        self.spills = [spill_path(self.staging, file.name) for file in sources]
+
+    def run(self, workers: Workers) -> None:
+        """From source files to the store under its name."""
+        log.info(
+            "packing %d files into %s, %d workers", len(self.sources), self.request.path, workers.n_workers
+        )
+        self._start_staging()
+        self._first_pass(workers)
+        definition = {**self.plan, "sources": self._sources_with_checksums()}
+        entries = self._second_pass(workers, definition)
+        write_manifest(self.staging, definition, entries)
+        for work in (SPILLS, RECORDS):
+            shutil.rmtree(self.staging / work)
+        (self.staging / PLAN).unlink()
+        self.staging.rename(self.request.path)
+        fsync_directory(self.request.store_dir)
+
+    def _start_staging(self) -> None:
+        """Go on with an interrupted build of the same plan; discard what one of another plan left."""
+        plan = {**self.plan, "sources": self.files, "jetscale": __version__}
+        planned = self.staging / PLAN
+        if self.staging.exists() and not _holds(planned, plan):
+            log.warning("%s: left by an interrupted build of something else, starting afresh", self.staging)
+            shutil.rmtree(self.staging)
+        (self.staging / SPILLS).mkdir(parents=True, exist_ok=True)
+        for left_over in self.staging.rglob(".*.part*"):
+            left_over.unlink()
+        write_sealed(planned, plan)
+
+    def _first_pass(self, workers: Workers) -> None:
+        jobs = [
+            SpillJob(file, self.staging, self.request.features, self.request.selection, self.n_parts)
+            for file, spill in zip(self.sources, self.spills, strict=True)
+            if not self._is_done(file, spill)
+        ]
+        if jobs:  # a part made from a file that has changed since is none of this store
+            for part in self.staging.glob("part_*"):
+                part.unlink()
+        done = self.total - sum(job.source.size for job in jobs)
+        self.progress("reading", done, self.total)
+        problems = []
+        for result in workers.run(try_spill, jobs):
+            problems += [result.problem] if result.problem else []
+            done += result.source.size
+            self.progress("reading", done, self.total)
+        raise_problems(sorted(problems), f"of {len(self.sources)} files cannot be used, the others are kept")
+
+    def _is_done(self, file: SourceFile, spill: Path) -> bool:
+        """Whether an interrupted build has read the file, and file and result are still the same."""
+        record = whole_record(self.staging, spill)
+        with reading(file.path):
+            return record is not None and record["stamp"] == stamp(file.path, file.size)
+
+    def _sources_with_checksums(self) -> list[dict[str, Any]]:
+        """Name, size and checksum of every source; no two the same, and some jet selected."""
+        records = [read_record(self.staging, path.name) for path in self.spills]
+        first: dict[str, File] = {}
+        problems = []
+        for file, record in zip(self.sources, records, strict=True):
+            same = first.setdefault(record[CHECKSUM], file.path)
+            if same is not file.path:
+                problems.append(f"{file.path}: duplicated file, the same bytes as {same}; remove one of them")
+        raise_problems(problems)
+        if not any(record["n_jets"] for record in records):
+            raise JetDataError(
+                f"{self.request.directory}: no jet of {len(self.sources)} files passes "
+                f"selection={self.request.selection}"
+            )
+        return [
+            {**file, CHECKSUM: record[CHECKSUM]} for file, record in zip(self.files, records, strict=True)
+        ]
+
+    def _second_pass(self, workers: Workers, definition: dict[str, Any]) -> list[dict[str, Any]]:
+        """Manifest entries of all parts, in order."""
+        per_job = max(1, min(PARTS_PER_JOB, -(-self.n_parts // workers.n_workers)))
+        jobs = [
+            PartJob(
+                range(start, min(start + per_job, self.n_parts)),
+                self.staging,
+                tuple(file.name for file in self.sources),
+                json.dumps(definition),
+            )
+            for start in range(0, self.n_parts, per_job)
+        ]
+        entries: list[dict[str, Any]] = []
+        total = sum(spill.stat().st_size for spill in self.spills)
+        self.progress("mixing", 0, total)
+        for number, made in enumerate(workers.run(write_parts, jobs), start=1):
+            entries += made
+            self.progress("mixing", total * number // len(jobs), total)
+        return sorted(entries, key=lambda entry: str(entry["file"]))

@@ -1,0 +1,105 @@
+"""What Hydra needs from us: its command line, typed settings, names of run directories, the closing table."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from jetscale.common.cli import UsageError, console, home
+from jetscale.launch import composing
+from jetscale.status.sweep import Watcher
+from jetscale.status.terminal import render
+from jetscale.training.settings import TrainSettings, folder_name
+
+# Overrides that do not make another run: they are in the path already, or change no number.
+_NOT_IN_NAME = re.compile(
+    r"(\+?experiment|\+?sweep|\+?budget|study|subset|seed|model\.dim|checkpoint_every)$"
+    r"|(tracking|device|hydra)[./]|data\.(dir|store|workers)$|pretrain\.library$"
+)
+_LONGEST_NAME = 80
+
+
+def hydra_arguments(argv: Sequence[str]) -> list[str]:
+    """Command line as Hydra 1.3 takes it.
+
+    Options go to the front: Hydra rejects them between overrides (fixed in 1.4). ``--dry`` becomes the
+    sweeper's setting, and makes a sweep of one of a single run. ``~/`` behind ``=``, which shells leave as it
+    is and Hydra cannot read, becomes the home directory.
+    """
+    taking = {
+        name
+        for action in get_args_parser()._actions
+        if action.nargs is None and action.option_strings
+        for name in action.option_strings
+    }
+    options: list[str] = []
+    overrides: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word in ("-m", "--multirun", "--dry"):
+            continue
+        if not word.startswith("-"):
+            overrides.append(re.sub(r"(?<=[=,\[])~/", f"{home('~/')}/", word))
+            continue
+        options.append(word)
+        if word in taking and (value := next(words, None)) is not None:
+            options.append(value)
+    if "--dry" in argv:
+        return ["--multirun", *options, *overrides, "hydra.sweeper.dry=true"]
+    return [*[word for word in argv if word in ("-m", "--multirun")][:1], *options, *overrides]
+
+
+def run_suffix(overrides: Sequence[str]) -> str:
+    """Folder below ``seed=<s>`` for a run whose overrides go beyond subset, width and seed; empty for none.
+
+    ``finetune.lr=0.003`` stays readable; a name that is too long, or holds a slash, ends in a hash of the
+    whole.
+    """
+    kept = sorted(item for item in overrides if not _NOT_IN_NAME.match(item.partition("=")[0].lstrip("+~")))
+    whole = ",".join(kept)
+    name = re.sub(r"[^A-Za-z0-9.,=_+\-]+", "_", whole)
+    if name != whole or len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+    return name
+
+
+def register() -> None:
+    """Make typed settings, ``${run_suffix:}``, ``${folder:}`` and our loader known to Hydra, any times."""
+    composing.install()
+    ConfigStore.instance().store(name="settings", node=TrainSettings)
+    OmegaConf.register_new_resolver("run_suffix", run_suffix, replace=True)
+    OmegaConf.register_new_resolver("folder", folder_name, replace=True)
+
+
+class ClosingTable(Callback):
+    """Ends a sweep with its status: what is done, what failed, and with which error.
+
+    Printed as the process exits: Hydra leaves out ``on_multirun_end`` where a job failed.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note which sweep this is."""
+        atexit.register(print_status, Path(config.hydra.sweep.dir))
+
+
+def print_status(sweep: Path) -> None:
+    """Print what `jetscale.status` shows of `sweep` to stderr, and how to send runs that W&B kept offline."""
+    with suppress(UsageError):
+        status = Watcher(sweep).look()
+        if status.runs:
+            console(160, sys.stderr).print(render(status))
+    if any(sweep.glob("**/wandb/offline-run-*")):
+        found = f"find {shlex.quote(str(sweep))} -path '*/wandb/offline-run-*' -prune"
+        sys.stderr.write(f"runs kept for W&B; send them with: {found} -exec wandb sync {{}} +\n")

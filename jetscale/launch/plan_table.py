@@ -1,0 +1,83 @@
+"""A plan as a table."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from jetscale.common import cli
+from jetscale.launch.jobs import Job
+from jetscale.launch.sweep_plan import PhasePlan, Plan, plan_sweep
+from jetscale.status.terminal import duration
+
+
+def measured_plan(jobs: list[Job]) -> Plan:
+    """Plan with times measured under a progress bar."""
+    with Progress(console=_console(), transient=True) as bar:
+        task = bar.add_task("measuring a step of every width", total=None)
+        return plan_sweep(jobs, lambda done, of: bar.update(task, completed=done, total=of))
+
+
+def print_plan(plan: Plan) -> None:
+    """Print widths and totals to stdout."""
+    console = cli.console(120)
+    console.print(_widths(plan))
+    left = plan.to_do
+    phases = left.phases
+    pretrainings = [phase for phase in phases if phase.name == "pretrain"]
+    console.print(
+        f"{len(plan.runs)} runs, {len(plan.done)} done, {len(left.runs)} to do with "
+        f"{len(pretrainings)} pretrainings (a finished one in the library is not run again)"
+    )
+    console.print(f"jets      {sum(phase.jets for phase in phases):,}")
+    console.print(f"FLOPs     {sum(phase.flops for phase in phases):.3g}  (C = 6 N 40 jets)")
+    kept = sum(phase.kept_bytes for phase in phases)
+    largest = max((phase.checkpoint_bytes for phase in phases), default=0.0)
+    console.print(
+        f"disk      {_bytes(kept)} kept, and up to {_bytes(largest)} of checkpoints a running run"
+        "; without jet files and packed stores"
+    )
+    seconds = plan.seconds(phases)
+    slowest = max((plan.seconds(_phases_of(left, number)) for number in range(len(left.runs))), default=0.0)
+    console.print(
+        f"time      {duration(seconds)} on {plan.device}, the longest run {duration(slowest)}; "
+        "measured here, on another device it differs"
+    )
+
+
+def _phases_of(plan: Plan, number: int) -> list[PhasePlan]:
+    run = plan.runs[number]
+    return [phase for phase in (run.pretrain, run.finetune) if phase is not None]
+
+
+def _widths(plan: Plan) -> Table:
+    table = Table(title="plan", title_justify="left")
+    for heading in ("phase", "dim", "N", "times", "steps", "jets", "C", "ms a step", "a time", "all"):
+        table.add_column(heading, justify="right")
+    rows: dict[tuple[str, int, int, str], list[PhasePlan]] = defaultdict(list)
+    for phase in plan.to_do.phases:
+        rows[phase.name, phase.settings.model.dim, phase.steps, phase.kind].append(phase)
+    for (name, dim, steps, kind), phases in sorted(
+        rows.items(), key=lambda row: (row[0][0] != "pretrain", row[0])
+    ):
+        one = phases[0]
+        table.add_row(
+            name, str(dim), f"{one.n_params:,}", str(len(phases)), f"{steps:,}", f"{one.jets:,}",
+            f"{one.flops:.2g}", f"{1e3 * plan.step_seconds[kind]:.1f}",
+            duration(plan.seconds([one])), duration(plan.seconds(phases)),
+        )  # fmt: skip
+    return table
+
+
+def _bytes(count: float) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB"
+
+
+def _console() -> Console:
+    return Console(stderr=True)

@@ -1,0 +1,214 @@
+"""What a sweep will take: runs, jets, operations, disk, and time on this device, before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jetscale.common.cli import UsageError
+from jetscale.common.files import DamagedFile, fingerprint
+from jetscale.launch.jobs import Job
+from jetscale.launch.probe import probe_device, seconds_per_step
+from jetscale.model.cost import MEAN_CONSTITUENTS, count_parameters, flops_6n
+from jetscale.runs.blocks import N_BLOCKS
+from jetscale.runs.sealed import read_json, write_json_sealed
+from jetscale.training.build import design
+from jetscale.training.learning_rates import evaluation_steps
+from jetscale.training.settings import TrainSettings
+
+PLAN = "plan.json"
+FORWARD_SHARE = 1 / 3
+"""Of a training step's operations, in its forward pass: what evaluating a jet costs."""
+_BYTES_PER_BLOCK_ROW = 9.5
+"""Measured: 60 evaluations of 1,000 random block losses (zstd)."""
+_BYTES_PER_LINE = 270
+"""Measured: `metrics.jsonl`."""
+
+Report = Callable[[int, int], None]
+"""Told (done, of)."""
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """One phase of one run.
+
+    Attributes
+    ----------
+    settings, name : the run's settings and ``pretrain`` or ``finetune``
+    n_params : N
+    steps : optimiser steps, capped
+    evaluations : times that the test loss is taken
+    kind : phases of one kind take the same time a step
+    """
+
+    settings: TrainSettings
+    name: str
+    n_params: int
+    steps: int
+    batch_size: int
+    evaluations: int
+    kind: str
+
+    @property
+    def jets(self) -> int:
+        """Jets seen."""
+        return self.steps * self.batch_size
+
+    @property
+    def flops(self) -> float:
+        """The paper's C = 6 N 40 jets."""
+        return flops_6n(self.n_params, MEAN_CONSTITUENTS * self.jets)
+
+    @property
+    def step_equivalents(self) -> float:
+        """Steps, evaluations counted as the steps that take as long."""
+        evaluated = self.evaluations * self.settings.eval.jets * _weights(self.settings)
+        return self.steps + FORWARD_SHARE * evaluated / self.batch_size
+
+    @property
+    def kept_bytes(self) -> float:
+        """Weights, block losses and metrics that stay on disk."""
+        rows = self.evaluations * min(self.settings.eval.jets, N_BLOCKS) * _weights(self.settings)
+        lines = self.steps / self.settings.tracking.log_every + self.evaluations * _weights(self.settings)
+        weights = 4 * self.n_params * _weights(self.settings)
+        return weights + _BYTES_PER_BLOCK_ROW * rows + _BYTES_PER_LINE * lines
+
+    @property
+    def checkpoint_bytes(self) -> float:
+        """Two checkpoints of weights, their average and AdamW's two moments, while the phase runs."""
+        return 2 * 4 * self.n_params * (2 + _weights(self.settings))
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run: its job, its fine-tuning, and the pretraining it starts from (None for scratch)."""
+
+    job: Job
+    finetune: PhasePlan
+    pretrain: PhasePlan | None
+
+    @property
+    def backbone(self) -> str | None:
+        """Pretrainings of one name are one pretraining."""
+        return None if self.pretrain is None else fingerprint(self.job.settings.backbone_identity())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep.
+
+    Attributes
+    ----------
+    runs : all its runs
+    done : directories of those that are finished already
+    step_seconds : by kind of phase, measured here; empty where nobody measured
+    device : where it was measured
+    """
+
+    runs: Sequence[RunPlan]
+    done: frozenset[Path]
+    step_seconds: dict[str, float]
+    device: str
+
+    @cached_property
+    def phases(self) -> list[PhasePlan]:
+        """Every phase that has to be run once for the whole sweep: a shared pretraining counts once."""
+        pretrainings = {run.backbone: run.pretrain for run in self.runs if run.pretrain is not None}
+        return [*pretrainings.values(), *(run.finetune for run in self.runs)]
+
+    @cached_property
+    def to_do(self) -> Plan:
+        """The part that is not finished."""
+        return replace(self, runs=[run for run in self.runs if run.job.path not in self.done])
+
+    def seconds(self, phases: Iterable[PhasePlan]) -> float:
+        """Expected time of phases one after the other on the measured device."""
+        return sum(self.step_seconds[phase.kind] * phase.step_equivalents for phase in phases)
+
+    def write(self, sweep: Path) -> None:
+        """Write ``plan.json`` for `jetscale.status`; runs of an earlier plan of this study are kept in it.
+
+        Raises
+        ------
+        UsageError
+            The earlier plan is damaged.
+        """
+        path = sweep / PLAN
+        try:
+            earlier = read_json(path)[0]["runs"] if path.exists() else []
+        except (DamagedFile, KeyError) as error:
+            raise UsageError(f"{error}; remove {path}: this command writes it anew") from error
+        planned = [_entry(run, sweep) for run in self.runs]
+        entries = {entry["directory"]: entry for entry in (*earlier, *planned)}
+        write_json_sealed(path, {"runs": list(entries.values())})
+
+
+def _entry(run: RunPlan, sweep: Path) -> dict[str, Any]:
+    phases = {phase.name: phase for phase in (run.pretrain, run.finetune) if phase is not None}
+    settings = run.job.settings
+    return {
+        "directory": str(run.job.path.relative_to(sweep)),
+        "subset": settings.subset,
+        "dim": settings.model.dim,
+        "seed": settings.seed,
+        "n_params": run.finetune.n_params,
+        "steps": {name: phase.steps for name, phase in phases.items()},
+        "jets": sum(phase.jets for phase in phases.values()),
+        "flops": sum(phase.flops for phase in phases.values()),
+    }
+
+
+def plan_sweep(jobs: Sequence[Job], report: Report | None = None) -> Plan:
+    """Plan a sweep; with `report`, measure the time of a step of every kind of phase too.
+
+    Raises
+    ------
+    RunDirectoryError
+        A directory holds a finished run with other settings.
+    """
+    runs = [_run_plan(job) for job in jobs]
+    done = frozenset(run.job.path for run in runs if run.job.directory.done() is not None)
+    device = probe_device(jobs[0].settings.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "one CPU thread"
+    plan = Plan(runs, done, {}, name)
+    if report is None:
+        return plan
+    kinds = {phase.kind: phase for phase in plan.to_do.phases}
+    measured = {}
+    for number, (kind, phase) in enumerate(kinds.items()):
+        report(number, len(kinds))
+        _, model, _ = design(phase.settings, phase.name)
+        measured[kind] = seconds_per_step(model, phase.batch_size, device, phase.settings.device.threads)
+    report(len(kinds), len(kinds))
+    return replace(plan, step_seconds=measured)
+
+
+def _run_plan(job: Job) -> RunPlan:
+    settings = job.settings
+    pretrain = _phase_plan(settings, "pretrain") if settings.pretrain.composition else None
+    return RunPlan(job, _phase_plan(settings, "finetune"), pretrain)
+
+
+def _phase_plan(settings: TrainSettings, name: str) -> PhasePlan:
+    with torch.device("meta"):  # sizes alone: no weight is drawn
+        phase, model, data = design(settings, name)
+    evaluated = evaluation_steps(phase.steps, settings.eval.every, settings.eval.log_points)
+    return PhasePlan(
+        settings=settings,
+        name=name,
+        n_params=count_parameters(model).total,
+        steps=phase.steps,
+        batch_size=phase.batch_size,
+        evaluations=len(evaluated) if name == "finetune" else 0,
+        kind=fingerprint([vars(settings.model), data.n_features, phase.batch_size]),
+    )
+
+
+def _weights(settings: TrainSettings) -> int:
+    """Sets of weights that are evaluated and kept: raw, and their average."""
+    return 2 if settings.ema.enabled else 1

@@ -1,0 +1,1 @@
+"""``python -m jetscale.prepare``: jet files to packed stores."""

@@ -1,0 +1,118 @@
+"""Chunks to workers, chunks to files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from jetscale.common.cli import UsageError
+from jetscale.jets.stores.workers import end
+from jetscale.simulate.chunk import Chunk, Effort, simulate_chunk
+from jetscale.simulate.output_files import PARTS, Target, assemble, is_finished, refuse_other_versions
+from jetscale.simulate.parts import has_part, write_part
+from jetscale.simulate.progress import Progress
+from jetscale.simulate.pythia import is_whole, save_mpi_table
+
+QUEUED = 3
+"""Chunks handed out ahead, per worker."""
+
+
+def make_chunk(target: Target, chunk: Chunk) -> Effort:
+    """Simulate a chunk and save it."""
+    try:
+        jets, effort = simulate_chunk(chunk, target.mpi_table)
+    except Exception as error:
+        raise RuntimeError(f"{target.path.name}, chunk {chunk.index}, seed {chunk.seed}: {error}") from error
+    write_part(target.part(chunk), jets)
+    return effort
+
+
+def simulate(targets: list[Target], workers: int, out: Path) -> list[Target]:
+    """Make the files that are missing; return them.
+
+    Raises
+    ------
+    UsageError
+        A file of another origin, or of another version of the simulator, is in the way, or another simulation
+        is writing to `out`.
+    RuntimeError
+        A chunk failed; finished chunks and files stay.
+    """
+    (out / PARTS).mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        missing = [target for target in targets if not is_finished(target)]
+        for dataset in sorted({target.file.dataset for target in targets}):
+            refuse_other_versions(out, dataset)
+        todo = [(t, chunk) for t in missing for chunk in t.chunks() if not has_part(t.part(chunk))]
+        waiting = {id(t): sum(1 for other, _ in todo if other is t) for t in missing}
+        for table in {target.mpi_table for target, _ in todo} - {None}:
+            if table and not (table.exists() and is_whole(table)):
+                save_mpi_table(table)
+        for target in missing:
+            if not waiting[id(target)]:
+                assemble(target)
+        with Progress(sum(chunk.jets for _, chunk in todo), workers) as progress:
+            for target, effort in _efforts(todo, workers):
+                progress.advance(effort)
+                waiting[id(target)] -= 1
+                if not waiting[id(target)]:
+                    assemble(target)
+    return missing
+
+
+def _efforts(todo: list[tuple[Target, Chunk]], workers: int) -> Iterator[tuple[Target, Effort]]:
+    """Run chunks here, or in worker processes, and yield them as they finish."""
+    if workers == 1:
+        for target, chunk in todo:
+            yield target, make_chunk(target, chunk)
+        return
+    context = get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, max(len(todo), 1)), mp_context=context, initializer=_worker)
+    running: dict[Future[Effort], Target] = {}
+    remaining = iter(todo)
+    try:
+        while True:
+            while len(running) < QUEUED * workers and (item := next(remaining, None)):
+                running[pool.submit(make_chunk, *item)] = item[0]
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    finally:
+        end(pool)
+
+
+def _worker() -> None:
+    """Leave ctrl-C to the parent, and die with it even when it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    lock = FileLock(out / PARTS / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UsageError(
+            f"another simulation is writing to {out}; wait for it or choose another out="
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
