@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from jetscale.common.cli import explains_itself, told
 from jetscale.common.config_safety import CONF, check_config_files
+from jetscale.common.trust import take_trust
 from jetscale.launch.command_line import check_command_line, explanation
 from jetscale.launch.help import train_help
 from jetscale.launch.hydra_setup import hydra_arguments, register, run_suffix
@@ -64,7 +65,7 @@ def _run() -> None:
         sys.stdout.write(train_help(CONF))
         return
     try:
-        sys.argv[1:] = hydra_arguments(sys.argv[1:])
+        sys.argv[1:] = hydra_arguments(take_trust(sys.argv[1:]))
         check_config_files(sys.argv[1:], CONF)
         check_command_line(sys.argv[1:], CONF)
         os.environ[_FULL_ERROR] = "1"  # have Hydra raise its errors, instead of printing them its way

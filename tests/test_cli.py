@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jetscale.common.cli import UsageError, parse, run
+from jetscale.common.cli import parse, run
+from jetscale.common.usage import UsageError
 from jetscale.status.__main__ import main as status
 from jetscale.tracking.dashboard import main as dashboard
 

@@ -11,8 +11,9 @@ from jetscale.analysis.__main__ import Command as Analysis
 from jetscale.analysis.plan import Command as Plan
 from jetscale.analysis.rates import Command as Rates
 from jetscale.analysis.settings import Approach3Settings, FitSettings
-from jetscale.common.cli import UsageError, check, parse
+from jetscale.common.cli import check, parse
 from jetscale.common.fields import Matches, OneOf, Range, expected, keys_of, plain_type, problems
+from jetscale.common.usage import UsageError
 from jetscale.composition.settings import Compare
 from jetscale.prepare.settings import PrepareSettings
 from jetscale.simulate.settings import Settings as Simulate

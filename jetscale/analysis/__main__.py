@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from jetscale.analysis.settings import ColumnSettings, FitSettings, WandbSettings
-from jetscale.common.cli import UsageError, parse, run
+from jetscale.common.cli import parse, run
 from jetscale.common.fields import OneOf, Range
+from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
     from jetscale.analysis.tables.loss_table import LossTable

@@ -20,7 +20,8 @@ from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.tables import selection
 from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.analysis.tables.variants import counterpart, split_name
-from jetscale.common.cli import UsageError, check
+from jetscale.common.cli import check
+from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd

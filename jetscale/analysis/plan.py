@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from jetscale.common.cli import UsageError, parse, run
+from jetscale.common.cli import parse, run
 from jetscale.common.fields import Range
+from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
     from jetscale.analysis.answers.laws import Law, Laws

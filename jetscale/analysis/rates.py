@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from jetscale.analysis.settings import WEIGHTS
-from jetscale.common.cli import UsageError, parse, run
+from jetscale.common.cli import parse, run
+from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd

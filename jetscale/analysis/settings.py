@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated
 
 from jetscale.analysis.fitting.objective import Objective
-from jetscale.common.cli import UsageError
 from jetscale.common.fields import SEED, OneOf, Range
+from jetscale.common.usage import UsageError
 
 WEIGHTS = OneOf("raw", "ema", "")
 _UPTO = Range(0, 1_000_000)

@@ -31,15 +31,13 @@ from jetscale.common.fields import (
     problems,
     take,
 )
+from jetscale.common.trust import take_trust
+from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Settings = TypeVar("Settings")
-
-
-class UsageError(Exception):
-    """The command line, or a file or value it names, cannot be used; the message says how to repair it."""
 
 
 def parse(settings: type[Settings], argv: Sequence[str], program: str) -> Settings:
@@ -147,7 +145,7 @@ def _flag(key: str) -> str:
 def run(main: Any, program: str) -> int:
     """Call ``main(sys.argv[1:])``; an error that explains itself becomes one line and exit status 2."""
     try:
-        main(sys.argv[1:])
+        main(take_trust(sys.argv[1:]))
     except Exception as error:
         if not explains_itself(error):
             raise
@@ -198,7 +196,7 @@ def usage(settings: type[Any], program: str) -> str:
     known = _keys(settings)
     flags = "".join(f" [{_flag(key)}]" for key, kind in known if plain_type(kind) is bool)
     lines = [
-        f"usage: {program} [key=value ...]{flags}",
+        f"usage: {program} [key=value ...]{flags} [--trust MODULE]",
         "",
         inspect.cleandoc(settings.__doc__ or ""),
         "",

@@ -17,6 +17,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
 from jetscale.common.masking import masked
+from jetscale.common.trust import is_trusted
 
 
 def _conf() -> Path:
@@ -91,10 +92,11 @@ def _check_file(path: Path, shipped: Path) -> None:
     except Exception as error:  # OmegaConf passes on those of the YAML library
         raise ConfigFileError(f"{path} is no configuration file: {str(error).splitlines()[0]}") from error
     for keys, value in _leaves(content):
-        if keys[-1:] == ("_target_",) and value not in TARGETS:
+        if keys[-1:] == ("_target_",) and value not in TARGETS and not is_trusted(str(value)):
             raise ConfigFileError(
                 f"{path}: {'.'.join(keys)}={value!r} would be called by Hydra and is none of "
-                f"{', '.join(sorted(TARGETS))}; remove the line"
+                f"{', '.join(sorted(TARGETS))}; remove the line, or if you know this code, add "
+                f"--trust {str(value).partition('.')[0]} to the command"
             )
     refuse_resolvers(content, str(path))
     within = path.relative_to(shipped).parts if path.is_relative_to(shipped) else ()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from jetscale.common import cli
 from jetscale.common.fields import nearest
+from jetscale.common.usage import UsageError
 from jetscale.composition.settings import Compare, Show
 
 PROGRAM = "python -m jetscale.composition"
@@ -22,7 +23,7 @@ def main(argv: Sequence[str]) -> None:
             sys.stdout.write(_overview())
             return
         hint = nearest(argv[0] if argv else "", list(COMMANDS), "commands")
-        raise cli.UsageError(f"{argv[0] if argv else 'nothing'!r} is no command; {hint}; see --help")
+        raise UsageError(f"{argv[0] if argv else 'nothing'!r} is no command; {hint}; see --help")
     settings = cli.parse(COMMANDS[argv[0]], argv[1:], f"{PROGRAM} {argv[0]}")
     # imported here: `--help` needs neither the jets nor scikit-learn
     from jetscale.composition.compare import compare
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         compare(settings) if isinstance(settings, Compare) else show(settings)
     except JetDataError as error:
-        raise cli.UsageError(str(error)) from error
+        raise UsageError(str(error)) from error
 
 
 def _overview() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 WIDE = 140
 """Columns of the tables of compositions, where no terminal says."""

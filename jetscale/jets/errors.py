@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 MOST_LISTED = 20
 """Problems listed at once."""

@@ -18,8 +18,9 @@ from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from jetscale.common.cli import UsageError, explains_itself, told
+from jetscale.common.cli import explains_itself, told
 from jetscale.common.fields import keys_of, limit_of, nearest, problems, replaced_keys
+from jetscale.common.usage import UsageError
 from jetscale.training.settings import TrainSettings
 
 KEYS = keys_of(TrainSettings)

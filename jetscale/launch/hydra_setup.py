@@ -17,7 +17,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from jetscale.common.cli import UsageError, console, home
+from jetscale.common.cli import console, home
+from jetscale.common.usage import UsageError
 from jetscale.launch import composing
 from jetscale.status.sweep import Watcher
 from jetscale.status.terminal import render

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from jetscale.common.cli import UsageError
 from jetscale.common.masking import masked
+from jetscale.common.usage import UsageError
 from jetscale.runs.directory import RunDirectory
 from jetscale.runs.ownership import is_free
 from jetscale.runs.sealed import read_json, write_json_sealed

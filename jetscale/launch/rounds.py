@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 from jetscale.launch.jobs import Job
 from jetscale.runs.directory import RunBusy
 

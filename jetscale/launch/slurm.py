@@ -17,7 +17,7 @@ from typing import Any
 import submitit
 from hydra.core.utils import JobReturn, JobStatus
 
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 from jetscale.launch.jobs import Job, write_jobs
 from jetscale.launch.packs import Pack
 from jetscale.launch.sweep_plan import plan_sweep

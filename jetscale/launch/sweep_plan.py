@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from jetscale.common.cli import UsageError
 from jetscale.common.files import DamagedFile, fingerprint
+from jetscale.common.usage import UsageError
 from jetscale.launch.jobs import Job
 from jetscale.launch.probe import probe_device, seconds_per_step
 from jetscale.model.cost import MEAN_CONSTITUENTS, count_parameters, flops_6n

@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from jetscale.common.cli import UsageError
 from jetscale.common.files import DamagedFile, atomic_path, fingerprint, sha256_file, write_sealed
+from jetscale.common.usage import UsageError
 from jetscale.jets.datasets.schemas import FOLDERS, SUFFIXES, JetFile
 from jetscale.jets.reading.manifests import manifest_content, manifest_path
 from jetscale.simulate import SIMULATOR_VERSION

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 from jetscale.jets.stores.workers import end
 from jetscale.simulate.chunk import Chunk, Effort, simulate_chunk
 from jetscale.simulate.output_files import PARTS, Target, assemble, is_finished, refuse_other_versions

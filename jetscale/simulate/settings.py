@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from jetscale.common.cli import UsageError, check
+from jetscale.common.cli import check
 from jetscale.common.fields import SEED, OneOf, Range, Replaced
+from jetscale.common.usage import UsageError
 from jetscale.jets.datasets.schemas import (
     JETCLASS2_NUMBERS,
     JETCLASS_NUMBERS,

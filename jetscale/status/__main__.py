@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.live import Live
 
 from jetscale.common import cli
-from jetscale.common.cli import UsageError
 from jetscale.common.fields import Range, take
+from jetscale.common.usage import UsageError
 from jetscale.status.as_json import as_json
 from jetscale.status.sweep import Sweep, Watcher
 from jetscale.status.terminal import render

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 from jetscale.status.one_run import PHASES, STATES, Place, RunStatus, place_of, read_run
 from jetscale.status.owner import Owners
 from jetscale.status.reading import Reader, whole

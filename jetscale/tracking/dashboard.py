@@ -14,8 +14,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jetscale.common.cli import OptionParser, UsageError
+from jetscale.common.cli import OptionParser
 from jetscale.common.masking import masked
+from jetscale.common.usage import UsageError
 from jetscale.tracking.wandb_environment import has_key
 
 BAD_STATES = ("failed", "crashed", "killed")

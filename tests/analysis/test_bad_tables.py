@@ -15,7 +15,7 @@ from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.output.report import write_report
 from jetscale.analysis.settings import UncertaintySettings
 from jetscale.analysis.tables.loss_table import MAX_ROWS
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 TRUTH = Surfaces.single(E=1.8, A=480.0, B=2100.0, alpha=0.35, beta=0.37)
 QUICK = FitSettings(uncertainty=UncertaintySettings(method="none"))

@@ -21,7 +21,7 @@ from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.output.report import write_report
 from jetscale.analysis.output.results import Quantity, SubsetFit, plain
 from jetscale.analysis.settings import Approach3Settings, UncertaintySettings
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 CASES = Path(__file__).resolve().parents[2].parent / "shared" / "cases"
 TRUTH = Surfaces.single(E=1.8, A=400.0, B=2000.0, alpha=0.34, beta=0.37)

@@ -17,7 +17,7 @@ from jetscale.analysis.errors.resampling import draw
 from jetscale.analysis.fitting.curves import build, plateau_end, smoother
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.settings import PAPER_STEPS, CurveSettings, CurveSteps, UncertaintySettings
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 TRUTH = Surfaces.single(E=0.35, A=60.0, B=14.0, alpha=0.44, beta=0.3)
 

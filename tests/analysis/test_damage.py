@@ -15,8 +15,8 @@ from jetscale.analysis import load_losses
 from jetscale.analysis.answers.laws import from_folder
 from jetscale.analysis.settings import FitSettings, UncertaintySettings
 from jetscale.analysis.tables.sources import saved
-from jetscale.common.cli import UsageError
 from jetscale.common.files import DamagedFile
+from jetscale.common.usage import UsageError
 from jetscale.runs import parquet
 from jetscale.runs.lines import DamagedLine, line_text, parse_lines
 from jetscale.runs.sealed import read_json, write_json_sealed

@@ -11,7 +11,7 @@ import pytest
 from jetscale.analysis import FitSettings, fit, load_losses
 from jetscale.analysis.output.report import draw_figures
 from jetscale.analysis.settings import UncertaintySettings
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 from tests.analysis.test_cases import CASES, grid
 
 ROWS = grid()

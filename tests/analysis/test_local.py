@@ -9,7 +9,7 @@ import pytest
 
 from jetscale.analysis import load_losses
 from jetscale.analysis.__main__ import main
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 Sweep = Callable[..., Path]
 

@@ -19,7 +19,7 @@ from jetscale.analysis.fitting.cost import Cost
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.plan import main
 from jetscale.analysis.settings import UncertaintySettings
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 Shared = Callable[[str], Path]
 LAW = Surfaces.single(E=1.8, A=480.0, B=2100.0, alpha=0.35, beta=0.37)

@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from jetscale.analysis.answers.rate_rule import best, rule, run_variance, scan, subsets_differ
 from jetscale.analysis.rates import main
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 from jetscale.training.learning_rates import learning_rate
 
 GRID = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)

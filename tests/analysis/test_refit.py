@@ -17,7 +17,7 @@ from jetscale.analysis.settings import UncertaintySettings
 from jetscale.analysis.tables.sources import saved
 from jetscale.analysis.tables.sources.block_files import read_joined, write_joined
 from jetscale.analysis.tables.test_blocks import BlockLosses
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 Sweep = Callable[..., Path]
 SHAPE: dict[str, Any] = {"widths": (16, 32, 64, 128), "seeds": 2, "evaluations": 10}

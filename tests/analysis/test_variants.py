@@ -25,7 +25,7 @@ from jetscale.analysis.tables.variants import (
     with_variants,
     without,
 )
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 QUICK = FitSettings(uncertainty=UncertaintySettings(method="none"), multiverse=False)
 BASE: dict[str, Any] = {

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from jetscale.analysis import load_losses
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 from tests.analysis.wandb_server import Server, ask
 
 LOG = """

@@ -12,7 +12,7 @@ import pytest
 
 from jetscale.analysis.tables.sources import block_files
 from jetscale.analysis.tables.test_blocks import N_BLOCKS
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 from tests.analysis.wandb_server import Artifact, Server, ask
 
 STEPS = range(10, 60, 10)

@@ -24,7 +24,7 @@ from pathlib import Path
 from jetscale.analysis import load_losses
 from jetscale.analysis.settings import WandbSettings
 from jetscale.analysis.tables.sources import patience
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 patience.FIRST_PAUSE = 0.01
 try:
     wanted = WandbSettings(**json.loads(sys.argv[1]))

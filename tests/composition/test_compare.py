@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from jetscale.common.cli import UsageError
 from jetscale.common.config_safety import CONF
+from jetscale.common.usage import UsageError
 from jetscale.composition.__main__ import PROGRAM, main
 from jetscale.composition.named import choose, shipped
 from jetscale.composition.observables import OBSERVABLES

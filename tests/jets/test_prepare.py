@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from jetscale.common.cli import UsageError
 from jetscale.common.files import checksum_file
+from jetscale.common.usage import UsageError
 from jetscale.jets.datasets.schemas import jet_file
 from jetscale.prepare.__main__ import main
 

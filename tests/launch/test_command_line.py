@@ -10,8 +10,8 @@ import pytest
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf.errors import ConfigKeyError
 
-from jetscale.common.cli import UsageError
 from jetscale.common.config_safety import CONF
+from jetscale.common.usage import UsageError
 from jetscale.launch.command_line import check_command_line, explanation
 from jetscale.launch.hydra_setup import hydra_arguments
 from jetscale.launch.jobs import Job, check_folders

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from hydra import compose, initialize_config_dir
 
-from jetscale.common.cli import UsageError
 from jetscale.common.config_safety import CONF
+from jetscale.common.usage import UsageError
 from jetscale.launch.hydra_setup import register
 from jetscale.launch.packs import _gpu_of
 from jetscale.launch.slurm import Queue

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 from jetscale.jets.datasets.schemas import jet_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.reading.manifests import manifest_path

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 from jetscale.jets.datasets.schemas import jet_file
 from jetscale.simulate import SIMULATOR_VERSION
 from jetscale.simulate.output_files import Target, read_manifest

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from jetscale.common import cli
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 from jetscale.simulate.settings import Settings, plan
 
 

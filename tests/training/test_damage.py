@@ -14,8 +14,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from jetscale.analysis.tables.sources import local
-from jetscale.common.cli import UsageError
 from jetscale.common.config_safety import CONF
+from jetscale.common.usage import UsageError
 from jetscale.launch.hydra_setup import register
 from jetscale.runs.blocks import BlockLog, BlocksError
 from jetscale.runs.directory import DamagedRunError, RunDirectory, RunDirectoryError

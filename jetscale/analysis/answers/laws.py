@@ -15,8 +15,8 @@ from jetscale.analysis.fitting.joint import surfaces_of
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.output import checksums
 from jetscale.analysis.tables.loss_table import names_of_groups
-from jetscale.common.cli import UsageError
 from jetscale.common.files import DamagedFile
+from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd

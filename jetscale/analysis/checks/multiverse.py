@@ -16,7 +16,7 @@ from jetscale.analysis.fitting.curves import CurveSet, build
 from jetscale.analysis.settings import CurveSettings, FitSettings
 from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.analysis.tables.selection import select
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd

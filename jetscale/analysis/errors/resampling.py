@@ -25,7 +25,7 @@ from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.fitting.surface_fit import Fitter
 from jetscale.analysis.settings import UncertaintySettings
 from jetscale.analysis.tables.test_blocks import BlockLosses, resampled_blocks, subsampled_blocks
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 Array = NDArray[np.float64]
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from jetscale.analysis.fitting.ties import TIE
 from jetscale.analysis.settings import CurveSettings, CurveSteps
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd

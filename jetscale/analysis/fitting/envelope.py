@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.fitting.ties import TIE, levelled
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

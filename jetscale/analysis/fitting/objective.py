@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 Array = NDArray[np.float64]
 Penalty = Literal["huber", "squared", "absolute"]

@@ -10,7 +10,7 @@ from jetscale.analysis.tables.loss_table import LossTable, checked
 from jetscale.analysis.tables.sources import foreign as table
 from jetscale.analysis.tables.sources.units import FLOPS_PER_PARAM_TOKEN
 from jetscale.analysis.tables.variants import variants_named, with_variants
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 SOURCES = ("local", "table", "wandb", "wandb-offline")
 

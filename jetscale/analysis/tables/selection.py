@@ -8,7 +8,7 @@ import numpy as np
 
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.tables.loss_table import LossTable
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd

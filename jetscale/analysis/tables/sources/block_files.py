@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jetscale.analysis.tables.test_blocks import N_BLOCKS, BlockLosses
-from jetscale.common.cli import UsageError
 from jetscale.common.files import DamagedFile
+from jetscale.common.usage import UsageError
 from jetscale.runs import parquet
 
 if TYPE_CHECKING:

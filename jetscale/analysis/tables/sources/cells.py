@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.tables.loss_table import LossTable
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -24,7 +24,7 @@ from jetscale.analysis.tables.sources.units import (
     mixed_unit_warnings,
     unit_warnings,
 )
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd

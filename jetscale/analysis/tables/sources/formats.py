@@ -11,8 +11,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jetscale.common.cli import UsageError
 from jetscale.common.files import DamagedFile
+from jetscale.common.usage import UsageError
 from jetscale.runs import parquet
 
 if TYPE_CHECKING:

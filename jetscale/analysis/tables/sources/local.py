@@ -11,7 +11,7 @@ from jetscale.analysis.tables.loss_table import LossTable, checked
 from jetscale.analysis.tables.sources.block_files import block_losses, join, of_phase, sums
 from jetscale.analysis.tables.test_blocks import BlockLosses
 from jetscale.analysis.tables.variants import JETS, only_varying, settings_of, text_of
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 from jetscale.runs.done import (
     BLOCKS,
     CONFIG,

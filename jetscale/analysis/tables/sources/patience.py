@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.analysis.tables.sources.block_files import read_joined, write_joined
 from jetscale.analysis.tables.test_blocks import BlockLosses
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 from jetscale.runs import parquet
 
 if TYPE_CHECKING:

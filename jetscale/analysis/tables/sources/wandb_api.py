@@ -20,8 +20,8 @@ from jetscale.analysis.tables.sources.local import PAPER_CONSTITUENTS
 from jetscale.analysis.tables.sources.patience import patiently
 from jetscale.analysis.tables.sources.wandb_rows import AXES, WEIGHTS, Fragment, loss_key, table
 from jetscale.analysis.tables.test_blocks import BlockLosses
-from jetscale.common.cli import UsageError
 from jetscale.common.files import DamagedFile
+from jetscale.common.usage import UsageError
 from jetscale.runs import parquet
 
 if TYPE_CHECKING:

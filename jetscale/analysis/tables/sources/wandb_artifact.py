@@ -9,7 +9,7 @@ from typing import Any
 from jetscale.analysis.tables.sources.block_files import read
 from jetscale.analysis.tables.sources.patience import patiently
 from jetscale.analysis.tables.test_blocks import BlockLosses
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 TYPE = "test_blocks"
 FILE = "test_blocks.parquet"

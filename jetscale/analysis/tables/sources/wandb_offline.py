@@ -17,7 +17,7 @@ from typing import Any
 from jetscale.analysis.tables.loss_table import LossTable, checked
 from jetscale.analysis.tables.sources.local import PAPER_CONSTITUENTS
 from jetscale.analysis.tables.sources.wandb_rows import Fragment, table
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 BLOCK = 32 * 1024
 FILE_HEADER = 7

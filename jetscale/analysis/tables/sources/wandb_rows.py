@@ -14,7 +14,7 @@ import numpy as np
 
 from jetscale.analysis.tables.sources.local import PAPER_CONSTITUENTS
 from jetscale.analysis.tables.variants import only_varying, settings_of
-from jetscale.common.cli import UsageError
+from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,0 +1,74 @@
+"""``--trust MODULE``: which Python code outside jetscale a command may import and call.
+
+A configuration file may come from a stranger, so it cannot name code to run (`common.config_safety`).
+The person who types the command can: ``--trust my_lab`` imports the module ``my_lab`` (from the current
+folder, or installed), which registers what it adds, and lets ``_target_`` name anything inside it. The names
+are kept in the environment variable `VARIABLE`, so that worker processes of a sweep trust the same modules.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from jetscale.common.usage import UsageError
+
+FLAG = "--trust"
+VARIABLE = "JETSCALE_TRUST"
+
+
+def trusted() -> list[str]:
+    """Names of the modules that the user trusts, in the order given."""
+    return [name for name in os.environ.get(VARIABLE, "").split(",") if name]
+
+
+def is_trusted(target: str) -> bool:
+    """Whether the dotted name `target` lies in a module that the user trusts."""
+    return any(target == name or target.startswith(f"{name}.") for name in trusted())
+
+
+def take_trust(argv: Sequence[str]) -> list[str]:
+    """Import the modules that `argv` trusts, and those of the environment; returns `argv` without the flag.
+
+    Raises
+    ------
+    UsageError
+        The flag has no module behind it, or a module cannot be imported.
+    """
+    rest: list[str] = []
+    names = trusted()
+    words = iter(argv)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag != FLAG:
+            rest.append(word)
+            continue
+        value = value if equals else next(words, "")
+        if not value or value.startswith("-"):
+            raise UsageError(f"{FLAG} needs the name of a module, e.g. {FLAG} my_lab")
+        names += value.split(",")
+    if names:
+        os.environ[VARIABLE] = ",".join(dict.fromkeys(names))
+        import_trusted()
+    return rest
+
+
+def import_trusted() -> None:
+    """Import every trusted module, so that it registers what it adds; any number of times.
+
+    Raises
+    ------
+    UsageError
+        A module cannot be imported.
+    """
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in trusted():
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise UsageError(
+                f"{FLAG} {name}: cannot be imported ({error}); run in the folder that holds it, or install it"
+            ) from error
