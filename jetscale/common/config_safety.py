@@ -21,7 +21,7 @@ from jetscale.common.trust import is_trusted
 
 
 def _conf() -> Path:
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     packaged = here / "conf"  # in a wheel; in a checkout conf/ stands at the top
     return packaged if packaged.is_dir() else here.parent / "conf"
 

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from jetscale.common.usage import UsageError
 
@@ -63,8 +64,9 @@ def import_trusted() -> None:
     UsageError
         A module cannot be imported.
     """
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    here = str(Path.cwd())
+    if "" not in sys.path and here not in sys.path:
+        sys.path.insert(0, here)
     for name in trusted():
         try:
             import_module(name)
