@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_every_page_is_there(site):
     sources = [*(REPO / "docs").glob("*.md"), *REPO.glob("studies/*/README.md"), REPO / "LOG.md"]
+    sources += [REPO / "CONTRIBUTING.md", REPO / "docs/api/index.md"]
     pages = {source.relative_to(REPO).with_suffix(".html") for source in sources}
     assert len(pages) > 12
     assert not {page for page in pages if not (site / page).is_file()}
@@ -79,9 +81,22 @@ def _documented(site: Path) -> set[str]:
     return {key for key, meaning in plain if meaning}
 
 
-@pytest.mark.parametrize("page", ["README.md", *sorted(path.name for path in (REPO / "docs").glob("*.md"))])
-def test_links_lead_somewhere_on_a_forge_too(page):
-    path = REPO / page if page == "README.md" else REPO / "docs" / page
+PAGES = [
+    REPO / name
+    for name in ("README.md", "CONTRIBUTING.md", "LOG.md", *sorted(map(str, (REPO / "docs").glob("*.md"))))
+]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_lines_fit_into_an_editor(path):
+    text = re.sub(r"^( *)```.*?^\1```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL)
+    lines = [re.sub(r"https?://\S+", "", line) for line in text.splitlines() if not line.startswith("|")]
+    assert not [line for line in lines if len(line) > 110]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere_on_a_forge_too(path):
     text = re.sub(r"```.*?```|`[^`\n]*`", "", path.read_text(), flags=re.DOTALL)
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     assert not [link for link in links if not (path.parent / link.partition("#")[0]).exists()]
@@ -108,6 +123,35 @@ def test_formulas_are_mathml(site):
     html = (site / "docs/method.html").read_text()
     assert html.count("<math") > 20
     assert "$" not in re.sub(r"<pre>.*?</pre>|<code.*?</code>|<script.*?</script>", "", html, flags=re.DOTALL)
+
+
+def _rooms() -> list[str]:
+    return sorted(path.parent.name for path in (REPO / "jetscale").glob("*/__init__.py"))
+
+
+def test_the_architecture_names_every_room():
+    text = (REPO / "docs/architecture.md").read_text()
+    table = text.partition("## Rooms")[2].partition("\n## ")[0]
+    imports = text.partition("## Imports")[2].partition("\n## ")[0]
+    assert not [room for room in _rooms() if f"`{room}`" not in table]
+    contracts = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(one["layers"] for one in contracts if one["type"] == "layers")
+    assert "\n".join(layers) in imports
+
+
+def test_every_room_has_an_api_page():
+    assert sorted(path.stem for path in (REPO / "docs/api").glob("*.rst")) == sorted([*_rooms(), "train"])
+
+
+@pytest.mark.slow
+def test_the_api_reference_has_every_module(site):
+    html = "".join(path.read_text() for path in (site / "docs/api").glob("*.html"))
+    modules = [path.relative_to(REPO).with_suffix("") for path in (REPO / "jetscale").rglob("*.py")]
+    names = {".".join(path.parts).removesuffix(".__init__") for path in modules} - {"jetscale"}
+    assert len(names) > 100
+    assert not {
+        name for name in names if f'id="module-{name}"' not in html and f"{name} is not shown" not in html
+    }
 
 
 def test_a_key_without_a_meaning_stops_the_build():

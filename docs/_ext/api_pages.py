@@ -57,10 +57,11 @@ class Room(SphinxDirective):
         self.env.note_dependency(__file__)
         found: list[nodes.Node] = []
         for name in modules_of(self.arguments[0]):
+            text = f"{name}\n{'=' * len(name)}\n\n"
             if problem := _missing_library(name):
-                text = f"{name}\n{'=' * len(name)}\n\nNot shown: {problem} is not installed here.\n"
+                text += f"{name} is not shown: it needs {problem}, which is not installed here.\n"
             else:
-                text = f"{name}\n{'=' * len(name)}\n\n.. automodule:: {name}\n   :members:\n"
+                text += f".. automodule:: {name}\n   :members:\n"
                 if source := getattr(sys.modules[name], "__file__", None):
                     self.env.note_dependency(source)
             found += self.parse_text_to_nodes(text, allow_section_headings=True)
