@@ -94,7 +94,7 @@ def bare(made: list[JetBatch]) -> float:
     for index in range(len(stamped)):
         batch = stamped[index]
         optimizer.zero_grad()
-        F.cross_entropy(model(batch.x_TF, batch.pid_T, batch.lengths_B), batch.labels_B).backward()
+        F.cross_entropy(model(batch), batch.labels_B).backward()
         optimizer.step()
     return stamped.milliseconds
 

@@ -130,7 +130,7 @@ def _evaluation(data: Path, folder: Path) -> Rows:
     def bare() -> float:
         total, correct = 0.0, 0
         for batch in batches:
-            logits_BK = model(batch.x_TF, batch.pid_T, batch.lengths_B)
+            logits_BK = model(batch)
             total += float(functional.cross_entropy(logits_BK, batch.labels_B, reduction="sum"))
             correct += int((logits_BK.argmax(dim=1) == batch.labels_B).sum())
         return total

@@ -14,7 +14,7 @@ from jetscale.common.files import DamagedFile, fingerprint
 from jetscale.common.usage import UsageError
 from jetscale.launch.jobs import Job
 from jetscale.launch.probe import probe_device, seconds_per_step
-from jetscale.model.cost import MEAN_CONSTITUENTS, count_parameters, flops_6n
+from jetscale.model.cost import MEAN_CONSTITUENTS, flops_6n
 from jetscale.runs.blocks import N_BLOCKS
 from jetscale.runs.sealed import read_json, write_json_sealed
 from jetscale.training.build import design
@@ -201,7 +201,7 @@ def _phase_plan(settings: TrainSettings, name: str) -> PhasePlan:
     return PhasePlan(
         settings=settings,
         name=name,
-        n_params=count_parameters(model).total,
+        n_params=model.count_parameters().total,
         steps=phase.steps,
         batch_size=phase.batch_size,
         evaluations=len(evaluated) if name == "finetune" else 0,

@@ -1,4 +1,4 @@
-"""The LightningModule of both phases: a set transformer learning jet classes.
+"""The LightningModule of both phases: a network learning jet classes.
 
 Legend: B jets, T constituents in the batch, K classes.
 """
@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jetscale.jets.batch import JetBatch
-from jetscale.model.cost import count_parameters
 from jetscale.model.ema import WeightAverage
-from jetscale.model.transformer import SetTransformer
+from jetscale.model.network import Network
 from jetscale.training.learning_rates import learning_rate, rate_at
 from jetscale.training.ranks import is_first
 from jetscale.training.settings import EmaSettings, PhaseSettings
@@ -41,13 +40,13 @@ class JetClassifier(L.LightningModule):
     window : steps between metrics lines
     """
 
-    def __init__(self, model: SetTransformer, phase: PhaseSettings, ema: EmaSettings, window: int) -> None:
+    def __init__(self, model: Network, phase: PhaseSettings, ema: EmaSettings, window: int) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model = model
-        self.n_params = count_parameters(model).total
+        self.n_params = model.count_parameters().total
         self.phase = phase
-        self.peak_rate = learning_rate(phase.lr, model.class_token.numel())
+        self.peak_rate = learning_rate(phase.lr, model.dim)
         self.ema = ema
         self.average: WeightAverage | None = None
         # this rank's part of the mean; no buffer: DDP would overwrite every rank's with the first's
@@ -69,7 +68,7 @@ class JetClassifier(L.LightningModule):
 
     def forward(self, batch: JetBatch) -> Tensor:
         """Logits, (B, K)."""
-        logits_BK: Tensor = self.model(batch.x_TF, batch.pid_T, batch.lengths_B)
+        logits_BK: Tensor = self.model(batch)
         return logits_BK
 
     def training_step(self, batch: JetBatch, batch_idx: int) -> None:
@@ -145,6 +144,7 @@ class JetClassifier(L.LightningModule):
     def state(self) -> dict[str, Any]:
         """Everything a checkpoint must hold, see `resume`; every rank must call."""
         return {
+            "arch": self.model.arch,
             "step": self.step,
             "constituents": self.count_constituents(),
             "model": self.model.state_dict(),

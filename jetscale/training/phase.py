@@ -15,9 +15,9 @@ import torch
 from jetscale.common.files import fingerprint
 from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.evaluation import EvalSet
-from jetscale.model.cost import MEAN_CONSTITUENTS, count_parameters, flops_6n
-from jetscale.model.transformer import SetTransformer
-from jetscale.training.checkpoint import CheckpointError
+from jetscale.model.cost import MEAN_CONSTITUENTS, flops_6n
+from jetscale.model.network import Network
+from jetscale.training.checkpoint import CheckpointError, require_arch
 from jetscale.training.evaluate import TestLoss
 from jetscale.training.learning_rates import evaluation_steps
 from jetscale.training.module import JetClassifier
@@ -61,7 +61,7 @@ class PhaseResult:
 def fit_phase(
     settings: TrainSettings,
     phase: PhaseSettings,
-    model: SetTransformer,
+    model: Network,
     data: JetDataModule,
     outputs: Outputs,
     test: EvalSet | None,
@@ -124,6 +124,7 @@ def _resume(module: JetClassifier, recorder: Recorder) -> None:
     outputs = recorder.outputs
     state = outputs.checkpoints.load()
     if state is not None:
+        require_arch(state, module.model.arch, outputs.checkpoints.newest())
         if state["stamp"] != recorder.stamp:
             raise CheckpointError(
                 f"{outputs.checkpoints.newest()} was made on other data ({state['stamp'][:12]}, now "
@@ -184,7 +185,7 @@ def _trainer(settings: TrainSettings, module: JetClassifier, recorder: Recorder)
 def _result(module: JetClassifier, recorder: Recorder) -> PhaseResult:
     steps = module.phase.steps
     jets = steps * module.phase.batch_size
-    counts = count_parameters(module.model)
+    counts = module.model.count_parameters()
     average = None
     if module.average is not None:
         with module.average.applied():

@@ -92,9 +92,8 @@ def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun, va
     fingerprints = {"train": data.fingerprint, "test": test.fingerprint}
     record = {"variant": variant, **_record(settings, result, backbone, fingerprints)}
     if ranks.is_first():
-        write_weights(
-            directory.path / WEIGHTS, {"weights": result.weights, "average": result.average}, phase.steps
-        )
+        state = {"arch": model.arch, "weights": result.weights, "average": result.average}
+        write_weights(directory.path / WEIGHTS, state, phase.steps)
         _require_agreement(outputs, record)
         directory.finish(record)
         outputs.checkpoints.remove()

@@ -17,9 +17,11 @@ from jetscale.common.config_safety import refuse_resolvers
 from jetscale.common.fields import COUNT, SEED, Matches, OneOf, Range, Replaced, problems
 from jetscale.common.files import fingerprint
 from jetscale.common.masking import masked_tree
+from jetscale.common.registry import Registered
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.ordering.compositions import check_request
 from jetscale.jets.settings import DataSettings
+from jetscale.model import DEFAULT, NETWORKS
 from jetscale.training.learning_rates import SCHEDULES, checked_rate, learning_rate
 
 FOLDER = Matches(
@@ -53,15 +55,18 @@ _BATCH = Range(1, 1_000_000)
 
 @dataclass
 class ModelSettings:
-    """The set transformer.
+    """The network.
 
     Attributes
     ----------
-    dim : width, the dial: heads, feed-forward (2 dim, SwiGLU) and N follow from it
-    depth : blocks
-    head_dim : width of an attention head, which divides dim; below 8 for off-grid widths under 8
+    arch : kind of network: ``transformer`` (the paper's set transformer), ``deepsets`` (Particle Flow
+        Network, arXiv:1810.05165), or one of your own that ``--trust MODULE`` registers
+    dim : width, the one dial of the size: all layers and N follow from it
+    depth : blocks of a transformer
+    head_dim : width of a transformer's attention head, which divides dim; below 8 for widths under 8
     """
 
+    arch: Annotated[str, Registered(NETWORKS)] = DEFAULT
     dim: Annotated[int, Range(1, 8_192)] = 64
     depth: Annotated[int, Range(1, 128)] = 4
     head_dim: Annotated[int, Range(1, 1_024)] = 8
@@ -303,7 +308,7 @@ def _check(settings: TrainSettings) -> None:
             "or set both)"
         )
     dim, head_dim = settings.model.dim, settings.model.head_dim
-    if dim % head_dim:
+    if settings.model.arch == DEFAULT and dim % head_dim:
         raise SettingsError(f"model.dim={dim} must be a positive multiple of model.head_dim={head_dim}")
     for name, phase in phases.items():
         _check_shares(name, phase, settings.device)
@@ -358,6 +363,8 @@ def _check_composition(composition: Any) -> None:
 
 def _numbers(settings: TrainSettings) -> dict[str, Any]:
     content = asdict(settings)
+    if settings.model.arch == DEFAULT:  # runs made before there was a choice keep their fingerprint
+        content["model"].pop("arch")
     for place in ("dir", "store", "workers", "dataset"):
         content["data"].pop(place, None)
     content["pretrain"].pop("library")
