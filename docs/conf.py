@@ -23,14 +23,21 @@ author = "The jetscale developers"
 copyright = author  # noqa: A001  # Sphinx's name
 version = release = version_of("jetscale")
 
-extensions = ["myst_nb", "mathml", "settings_reference"]
+extensions = ["myst_nb", "mathml", "settings_reference", "api_pages"]
 root_doc = "docs/index"
 # nothing else is walked through: data, runs and environments may be large
-_PLACES = {"docs", "notebooks", "studies", "LOG.md"}
+_PLACES = {"docs", "notebooks", "studies", "CONTRIBUTING.md", "LOG.md"}
 exclude_patterns = sorted(path.name for path in REPO.iterdir() if path.name not in _PLACES)
 exclude_patterns += ["docs/_*", "notebooks/README.md", "notebooks/scratch", "**/.ipynb_checkpoints"]
 templates_path = ["_templates"]
 nitpicky = True
+
+default_role = "literal"  # `name` in a docstring is code; links are made where a signature names a class
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+python_use_unqualified_type_names = True
+napoleon_google_docstring = False
+napoleon_use_ivar = True  # fields of a dataclass are listed once, in its docstring
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
