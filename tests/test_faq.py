@@ -160,7 +160,7 @@ def _server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     # imported once: a train command then takes a tenth of the time
     context.set_forkserver_preload(
-        ["jetscale.training.run", "jetscale.analysis.fit_table", "jetscale.prepare.stores"]
+        ["jetscale.training.run", "jetscale.analysis.answers.fit_table", "jetscale.prepare.stores"]
     )
     return context
 
