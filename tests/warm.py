@@ -31,7 +31,7 @@ from tests.runs import quiet_environment
 WARM = (
     "lightning", "hydra._internal.utils", "pandas", "jetscale.jets.evaluation", "jetscale.launch.hydra_setup",
     "jetscale.training.run", "jetscale.launch.rounds", "jetscale.launch.sweep_plan",
-    "jetscale.launch.plan_table", "jetscale.analysis.fit_table", "jetscale.prepare.stores",
+    "jetscale.launch.plan_table", "jetscale.analysis.answers.fit_table", "jetscale.prepare.stores",
 )  # fmt: skip
 
 
