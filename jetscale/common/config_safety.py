@@ -41,6 +41,16 @@ TARGETS = frozenset(
 )
 """All that a configuration file may have Hydra call."""
 
+LIGHTNING_TARGETS = frozenset(
+    {
+        "lightning.pytorch.callbacks.DeviceStatsMonitor",
+        "lightning.pytorch.callbacks.ModelSummary",
+        "lightning.pytorch.loggers.CSVLogger",
+        "lightning.pytorch.loggers.TensorBoardLogger",
+    }
+)
+"""Of Lightning's own, what may be named without ``--trust``: these only look at a run and write."""
+
 RESOLVERS = frozenset({"run_suffix", "folder", "hydra", "now"})
 """Interpolations with a function, ``${name:...}``: ours and Hydra's own. ``oc.env`` would copy secrets."""
 
@@ -91,13 +101,7 @@ def _check_file(path: Path, shipped: Path) -> None:
         package = _PACKAGE.search(path.read_text())
     except Exception as error:  # OmegaConf passes on those of the YAML library
         raise ConfigFileError(f"{path} is no configuration file: {str(error).splitlines()[0]}") from error
-    for keys, value in _leaves(content):
-        if keys[-1:] == ("_target_",) and value not in TARGETS and not is_trusted(str(value)):
-            raise ConfigFileError(
-                f"{path}: {'.'.join(keys)}={value!r} would be called by Hydra and is none of "
-                f"{', '.join(sorted(TARGETS))}; remove the line, or if you know this code, add "
-                f"--trust {str(value).partition('.')[0]} to the command"
-            )
+    require_trusted_targets(content, str(path))
     refuse_resolvers(content, str(path))
     within = path.relative_to(shipped).parts if path.is_relative_to(shipped) else ()
     if within and (within[0] == "hydra" or within == ("train.yaml",)):
@@ -108,6 +112,29 @@ def _check_file(path: Path, shipped: Path) -> None:
             f"{path} changes Hydra's own section, which decides what is run and where it is written; only "
             "hydra.sweeper.params may stand in a file, type the rest on the command line"
         )
+
+
+def require_trusted_targets(content: Any, where: str) -> None:
+    """Raise where a ``_target_`` in `content`, at any depth, names code that no one has vouched for.
+
+    Parameters
+    ----------
+    content : nested mappings and lists, read from a file or typed
+    where : file or key, for the message
+
+    Raises
+    ------
+    ConfigFileError
+        A name is not one of `TARGETS` or `LIGHTNING_TARGETS`, and no ``--trust`` covers it.
+    """
+    allowed = TARGETS | LIGHTNING_TARGETS
+    for keys, value in _leaves(content):
+        if keys[-1:] == ("_target_",) and value not in allowed and not is_trusted(str(value)):
+            raise ConfigFileError(
+                f"{where}: {'.'.join(keys)}={value!r} would be called by Hydra and is none of "
+                f"{', '.join(sorted(allowed))}; remove the line, or if you know this code, add "
+                f"--trust {str(value).partition('.')[0]} to the command"
+            )
 
 
 def _touches_hydra(content: Any) -> bool:

@@ -10,6 +10,7 @@ import logging
 import sys
 from pathlib import Path
 
+from jetscale.common.trust import import_trusted
 from jetscale.launch.hydra_setup import run_suffix
 from jetscale.launch.jobs import Job, read_jobs
 from jetscale.runs.directory import RunBusy
@@ -48,4 +49,5 @@ class _logging_to:  # noqa: N801 (a context manager, used like a function)
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(levelname)s] - %(message)s")
+    import_trusted()  # what the user's command trusted registers here too
     work(read_jobs(Path(sys.argv[1])))
