@@ -155,6 +155,15 @@ class JetDataModule(L.LightningDataModule):
         self._store: Store | None = None
         self._stream: JetStream | None = None
 
+    def state_dict(self) -> dict[str, int]:
+        """For Lightning's checkpoints: how many batches the training has taken."""
+        trainer = self.trainer
+        return {"step": 0 if trainer is None else trainer.global_step * trainer.accumulate_grad_batches}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on after the batches that a training took before Lightning's checkpoint."""
+        self.start_step = state_dict["step"]
+
     def prepare_data(self) -> None:
         """Make the packed store where it is missing. Any number of processes may call this at once."""
         if self.trainer is not None and self.trainer.state.fn != "fit":
