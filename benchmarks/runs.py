@@ -37,12 +37,12 @@ IMPORTS = "import torch, lightning, hydra, pyarrow"
 # runs until its first optimiser step is done, then leaves at once
 FIRST_STEP = """
 import os
-from jetscale.training.module import JetClassifier
-step = JetClassifier.training_step
+from jetscale.training.lean_module import LeanClassifier
+step = LeanClassifier.training_step
 def first(*args):
     step(*args)
     os._exit(0)
-JetClassifier.training_step = first
+LeanClassifier.training_step = first
 from jetscale.train import main
 main()
 """

@@ -44,6 +44,16 @@ TARGETS = frozenset(
 )
 """What any file may name as ``_target_``, for Hydra to call; besides what the command line trusts."""
 
+LIGHTNING_TARGETS = frozenset(
+    {
+        "lightning.pytorch.callbacks.DeviceStatsMonitor",
+        "lightning.pytorch.callbacks.ModelSummary",
+        "lightning.pytorch.loggers.CSVLogger",
+        "lightning.pytorch.loggers.TensorBoardLogger",
+    }
+)
+"""Of Lightning's own, what may be named without ``--trust``: these only look at a run and write."""
+
 RESOLVERS = frozenset({"run_suffix", "folder", "hydra", "now"})
 """Interpolations with a function, ``${name:...}``: ours and Hydra's own. ``oc.env`` would copy secrets."""
 
@@ -110,13 +120,7 @@ def _check_file(path: Path, place: Path, shipped: Path) -> None:
         package = _PACKAGE.search(path.read_text())
     except Exception as error:  # OmegaConf passes on those of the YAML library
         raise ConfigFileError(f"{path} is no configuration file: {str(error).splitlines()[0]}") from error
-    for keys, value in _leaves(content):
-        if keys[-1:] == ("_target_",) and value not in TARGETS and not is_trusted(str(value)):
-            raise ConfigFileError(
-                f"{path}: {'.'.join(keys)}={value!r} would be called by Hydra and is none of "
-                f"{', '.join(sorted(TARGETS))}; remove the line, or if you know this code, add "
-                f"--trust {str(value).partition('.')[0]} to the command"
-            )
+    require_trusted_targets(content, str(path))
     refuse_resolvers(content, str(path))
     if path.is_relative_to(shipped) and SHIPPED_HYDRA_FILES.fullmatch(path.relative_to(shipped).as_posix()):
         return
@@ -146,6 +150,29 @@ def _check_launcher(path: Path, content: Any, package: str) -> None:
             f"{path}: a launcher's file fills hydra.launcher alone; remove its @package line, its key hydra "
             "and every entry of its defaults that is not the name of another launcher"
         )
+
+
+def require_trusted_targets(content: Any, where: str) -> None:
+    """Raise where a ``_target_`` in `content`, at any depth, names code that no one has vouched for.
+
+    Parameters
+    ----------
+    content : nested mappings and lists, read from a file or typed
+    where : file or key, for the message
+
+    Raises
+    ------
+    ConfigFileError
+        A name is not one of `TARGETS` or `LIGHTNING_TARGETS`, and no ``--trust`` covers it.
+    """
+    allowed = TARGETS | LIGHTNING_TARGETS
+    for keys, value in _leaves(content):
+        if keys[-1:] == ("_target_",) and value not in allowed and not is_trusted(str(value)):
+            raise ConfigFileError(
+                f"{where}: {'.'.join(keys)}={value!r} would be called by Hydra and is none of "
+                f"{', '.join(sorted(allowed))}; remove the line, or if you know this code, add "
+                f"--trust {str(value).partition('.')[0]} to the command"
+            )
 
 
 def _touches_hydra(content: Any) -> bool:

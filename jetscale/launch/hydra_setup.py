@@ -27,7 +27,7 @@ from jetscale.training.settings import TrainSettings, folder_name
 # Overrides that do not make another run: they are in the path already, or change no number.
 _NOT_IN_NAME = re.compile(
     r"(\+?experiment|\+?sweep|\+?budget|study|subset|seed|model\.dim|checkpoint_every)$"
-    r"|(tracking|device|hydra)[./]|data\.(dir|store|workers)$|pretrain\.library$"
+    r"|(tracking|device|hydra)[./]|loggers([./]|$)|data\.(dir|store|workers)$|pretrain\.library$"
 )
 _LONGEST_NAME = 80
 

@@ -16,7 +16,7 @@ from jetscale.training import ranks
 from jetscale.training.build import build, outputs_of
 from jetscale.training.checkpoint import CheckpointError, read_checkpoint, require_arch, write_weights
 from jetscale.training.phase import fit_phase
-from jetscale.training.settings import TrainSettings, to_yaml
+from jetscale.training.settings import Phase, TrainSettings, to_yaml
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def find_or_pretrain(settings: TrainSettings, wandb: WandbRun) -> Backbone | Non
     """
     if not settings.pretrain.composition:
         return None
-    phase, model, data = build(settings, "pretrain")
+    phase, model, data = build(settings, Phase.PRETRAIN)
     identity = fingerprint({**settings.backbone_identity(), "data_fingerprint": data.fingerprint})
     name = f"{settings.subset}-dim={settings.model.dim}-seed={settings.pretrain_seed}-{identity[:12]}"
     directory = RunDirectory(Path(settings.pretrain.library, name), identity)
@@ -77,13 +77,14 @@ def find_or_pretrain(settings: TrainSettings, wandb: WandbRun) -> Backbone | Non
             return Backbone(directory.path, record)
         if ranks.is_first():
             directory.start(to_yaml(settings))
-        result = fit_phase(settings, phase, model, data, outputs_of("pretrain", directory, wandb), test=None)
+        outputs = outputs_of(Phase.PRETRAIN, directory, wandb)
+        result = fit_phase(settings, phase, model, data, outputs, test=None)
         record = {**result.record, "fingerprint": identity, "data": data.fingerprint}
         if ranks.is_first():
             state = {"arch": model.arch, "weights": result.weights, "average": result.average}
             write_weights(directory.path / WEIGHTS, state, phase.steps)
             directory.finish(record)
-            outputs_of("pretrain", directory, wandb).checkpoints.remove()
+            outputs.checkpoints.remove()
         return Backbone(directory.path, ranks.agreed(record))
 
 

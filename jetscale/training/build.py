@@ -15,31 +15,21 @@ from jetscale.runs.metrics import MetricsLog
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training.budgets import budgets_told
 from jetscale.training.checkpoint import Checkpoints
+from jetscale.training.outputs import Outputs
 from jetscale.training.phase import capped_steps
-from jetscale.training.recorder import Outputs
 from jetscale.training.seeds import seed_for
-from jetscale.training.settings import (
-    ModelSettings,
-    PhaseSettings,
-    SettingsError,
-    TrainSettings,
-    check_warmup,
-)
+from jetscale.training.settings import ModelSettings, Phase, PhaseSettings, SettingsError, TrainSettings
 
 
-def build(settings: TrainSettings, name: str) -> tuple[PhaseSettings, Network, JetDataModule]:
+def build(settings: TrainSettings, name: Phase) -> tuple[PhaseSettings, Network, JetDataModule]:
     """Phase with its steps capped, freshly initialised model, and data ready to be read.
-
-    Parameters
-    ----------
-    name : ``pretrain`` or ``finetune``
 
     Notes
     -----
     Initial weights and data order come from the seed and the phase alone, so that runs of one seed differ in
     nothing but what they were pretrained on: same head, same jets in the same order.
     """
-    seed = settings.pretrain_seed if name == "pretrain" else settings.seed
+    seed = settings.pretrain_seed if name == Phase.PRETRAIN else settings.seed
     torch.manual_seed(seed_for(seed, f"{name} weights"))
     phase, model, data = design(settings, name)
     data.prepare_data()
@@ -60,13 +50,13 @@ def check_design(settings: TrainSettings) -> None:
         longer than its phase, or a composition that selects nothing.
     """
     with torch.device("meta"):
-        for name in ("pretrain", "finetune") if settings.pretrain.composition else ("finetune",):
+        for name in settings.phases:
             design(settings, name)
 
 
-def design(settings: TrainSettings, name: str) -> tuple[PhaseSettings, Network, JetDataModule]:
+def design(settings: TrainSettings, name: Phase) -> tuple[PhaseSettings, Network, JetDataModule]:
     """The same before any data is looked at; weights are drawn from torch's generator as it stands."""
-    pretrain = name == "pretrain"
+    pretrain = name == Phase.PRETRAIN
     phase: PhaseSettings = settings.pretrain if pretrain else settings.finetune
     data = JetDataModule(
         settings.data_of(name),
@@ -74,13 +64,15 @@ def design(settings: TrainSettings, name: str) -> tuple[PhaseSettings, Network, 
         batch_size=phase.batch_size,
         n_steps=phase.steps,
         seed=seed_for(settings.pretrain_seed if pretrain else settings.seed, f"{name} order"),
+        evaluation_jets=settings.eval.jets,
+        evaluation_batch_size=settings.eval.batch_size,
     )
     model = _network(settings.model, data)
     try:
         phase = capped_steps(phase, model.count_parameters().total)
     except SettingsError as error:
         raise SettingsError(f"{name}.{error}") from error
-    check_warmup(name, phase)
+    phase.check_warmup(name)
     data.n_steps = phase.steps
     return phase, model, data
 
@@ -100,7 +92,7 @@ def _network(settings: ModelSettings, data: JetDataModule) -> Network:
         raise SettingsError(f"model.arch={settings.arch} with model.dim={settings.dim}: {error}") from error
 
 
-def outputs_of(name: str, directory: RunDirectory, wandb: WandbRun) -> Outputs:
+def outputs_of(name: Phase, directory: RunDirectory, wandb: WandbRun) -> Outputs:
     """Where the phase writes."""
     return Outputs(
         phase=name,
