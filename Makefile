@@ -12,11 +12,15 @@ install: $(VENV)/.installed  ## virtual environment with jetscale and its develo
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,launchers,ray,notebooks,docs]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev,launchers,ray,notebooks,docs]'
 	touch $@
 
-test: install lint  ## style, types, import rules, and every test
-	$(BIN)/python -m pytest -n logical --maxprocesses=4 --dist=loadgroup
+# lint runs beside the tests, which sometimes wait; what it prints follows theirs where it fails
+test: install  ## style, types, import rules, and every test
+	@log=$$(mktemp); $(MAKE) --no-print-directory lint > $$log 2>&1 & lint=$$!; \
+	$(BIN)/python -m pytest -n logical --maxprocesses=4 --dist=loadgroup; tests=$$?; \
+	wait $$lint; lint=$$?; [ $$lint = 0 ] || cat $$log; rm $$log; \
+	echo "lint: exit status $$lint, tests: exit status $$tests"; [ $$lint = 0 ] && [ $$tests = 0 ]
 
 lint: install  ## ruff, mypy --strict, import-linter, whitespace and YAML
 	$(BIN)/ruff check .

@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.step import PADDED_TO, batch
+from jetscale.jets.batch import JetBatch
 from jetscale.model.attention import HAS_VARLEN
-from jetscale.model.cost import executed_flops
 from jetscale.model.reference import pad, padded_block, padded_logits
 from jetscale.model.transformer import Block, SetTransformer
 
@@ -45,15 +45,13 @@ def main() -> None:
 
 
 def _row(dim: int, copies: int) -> list[str]:
-    x_TF, pid_T, lengths_B, labels_B = (torch.cat([tensor] * copies) for tensor in batch())
-    on_gpu = x_TF.cuda(), pid_T.cuda(), lengths_B
-    labels_B = labels_B.cuda()
+    jets = batch(copies=copies).to("cuda")
     torch.manual_seed(dim)
     model = SetTransformer(dim, 10).cuda()
     ways: dict[str, Callable[[SetTransformer], Tensor]] = {
-        "ours": lambda own: own(*on_gpu),
-        "padded": lambda own: padded_logits(own, *on_gpu, PADDED_TO),
-        "longest": lambda own: padded_logits(own, *on_gpu),
+        "ours": lambda own: own(jets),
+        "padded": lambda own: padded_logits(own, jets, PADDED_TO),
+        "longest": lambda own: padded_logits(own, jets),
     }
     with torch.autocast("cuda", torch.bfloat16), torch.no_grad():
         logits = [way(model).float() for way in ways.values()]
@@ -62,11 +60,11 @@ def _row(dim: int, copies: int) -> list[str]:
     times = {}
     for name, way in ways.items():
         own = copy.deepcopy(model)
-        times[name] = _milliseconds(_step(own, lambda own=own, way=way: way(own), labels_B))
-    times["graphed"] = _graphed(copy.deepcopy(model), *on_gpu, labels_B)
-    rate = executed_flops(model, lengths_B) / times["ours"] / 1e9
+        times[name] = _milliseconds(_step(own, lambda own=own, way=way: way(own), jets.labels_B))
+    times["graphed"] = _graphed(copy.deepcopy(model), jets)
+    rate = model.flops(jets.lengths_B) / times["ours"] / 1e9
     cells = [f"{times[name]:.2f}" for name in ("ours", "padded", "longest", "graphed")]
-    return [str(dim), str(len(lengths_B)), *cells, f"{times['padded'] / times['ours']:.1f}", f"{rate:.1f}"]
+    return [str(dim), str(jets.n_jets), *cells, f"{times['padded'] / times['ours']:.1f}", f"{rate:.1f}"]
 
 
 def _step(
@@ -84,12 +82,11 @@ def _step(
     return step
 
 
-def _graphed(
-    model: SetTransformer, x_TF: Tensor, pid_T: Tensor, lengths_B: Tensor, labels_B: Tensor
-) -> float:
+def _graphed(model: SetTransformer, jets: JetBatch) -> float:
     """Milliseconds of the padded step as one CUDA graph, on inputs that lie still on the GPU."""
-    x_BLF, pid_BL = pad(x_TF, lengths_B, PADDED_TO), pad(pid_T, lengths_B, PADDED_TO)
-    mask_B11L = (torch.arange(PADDED_TO + 1) <= lengths_B[:, None]).cuda()[:, None, None, :]
+    assert jets.pid_T is not None
+    x_BLF, pid_BL = (pad(rows, jets.lengths_B, PADDED_TO) for rows in (jets.x_TF, jets.pid_T))
+    mask_B11L = (torch.arange(PADDED_TO + 1) <= jets.lengths_B[:, None]).cuda()[:, None, None, :]
 
     def forward() -> Tensor:
         assert model.pid is not None
@@ -101,7 +98,7 @@ def _graphed(
         logits_BK: Tensor = model.head(model.norm(x_BLD[:, 0]))
         return logits_BK
 
-    step = _step(model, forward, labels_B, capturable=True)
+    step = _step(model, forward, jets.labels_B, capturable=True)
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):

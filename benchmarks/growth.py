@@ -27,6 +27,7 @@ from jetscale.analysis.errors.estimate import estimate
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.settings import FitSettings, UncertaintySettings
 from jetscale.analysis.tables.selection import select
+from jetscale.jets.batch import JetBatch
 from jetscale.model.transformer import SetTransformer
 
 mpl.use("Agg")
@@ -79,13 +80,15 @@ def _step(dim: int, constituents: int, jets: int) -> Way:
     spread = (torch.randn(jets, generator=generator) * 0.4 + 1).clamp(0.2, 2)
     lengths_B = (constituents * spread).round().long()
     total = int(lengths_B.sum())
-    x_TF, pid_T = (
-        torch.randn(total, 8, generator=generator),
-        torch.randint(1, 9, (total,), generator=generator),
+    batch = JetBatch(
+        x_TF=torch.randn(total, 8, generator=generator),
+        pid_T=torch.randint(1, 9, (total,), generator=generator),
+        lengths_B=lengths_B,
+        labels_B=torch.randint(10, (jets,), generator=generator),
+        positions_B=torch.arange(jets),
     )
-    labels_B = torch.randint(10, (jets,), generator=generator)
     model = SetTransformer(dim, 10)
-    return training_step(model, lambda: model(x_TF, pid_T, lengths_B), labels_B)
+    return training_step(model, lambda: model(batch), batch.labels_B)
 
 
 def _fit(rows: int, refits: int) -> float:

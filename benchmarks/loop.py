@@ -26,7 +26,7 @@ from jetscale.tracking.wandb_environment import Destination
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training.build import outputs_of
 from jetscale.training.phase import fit_phase
-from jetscale.training.settings import FinetuneSettings, TrainSettings
+from jetscale.training.settings import FinetuneSettings, Phase, TrainSettings
 
 STEPS, REPEATS, DIM, BATCH = 301, 9, 8, 128
 LOG_EVERY, CHECKPOINT_EVERY = 20, 100
@@ -94,7 +94,7 @@ def bare(made: list[JetBatch]) -> float:
     for index in range(len(stamped)):
         batch = stamped[index]
         optimizer.zero_grad()
-        F.cross_entropy(model(batch.x_TF, batch.pid_T, batch.lengths_B), batch.labels_B).backward()
+        F.cross_entropy(model(batch), batch.labels_B).backward()
         optimizer.step()
     return stamped.milliseconds
 
@@ -108,7 +108,7 @@ def tracked(made: list[JetBatch]) -> float:
     settings.device.accelerator = "cpu"
     with tempfile.TemporaryDirectory() as folder:
         silent = WandbRun("disabled", Path(folder), {}, Destination(None, None, "", "", ()))
-        outputs = outputs_of("finetune", RunDirectory(Path(folder), "x"), silent)
+        outputs = outputs_of(Phase.FINETUNE, RunDirectory(Path(folder), "x"), silent)
         data: Any = InMemory(made)
         fit_phase(settings, settings.finetune, SetTransformer(DIM, 10), data, outputs, None)
     stamped: Stamped = data.made

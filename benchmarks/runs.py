@@ -37,12 +37,12 @@ IMPORTS = "import torch, lightning, hydra, pyarrow"
 # runs until its first optimiser step is done, then leaves at once
 FIRST_STEP = """
 import os
-from jetscale.training.module import JetClassifier
-step = JetClassifier.training_step
+from jetscale.training.lean_module import LeanClassifier
+step = LeanClassifier.training_step
 def first(*args):
     step(*args)
     os._exit(0)
-JetClassifier.training_step = first
+LeanClassifier.training_step = first
 from jetscale.train import main
 main()
 """
@@ -130,7 +130,7 @@ def _evaluation(data: Path, folder: Path) -> Rows:
     def bare() -> float:
         total, correct = 0.0, 0
         for batch in batches:
-            logits_BK = model(batch.x_TF, batch.pid_T, batch.lengths_B)
+            logits_BK = model(batch)
             total += float(functional.cross_entropy(logits_BK, batch.labels_B, reduction="sum"))
             correct += int((logits_BK.argmax(dim=1) == batch.labels_B).sum())
         return total

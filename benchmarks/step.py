@@ -5,7 +5,7 @@
 One step is forward, backward and fused AdamW on 128 jets of 40 constituents on average, one thread. All ways
 start from the same weights, and their losses and gradients are compared before anything is timed.
 
-The arithmetic rate counts executed operations (`jetscale.model.cost.executed_flops`) over the whole step,
+The arithmetic rate counts executed operations (`SetTransformer.flops`) over the whole step,
 against a block's weight products alone, at their own sizes and by the fastest routine known for them.
 """
 
@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.measure import Rows, in_turn, share, speedup
-from jetscale.model.cost import MEAN_CONSTITUENTS, executed_flops
+from jetscale.jets.batch import JetBatch
+from jetscale.model.cost import MEAN_CONSTITUENTS
 from jetscale.model.kernels.cpu import operations_for, products
 from jetscale.model.operations import PLAIN
 from jetscale.model.reference import padded_logits
@@ -41,15 +42,19 @@ ATTENTION_OPERATIONS = 33 + 58
 Step = Callable[[], float]
 
 
-def batch(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Random jets with a realistic spread of multiplicities: x_TF, pid_T, lengths_B, labels_B."""
+def batch(seed: int = 0, copies: int = 1) -> JetBatch:
+    """Random jets with a realistic spread of multiplicities, each of them `copies` times."""
     generator = torch.Generator().manual_seed(seed)
     lengths_B = MEAN_CONSTITUENTS + SPREAD * torch.randn(JETS, generator=generator)
     lengths_B = lengths_B.round().long().clamp(1, PADDED_TO)
     total = int(lengths_B.sum())
-    x_TF = torch.randn(total, 8, generator=generator)
-    pid_T = torch.randint(1, 9, (total,), generator=generator)
-    return x_TF, pid_T, lengths_B, torch.randint(10, (JETS,), generator=generator)
+    return JetBatch(
+        x_TF=torch.randn(total, 8, generator=generator).repeat(copies, 1),
+        pid_T=torch.randint(1, 9, (total,), generator=generator).repeat(copies),
+        lengths_B=lengths_B.repeat(copies),
+        labels_B=torch.randint(10, (JETS,), generator=generator).repeat(copies),
+        positions_B=torch.arange(JETS * copies),
+    )
 
 
 def training_step(model: SetTransformer, forward: Callable[[], Tensor], labels_B: Tensor) -> Step:
@@ -71,19 +76,19 @@ def ways(dim: int, names: tuple[str, ...] = WAYS) -> tuple[SetTransformer, dict[
     torch.manual_seed(dim)
     ours = SetTransformer(dim, 10)
     padded, longest = copy.deepcopy(ours), copy.deepcopy(ours)
-    x_TF, pid_T, lengths_B, labels_B = batch()
+    jets = batch()
     forwards: dict[str, tuple[SetTransformer, Callable[[], Tensor]]] = {
-        "ours": (ours, lambda: ours(x_TF, pid_T, lengths_B)),
-        "padded": (padded, lambda: padded_logits(padded, x_TF, pid_T, lengths_B, PADDED_TO)),
-        "longest": (longest, lambda: padded_logits(longest, x_TF, pid_T, lengths_B)),
+        "ours": (ours, lambda: ours(jets)),
+        "padded": (padded, lambda: padded_logits(padded, jets, PADDED_TO)),
+        "longest": (longest, lambda: padded_logits(longest, jets)),
     }
     forwards = {name: forwards[name] for name in names}
     gradients = {}
     for name, (model, forward) in forwards.items():
-        functional.cross_entropy(forward(), labels_B).backward()
+        functional.cross_entropy(forward(), jets.labels_B).backward()
         gradients[name] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         torch.testing.assert_close(gradients["ours"], gradients[name], rtol=0, atol=1e-5)
-    return ours, {n: training_step(m, f, labels_B) for n, (m, f) in forwards.items()}, lengths_B
+    return ours, {n: training_step(m, f, jets.labels_B) for n, (m, f) in forwards.items()}, jets.lengths_B
 
 
 def weight_products(model: SetTransformer, tokens: int) -> tuple[Step, int]:
@@ -111,10 +116,10 @@ def floor_seconds(model: SetTransformer, lengths_B: Tensor, rate: float) -> floa
     """
     tokens_B = lengths_B + 1
     pairs = int((tokens_B**2).sum())
-    layers, heads = len(model.blocks) - 1, model.class_token.numel() // model.head_dim
-    attention = 14 * layers * model.class_token.numel() * pairs  # what executed_flops counts for it
+    layers, heads = len(model.blocks) - 1, model.dim // model.head_dim
+    attention = 14 * layers * model.dim * pairs  # what `flops` counts for it
     vectors = ATTENTION_OPERATIONS * layers * heads * pairs / 8
-    return (executed_flops(model, lengths_B, folded=True) - attention + 16 * vectors) / rate
+    return (model.flops(lengths_B, folded=True) - attention + 16 * vectors) / rate
 
 
 def run(dims: tuple[int, ...] = (8, 32, 128), arithmetic_dims: tuple[int, ...] = (128, 256)) -> Rows:
@@ -143,7 +148,7 @@ def _rows_of(dim: int, padded: bool, arithmetic: bool) -> Rows:
             rows[f"step_dim{dim}_vs_{way}"] = speedup(*times, targets.get(dim, 1.0), "ms/step", floor=floor)
     if arithmetic:
         folded = operations_for(model.head_dim, model.class_token) is not PLAIN
-        ours = executed_flops(model, lengths_B, folded=folded) / seconds["ours"]
+        ours = model.flops(lengths_B, folded=folded) / seconds["ours"]
         target = TARGETS_ARITHMETIC.get(dim, 0.0)
         rows[f"arithmetic_dim{dim}"] = share(1e-9 * ours, 1e-9 * rate, target, "GFLOP/s")
     return rows

@@ -1,80 +1,142 @@
-"""jetscale's plugins for Hydra, found by their place: the sweeper of grids, and packs of runs on Slurm."""
+"""jetscale's plugins for Hydra, found by their place: the sweeper of grids, and packs of runs on Slurm.
+
+Hydra imports this file at every start, ``--help`` included, so what needs torch is imported where it is used.
+"""
 
 from __future__ import annotations
 
 import atexit
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from jetscale.common.files import atomic_path
+from jetscale.common.masking import masked_tree
+from jetscale.common.usage import UsageError
 from jetscale.launch.composing import ReplacingLoader
 from jetscale.launch.hydra_setup import print_status
+from jetscale.launch.launchers import launch_of
 
-if TYPE_CHECKING:  # Hydra imports this file at every start, --help included
+if TYPE_CHECKING:
     from jetscale.launch.jobs import Job
 
 
-class GridSweeper(BasicSweeper):
-    """Hydra's own sweeper, with a plan before the start and every run carried through.
+class GridSweeper(Sweeper):
+    """Every combination of the swept values: checked, planned, then carried through by the launcher.
 
     Parameters
     ----------
-    max_batch_size, params : as the basic sweeper's
-    dry : print the plan with measured times, start nothing
+    max_batch_size : jobs that the launcher gets at once; None for all
+    params : swept values by key, as texts (``seed: 0,1,2``); the command line adds to them and goes first
+    dry : print the plan with measured times, and start nothing
     """
 
     def __init__(
-        self, max_batch_size: int | None, params: dict[str, str] | None = None, dry: bool = False
+        self, max_batch_size: int | None = None, params: dict[str, str] | None = None, dry: bool = False
     ) -> None:
-        super().__init__(max_batch_size, params)
-        self.dry = dry
-        self._jobs: list[Job] = []
-        self._checked: list[Job] = []
+        if max_batch_size is not None and max_batch_size < 1:
+            raise UsageError(f"hydra.sweeper.max_batch_size={max_batch_size}: must be 1 or more, or null")
+        self._batch = max_batch_size
+        self._params = dict(params or {})
+        self._dry = dry
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take the configured launcher into the rounds of `jetscale.launch.rounds`."""
+        """Keep the configuration of the sweep and set up the launcher."""
+        self._config = config
         self._loader = _ComposesOnce(hydra_context.config_loader.get_search_path())
         context = HydraContext(config_loader=self._loader, callbacks=hydra_context.callbacks)
-        super().setup(hydra_context=context, task_function=task_function, config=config)
-        assert self.launcher is not None
-        self.launcher = _Rounds(self.launcher, self)
-
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose every job, and check its settings and its folder before the first one starts."""
-        from jetscale.launch.jobs import check_folders, job_of
-
-        assert self.config is not None
-        load = self._loader.compose_ahead
         with _without_table_if_refused():
-            self._jobs = [job_of(load(self.config, overrides), overrides) for overrides in batch]
-            self._checked += self._jobs  # a sweep in batches, too
-            check_folders(self._checked, Path(self.config.hydra.sweep.dir))
+            self._launch = launch_of(context, task_function, config)
 
-    def launch(self, launcher: Launcher, first: int) -> Sequence[JobReturn]:
-        """Plan the composed jobs, then carry them through; with `dry`, print the plan alone."""
-        from jetscale.launch import plan_table as report
-        from jetscale.launch.joblib_workers import passing_stops_on
-        from jetscale.launch.rounds import Launch, carry_through
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        """Check and plan every job before the first one starts, then launch them until all have ended.
+
+        Nothing is written before every job has passed its checks, so a refused sweep leaves no file behind.
+
+        Parameters
+        ----------
+        arguments : overrides of the command line
+
+        Returns
+        -------
+        One result a job, in the order of the grid; empty after a dry one. Raises what the first failed job
+        raised.
+        """
+        from jetscale.launch import plan_table
+        from jetscale.launch.rounds import carry_through
         from jetscale.launch.sweep_plan import plan_sweep
 
-        assert self.config is not None
+        folder = Path(self._config.hydra.sweep.dir)
         with _without_table_if_refused():
-            if self.dry:
-                report.print_plan(report.measured_plan(self._jobs))
+            jobs = self._checked_jobs(arguments, folder)
+            if self._dry:
+                plan_table.print_plan(plan_table.measured_plan(jobs))
                 return []
-            plan_sweep(self._jobs).write(Path(self.config.hydra.sweep.dir))
-        launch: Launch = launcher.launch
-        if type(launcher).__name__ == "JoblibLauncher":
-            launch = passing_stops_on(launch)
-        return carry_through(self._jobs, first, launch)
+            plan_sweep(jobs).write(folder)
+            _write_configuration(folder / "multirun.yaml", self._config)
+        size = self._batch or len(jobs)
+        results: list[JobReturn] = []
+        for first in range(0, len(jobs), size):
+            results += carry_through(jobs[first : first + size], first, self._launch)
+        for result in results:
+            _ = result.return_value  # raises where the job failed
+        return results
+
+    def _checked_jobs(self, arguments: Sequence[str], folder: Path) -> list[Job]:
+        """Compose every job and check its settings and its folder."""
+        from jetscale.launch.jobs import check_folders, job_of
+
+        words = [*(f"{key}={value}" for key, value in self._params.items()), *arguments]
+        overrides = OverridesParser.create(config_loader=self._loader).parse_overrides(words)
+        jobs = [
+            job_of(self._loader.compose_ahead(self._config, combination), combination)
+            for combination in combinations(overrides)
+        ]
+        check_folders(jobs, folder)
+        return jobs
+
+
+def combinations(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
+    """The overrides of every job: one value of each key, the last key varying fastest.
+
+    Parameters
+    ----------
+    overrides : of the whole sweep; of two for one key the later one counts
+
+    Raises
+    ------
+    UsageError
+        A key is swept over an interval instead of named values.
+    """
+    choices: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise UsageError(
+                f"{override.input_line}: name the values of a sweep, A,B,C or range(first,end,step)"
+            )
+        swept = override.is_sweep_override()
+        values = override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
+        choices[key] = [f"{key}={value}" for value in values]
+    return list(itertools.product(*choices.values()))
+
+
+def _write_configuration(path: Path, config: DictConfig) -> None:
+    """Write Hydra's ``multirun.yaml``, the configuration of the sweep, with passwords masked."""
+    content = masked_tree(OmegaConf.to_container(config, resolve=False))
+    with atomic_path(path) as aside:
+        aside.write_text(OmegaConf.to_yaml(OmegaConf.create(content)))
 
 
 @contextmanager
@@ -106,23 +168,7 @@ class _ComposesOnce(ReplacingLoader):
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing kept: a launcher's worker processes compose for themselves."""
-        return self.__dict__ | {"_ahead": {}}
-
-
-class _Rounds(Launcher):
-    """The launcher that the sweeper calls: the configured one, as often as it takes."""
-
-    def __init__(self, launcher: Launcher, sweeper: GridSweeper) -> None:
-        self._launcher = launcher
-        self._sweeper = sweeper
-
-    def setup(self, **context: Any) -> None:
-        """Nothing: the configured launcher is set up."""
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Launch the jobs that the sweeper composed from these very overrides."""
-        del job_overrides
-        return self._sweeper.launch(self._launcher, initial_job_idx)
+        return super().__getstate__() | {"_ahead": {}}
 
 
 class SlurmLauncher(Launcher):

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from jetscale.common.cli import explains_itself, told
 from jetscale.common.config_safety import CONF, check_config_files
-from jetscale.common.trust import take_trust
+from jetscale.common.trust import import_trusted, take_trust
 from jetscale.launch.command_line import check_command_line, explanation
 from jetscale.launch.help import train_help
 from jetscale.launch.hydra_setup import hydra_arguments, register, run_suffix
@@ -45,6 +45,7 @@ def main(config: DictConfig) -> float:
 
 
 def _run_one(config: DictConfig, directory: Path) -> dict[str, Any]:
+    import_trusted()  # in a worker of joblib or Slurm no command line has been read
     try:
         settings = from_config(config)
     except SettingsError as error:

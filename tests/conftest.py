@@ -27,17 +27,35 @@ def shared_data() -> Path:
     return SHARED
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slow tests first, so that the test processes end at about the same time."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+Made = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def simulated_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data directory with a few hundred really simulated jets in both published formats."""
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Return the folder ``name``; the first test process that asks for it fills it, the others wait."""
     base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one for all test processes
-    out = shared / "simulated"
-    with FileLock(shared / "simulated.lock"):
-        if not out.exists():
-            _simulate(shared / "simulating")
-            (shared / "simulating").rename(out)
-    return out
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, fill: Callable[[Path], object]) -> Path:
+        out = shared / name
+        with FileLock(shared / f"{name}.lock"):
+            if not out.exists():
+                fill(shared / f"{name}.part")
+                (shared / f"{name}.part").rename(out)
+        return out
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def simulated_data(made_once: Made) -> Path:
+    """Data directory with a few hundred really simulated jets in both published formats."""
+    return made_once("simulated", _simulate)
 
 
 def _simulate(out: Path) -> None:

@@ -9,8 +9,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.runs import TINY, metrics_of, quiet_environment
+from tests.warm import WarmServer
 
 SECONDS = float(os.environ.get("JETSCALE_CHAOS_SECONDS", "60"))
 STEPS = 120 if SECONDS < 300 else 900
@@ -29,11 +28,11 @@ GRID = (
 )  # fmt: skip
 
 
-def results_json(root: Path) -> dict[str, Any]:
+def results_json(warm: WarmServer, root: Path) -> dict[str, Any]:
     """What the analysis makes of the sweep below `root`, without the path it was given."""
-    command = [sys.executable, "-m", "jetscale.analysis", "source=local", "path=multirun/chaos",
-               "uncertainty.replicates=100"]  # fmt: skip
-    subprocess.run(command, cwd=root, env=quiet_environment(), check=True, capture_output=True)
+    words = ["source=local", "path=multirun/chaos", "uncertainty.replicates=100"]
+    analysis = warm.start("jetscale.analysis", words, root, quiet_environment())
+    assert analysis.wait(300) == 0, analysis.printed("stderr")
     content: dict[str, Any] = json.loads((root / "multirun/chaos/analysis/results.json").read_text())
     return content
 
@@ -103,4 +102,4 @@ def test_a_sweep_disturbed_by_random_kills_gives_the_same_exponents(warm, tmp_pa
     for run in runs:
         relative = run.parent.relative_to(roots[0])
         assert metrics_of(roots[1] / relative) == metrics_of(run.parent), relative
-    assert results_json(roots[1]) == results_json(roots[0])
+    assert results_json(warm, roots[1]) == results_json(warm, roots[0])

@@ -150,7 +150,8 @@ def test_help_shows_documentation_and_defaults(capsys):
     shown = capsys.readouterr().out
     assert "a path" in shown
     assert "inner.delta=0.5" in shown
-    assert "usage: prog [key=value ...] [--dry-run]\n" in shown
+    assert "usage: prog [key=value ...] [--dry-run] [--trust MODULE]\n" in shown
+    assert "--trust MODULE imports a Python module of yours" in shown
 
 
 @pytest.mark.parametrize(

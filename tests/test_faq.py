@@ -7,21 +7,19 @@ the heading above the block.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
-import runpy
 import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPO
+from tests.conftest import REPO, Made
+from tests.warm import WarmServer
 
 PAGE = REPO / "docs" / "faq.md"
 _ANYTHING = re.escape("...")
@@ -61,71 +59,75 @@ def pattern(printed: str) -> str:
     return r"\s+".join(words)
 
 
-def _damaged(folder: Path, data: Path) -> None:
+def _damaged(warm: WarmServer, folder: Path, data: Path) -> None:
     source = next((data / "JetClass").rglob("HToBB_000.root"))
     (folder / "data/JetClass").mkdir(parents=True)
     content = source.read_bytes()
     (folder / "data/JetClass/HToBB_000.root").write_bytes(content[: len(content) - 2_000])
 
 
-def _misnamed(folder: Path, data: Path) -> None:
+def _misnamed(warm: WarmServer, folder: Path, data: Path) -> None:
     (folder / "data/JetClass").mkdir(parents=True)
     shutil.copy(next((data / "JetClass").rglob("HToBB_000.root")), folder / "data/JetClass/ttbar.root")
 
 
-def _jets(folder: Path, data: Path) -> None:
+def _jets(warm: WarmServer, folder: Path, data: Path) -> None:
     (folder / "data").symlink_to(data)
 
 
-def _replaced_file(folder: Path, data: Path) -> None:
+def _copied(warm: WarmServer, folder: Path, data: Path) -> None:
+    shutil.copytree(data, folder / "data")
+
+
+def _replaced_file(warm: WarmServer, folder: Path, data: Path) -> None:
     shutil.copytree(data, folder / "data")
     next((folder / "data/JetClass").rglob("HToGG_000.root")).unlink()
 
 
-def _run_with_other_settings(folder: Path, data: Path) -> None:
-    _jets(folder, data)
+def _run_with_other_settings(warm: WarmServer, folder: Path, data: Path) -> None:
+    _jets(warm, folder, data)
     (folder / "mine/budget").mkdir(parents=True)
     text = (REPO / "conf/budget/smoke.yaml").read_text()
     (folder / "mine/budget/mine.yaml").write_text(text.replace("study: smoke", "study: mine"))
     words = (
         "python -m jetscale.train --config-dir mine budget=mine model.dim=8 seed=5 tracking.wandb=disabled"
     )
-    status, printed = run(words.split(), folder)
+    status, printed = run(warm, words.split(), folder)
     assert status == 0, printed
     edited = (folder / "mine/budget/mine.yaml").read_text().replace("steps: 10", "steps: 12")
     (folder / "mine/budget/mine.yaml").write_text(edited)
 
 
-def _stranger(folder: Path, data: Path) -> None:
+def _stranger(warm: WarmServer, folder: Path, data: Path) -> None:
     (folder / "mine/budget").mkdir(parents=True)
     (folder / "mine/budget/evil.yaml").write_text("# @package _global_\nstudy: ${oc.env:SECRET}\n")
 
 
-def _table(text: str) -> Callable[[Path, Path], None]:
-    def write(folder: Path, data: Path) -> None:
+def _table(text: str) -> Callable[[WarmServer, Path, Path], None]:
+    def write(warm: WarmServer, folder: Path, data: Path) -> None:
         (folder / "losses.csv").write_text(text)
 
     return write
 
 
-def _finished(folder: Path, data: Path) -> None:
+def _finished(warm: WarmServer, folder: Path, data: Path) -> None:
     shutil.copytree(data.parent / "multirun", folder / "multirun")
 
 
-def _damaged_metrics(folder: Path, data: Path) -> None:
-    _finished(folder, data)
+def _damaged_metrics(warm: WarmServer, folder: Path, data: Path) -> None:
+    _finished(warm, folder, data)
     metrics = next(folder.rglob("scratch/dim=8/seed=0/metrics.jsonl"))
     lines = metrics.read_bytes().splitlines(keepends=True)
     metrics.write_bytes(b"".join([lines[0], lines[1][:20] + b"\n", *lines[2:]]))
 
 
-PREPARE: dict[str, Callable[[Path, Path], None]] = {
+PREPARE: dict[str, Callable[[WarmServer, Path, Path], None]] = {
     "A file is damaged": _damaged,
     "A file has another name": _misnamed,
     "The store is not of these files": _replaced_file,
     "The jets run out": _jets,
     "Too few test jets": _jets,
-    "Files of another simulation are there": lambda folder, data: shutil.copytree(data, folder / "data"),
+    "Files of another simulation are there": _copied,
     "A configuration file reads the environment": _stranger,
     "A directory has other settings": _run_with_other_settings,
     "The loss is not a number": _jets,
@@ -142,58 +144,37 @@ def _quiet() -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "HOME": "/nowhere", "PATH": programs}
 
 
-def _main(words: list[str], folder: Path) -> None:
-    """In a process of its own: run ``python -m MODULE ...`` with its output in files."""
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(_quiet())
-    assert words[:2] == ["python", "-m"]
-    with open(folder / "stderr", "w") as errors, open(folder / "stdout", "w") as out:  # noqa: PTH123
-        os.dup2(errors.fileno(), 2)
-        os.dup2(out.fileno(), 1)
-    sys.argv = words[2:]
-    sys.modules.pop(words[2], None)  # preloaded; as a command it is loaded anew
-    runpy.run_module(words[2], run_name="__main__", alter_sys=True)
-
-
-def _server() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    # imported once: a train command then takes a tenth of the time
-    context.set_forkserver_preload(
-        ["jetscale.training.run", "jetscale.analysis.fit_table", "jetscale.prepare.stores"]
-    )
-    return context
-
-
-def run(words: list[str], folder: Path) -> tuple[int, str]:
+def run(warm: WarmServer, words: list[str], folder: Path) -> tuple[int, str]:
     """Exit status of a command in `folder`, and what it printed on stderr."""
-    process = _server().Process(target=_main, args=(words, folder))
-    process.start()
-    process.join(120)
-    assert process.exitcode is not None, f"{words} did not end in two minutes"
-    return process.exitcode, (folder / "stderr").read_text()
+    assert words[:2] == ["python", "-m"]
+    process = warm.start(words[2], words[3:], folder, _quiet())
+    return process.wait(120), process.printed("stderr")
 
 
 @pytest.fixture(scope="session")
-def prepared_data(simulated_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared_data(simulated_data: Path, warm: WarmServer, made_once: Made) -> Path:
     """The simulated jets with their packed stores, and beside them the folder of a finished run."""
-    folder = tmp_path_factory.mktemp("faq")
-    shutil.copytree(simulated_data, folder / "data")
-    for words in (
-        "python -m jetscale.prepare dataset=jetclass",
-        "python -m jetscale.train budget=smoke model.dim=8 tracking.wandb=disabled",
-    ):
-        status, printed = run(words.split(), folder)
-        assert status == 0, printed
-    return folder / "data"
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(simulated_data, folder / "data")
+        for words in (
+            "python -m jetscale.prepare dataset=jetclass",
+            "python -m jetscale.train budget=smoke model.dim=8 tracking.wandb=disabled",
+        ):
+            status, printed = run(warm, words.split(), folder)
+            assert status == 0, printed
+
+    return made_once("faq", fill) / "data"
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=[f"{one.heading}-{at}" for at, one in enumerate(ENTRIES)])
-def test_an_entry_is_what_its_command_prints(entry: Entry, prepared_data: Path, tmp_path: Path) -> None:
-    PREPARE.get(entry.heading, lambda folder, data: None)(tmp_path, prepared_data)
+def test_an_entry_is_what_its_command_prints(
+    entry: Entry, prepared_data: Path, warm: WarmServer, tmp_path: Path
+) -> None:
+    PREPARE.get(entry.heading, lambda warm, folder, data: None)(warm, tmp_path, prepared_data)
     single = entry.words[2] == "jetscale.train" and "-m" not in entry.words[3:]
     # W&B's record of a run that fails takes ten seconds
-    status, printed = run([*entry.words, *["tracking.wandb=disabled"][: int(single)]], tmp_path)
+    status, printed = run(warm, [*entry.words, *["tracking.wandb=disabled"][: int(single)]], tmp_path)
     assert status in (1, 2), printed
     assert "Traceback" not in printed
     assert re.fullmatch(pattern(entry.printed), printed.strip()), (

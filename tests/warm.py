@@ -7,6 +7,7 @@ handlers run), and can be killed like any other process.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -30,7 +31,7 @@ from tests.runs import quiet_environment
 WARM = (
     "lightning", "hydra._internal.utils", "pandas", "jetscale.jets.evaluation", "jetscale.launch.hydra_setup",
     "jetscale.training.run", "jetscale.launch.rounds", "jetscale.launch.sweep_plan",
-    "jetscale.launch.plan_table",
+    "jetscale.launch.plan_table", "jetscale.analysis.answers.fit_table", "jetscale.prepare.stores",
 )  # fmt: skip
 
 
@@ -39,6 +40,8 @@ def warm_up() -> None:
     for name in WARM:
         importlib.import_module(name)
     numba.njit(lambda: 0)()
+    gc.collect()
+    gc.freeze()  # a fork that ends has nothing of this to collect
 
 
 class WarmProcess:
@@ -203,6 +206,8 @@ def _obey(order: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(order["env"])
     sys.argv = [order["module"], *order["arguments"]]
+    if not hasattr(sys.modules.get(order["module"]), "__path__"):
+        sys.modules.pop(order["module"], None)  # imported by another module; a command is loaded anew
     runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
 
 

@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> None:
         raise UsageError(f"out=... is needed for source={command.source}: the folder to write the results to")
     out = Path(command.out) if command.out else Path(command.path) / "analysis"
 
-    from jetscale.analysis.fit_table import fit
+    from jetscale.analysis.answers.fit_table import fit
     from jetscale.analysis.output.report import write_report
     from jetscale.analysis.tables.loading import load_losses, without_rows
 

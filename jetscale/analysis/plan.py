@@ -1,24 +1,27 @@
-"""`python -m jetscale.analysis.plan`: what to train for a budget, a loss or so many GPU-hours."""
+"""`python -m jetscale.analysis.plan`: what to train for a budget, a loss or so many GPU-hours.
+
+The name ``jetscale.analysis.plan`` is two things: this command, and the function that a notebook calls. They
+are one object: the module, which can be called as the function (`jetscale.analysis.answers.planning.plan`).
+So ``from jetscale.analysis import plan`` gives the same, whatever was imported before.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import ModuleType
+from typing import Annotated
 
+from jetscale.analysis.answers.planning import plan
 from jetscale.common.cli import parse, run
 from jetscale.common.fields import Range
 from jetscale.common.usage import UsageError
 
-if TYPE_CHECKING:
-    from jetscale.analysis.answers.laws import Law, Laws
-    from jetscale.analysis.output.results import FitResult, Quantity
-
 PROGRAM = "python -m jetscale.analysis.plan"
 AMOUNT = Range(0, 1e60)
-NEAR_BEST = 0.01  # of the loss: the range of N that hardly matters
 
 
 @dataclass
@@ -49,224 +52,14 @@ class Command:
     out: str = ""
 
 
-@dataclass(frozen=True)
-class Allocation:
-    """What one subset should train.
+class _Callable(ModuleType):
+    """A module that can be called as the function `plan`."""
 
-    Attributes
-    ----------
-    compute : FLOPs of fine-tuning (with an interval where they were found from a loss).
-    N, D, D_over_N, loss : the optimum.
-    N_near_best : smallest and largest N within 1% of that loss, at the same compute.
-    width, width_N : nearest buildable width and its N; None where the widths of the runs are not known.
-    tenfold : factors of N, D and loss when the budget grows tenfold.
-    multiplier : compute the reference subset would need for the same loss, over this one's.
-    pretrain_flops, total_flops : 6 N 40 a pretraining jet, and the sum.
-    simulate_cpu_hours : to simulate all jets, pretraining included; None where not asked for.
-    flags : extrapolation, optimum outside the sizes trained, ...
-    """
-
-    subset: str
-    compute: Quantity
-    N: Quantity
-    D: Quantity
-    D_over_N: Quantity
-    loss: Quantity
-    N_near_best: tuple[float, float]
-    width: int | None
-    width_N: float | None
-    tenfold: dict[str, Quantity]
-    multiplier: Quantity | None
-    pretrain_flops: float
-    total_flops: float
-    simulate_cpu_hours: float | None
-    flags: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        (low, high), tenfold = self.N_near_best, self.tenfold
-        lines = [
-            f"{self.subset}: C = {self.compute} FLOPs",
-            f"  N* = {self.N}   (within 1% of the best loss: {low:.3g} to {high:.3g})",
-            f"  D* = {self.D}   D/N = {self.D_over_N}",
-            f"  loss = {self.loss}",
-            f"  ten times the budget: N x {tenfold['N']}, D x {tenfold['D']}, loss x {tenfold['loss']}",
-        ]
-        if self.width is not None:
-            lines.append(f"  nearest width: dim = {self.width} (N = {self.width_N:,.0f})")
-        if self.multiplier is not None:
-            lines.append(f"  compute the reference needs for this loss: x {self.multiplier}")
-        if self.pretrain_flops:
-            lines.append(f"  pretraining: {self.pretrain_flops:.3g} FLOPs, total {self.total_flops:.3g}")
-        if self.simulate_cpu_hours is not None:
-            lines.append(f"  simulation: {self.simulate_cpu_hours:.3g} CPU hours")
-        return "\n".join(lines + [f"  flag: {flag}" for flag in self.flags])
+    __call__ = staticmethod(plan)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Allocations by subset; `missing` says why a subset has none."""
-
-    allocations: dict[str, Allocation]
-    missing: dict[str, str]
-
-    def __str__(self) -> str:
-        lines = [str(allocation) for allocation in self.allocations.values()]
-        return "\n".join(lines + [f"{name}: no plan ({why})" for name, why in self.missing.items()])
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(str(self))}</pre>"
-
-
-def plan(
-    fitted: FitResult | str | Path,
-    budget: float = 0.0,
-    *,
-    loss: float = 0.0,
-    gpu_hours: float = 0.0,
-    rate: float = 0.0,
-    subset: str = "",
-    reference: str = "scratch",
-    simulate_seconds: float = 0.0,
-) -> Plan:
-    """Allocate a budget, given as FLOPs, as a loss to reach or as GPU-hours; parameters as in `Command`.
-
-    Raises
-    ------
-    UsageError
-        Not exactly one of budget, loss and gpu_hours; no measured rate; unknown subset; no results.
-    """
-    from jetscale.analysis.answers import laws as sources
-
-    laws = (
-        sources.from_folder(Path(fitted)) if isinstance(fitted, str | Path) else sources.from_result(fitted)
-    )
-    if sum(value > 0 for value in (budget, loss, gpu_hours)) != 1:
-        raise UsageError("give exactly one of budget=FLOPs, loss=VALUE, gpu_hours=HOURS")
-    known = [*laws.laws, *laws.missing]
-    if subset and subset not in known:
-        raise UsageError(f"no subset {subset!r} in these results; there are {', '.join(known)}")
-    chosen = [name for name in laws.laws if subset in ("", name)]
-    allocations = {}
-    for name in chosen:
-        law = laws.laws[name]
-        flops = budget or (gpu_hours * 3600 * _rate(law, rate) if gpu_hours else 0.0)
-        allocations[name] = allocate(law, laws, flops, loss, reference, simulate_seconds)
-    return Plan(allocations, {name: why for name, why in laws.missing.items() if subset in ("", name)})
-
-
-def _rate(law: Law, rate: float) -> float:
-    import math
-
-    if rate > 0:
-        return rate
-    if not math.isfinite(law.rate):
-        raise UsageError(f"{law.name}: its runs carry no measured rate; give rate=FLOP/s")
-    return law.rate
-
-
-def allocate(
-    law: Law, laws: Laws, flops: float, loss: float, reference: str, simulate_seconds: float
-) -> Allocation:
-    """Plan one subset for `flops`, or for `loss` where that is positive."""
-    import numpy as np
-
-    from jetscale.analysis.answers import allocation
-    from jetscale.analysis.fitting.surface import Surfaces
-    from jetscale.analysis.output.results import summarise
-
-    cost = law.cost
-
-    def quantity(of: Any) -> Quantity:
-        value = float(of(law.surface)[0])
-        draws = None if law.replicates is None else np.exp(of(law.replicates))
-        return summarise(float(np.exp(value)), draws, law.method, law.dof, "log")
-
-    def log_budget(surfaces: Surfaces) -> Any:
-        if loss > 0:
-            return allocation.compute_for_loss(surfaces, loss, cost)
-        return np.full(len(surfaces.alpha), np.log(flops))
-
-    log_C = float(log_budget(law.surface)[0])
-    if not np.isfinite(log_C):
-        floor = float(np.exp(law.surface.log_E[0]))
-        raise UsageError(f"{law.name}: loss {loss:g} is not above the fitted floor L_inf = {floor:.4g}")
-    point = np.array([log_C])
-
-    def at(surfaces: Surfaces, axis: int, more: float = 0.0) -> Any:
-        return cost.optimum(surfaces, point + more)[axis][:, 0]
-
-    def best(surfaces: Surfaces, more: float = 0.0) -> Any:
-        return cost.optimal_log_loss(surfaces, point + more)[:, 0]
-
-    ten = float(np.log(10))
-    log_N, log_D = float(at(law.surface, 0)[0]), float(at(law.surface, 1)[0])
-    width = allocation.nearest_width(log_N, law.dims, law.sizes)
-    small, large = allocation.size_range(law.surface, log_C, cost, NEAR_BEST)
-    pretrain = 0.0
-    if law.pretrain_jets:
-        pretrain = float(np.exp(cost.log_flops(np.array(log_N), np.array(np.log(law.pretrain_jets)))))
-    return Allocation(
-        subset=law.name,
-        compute=quantity(log_budget),
-        N=quantity(lambda s: at(s, 0)),
-        D=quantity(lambda s: at(s, 1)),
-        D_over_N=quantity(lambda s: at(s, 1) - at(s, 0)),
-        loss=quantity(best),
-        N_near_best=(float(np.exp(small[0])), float(np.exp(large[0]))),
-        width=None if width is None else width[0],
-        width_N=None if width is None else width[1],
-        tenfold={
-            "N": quantity(lambda s: at(s, 0, ten) - at(s, 0)),
-            "D": quantity(lambda s: at(s, 1, ten) - at(s, 1)),
-            "loss": quantity(lambda s: best(s, ten) - best(s)),
-        },
-        multiplier=_multiplier(law, laws, reference, log_C),
-        pretrain_flops=pretrain,
-        total_flops=float(np.exp(log_C)) + pretrain,
-        simulate_cpu_hours=(np.exp(log_D) + law.pretrain_jets) * simulate_seconds / 3600
-        if simulate_seconds
-        else None,
-        flags=_flags(law, laws, log_C, log_N, log_D),
-    )
-
-
-def _multiplier(law: Law, laws: Laws, reference: str, log_C: float) -> Quantity | None:
-    """From paired replicates: both subsets' share their draws."""
-    import numpy as np
-
-    from jetscale.analysis.answers.allocation import compute_multiplier
-    from jetscale.analysis.output.results import Quantity, summarise
-    from jetscale.analysis.tables.variants import counterpart
-
-    other = laws.laws.get(counterpart(law.name, laws.laws, reference) or reference)
-    if other is None or other.name == law.name:
-        return None
-    value = float(compute_multiplier(law.surface, law.cost, other.surface, other.cost, log_C)[0])
-    if not np.isfinite(value):
-        return Quantity(None)  # below the reference's floor: no compute would do
-    draws = None
-    if law.replicates is not None and other.replicates is not None and law.method == other.method:
-        draws = np.exp(compute_multiplier(law.replicates, law.cost, other.replicates, other.cost, log_C))
-    return summarise(float(np.exp(value)), draws, law.method, min(law.dof, other.dof), "log")
-
-
-def _flags(law: Law, laws: Laws, log_C: float, log_N: float, log_D: float) -> list[str]:
-    import numpy as np
-
-    flags = [f"C = {law.cost.k:.4g} N D is assumed: {law.cost.problem}"] if law.cost.problem else []
-    beyond = (log_C - np.log(law.C_range[1])) / np.log(10)
-    below = (np.log(law.C_range[0]) - log_C) / np.log(10)
-    if max(beyond, below) > 0.05:
-        side = "above the largest" if beyond > below else "below the smallest"
-        flags.append(f"extrapolated by {max(beyond, below):.1f} decades of compute ({side} budget fitted)")
-    for symbol, value, (low, high) in (("N*", log_N, law.N_range), ("D*", log_D, law.D_range)):
-        if not np.log(low) <= value <= np.log(high):
-            unit = "parameters" if symbol == "N*" else f"{laws.sample}s"
-            text = f"{symbol} lies outside what was trained ({low:.3g} to {high:.3g} {unit})"
-            flags.append(f"no interior optimum: {text}; a projection, no run near this scale")
-    return flags
+sys.modules[__name__].__class__ = _Callable
+__signature__ = signature(plan)  # what help() and editors show
 
 
 def main(argv: Sequence[str]) -> None:
@@ -285,7 +78,7 @@ def main(argv: Sequence[str]) -> None:
         simulate_seconds=command.simulate_seconds,
     )
     if command.out:
-        from jetscale.analysis.output.results import plain
+        from jetscale.analysis.fitting.numbers import plain
         from jetscale.common.files import write_json
 
         write_json(Path(command.out), plain(found))

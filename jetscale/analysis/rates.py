@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from jetscale.analysis.settings import WEIGHTS
 from jetscale.common.cli import parse, run
 from jetscale.common.usage import UsageError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from jetscale.analysis.answers.rate_rule import Best, Rule, Scan
 
 PROGRAM = "python -m jetscale.analysis.rates"
 
@@ -40,170 +35,6 @@ class Command:
     weights: Annotated[str, WEIGHTS] = ""
 
 
-@dataclass(frozen=True)
-class Rates:
-    """What a sweep says on learning rates.
-
-    Attributes
-    ----------
-    source, weights : what was read.
-    variance, dof : of ln L of a run, pooled; None where no rate has two seeds.
-    best : optima by subset, one a width.
-    rules : by subset; None where fewer than two widths have an optimum inside the grid.
-    joint : one rule for all subsets; None for a single subset too.
-    differ : F test of one rule against one each.
-    """
-
-    source: str
-    weights: str
-    variance: float | None
-    dof: int
-    best: dict[str, list[Best]]
-    rules: dict[str, Rule | None]
-    joint: Rule | None
-    differ: dict[str, Any] | None
-    warnings: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Content of rates.json."""
-        import numpy as np
-
-        from jetscale import __version__
-
-        return {
-            "version": __version__,
-            "source": self.source,
-            "weights": self.weights,
-            "run_sd": None if self.variance is None else float(np.sqrt(self.variance)),
-            "run_sd_dof": self.dof,
-            "subsets": {
-                name: {"widths": [_width(one, self.dof) for one in found], "rule": _rule(self.rules[name])}
-                for name, found in self.best.items()
-            },
-            "joint": _rule(self.joint),
-            "subsets_differ": self.differ,
-            "warnings": self.warnings,
-        }
-
-
-def _rule(found: Rule | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    return {
-        "base": found.base,
-        "dim": found.dim,
-        "power": found.power,
-        "widths": found.widths,
-        "chi2": found.chi2,
-        "dof": found.dof,
-        "override": found.override,
-    }
-
-
-def _width(found: Best, dof: int) -> dict[str, Any]:
-    import numpy as np
-
-    inside, rate = found.status == "interior", float(np.exp(found.log_rate))
-    return {
-        "dim": found.scan.dim,
-        "status": found.status,
-        "best": found.rate(dof) if inside else None,
-        "bound": None if inside else rate,
-        "optimum": found.side,
-        "penalty_of_paper_rate": found.penalty,
-        "rates": found.scan.rates,
-        "log_loss": found.scan.log_L,
-        "seeds": found.scan.seeds,
-    }
-
-
-def analyse(path: Path, weights: str = "") -> Rates:
-    """Read the runs below `path` and find best rates and rules.
-
-    Raises
-    ------
-    UsageError
-        See `jetscale.analysis.load_losses`; also runs that differ in more than rate, width, seed and subset.
-    """
-    from jetscale.analysis.answers import rate_rule
-    from jetscale.analysis.tables.loading import load_losses
-    from jetscale.analysis.tables.selection import of_weights
-    from jetscale.analysis.tables.variants import told
-
-    losses = load_losses(path, "local")
-    by_rate, losses = losses, replace(losses, frame=_rates_joined(losses.frame))
-    parts = [of_weights(frame, weights, losses) for frame in losses.groups().values()]
-    last = [part.loc[part.groupby("run")["step"].idxmax()] for part in parts]
-    warnings = [text for text in losses.warnings if text not in told(by_rate.frame)] + told(losses.frame)
-    scans = [one for frame in last for one in _scans(frame, path, warnings)]
-    variance, dof = rate_rule.run_variance(scans)
-    best: dict[str, list[Best]] = {}
-    for one in scans:
-        best.setdefault(one.subset, []).append(rate_rule.best(one, variance, dof))
-    every = [one for found in best.values() for one in found]
-    dim = rate_rule.reference_width(every)
-    return Rates(
-        source=str(path),
-        weights=str(last[0]["weights"].iloc[0]),
-        variance=variance,
-        dof=dof,
-        best=best,
-        rules={name: rate_rule.rule(found, dof, dim) for name, found in best.items()},
-        joint=rate_rule.rule(every, dof, dim) if len(best) > 1 else None,
-        differ=rate_rule.subsets_differ(list(best.values()), dof, dim),
-        warnings=warnings,
-    )
-
-
-def _rates_joined(frame: pd.DataFrame) -> pd.DataFrame:
-    """Runs that differ in the rate of fine-tuning alone are one scan: the rate is its axis, no variant."""
-    from jetscale.analysis.tables.variants import without
-
-    variants = {variant: without(variant, "finetune.lr") for variant in frame["variant"].unique()}
-    return frame.assign(variant=frame["variant"].map(variants))
-
-
-def _scans(frame: pd.DataFrame, path: Path, warnings: list[str]) -> list[Scan]:
-    """One scan a width of a subset's last evaluations."""
-    import numpy as np
-
-    from jetscale.analysis.answers.rate_rule import scan
-    from jetscale.analysis.tables.loss_table import names_of_groups
-
-    unknown = frame[~np.isfinite(frame["lr"])]
-    if len(unknown):
-        raise UsageError(
-            f"{path / unknown['run'].iloc[0]}: its learning rate is not known: done.json lacks lr, and"
-            " finetune.lr of config.yaml is no number"
-        )
-    found = []
-    for (subset, _), runs in frame.groupby([names_of_groups(frame), "dim"]):
-        where = f"{subset} dim={runs['dim'].iloc[0]:.0f}"
-        _require_alike(runs, where, path)
-        seeds = sorted(runs["seed"].unique())
-        for rate, of_rate in runs.groupby("lr"):
-            lacking = sorted(set(seeds) - set(of_rate["seed"]))
-            if lacking:
-                warnings.append(f"{where}: rate {rate:g} lacks seed {', '.join(lacking)}")
-        lr, log_L = runs["lr"].to_numpy(float), np.log(runs["loss"].to_numpy(float))
-        found.append(scan(str(subset), int(runs["dim"].iloc[0]), lr, list(runs["seed"]), log_L))
-    return found
-
-
-def _require_alike(runs: pd.DataFrame, where: str, path: Path) -> None:
-    """Hold that runs of one width differ in rate and seed alone, as far as the table tells."""
-    twice = runs[runs.duplicated(["lr", "seed"], keep=False)].sort_values(["lr", "seed"])
-    if len(twice):
-        first, second = twice["run"].iloc[:2]
-        raise UsageError(
-            f"{path}: {first} and {second} have one rate and one seed, so they differ in something else; give"
-            " the folder of one such scan"
-        )
-    if runs["jets"].nunique() > 1:
-        ends = f"{runs['jets'].min():,.0f} to {runs['jets'].max():,.0f} jets"
-        raise UsageError(f"{path}: runs of {where} end at {ends}; their last losses cannot be compared")
-
-
 def main(argv: Sequence[str]) -> None:
     """Run the program.
 
@@ -217,9 +48,10 @@ def main(argv: Sequence[str]) -> None:
         raise UsageError("path=... is needed: the folder of a sweep over finetune.lr; see --help")
     out = Path(command.out) if command.out else Path(command.path) / "analysis"
 
-    from jetscale.analysis.output.figures.rates import draw_rates
+    from jetscale.analysis.answers.rate_scan import analyse
+    from jetscale.analysis.fitting.numbers import plain
+    from jetscale.analysis.output.figures.rate_scans import draw_rates
     from jetscale.analysis.output.rate_table import show
-    from jetscale.analysis.output.results import plain
     from jetscale.common import figure_style as style
     from jetscale.common.files import write_json
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated
 
-from jetscale.analysis.fitting.objective import Objective
 from jetscale.common.fields import SEED, OneOf, Range
 from jetscale.common.usage import UsageError
 
@@ -172,10 +171,6 @@ class Approach3Settings:
     delta: Annotated[float, Range(0, 1e6, without="low")] = 1e-3
     residual: Annotated[str, OneOf("log", "raw")] = "log"
     form: Annotated[str, OneOf("separate", "tied")] = "separate"
-
-    def build(self) -> Objective:
-        """Return the objective these settings name."""
-        return Objective(self.objective, self.delta, self.residual)  # type: ignore[arg-type]  # checked there
 
 
 @dataclass

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
 Settings = TypeVar("Settings")
 
+_TRUST = """\
+--trust MODULE imports a Python module of yours (from this folder, or installed) before anything else, so that
+the command knows what the module registers; several: MODULE,MODULE (docs/extending.md)."""
+
 
 def parse(settings: type[Settings], argv: Sequence[str], program: str) -> Settings:
     """Turn ``key=value`` arguments, or ``--key`` where it is boolean, into an instance of `settings`.
@@ -206,6 +210,7 @@ def usage(settings: type[Any], program: str) -> str:
     for key, kind in known:
         limit = limit_of(kind)
         lines.append(f"  {key}={OmegaConf.select(defaults, key)}" + (f"  ({limit})" if limit else ""))
+    lines += ["", _TRUST]
     return "\n".join(lines) + "\n"
 
 

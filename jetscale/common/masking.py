@@ -37,12 +37,14 @@ _IN_QUERIES = re.compile(
 """Names of parameters of an address; more than elsewhere, since nobody needs those of a signed link."""
 
 _SCHEME = r"[a-zA-Z][a-zA-Z0-9+.-]{1,30}:/+"
+_ANOTHER = r"[a-zA-Z][a-zA-Z0-9+.-]{1,30}://"
+"""Where the next address begins. Both slashes: a secret may hold ``p:/``, and in doubt it is hidden."""
 _PORT = r"\d{1,5}(?:[/?#'\",)\]}\s]|$)"
 _IN_URL = re.compile(
     # one slash: pathlib makes s3:/ of s3://
     rf"(?:(?P<scheme>(?<!\w)(?!file:){_SCHEME})|(?<![\w:/.])//)(?!\[[0-9a-fA-F:.]+\])"
     # user:password up to the last @, since a secret of AWS holds slashes and a password may hold an @
-    rf"(?:[^\s/:'\"?#]*:(?!{_PORT})(?:(?!{_SCHEME})\S){{1,1000}}|(?(scheme)[^/\s?#'\"]+|(?!)))@"
+    rf"(?:[^\s/:'\"?#]*:(?!{_PORT})(?:(?!{_ANOTHER})\S){{1,1000}}|(?(scheme)[^/\s?#'\"]+|(?!)))@"
 )
 _ENCODED_URL = re.compile(r"(%3A(?:%2F){1,2})(?:(?!%40|%3F)[^\s'\"&]){1,1000}?%40", re.IGNORECASE)
 # no address: me:password@host.org, me:password@localhost, me:password@proxy:3128

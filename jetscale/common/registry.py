@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from jetscale.common.fields import nearest
+from jetscale.common.fields import OneOf, nearest
 from jetscale.common.usage import UsageError
 
 Entry = TypeVar("Entry")
@@ -73,3 +73,19 @@ class Registry(Generic[Entry]):
             module, _, attribute = self._homes[name].partition(":")
             self._entries[name] = getattr(import_module(module), attribute)
         return self._entries[name]
+
+
+class Registered(OneOf):
+    """Limit of a settings field: the name of an entry of `registry`, as it is when the value is checked."""
+
+    def __init__(self, registry: Registry[Any]) -> None:
+        object.__setattr__(self, "registry", registry)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Names of all entries."""
+        registry: Registry[Any] = self.__dict__["registry"]
+        return tuple(registry.names())
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, or one that --trust MODULE registers"

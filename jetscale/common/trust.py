@@ -1,9 +1,11 @@
 """``--trust MODULE``: which Python code outside jetscale a command may import and call.
 
-A configuration file may come from a stranger, so it cannot name code to run (`common.config_safety`).
-The person who types the command can: ``--trust my_lab`` imports the module ``my_lab`` (from the current
-folder, or installed), which registers what it adds, and lets ``_target_`` name anything inside it. The names
-are kept in the environment variable `VARIABLE`, so that worker processes of a sweep trust the same modules.
+A configuration file may come from a stranger, so it cannot name code to run (see
+`jetscale.common.config_safety`). The person who types the command can: ``--trust my_lab`` imports the module
+``my_lab`` (from the current folder, or installed), which registers what it adds, and lets ``_target_`` name
+anything inside it. The names
+are kept in the environment variable `VARIABLE`, which child processes inherit; what starts processes that
+inherit no environment (`jetscale.launch.composing`, `jetscale.launch.packs`) sends the names along.
 """
 
 from __future__ import annotations
@@ -31,7 +33,15 @@ def is_trusted(target: str) -> bool:
 
 
 def take_trust(argv: Sequence[str]) -> list[str]:
-    """Import the modules that `argv` trusts, and those of the environment; returns `argv` without the flag.
+    """Import the modules that a command line trusts, and those that the environment names.
+
+    Parameters
+    ----------
+    argv : words of the command line, without the program
+
+    Returns
+    -------
+    The words without the flag and its values.
 
     Raises
     ------
@@ -50,14 +60,25 @@ def take_trust(argv: Sequence[str]) -> list[str]:
         if not value or value.startswith("-"):
             raise UsageError(f"{FLAG} needs the name of a module, e.g. {FLAG} my_lab")
         names += value.split(",")
-    if names:
-        os.environ[VARIABLE] = ",".join(dict.fromkeys(names))
-        import_trusted()
+    trust(names)
     return rest
 
 
+def trust(names: Sequence[str]) -> None:
+    """Trust modules besides those that are trusted already, here and in child processes, and import all.
+
+    Raises
+    ------
+    UsageError
+        A module cannot be imported.
+    """
+    if names:
+        os.environ[VARIABLE] = ",".join(dict.fromkeys([*trusted(), *names]))
+    import_trusted()
+
+
 def import_trusted() -> None:
-    """Import every trusted module, so that it registers what it adds; any number of times.
+    """Import every trusted module, so that it registers what it adds; a second time costs nothing.
 
     Raises
     ------
@@ -65,9 +86,9 @@ def import_trusted() -> None:
         A module cannot be imported.
     """
     here = str(Path.cwd())
-    if "" not in sys.path and here not in sys.path:
-        sys.path.insert(0, here)
     for name in trusted():
+        if "" not in sys.path and here not in sys.path:
+            sys.path.insert(0, here)
         try:
             import_module(name)
         except ImportError as error:

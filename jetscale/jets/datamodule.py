@@ -14,6 +14,7 @@ from jetscale.common.files import fingerprint
 from jetscale.jets.batch import JetBatch
 from jetscale.jets.datasets.label_map import label_map
 from jetscale.jets.errors import JetDataError
+from jetscale.jets.evaluation import EvalSet
 from jetscale.jets.features import feature_set
 from jetscale.jets.ordering.compositions import Composition
 from jetscale.jets.ordering.positions import MixedOrder
@@ -87,8 +88,29 @@ class StepLoader:
         """Nothing to restore."""
 
 
+class EvaluationLoader:
+    """Every `world`-th batch, from number `rank`, of a fixed set of jets.
+
+    Not a `DataLoader` to Lightning, which under DDP would repeat jets until all processes have equally many.
+    """
+
+    def __init__(self, jets: EvalSet, batch_size: int, rank: int, world: int) -> None:
+        self._jets = jets
+        self._batch_size = batch_size
+        self._rank = rank
+        self._world = world
+
+    def __len__(self) -> int:
+        return len(range(self._rank * self._batch_size, self._jets.n_jets, self._world * self._batch_size))
+
+    def __iter__(self) -> Iterator[JetBatch]:
+        return self._jets.batches(self._batch_size, self._rank, self._world)
+
+
 class JetDataModule(L.LightningDataModule):
     """Jets of the training split, in an order that is a pure function of (seed, composition, position).
+
+    The jets to validate, test and predict are the first ones of their split, the same for every run.
 
     Parameters
     ----------
@@ -97,6 +119,8 @@ class JetDataModule(L.LightningDataModule):
     batch_size : jets per step, over all processes
     n_steps : steps of the run
     seed : seed of the order
+    evaluation_jets : jets to validate, test or predict; None for all of the split
+    evaluation_batch_size : jets in one forward pass of these, on each process
 
     Attributes
     ----------
@@ -110,6 +134,8 @@ class JetDataModule(L.LightningDataModule):
         batch_size: int,
         n_steps: int,
         seed: int,
+        evaluation_jets: int | None = None,
+        evaluation_batch_size: int = 512,
     ) -> None:
         super().__init__()
         self.start_step = 0
@@ -117,6 +143,8 @@ class JetDataModule(L.LightningDataModule):
         self.n_steps = n_steps
         self._settings = settings
         self._seed = seed
+        self._evaluation_jets = evaluation_jets
+        self._evaluation_batch_size = evaluation_batch_size
         self._labels = label_map(settings.dataset, settings.qcd_labels)
         self._features = feature_set(settings.features)
         self.composition = (
@@ -127,8 +155,19 @@ class JetDataModule(L.LightningDataModule):
         self._store: Store | None = None
         self._stream: JetStream | None = None
 
+    def state_dict(self) -> dict[str, int]:
+        """For Lightning's checkpoints: how many batches the training has taken."""
+        trainer = self.trainer
+        return {"step": 0 if trainer is None else trainer.global_step * trainer.accumulate_grad_batches}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on after the batches that a training took before Lightning's checkpoint."""
+        self.start_step = state_dict["step"]
+
     def prepare_data(self) -> None:
         """Make the packed store where it is missing. Any number of processes may call this at once."""
+        if self.trainer is not None and self.trainer.state.fn != "fit":
+            return  # the jets to train on may not be there
         ensure_store(store_request(self._settings, "train"))
 
     def setup(self, stage: str | None = None) -> None:
@@ -139,8 +178,7 @@ class JetDataModule(L.LightningDataModule):
         JetDataError
             A component of the composition has fewer jets than the run asks for, and `repeat` is off.
         """
-        del stage
-        if self._stream is not None:
+        if self._stream is not None or stage not in (None, "fit"):
             return
         self._store = ensure_store(store_request(self._settings, "train"))
         order = MixedOrder(self._store, self._labels, self.composition, self._seed)
@@ -199,8 +237,28 @@ class JetDataModule(L.LightningDataModule):
         """Batches of steps `start_step` to `n_steps`, this process's share of each."""
         if self._stream is None:
             raise RuntimeError("call setup() first")
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        rank = torch.distributed.get_rank() if distributed else 0
-        world = torch.distributed.get_world_size() if distributed else 1
-        batches = StepBatches(self._stream, self.batch_size, rank, world)
+        batches = StepBatches(self._stream, self.batch_size, *_place())
         return StepLoader(batches, self.start_step, self.n_steps, self._settings.workers)
+
+    def val_dataloader(self) -> EvaluationLoader:
+        """Batches of the validation split, this process's share."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> EvaluationLoader:
+        """Batches of the test split, this process's share."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> EvaluationLoader:
+        """The same as to test."""
+        return self._evaluation_loader("test")
+
+    def _evaluation_loader(self, split: str) -> EvaluationLoader:
+        jets = EvalSet(self._settings, split, self._evaluation_jets)
+        return EvaluationLoader(jets, self._evaluation_batch_size, *_place())
+
+
+def _place() -> tuple[int, int]:
+    """Number of this process, and how many there are."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

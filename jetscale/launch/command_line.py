@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException
@@ -20,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from jetscale.common.cli import explains_itself, told
 from jetscale.common.fields import keys_of, limit_of, nearest, problems, replaced_keys
+from jetscale.common.hydra_flags import flags_parser
 from jetscale.common.usage import UsageError
 from jetscale.training.settings import TrainSettings
 
@@ -71,7 +71,7 @@ def check_command_line(argv: Sequence[str], shipped: Path) -> None:
     UsageError
         One line: the word, what is wrong, and what was probably meant.
     """
-    parser = get_args_parser()
+    parser = flags_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     arguments, rest = parser.parse_known_args(list(argv))
     for word in rest:

@@ -1,8 +1,12 @@
 """Hydra's loader of configurations, with mappings that replace each other.
 
 Hydra merges: ``+experiment=bsm_all 'pretrain.composition={QCD: 1}'`` would be QCD 1, Res2P 20, Res34P 65.
-A mapping whose field is marked `jetscale.common.fields.Replaced` is what the last file or override says it
-is, all of it. An override of one entry, ``pretrain.composition.QCD=2``, changes or adds that entry alone.
+A mapping whose field is marked `jetscale.common.fields.Replaced` takes its whole value from the last file or
+override that gives it one. An override of one entry, ``pretrain.composition.QCD=2``, changes or adds that
+entry alone.
+
+This is the only module that imports from ``hydra._internal``: Hydra has no public way to change how it
+composes, and no setting for its loader. `tests/launch/test_hydra_flags.py` holds the list of these imports.
 """
 
 from __future__ import annotations
@@ -12,12 +16,12 @@ from typing import Any
 
 import hydra._internal.hydra as hydra_main
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from jetscale.common.fields import problems, replaced_keys
+from jetscale.common.trust import trust, trusted
 from jetscale.training.settings import SettingsError, TrainSettings
 
 KEYS = tuple(replaced_keys(TrainSettings))
@@ -27,7 +31,7 @@ _ABSENT = object()
 class ReplacingLoader(ConfigLoaderImpl):
     """Composes as Hydra does, each file checked, and gives each of `KEYS` the mapping given last."""
 
-    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> Any:
+    def _load_single_config(self, default: ResultDefault, repo: Any) -> Any:
         result = super()._load_single_config(default, repo)
         _check_file(str(default.config_path), result.config)
         self._files.append(result.config)
@@ -56,6 +60,15 @@ class ReplacingLoader(ConfigLoaderImpl):
             _replay(config, key, self._of_files[key], self._overrides)
         self._of_files, self._overrides = {}, []
         return config
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The loader as a launcher sends it to its worker processes: with the names of trusted modules."""
+        return self.__dict__ | {"trusted": trusted()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In a worker, which composes a job before it runs it: import the trusted modules first."""
+        trust(state.pop("trusted"))
+        self.__dict__ |= state
 
 
 def install() -> None:

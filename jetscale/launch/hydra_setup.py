@@ -12,12 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from jetscale.common.cli import console, home
+from jetscale.common.hydra_flags import NEEDING_A_VALUE
 from jetscale.common.usage import UsageError
 from jetscale.launch import composing
 from jetscale.status.sweep import Watcher
@@ -27,7 +27,7 @@ from jetscale.training.settings import TrainSettings, folder_name
 # Overrides that do not make another run: they are in the path already, or change no number.
 _NOT_IN_NAME = re.compile(
     r"(\+?experiment|\+?sweep|\+?budget|study|subset|seed|model\.dim|checkpoint_every)$"
-    r"|(tracking|device|hydra)[./]|data\.(dir|store|workers)$|pretrain\.library$"
+    r"|(tracking|device|hydra)[./]|loggers([./]|$)|data\.(dir|store|workers)$|pretrain\.library$"
 )
 _LONGEST_NAME = 80
 
@@ -39,12 +39,6 @@ def hydra_arguments(argv: Sequence[str]) -> list[str]:
     sweeper's setting, and makes a sweep of one of a single run. ``~/`` behind ``=``, which shells leave as it
     is and Hydra cannot read, becomes the home directory.
     """
-    taking = {
-        name
-        for action in get_args_parser()._actions
-        if action.nargs is None and action.option_strings
-        for name in action.option_strings
-    }
     options: list[str] = []
     overrides: list[str] = []
     words = iter(argv)
@@ -55,7 +49,7 @@ def hydra_arguments(argv: Sequence[str]) -> list[str]:
             overrides.append(re.sub(r"(?<=[=,\[])~/", f"{home('~/')}/", word))
             continue
         options.append(word)
-        if word in taking and (value := next(words, None)) is not None:
+        if word in NEEDING_A_VALUE and (value := next(words, None)) is not None:
             options.append(value)
     if "--dry" in argv:
         return ["--multirun", *options, *overrides, "hydra.sweeper.dry=true"]

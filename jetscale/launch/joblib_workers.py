@@ -13,11 +13,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from jetscale.common.orphans import when_gone
+from jetscale.launch.launchers import Launch
 
 DRIVER = "JETSCALE_DRIVER"
 """Environment variable with the driver's process id; only its children take it for theirs."""
@@ -25,8 +26,6 @@ GRACE_SECONDS = 300.0
 """How long a worker without a driver may take for the step, or the evaluation, that it is at."""
 
 log = logging.getLogger(__name__)
-
-Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
 
 _asked = False
 _running = False

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -14,7 +15,7 @@ from jetscale.runs.directory import RunDirectory
 from jetscale.runs.ownership import is_free
 from jetscale.runs.sealed import read_json, write_json_sealed
 from jetscale.training.same_jets import same_jets
-from jetscale.training.settings import TrainSettings, from_config, to_yaml
+from jetscale.training.settings import TrainSettings, from_config, public, to_yaml
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Job:
         return RunDirectory(self.path, self.settings.identity(), same_jets(self.settings))
 
     def is_free(self) -> bool:
-        """Whether nobody is at it."""
+        """Return True if no process holds it."""
         return is_free(self.path)
 
 
@@ -48,6 +49,7 @@ def job_of(config: DictConfig, overrides: Iterable[str]) -> Job:
     Parameters
     ----------
     config : composed configuration of one job, with its node ``hydra``
+    overrides : the job's overrides, as the launcher gets them
 
     Raises
     ------
@@ -95,12 +97,37 @@ def _typed(job: Job) -> str:
 
 
 def write_jobs(path: Path, jobs: Iterable[Job]) -> None:
-    """Write jobs for `read_jobs` in another process: plain JSON, nothing in it runs."""
-    entries = [
-        {"path": str(job.path), "overrides": list(job.overrides), "settings": to_yaml(job.settings)}
-        for job in jobs
-    ]
+    """Write jobs for `read_jobs` in another process: plain JSON, nothing in it runs.
+
+    Raises
+    ------
+    UsageError
+        A setting holds a password, which is not written down; without it the run would be another one.
+    """
+    entries = []
+    for job in jobs:
+        hidden = _hidden_keys(asdict(job.settings), public(job.settings))
+        if hidden:
+            raise UsageError(
+                f"{', '.join(hidden)} of {job.path} holds a password or another secret of the environment, "
+                "and jobs of Slurm get their settings from a file, where no secret is written; give the "
+                "secret through the environment or a file of the service it is for, and leave it out here"
+            )
+        entries.append(
+            {"path": str(job.path), "overrides": list(job.overrides), "settings": to_yaml(job.settings)}
+        )
     write_json_sealed(path, {"jobs": entries})
+
+
+def _hidden_keys(content: dict[str, Any], shown: dict[str, Any], prefix: str = "") -> list[str]:
+    """Keys whose value masking changes."""
+    found: list[str] = []
+    for key, value in content.items():
+        if isinstance(value, dict) and isinstance(shown.get(key), dict):
+            found += _hidden_keys(value, shown[key], f"{prefix}{key}.")
+        elif shown.get(key) != value:
+            found.append(f"{prefix}{key}")
+    return found
 
 
 def read_jobs(path: Path) -> list[Job]:

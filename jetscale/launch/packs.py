@@ -1,8 +1,7 @@
 """Several runs in one Slurm job: worker processes side by side on its node or GPU, each taking the next run.
 
-The pack is what submitit calls, and calls again after a requeue. Workers are processes of their own: a run
-that
-dies takes no other with it, and all runs of a worker share its imports.
+Submitit calls the pack, and calls it again after a requeue. Workers are separate processes: a run that dies
+takes no other run with it, and all runs of a worker share its imports.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from submitit.helpers import DelayedSubmission
 
+from jetscale.common.trust import VARIABLE, trusted
 from jetscale.training.preemption import EXIT_STATUS
 
 _STOPPED = {EXIT_STATUS, -signal.SIGTERM, -signal.SIGUSR2}
@@ -42,15 +42,17 @@ class Pack:
     jobs : file of `jetscale.launch.jobs.write_jobs`
     parallel : processes side by side
     grace_seconds : time that a stopped worker has for its checkpoint
+    trust : modules that the driver trusted (``--trust``); the workers import them too
     """
 
     jobs: Path
     parallel: int
     grace_seconds: float
+    trust: list[str] = field(default_factory=trusted)
     _workers: list[subprocess.Popen[bytes]] = field(default_factory=list, repr=False)
 
     def __call__(self) -> None:
-        """Work until every run is done, failed or somebody else's.
+        """Work until every run is done, has failed, or is held by another process.
 
         Raises
         ------
@@ -79,7 +81,7 @@ class Pack:
     def checkpoint(self) -> DelayedSubmission:
         """Stop the workers; what submitit calls on its signal and then queues again."""
         self.stop()
-        return DelayedSubmission(Pack(self.jobs, self.parallel, self.grace_seconds))
+        return DelayedSubmission(Pack(self.jobs, self.parallel, self.grace_seconds, self.trust))
 
     def stop(self) -> None:
         """Have every worker checkpoint and leave; kill those that do not in time."""
@@ -96,7 +98,9 @@ class Pack:
 
     def _start(self, slot: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "jetscale.launch.worker", str(self.jobs)]
-        return subprocess.Popen(command, env={**os.environ, **_gpu_of(slot), "OMP_NUM_THREADS": "1"})
+        trusting = {VARIABLE: ",".join(self.trust)}  # also where a site's sbatch passes no environment on
+        environment = {**os.environ, **_gpu_of(slot), **trusting, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, env=environment)
 
 
 def _requeue_unless_cancelled() -> None:

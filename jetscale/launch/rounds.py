@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from hydra.core.utils import JobReturn, JobStatus
 
 from jetscale.common.usage import UsageError
 from jetscale.launch.jobs import Job
+from jetscale.launch.launchers import Launch
 from jetscale.runs.directory import RunBusy
-
-Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
-"""`hydra.plugins.launcher.Launcher.launch`: overrides of jobs, number of the first."""
 
 CRASHES = 3
 """Times in a row that the launcher may crash without one more finished run before it is given up."""

@@ -14,12 +14,11 @@ from jetscale.common.files import DamagedFile, fingerprint
 from jetscale.common.usage import UsageError
 from jetscale.launch.jobs import Job
 from jetscale.launch.probe import probe_device, seconds_per_step
-from jetscale.model.cost import MEAN_CONSTITUENTS, count_parameters, flops_6n
+from jetscale.model.cost import MEAN_CONSTITUENTS, flops_6n
 from jetscale.runs.blocks import N_BLOCKS
 from jetscale.runs.sealed import read_json, write_json_sealed
 from jetscale.training.build import design
-from jetscale.training.learning_rates import evaluation_steps
-from jetscale.training.settings import TrainSettings
+from jetscale.training.settings import Phase, TrainSettings
 
 PLAN = "plan.json"
 FORWARD_SHARE = 1 / 3
@@ -47,7 +46,7 @@ class PhasePlan:
     """
 
     settings: TrainSettings
-    name: str
+    name: Phase
     n_params: int
     steps: int
     batch_size: int
@@ -190,21 +189,21 @@ def plan_sweep(jobs: Sequence[Job], report: Report | None = None) -> Plan:
 
 def _run_plan(job: Job) -> RunPlan:
     settings = job.settings
-    pretrain = _phase_plan(settings, "pretrain") if settings.pretrain.composition else None
-    return RunPlan(job, _phase_plan(settings, "finetune"), pretrain)
+    pretrain = _phase_plan(settings, Phase.PRETRAIN) if settings.pretrain.composition else None
+    return RunPlan(job, _phase_plan(settings, Phase.FINETUNE), pretrain)
 
 
-def _phase_plan(settings: TrainSettings, name: str) -> PhasePlan:
+def _phase_plan(settings: TrainSettings, name: Phase) -> PhasePlan:
     with torch.device("meta"):  # sizes alone: no weight is drawn
         phase, model, data = design(settings, name)
-    evaluated = evaluation_steps(phase.steps, settings.eval.every, settings.eval.log_points)
+    evaluated = settings.eval.evaluation_steps(phase.steps)
     return PhasePlan(
         settings=settings,
         name=name,
-        n_params=count_parameters(model).total,
+        n_params=model.count_parameters().total,
         steps=phase.steps,
         batch_size=phase.batch_size,
-        evaluations=len(evaluated) if name == "finetune" else 0,
+        evaluations=len(evaluated) if name is Phase.FINETUNE else 0,
         kind=fingerprint([vars(settings.model), data.n_features, phase.batch_size]),
     )
 

@@ -1,15 +1,20 @@
 """``python -m jetscale.launch.worker JOBS``: work through a list of runs in this process.
 
-Any number of workers may share a list: the lock of a run directory is the queue. A run that is done, or that
-somebody else is at, is passed over; one that fails leaves its traceback in its directory and the next begins.
+Any number of workers may share a list: the lock of a run directory is the queue. A worker passes over a run
+that is done, or that another process holds. Where a run fails, the worker leaves its traceback in the run's
+directory and goes on with the next one.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from jetscale.common.masking import masked
+from jetscale.common.trust import import_trusted
 from jetscale.launch.hydra_setup import run_suffix
 from jetscale.launch.jobs import Job, read_jobs
 from jetscale.runs.directory import RunBusy
@@ -18,10 +23,18 @@ from jetscale.training.run import run
 log = logging.getLogger(__name__)
 
 
+class MaskedFormatter(logging.Formatter):
+    """A formatter whose lines, tracebacks included, show no password."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record, masked."""
+        return masked(super().format(record))
+
+
 def work(jobs: list[Job]) -> None:
-    """Run every job that is neither done nor somebody else's."""
+    """Run every job that is not done and that no other process holds."""
     for job in jobs:
-        with _logging_to(job.path):
+        with _logged_to(job.path):
             try:
                 run(job.settings, job.path, run_suffix(job.overrides))
             except RunBusy as busy:
@@ -30,22 +43,27 @@ def work(jobs: list[Job]) -> None:
                 log.exception("%s failed", job.path)
 
 
-class _logging_to:  # noqa: N801 (a context manager, used like a function)
-    """Log to ``train.log`` of the run, as Hydra does, and to stderr."""
+@contextmanager
+def _logged_to(directory: Path) -> Iterator[None]:
+    """Log to ``train.log`` of the run, as Hydra does in its jobs, besides stderr."""
+    directory.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(directory / "train.log")
+    handler.setFormatter(MaskedFormatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._handler = logging.FileHandler(directory / "train.log")
-        self._handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
 
-    def __enter__(self) -> None:
-        logging.getLogger().addHandler(self._handler)
-
-    def __exit__(self, *error: object) -> None:
-        logging.getLogger().removeHandler(self._handler)
-        self._handler.close()
+def _main(jobs: Path) -> None:
+    to_stderr = logging.StreamHandler()
+    to_stderr.setFormatter(MaskedFormatter("[%(asctime)s][%(levelname)s] - %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[to_stderr])
+    import_trusted()
+    work(read_jobs(jobs))
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(levelname)s] - %(message)s")
-    work(read_jobs(Path(sys.argv[1])))
+    _main(Path(sys.argv[1]))

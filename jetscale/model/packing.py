@@ -58,13 +58,7 @@ class PackingPlan:
     """
 
     def __init__(self, lengths_B: Tensor, device: torch.device) -> None:
-        if lengths_B.device.type != "cpu" or lengths_B.dim() != 1 or lengths_B.is_floating_point():
-            raise ValueError(
-                "lengths_B must be a one-dimensional integer tensor on the CPU (attention is planned there), "
-                f"not {lengths_B.dtype} of shape {tuple(lengths_B.shape)} on {lengths_B.device}"
-            )
-        if lengths_B.numel() == 0 or int(lengths_B.min()) < 1:
-            raise ValueError("a batch needs at least one jet and every jet at least one constituent")
+        check_lengths(lengths_B)
         self.device = device
         tokens_B = lengths_B.numpy().astype(np.int64) + 1
         self.starts_B1: NDArray[np.int64] = np.concatenate([[0], np.cumsum(tokens_B)])
@@ -124,6 +118,27 @@ class PackingPlan:
 
     def _to_device(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
+
+
+def check_lengths(lengths_B: Tensor) -> None:
+    """Raise where `lengths_B` cannot be the constituents of the jets of a batch.
+
+    Parameters
+    ----------
+    lengths_B : (B,) integer, on the CPU
+
+    Raises
+    ------
+    ValueError
+        It is not a one-dimensional integer tensor on the CPU, is empty, or has a length below one.
+    """
+    if lengths_B.device.type != "cpu" or lengths_B.dim() != 1 or lengths_B.is_floating_point():
+        raise ValueError(
+            "lengths_B must be a one-dimensional integer tensor on the CPU (attention is planned there), "
+            f"not {lengths_B.dtype} of shape {tuple(lengths_B.shape)} on {lengths_B.device}"
+        )
+    if lengths_B.numel() == 0 or int(lengths_B.min()) < 1:
+        raise ValueError("a batch needs at least one jet and every jet at least one constituent")
 
 
 def bucket_edges(sorted_tokens_B: NDArray[np.int64]) -> list[int]:

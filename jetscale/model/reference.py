@@ -1,6 +1,6 @@
-"""The same network written the plain way: jets padded to one length, every block computed in full.
+"""The set transformer written the plain way: jets padded to one length, every block computed in full.
 
-The oracle of the packed model's tests and what its speed is compared with; nothing in training uses it.
+The tests compare the packed model with it, and the benchmarks its speed; nothing in training uses it.
 
 Shapes: B jets, L tokens of a padded jet, T constituents, F features, D width, H heads, E channels of a head,
 K classes.
@@ -12,31 +12,33 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from jetscale.jets.batch import JetBatch
 from jetscale.model.transformer import Block, SetTransformer
 
 
-def padded_logits(
-    model: SetTransformer,
-    x_TF: Tensor,
-    pid_T: Tensor | None,
-    lengths_B: Tensor,
-    constituents: int | None = None,
-) -> Tensor:
-    """Logits (B, K) of `model`'s weights, computed on padded jets.
+def padded_logits(model: SetTransformer, batch: JetBatch, constituents: int | None = None) -> Tensor:
+    """Compute what `model` gives for `batch`, on padded jets.
 
     Parameters
     ----------
-    model, x_TF, pid_T, lengths_B : as in `SetTransformer.forward`
-    constituents : pad every jet to this many; by default to the batch's longest
+    model : the transformer whose weights are used
+    batch : B jets
+    constituents : number that every jet is padded to; by default that of the longest jet in the batch
+
+    Returns
+    -------
+    (B, K) logits.
     """
+    lengths_B = batch.lengths_B
     padded = int(lengths_B.max()) if constituents is None else constituents
-    x_BLD = model.embed(pad(x_TF, lengths_B, padded))
-    if model.pid is not None and pid_T is not None:
-        x_BLD = x_BLD + model.pid(pad(pid_T, lengths_B, padded))
+    x_BLD = model.embed(pad(batch.x_TF, lengths_B, padded))
+    if model.pid is not None and batch.pid_T is not None:
+        x_BLD = x_BLD + model.pid(pad(batch.pid_T, lengths_B, padded))
     class_B1D = model.class_token.to(x_BLD.dtype).expand(len(lengths_B), 1, -1)
     x_BLD = torch.cat([class_B1D, x_BLD], dim=1)
+    # True for the class token, in front, and for the jet's own constituents
     valid_BL = torch.arange(padded + 1) <= lengths_B[:, None]
-    mask_B11L = valid_BL.to(x_TF.device)[:, None, None, :]
+    mask_B11L = valid_BL.to(x_BLD.device)[:, None, None, :]
     for block in model.blocks:
         assert isinstance(block, Block)
         x_BLD = padded_block(block, x_BLD, mask_B11L)
@@ -45,7 +47,18 @@ def padded_logits(
 
 
 def padded_block(block: Block, x_BLD: Tensor, mask_B11L: Tensor) -> Tensor:
-    """One pre-norm block on padded jets, (B, L, D)."""
+    """Apply one pre-norm block to padded jets.
+
+    Parameters
+    ----------
+    block : its weights
+    x_BLD : (B, L, D) tokens, the class token first
+    mask_B11L : (B, 1, 1, L) bool, False where a token is padding
+
+    Returns
+    -------
+    (B, L, D) tokens; those of the padding have no meaning.
+    """
     qkv_BL3HE = block.qkv(block.attention_norm(x_BLD)).unflatten(-1, (3, -1, block.head_dim))
     q_BHLE, k_BHLE, v_BHLE = qkv_BL3HE.permute(2, 0, 3, 1, 4).unbind(0)
     out_BHLE = functional.scaled_dot_product_attention(q_BHLE, k_BHLE, v_BHLE, attn_mask=mask_B11L)
@@ -56,7 +69,17 @@ def padded_block(block: Block, x_BLD: Tensor, mask_B11L: Tensor) -> Tensor:
 
 
 def pad(rows: Tensor, lengths_B: Tensor, padded: int) -> Tensor:
-    """(T, ...) rows of all jets to (B, padded, ...), zeros after each jet's own.
+    """Spread the rows of all jets over a rectangle.
+
+    Parameters
+    ----------
+    rows : (T, ...) rows of all constituents, in jet order
+    lengths_B : (B,) integer, constituents of each jet, on the CPU
+    padded : number of rows that each jet is filled up to
+
+    Returns
+    -------
+    (B, padded, ...), zeros behind the rows of each jet.
 
     Raises
     ------

@@ -10,19 +10,19 @@ before its constituents), H heads, E channels of a head, M = 2 D, K classes.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from jetscale.jets.batch import JetBatch
 from jetscale.model.kernels.cpu import operations_for
+from jetscale.model.network import Network, init_normal
 from jetscale.model.operations import Operations
 from jetscale.model.packing import PackingPlan
 
 # x_TF, pid_T, and the weights of `operations.tokens`
 Embedding = tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor | None, Tensor]
-HEAD = "head."  # prefix of the parameters that belong to a task, not to the backbone
 
 
 class Block(nn.Module):
@@ -79,7 +79,7 @@ class Block(nn.Module):
         return ops.feed_forward(x_BD, self.feedforward_norm.weight, self.gate_up.weight, self.down.weight)
 
 
-class SetTransformer(nn.Module):
+class SetTransformer(Network):
     """Classify jets from their constituents, without padding.
 
     Parameters
@@ -99,10 +99,13 @@ class SetTransformer(nn.Module):
         when `dim` is not a positive multiple of `head_dim`.
     """
 
+    arch = "transformer"
+    options = ("depth", "head_dim")
+
     def __init__(
         self, dim: int, n_classes: int, n_features: int = 8, n_pid: int = 9, depth: int = 4, head_dim: int = 8
     ) -> None:
-        super().__init__()
+        super().__init__(dim, n_classes, n_features, n_pid)
         if dim < head_dim or dim % head_dim:
             raise ValueError(f"model.dim={dim} must be a positive multiple of the head dimension {head_dim}")
         self.head_dim = head_dim
@@ -120,34 +123,13 @@ class SetTransformer(nn.Module):
         init_normal(self.head.weight, 0.1)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, x_TF: Tensor, pid_T: Tensor | None, lengths_B: Tensor) -> Tensor:
-        """Logits of each jet's class.
-
-        Parameters
-        ----------
-        x_TF : (T, F) float, constituents of all jets, concatenated in jet order
-        pid_T : (T,) int64 particle identities, or None when the model has no identity embedding
-        lengths_B : (B,) integer, constituents per jet, on the CPU whatever the device of the rest
-
-        Returns
-        -------
-        (B, K) logits.
-
-        Raises
-        ------
-        ValueError
-            when lengths do not add up to T, or `pid_T` is given to a model without identities or missing.
-        """
-        plan = PackingPlan(lengths_B, x_TF.device)
-        if len(x_TF) != plan.n_tokens - plan.n_jets:
-            raise ValueError(
-                f"lengths add up to {plan.n_tokens - plan.n_jets} constituents, x_TF has {len(x_TF)}"
-            )
-        if (pid_T is None) != (self.pid is None):
-            raise ValueError("particle identities are given exactly when the model has an embedding for them")
-        ops = operations_for(self.head_dim, x_TF, self.class_token)
+    def forward(self, batch: JetBatch) -> Tensor:
+        """Logits (B, K), see `Network.forward`."""
+        self.check_inputs(batch)
+        plan = PackingPlan(batch.lengths_B, batch.x_TF.device)
+        ops = operations_for(self.head_dim, batch.x_TF, self.class_token)
         table = None if self.pid is None else self.pid.weight
-        embedding = x_TF, pid_T, self.embed.weight, self.embed.bias, table, self.class_token
+        embedding = batch.x_TF, batch.pid_T, self.embed.weight, self.embed.bias, table, self.class_token
         first, last = self.blocks[0], self.blocks[-1]
         assert isinstance(first, Block)
         assert isinstance(last, Block)
@@ -157,34 +139,42 @@ class SetTransformer(nn.Module):
         logits_BK: Tensor = self.head(self.norm(last.class_forward(x_SD, plan, ops)))
         return logits_BK
 
-    def backbone_state(self) -> dict[str, Tensor]:
-        """All weights but the head's, detached, sharing memory with the model."""
-        return {name: value for name, value in self.state_dict().items() if not name.startswith(HEAD)}
+    def parameter_kind(self, name: str) -> str:
+        """As `Network.parameter_kind`; the class token is a kind of its own."""
+        return "class_token" if name == "class_token" else super().parameter_kind(name)
 
-    def load_backbone(self, state: Mapping[str, Tensor]) -> None:
-        """Copy the weights of another model's `backbone_state` in; the head stays as it is.
+    def flops(self, lengths_B: Tensor | Sequence[int], backward: bool = True, folded: bool = False) -> int:
+        """Operations in the matrix products of one step on these jets, as executed.
 
-        Raises
-        ------
-        ValueError
-            when a weight is missing, unknown or of another shape; nothing is loaded then.
+        Counts 2 m n k for every product, on real tokens only (no padding), with the last block's query and
+        feed-forward for class tokens alone. The backward pass is twice the forward, but the features need no
+        gradient, and fused attention computes its scores again: 5 products for 2.
+
+        Parameters
+        ----------
+        lengths_B : (B,) constituents of each jet
+        backward : count the forward and the backward pass; otherwise the forward pass alone
+        folded : as `jetscale.model.kernels.cpu` does and plain PyTorch does not: the first block makes
+            queries, keys and values from features instead of tokens, and the last block applies its key and
+            value weights to class tokens instead of to all
         """
-        own = self.backbone_state()
-        problems = [f"missing {name}" for name in own if name not in state]
-        problems += [f"unknown {name}" for name in state if name not in own]
-        problems += [
-            f"{name} has shape {tuple(state[name].shape)}, the model wants {tuple(value.shape)}"
-            for name, value in own.items()
-            if name in state and state[name].shape != value.shape
-        ]
-        if problems:
-            raise ValueError("this backbone does not fit the model: " + "; ".join(problems))
-        with torch.no_grad():
-            for name, value in own.items():
-                value.copy_(state[name])
-
-
-def init_normal(weight: Tensor, gain: float = 1.0) -> None:
-    """Draw an (out, in) matrix from N(0, gain^2 / in), cut at three standard deviations."""
-    sd = gain / math.sqrt(weight.shape[1])
-    nn.init.trunc_normal_(weight, std=sd, a=-3 * sd, b=3 * sd)
+        tokens_B = [int(length) + 1 for length in lengths_B]
+        dim, depth = self.dim, len(self.blocks)
+        n_jets, n_tokens = len(tokens_B), sum(tokens_B)
+        pairs = sum(tokens**2 for tokens in tokens_B)
+        # products whose input needs a gradient too, and those that act on features, whose input does not
+        linear = 2 * dim**2 * (8 * n_jets + 10 * (depth - 1) * n_tokens) + 2 * n_jets * dim * self.n_classes
+        on_features = 2 * dim * self.n_features * (n_tokens - n_jets)
+        attention = (depth - 1) * 4 * dim * pairs
+        if folded:
+            linear += 2 * dim**2 * 2 * n_jets + 4 * (dim // self.head_dim) * dim * n_tokens
+            if depth > 1:
+                n_vectors = self.n_features + max(self.n_pid, 1) + 1
+                linear += 2 * 3 * dim**2 * (n_vectors - n_tokens)
+                on_features *= 4
+        else:
+            linear += 2 * dim**2 * 2 * n_tokens
+            attention += 4 * dim * n_tokens
+        if not backward:
+            return on_features + linear + attention
+        return 2 * on_features + 3 * linear + attention * 7 // 2

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from jetscale.common.files import fingerprint
-from jetscale.model.transformer import HEAD, SetTransformer
+from jetscale.model.network import Network
 from jetscale.runs.directory import DamagedRunError, RunDirectory
 from jetscale.runs.metrics import MetricsLog
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training import ranks
 from jetscale.training.build import build, outputs_of
-from jetscale.training.checkpoint import CheckpointError, read_checkpoint, write_weights
+from jetscale.training.checkpoint import CheckpointError, read_checkpoint, require_arch, write_weights
 from jetscale.training.phase import fit_phase
-from jetscale.training.settings import TrainSettings, to_yaml
+from jetscale.training.settings import Phase, TrainSettings, to_yaml
 
 log = logging.getLogger(__name__)
 
@@ -36,22 +36,23 @@ class Backbone:
     path: Path
     record: dict[str, Any]
 
-    def load_into(self, model: SetTransformer) -> None:
+    def load_into(self, model: Network) -> None:
         """Copy the raw pretrained weights into `model`, all but the head.
 
         Raises
         ------
         CheckpointError
-            The weights are damaged. They are not made anew unasked: other runs may have started from them,
-            and on a GPU the new ones would not be the same.
+            The weights are damaged or of another network. Damaged ones are not made again without being
+            asked for: other runs may have started from them, and on a GPU the new ones would differ.
         """
         try:
-            weights = read_checkpoint(self.path / WEIGHTS)["weights"]
+            state = read_checkpoint(self.path / WEIGHTS)
         except CheckpointError as error:
             raise CheckpointError(
                 f"{error}; put back an undamaged copy, or remove {self.path} to pretrain this backbone anew"
             ) from error
-        model.load_backbone({name: value for name, value in weights.items() if not name.startswith(HEAD)})
+        require_arch(state, model.arch, self.path / WEIGHTS)
+        model.load_backbone(state["weights"])
 
     def metrics(self) -> list[dict[str, Any]]:
         """Its metrics lines."""
@@ -65,7 +66,7 @@ def find_or_pretrain(settings: TrainSettings, wandb: WandbRun) -> Backbone | Non
     """
     if not settings.pretrain.composition:
         return None
-    phase, model, data = build(settings, "pretrain")
+    phase, model, data = build(settings, Phase.PRETRAIN)
     identity = fingerprint({**settings.backbone_identity(), "data_fingerprint": data.fingerprint})
     name = f"{settings.subset}-dim={settings.model.dim}-seed={settings.pretrain_seed}-{identity[:12]}"
     directory = RunDirectory(Path(settings.pretrain.library, name), identity)
@@ -76,13 +77,14 @@ def find_or_pretrain(settings: TrainSettings, wandb: WandbRun) -> Backbone | Non
             return Backbone(directory.path, record)
         if ranks.is_first():
             directory.start(to_yaml(settings))
-        result = fit_phase(settings, phase, model, data, outputs_of("pretrain", directory, wandb), test=None)
+        outputs = outputs_of(Phase.PRETRAIN, directory, wandb)
+        result = fit_phase(settings, phase, model, data, outputs, test=None)
         record = {**result.record, "fingerprint": identity, "data": data.fingerprint}
         if ranks.is_first():
-            state = {"weights": result.weights, "average": result.average}
+            state = {"arch": model.arch, "weights": result.weights, "average": result.average}
             write_weights(directory.path / WEIGHTS, state, phase.steps)
             directory.finish(record)
-            outputs_of("pretrain", directory, wandb).checkpoints.remove()
+            outputs.checkpoints.remove()
         return Backbone(directory.path, ranks.agreed(record))
 
 

@@ -7,33 +7,29 @@ import torch
 from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.errors import JetsRunOut
 from jetscale.jets.features import N_PID
-from jetscale.model.cost import count_parameters
-from jetscale.model.transformer import SetTransformer
+from jetscale.model import NETWORKS
+from jetscale.model.network import Network, build_network
 from jetscale.runs.blocks import BlockLog
 from jetscale.runs.directory import RunDirectory
 from jetscale.runs.metrics import MetricsLog
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training.budgets import budgets_told
 from jetscale.training.checkpoint import Checkpoints
+from jetscale.training.outputs import Outputs
 from jetscale.training.phase import capped_steps
-from jetscale.training.recorder import Outputs
 from jetscale.training.seeds import seed_for
-from jetscale.training.settings import PhaseSettings, SettingsError, TrainSettings, check_warmup
+from jetscale.training.settings import ModelSettings, Phase, PhaseSettings, SettingsError, TrainSettings
 
 
-def build(settings: TrainSettings, name: str) -> tuple[PhaseSettings, SetTransformer, JetDataModule]:
+def build(settings: TrainSettings, name: Phase) -> tuple[PhaseSettings, Network, JetDataModule]:
     """Phase with its steps capped, freshly initialised model, and data ready to be read.
-
-    Parameters
-    ----------
-    name : ``pretrain`` or ``finetune``
 
     Notes
     -----
     Initial weights and data order come from the seed and the phase alone, so that runs of one seed differ in
     nothing but what they were pretrained on: same head, same jets in the same order.
     """
-    seed = settings.pretrain_seed if name == "pretrain" else settings.seed
+    seed = settings.pretrain_seed if name == Phase.PRETRAIN else settings.seed
     torch.manual_seed(seed_for(seed, f"{name} weights"))
     phase, model, data = design(settings, name)
     data.prepare_data()
@@ -49,17 +45,18 @@ def check_design(settings: TrainSettings) -> None:
 
     Raises
     ------
-    SettingsError, JetDataError
-        A cap below one step, a warm-up longer than its phase, or a composition that selects nothing.
+    SettingsError, JetDataError, UsageError
+        A network that cannot be made in this size or has no such option, a cap below one step, a warm-up
+        longer than its phase, or a composition that selects nothing.
     """
     with torch.device("meta"):
-        for name in ("pretrain", "finetune") if settings.pretrain.composition else ("finetune",):
+        for name in settings.phases:
             design(settings, name)
 
 
-def design(settings: TrainSettings, name: str) -> tuple[PhaseSettings, SetTransformer, JetDataModule]:
+def design(settings: TrainSettings, name: Phase) -> tuple[PhaseSettings, Network, JetDataModule]:
     """The same before any data is looked at; weights are drawn from torch's generator as it stands."""
-    pretrain = name == "pretrain"
+    pretrain = name == Phase.PRETRAIN
     phase: PhaseSettings = settings.pretrain if pretrain else settings.finetune
     data = JetDataModule(
         settings.data_of(name),
@@ -67,25 +64,35 @@ def design(settings: TrainSettings, name: str) -> tuple[PhaseSettings, SetTransf
         batch_size=phase.batch_size,
         n_steps=phase.steps,
         seed=seed_for(settings.pretrain_seed if pretrain else settings.seed, f"{name} order"),
+        evaluation_jets=settings.eval.jets,
+        evaluation_batch_size=settings.eval.batch_size,
     )
-    model = SetTransformer(
-        settings.model.dim,
-        n_classes=data.n_classes,
-        n_features=data.n_features,
-        n_pid=N_PID if data.has_pid else 0,
-        depth=settings.model.depth,
-        head_dim=settings.model.head_dim,
-    )
+    model = _network(settings.model, data)
     try:
-        phase = capped_steps(phase, count_parameters(model).total)
+        phase = capped_steps(phase, model.count_parameters().total)
     except SettingsError as error:
         raise SettingsError(f"{name}.{error}") from error
-    check_warmup(name, phase)
+    phase.check_warmup(name)
     data.n_steps = phase.steps
     return phase, model, data
 
 
-def outputs_of(name: str, directory: RunDirectory, wandb: WandbRun) -> Outputs:
+def _network(settings: ModelSettings, data: JetDataModule) -> Network:
+    chosen, usual = vars(settings), vars(ModelSettings())
+    for key in chosen.keys() - {"arch", "dim"} - set(NETWORKS[settings.arch].options):
+        if chosen[key] != usual[key]:
+            raise SettingsError(
+                f"model.{key}={chosen[key]}: the network model.arch={settings.arch} has no such option; "
+                "leave it out"
+            )
+    n_pid = N_PID if data.has_pid else 0
+    try:
+        return build_network(settings.arch, settings.dim, data.n_classes, data.n_features, n_pid, chosen)
+    except ValueError as error:
+        raise SettingsError(f"model.arch={settings.arch} with model.dim={settings.dim}: {error}") from error
+
+
+def outputs_of(name: Phase, directory: RunDirectory, wandb: WandbRun) -> Outputs:
     """Where the phase writes."""
     return Outputs(
         phase=name,

@@ -22,6 +22,7 @@ import torch
 import xxhash
 
 from jetscale.common.files import CHECKSUM, DamagedFile, atomic_path, sha256_file, writing
+from jetscale.model import DEFAULT
 from jetscale.runs.sealed import read_json, write_json_sealed
 
 log = logging.getLogger(__name__)
@@ -143,6 +144,27 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises a dozen kinds for a damaged file
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     return state
+
+
+def require_arch(state: dict[str, Any], arch: str, path: Path | None) -> None:
+    """Raise where a checkpoint was made by another kind of network.
+
+    Parameters
+    ----------
+    state : content of the checkpoint; one without ``arch`` was written when there was only the transformer
+    arch : ``model.arch`` of the network that is to take its weights
+    path : the checkpoint, for the message
+
+    Raises
+    ------
+    CheckpointError
+    """
+    found = state.get("arch", DEFAULT)
+    if found != arch:
+        raise CheckpointError(
+            f"{path} holds the weights of model.arch={found}, and the network to load them is "
+            f"model.arch={arch}; set model.arch={found}, or name another folder"
+        )
 
 
 def _check_meta(path: Path, checksum: str) -> None:

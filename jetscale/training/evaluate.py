@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from jetscale.jets.batch import JetBatch
-from jetscale.model.transformer import SetTransformer
+from jetscale.model.network import Network
 from jetscale.runs.blocks import N_BLOCKS
 
 
@@ -48,7 +48,7 @@ class TestLoss:
 
 @torch.no_grad()
 def evaluate(
-    model: SetTransformer, batches: Iterable[JetBatch], device: torch.device, precision: str = "32-true"
+    model: Network, batches: Iterable[JetBatch], device: torch.device, precision: str = "32-true"
 ) -> TestLoss:
     """Evaluate on this rank's batches and sum over ranks."""
     jets = np.zeros(N_BLOCKS, dtype=np.int64)
@@ -58,7 +58,7 @@ def evaluate(
     for batch in batches:
         on_device = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-            logits_BK = model(on_device.x_TF, on_device.pid_T, on_device.lengths_B)
+            logits_BK = model(on_device)
         loss_B = F.cross_entropy(logits_BK.float(), on_device.labels_B, reduction="none")
         correct += int((logits_BK.argmax(dim=1) == on_device.labels_B).sum())
         block_B = batch.positions_B.numpy() % N_BLOCKS

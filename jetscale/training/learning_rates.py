@@ -73,12 +73,3 @@ def rate_at(step: int, peak: float, warmup: int, steps: int, schedule: str) -> f
     if schedule == "cosine":
         return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
     return peak
-
-
-def evaluation_steps(steps: int, every: int, log_points: int) -> frozenset[int]:
-    """Steps after which the test loss is taken: multiples of `every`, log-spaced ones, and the last."""
-    chosen = {*range(every, steps + 1, every), steps}
-    if log_points > 1:
-        first = min(10, steps)
-        chosen |= {round(first * (steps / first) ** (i / (log_points - 1))) for i in range(log_points)}
-    return frozenset(chosen)

@@ -1,12 +1,15 @@
-"""The LightningModule of both phases: a set transformer learning jet classes.
+"""The LightningModule of this project: a network that learns jet classes, for any `lightning.Trainer`.
+
+Our own runs train `jetscale.training.lean_module.LeanClassifier`, the same steps without Lightning's
+bookkeeping; docs/training.md says what that leaves out and what it saves.
 
 Legend: B jets, T constituents in the batch, K classes.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -14,54 +17,51 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jetscale.jets.batch import JetBatch
-from jetscale.model.cost import count_parameters
-from jetscale.model.ema import WeightAverage
-from jetscale.model.transformer import SetTransformer
+from jetscale.model.network import Network
+from jetscale.training.jet_metrics import JetMetrics
 from jetscale.training.learning_rates import learning_rate, rate_at
-from jetscale.training.ranks import is_first
-from jetscale.training.settings import EmaSettings, PhaseSettings
+from jetscale.training.settings import PhaseSettings
 
 
 class NonFiniteLoss(RuntimeError):
     """The loss became NaN or infinite; the message names step, jets and the last good checkpoint."""
 
 
-class JetClassifier(L.LightningModule):
-    """One phase of training.
+class Prediction(NamedTuple):
+    """What `lightning.Trainer.predict` gives for one batch.
 
-    The module owns its position and steps its optimiser itself: what Lightning puts around an automatic step
-    costs 0.8 ms, a tenth of a step at width 8. Losses stay on the device in `window_S`, one entry a step
-    since the last metrics line, and are read only when a line is written.
+    Attributes
+    ----------
+    probabilities_BK : (B, K) float32, each row adds up to 1
+    labels_B : (B,) int64, the class index of each jet
+    positions_B : (B,) int64, the position of each jet in its split, which identifies the jet
+    """
+
+    probabilities_BK: Tensor
+    labels_B: Tensor
+    positions_B: Tensor
+
+
+class JetClassifier(L.LightningModule):
+    """Trains, validates, tests and predicts in any `lightning.Trainer`.
+
+    Logged: ``train_loss`` after every step; ``val_loss``, ``val_accuracy``, ``val_auc`` and
+    ``val_rejection_CLASS`` after a validation; the same with ``test_`` after a test (see `JetMetrics`).
 
     Parameters
     ----------
     model : the network
-    phase : hyper-parameters; `phase.steps` is the last step
-    ema : moving average of the weights
-    window : steps between metrics lines
+    phase : hyper-parameters; `phase.steps` is where a cosine schedule ends
+    class_names : names of the K classes in the order of the network's output (`JetDataModule.class_names`)
     """
 
-    def __init__(self, model: SetTransformer, phase: PhaseSettings, ema: EmaSettings, window: int) -> None:
+    def __init__(self, model: Network, phase: PhaseSettings, class_names: Sequence[str]) -> None:
         super().__init__()
-        self.automatic_optimization = False
         self.model = model
-        self.n_params = count_parameters(model).total
+        self.n_params = model.count_parameters().total
         self.phase = phase
-        self.peak_rate = learning_rate(phase.lr, model.class_token.numel())
-        self.ema = ema
-        self.average: WeightAverage | None = None
-        # this rank's part of the mean; no buffer: DDP would overwrite every rank's with the first's
-        self.window_S = torch.zeros(window)
-        self.start_step = 0
-        self._steps_here = 0  # since `start_step`, where earlier processes ended
-        self._constituents_before = 0  # over all ranks, up to the last `count_constituents`
-        self._constituents_here = 0  # on this rank, since then
-        self._resumed: dict[str, Any] | None = None
-
-    @property
-    def step(self) -> int:
-        """Optimiser steps done, over all starts of the phase."""
-        return self.start_step + self._steps_here
+        self.peak_rate = learning_rate(phase.lr, model.dim)
+        self.class_names = tuple(class_names)
 
     def rate(self, step: int) -> float:
         """Learning rate of step number `step`, counted from 0."""
@@ -69,101 +69,106 @@ class JetClassifier(L.LightningModule):
 
     def forward(self, batch: JetBatch) -> Tensor:
         """Logits, (B, K)."""
-        logits_BK: Tensor = self.model(batch.x_TF, batch.pid_T, batch.lengths_B)
+        logits_BK: Tensor = self.model(batch)
         return logits_BK
 
-    def training_step(self, batch: JetBatch, batch_idx: int) -> None:
-        """One optimiser step down the mean cross-entropy of the batch; the average of the weights follows."""
-        loss = F.cross_entropy(self(batch).float(), batch.labels_B)
-        self.window_S[self.step % len(self.window_S)] = loss.detach() / self.trainer.world_size
-        self._constituents_here += batch.n_constituents
-        optimizer, rate = self._torch_optimizer, self.rate(self.step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        if self.phase.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.phase.clip)
-        optimizer.step()
-        self._steps_here += 1
-        if self.average is not None:
-            self.average.update()
+    def loss(self, batch: JetBatch) -> Tensor:
+        """Mean cross-entropy of the batch in nats, a scalar that gradients flow back from."""
+        return F.cross_entropy(self(batch).float(), batch.labels_B)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; its rate is set before each step, so there is no scheduler to resume."""
+    def training_step(self, batch: JetBatch, batch_idx: int) -> Tensor | None:
+        """The loss that Lightning takes the gradient of."""
+        loss = self.loss(batch)
+        self.log("train_loss", loss, batch_size=batch.n_jets, prog_bar=True)
+        return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip to the trainer's ``gradient_clip_val`` where it is given, else to `phase.clip`."""
+        limit = self.phase.clip if gradient_clip_val is None else gradient_clip_val
+        self.clip_gradients(optimizer, limit, gradient_clip_algorithm or "norm")
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and its schedule, stepped after every optimiser step."""
+        optimizer = self.adamw(self.rate(0))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": RateSchedule(optimizer, self.rate), "interval": "step"},
+        }
+
+    def adamw(self, rate: float) -> torch.optim.AdamW:
+        """The optimiser of all weights, with learning rate `rate`."""
         return torch.optim.AdamW(
             self.model.parameters(),
-            lr=self.rate(self.start_step),
+            lr=rate,
             betas=(self.phase.beta1, self.phase.beta2),
             weight_decay=self.phase.weight_decay,
             fused=True,
         )
 
-    def on_fit_start(self) -> None:
-        """Start the average, once the weights are on their device, and give a resumed run its state back."""
-        self.window_S = self.window_S.to(self.device)
-        if self.ema.enabled:
-            self.average = WeightAverage(self.model, self.ema.fraction, self.ema.max_window)
-        if self._resumed is None:
-            return
-        self._torch_optimizer.load_state_dict(self._resumed["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(self._resumed["average"])
-        self._resumed = None
+    def on_validation_epoch_start(self) -> None:
+        """Begin to collect what the metrics need."""
+        self._metrics = JetMetrics(self.class_names).to(self.device)
 
-    def evaluated_weights(self) -> dict[str, AbstractContextManager[None]]:
-        """Contexts in which `model` holds the raw weights and, where there is one, their average."""
-        contexts: dict[str, AbstractContextManager[None]] = {"raw": nullcontext()}
-        if self.average is not None:
-            contexts["ema"] = self.average.applied()
-        return contexts
+    def validation_step(self, batch: JetBatch, batch_idx: int) -> None:
+        """Add one batch to the validation loss and metrics."""
+        self._evaluation_step(batch, "val")
 
-    def window_losses(self, since: int) -> Tensor:
-        """Losses of the steps after `since`, mean over ranks, (steps,) float64 on the CPU.
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the whole validation."""
+        self._log_metrics("val")
 
-        Every rank must call.
-        """
-        steps = torch.arange(since, self.step) % len(self.window_S)
-        return self._summed_window().cpu()[steps].double()
+    def on_test_epoch_start(self) -> None:
+        """Begin to collect what the metrics need."""
+        self._metrics = JetMetrics(self.class_names).to(self.device)
 
-    def count_constituents(self) -> int:
-        """Constituents seen by all ranks so far; every rank must call."""
-        seen = torch.tensor(self._constituents_here, device=self.device)
-        if torch.distributed.is_initialized():
-            torch.distributed.all_reduce(seen)
-        self._constituents_before += int(seen)
-        self._constituents_here = 0
-        return self._constituents_before
+    def test_step(self, batch: JetBatch, batch_idx: int) -> None:
+        """Add one batch to the test loss and metrics."""
+        self._evaluation_step(batch, "test")
 
-    def _summed_window(self) -> Tensor:
-        if not torch.distributed.is_initialized():
-            return self.window_S
-        window_S = self.window_S.clone()
-        torch.distributed.all_reduce(window_S)
-        return window_S
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the whole test."""
+        self._log_metrics("test")
 
-    def state(self) -> dict[str, Any]:
-        """Everything a checkpoint must hold, see `resume`; every rank must call."""
-        return {
-            "step": self.step,
-            "constituents": self.count_constituents(),
-            "model": self.model.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "optimizer": self._torch_optimizer.state_dict(),
-            "window": self._summed_window(),
-        }
+    def predict_step(self, batch: JetBatch, batch_idx: int) -> Prediction:
+        """Class probabilities of one batch, with what identifies its jets."""
+        return Prediction(self(batch).float().softmax(dim=1), batch.labels_B, batch.positions_B)
 
-    def resume(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint's state."""
-        self.start_step = state["step"]
-        self._constituents_before = state["constituents"]
-        self.model.load_state_dict(state["model"])
-        self._resumed = state
-        if is_first():  # the others add zeros: exact whatever their number
-            self.window_S.copy_(state["window"])
+    def _evaluation_step(self, batch: JetBatch, split: str) -> None:
+        logits_BK = self(batch).float()
+        loss = F.cross_entropy(logits_BK, batch.labels_B)
+        self.log(f"{split}_loss", loss, batch_size=batch.n_jets, sync_dist=True)
+        self._metrics.update(logits_BK.softmax(dim=1), batch.labels_B)
 
-    @property
-    def _torch_optimizer(self) -> torch.optim.Optimizer:
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.Optimizer)
-        return optimizer
+    def _log_metrics(self, split: str) -> None:
+        values = {f"{split}_{name}": value for name, value in self._metrics.compute().items()}
+        self.log_dict(values, sync_dist=True)  # equal on all ranks already; Lightning asks for it
+        del self._metrics
+
+
+class RateSchedule(torch.optim.lr_scheduler.LRScheduler):
+    """Learning rates that are a function of the step alone.
+
+    Parameters
+    ----------
+    optimizer : all its groups get the same rate
+    rate : rate of each optimiser step, counted from 0
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, rate: Callable[[int], float]) -> None:
+        self._rate = rate
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The rate of the step to come, one for each group."""
+        return [self._rate(self.last_epoch) for _ in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step; what is fixed by the settings stays out of checkpoints."""
+        state: dict[str, Any] = super().state_dict()
+        state.pop("_rate")
+        return state

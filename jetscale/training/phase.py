@@ -15,20 +15,20 @@ import torch
 from jetscale.common.files import fingerprint
 from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.evaluation import EvalSet
-from jetscale.model.cost import MEAN_CONSTITUENTS, count_parameters, flops_6n
-from jetscale.model.transformer import SetTransformer
-from jetscale.training.checkpoint import CheckpointError
+from jetscale.model.cost import MEAN_CONSTITUENTS, flops_6n
+from jetscale.model.network import Network
+from jetscale.training.callbacks.checkpointer import Checkpointer
+from jetscale.training.callbacks.metrics_writer import MetricsWriter
+from jetscale.training.callbacks.preemption import Preemption
+from jetscale.training.callbacks.progress import PhaseProgress
+from jetscale.training.callbacks.test_evaluator import TestEvaluator
 from jetscale.training.evaluate import TestLoss
-from jetscale.training.learning_rates import evaluation_steps
-from jetscale.training.module import JetClassifier
+from jetscale.training.lean_module import LeanClassifier
+from jetscale.training.outputs import Outputs, Schedule
 from jetscale.training.placement import placement
 from jetscale.training.preemption import NOTICE
-from jetscale.training.progress import PhaseProgress
-from jetscale.training.ranks import is_first
-from jetscale.training.recorder import Outputs, Recorder, Schedule
 from jetscale.training.settings import PhaseSettings, SettingsError, TrainSettings
-
-log = logging.getLogger(__name__)
+from jetscale.training.user_additions import user_callbacks, user_loggers
 
 # Warnings of Lightning that a user can do nothing about.
 _HUSHED = (
@@ -61,12 +61,20 @@ class PhaseResult:
 def fit_phase(
     settings: TrainSettings,
     phase: PhaseSettings,
-    model: SetTransformer,
+    model: Network,
     data: JetDataModule,
     outputs: Outputs,
     test: EvalSet | None,
 ) -> PhaseResult:
     """Train `model` for `phase.steps` steps, from the newest checkpoint of the phase where there is one.
+
+    Parameters
+    ----------
+    phase : of `settings`, its steps capped
+    model : the network, trained in place
+    data : batches of the training split, ready to be read
+    outputs : where the phase writes
+    test : test jets of the curve; None for a phase without a test loss
 
     Raises
     ------
@@ -74,31 +82,35 @@ def fit_phase(
         The loss became NaN or infinite.
     CheckpointError
         No checkpoint can be read, or it was made on other data.
+    SettingsError
+        A user's callback or logger cannot be made.
     Preempted
         The process was asked to stop (`jetscale.training.preemption`).
     """
-    tracking = settings.tracking
-    module = JetClassifier(model, phase, settings.ema, tracking.log_every)
-    evaluations = (
-        evaluation_steps(phase.steps, settings.eval.every, settings.eval.log_points) if test else frozenset()
-    )
-    recorder = Recorder(
-        outputs=outputs,
-        schedule=Schedule(phase.steps, tracking.log_every, settings.checkpoint_every, evaluations),
-        test=test,
-        test_all=EvalSet(settings.data_of(outputs.phase)) if test and settings.eval.final_all else None,
-        eval_batch_size=settings.eval.batch_size,
-        stamp=fingerprint([data.fingerprint, test.fingerprint if test else None]),
-    )
-    _resume(module, recorder)
+    users = user_callbacks(settings.callbacks)
+    module = LeanClassifier(model, phase, settings.ema, settings.tracking.log_every, hooks=bool(users))
+    writer = MetricsWriter(outputs, _schedule(settings, phase, test))
+    test_all = EvalSet(settings.data_of(outputs.phase)) if test and settings.eval.final_all else None
+    tester = TestEvaluator(writer, test, test_all, settings.eval.batch_size)
+    stamp = fingerprint([data.fingerprint, test.fingerprint if test else None])
+    checkpointer = Checkpointer(writer, users, stamp)
+    checkpointer.restore(module)
+    callbacks = [  # the order matters, see jetscale.training.callbacks
+        writer,
+        tester,
+        *users.values(),
+        checkpointer,
+        Preemption(outputs, writer.schedule, checkpointer),
+        PhaseProgress(writer, module, settings.tracking.progress),
+    ]
     data.start_step = module.start_step
-    trainer = _trainer(settings, module, recorder)
+    trainer = _trainer(settings, outputs, callbacks)
     with warnings.catch_warnings(), NOTICE.restoring_handlers(), _unfilled_memory():
         for message in _HUSHED:
             warnings.filterwarnings("ignore", message=message)
         NOTICE.listen()  # before the first step too: Lightning would make status 1 of a ctrl-C
         trainer.fit(module, datamodule=data)
-    return _result(module, recorder)
+    return _result(module, writer, tester)
 
 
 def capped_steps(phase: PhaseSettings, n_params: int) -> PhaseSettings:
@@ -120,21 +132,9 @@ def capped_steps(phase: PhaseSettings, n_params: int) -> PhaseSettings:
     return replace(phase, steps=min(phase.steps, affordable))
 
 
-def _resume(module: JetClassifier, recorder: Recorder) -> None:
-    outputs = recorder.outputs
-    state = outputs.checkpoints.load()
-    if state is not None:
-        if state["stamp"] != recorder.stamp:
-            raise CheckpointError(
-                f"{outputs.checkpoints.newest()} was made on other data ({state['stamp'][:12]}, now "
-                f"{recorder.stamp[:12]}); put the data back, or remove the run directory to start anew"
-            )
-        module.resume(state)
-        recorder.seconds_before = state["seconds"]
-        log.info("%s: going on after step %d", outputs.phase, module.start_step)
-    if is_first():
-        mark = None if state is None else state.get("metrics")
-        outputs.rewind(module.start_step, recorder.schedule.evaluations, mark)
+def _schedule(settings: TrainSettings, phase: PhaseSettings, test: EvalSet | None) -> Schedule:
+    evaluations = settings.eval.evaluation_steps(phase.steps) if test else frozenset()
+    return Schedule(phase.steps, settings.tracking.log_every, settings.checkpoint_every, evaluations)
 
 
 @contextmanager
@@ -151,13 +151,12 @@ def _unfilled_memory() -> Iterator[None]:
         switch.fill_uninitialized_memory = before
 
 
-def _trainer(settings: TrainSettings, module: JetClassifier, recorder: Recorder) -> L.Trainer:
+def _trainer(settings: TrainSettings, outputs: Outputs, callbacks: list[L.Callback]) -> L.Trainer:
     device = settings.device
     precision = device.precision
     if precision == "auto":
         cuda = device.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         precision = "bf16-mixed" if cuda else "32-true"
-    progress = PhaseProgress(recorder, module, settings.tracking.progress)
     # its tips and device lists, once a phase of every run of a sweep
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
@@ -168,11 +167,13 @@ def _trainer(settings: TrainSettings, module: JetClassifier, recorder: Recorder)
         plugins=[placement()],  # else Lightning would guess, and under Slurm take over its signals
         precision=precision,  # type: ignore[arg-type]  # Lightning checks the string
         max_epochs=1,  # the loader ends with the last step
-        callbacks=[recorder, progress],
+        callbacks=callbacks,
         deterministic=True if not torch.cuda.is_available() else "warn",
-        # the run directory is ours: nothing of Lightning's writes, logs, validates or shards
-        default_root_dir=recorder.outputs.checkpoints.directory,  # under srun it loads ./hpc_ckpt_*.ckpt
-        logger=False,
+        # where users' callbacks may write; in the current folder Lightning would load ./hpc_ckpt_*.ckpt
+        default_root_dir=outputs.directory,
+        logger=user_loggers(settings.loggers, outputs.directory) or False,
+        # the run directory is ours: nothing of Lightning's writes, validates or shards
+        limit_val_batches=0,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -181,10 +182,10 @@ def _trainer(settings: TrainSettings, module: JetClassifier, recorder: Recorder)
     )
 
 
-def _result(module: JetClassifier, recorder: Recorder) -> PhaseResult:
+def _result(module: LeanClassifier, writer: MetricsWriter, tester: TestEvaluator) -> PhaseResult:
     steps = module.phase.steps
     jets = steps * module.phase.batch_size
-    counts = count_parameters(module.model)
+    counts = module.model.count_parameters()
     average = None
     if module.average is not None:
         with module.average.applied():
@@ -194,12 +195,12 @@ def _result(module: JetClassifier, recorder: Recorder) -> PhaseResult:
     record = {
         "steps": steps,
         "jets": jets,
-        "constituents": recorder.constituents,
+        "constituents": writer.constituents,
         "flops": flops_6n(counts.total, MEAN_CONSTITUENTS * jets),
-        "seconds": recorder.seconds,
+        "seconds": writer.seconds,
         "n_params": {**vars(counts), "total": counts.total},
         "batch_size": module.phase.batch_size,
         "lr": module.peak_rate,
     }
     weights = {name: value.detach().cpu() for name, value in module.model.state_dict().items()}
-    return PhaseResult(weights, average, record, recorder.last)
+    return PhaseResult(weights, average, record, tester.last)

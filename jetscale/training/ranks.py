@@ -122,9 +122,19 @@ def _take_gpu(here: Placement, visible: int) -> None:
     torch.cuda.set_device(here.local)
 
 
+def rank() -> int:
+    """Number of this process among those of the run, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes of the run."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
 def is_first() -> bool:
     """Whether this is the rank that writes."""
-    return not dist.is_initialized() or dist.get_rank() == 0
+    return rank() == 0
 
 
 def agreed(value: Value) -> Value:
@@ -191,12 +201,12 @@ def losses_named() -> Iterator[None]:
         if not dist.is_initialized():
             raise
         _broken = True
-        rank, world = dist.get_rank(), dist.get_world_size()
+        here, world = rank(), world_size()
         dist.destroy_process_group()  # closes the connections, so that the others learn of it
         ours = type(error) is not RuntimeError and not isinstance(error, dist.DistError)
         if not ours and _SIGNS_OF_LOSS.search(str(error)):
             raise RankLost(
-                f"rank {rank} of {world}: another process of this run died (killed, out of memory, or "
+                f"rank {here} of {world}: another process of this run died (killed, out of memory, or "
                 f"stopped by an error that its own output names); {_AGAIN}"
             ) from error
         raise

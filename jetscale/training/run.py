@@ -19,11 +19,11 @@ from jetscale.training import ranks
 from jetscale.training.backbone import WEIGHTS, Backbone, find_or_pretrain
 from jetscale.training.build import build, outputs_of
 from jetscale.training.checkpoint import write_weights
+from jetscale.training.outputs import Outputs
 from jetscale.training.phase import PhaseResult, fit_phase
 from jetscale.training.preemption import Preempted
-from jetscale.training.recorder import Outputs
 from jetscale.training.same_jets import JETS, jets_from, same_jets
-from jetscale.training.settings import TrainSettings, public, to_yaml
+from jetscale.training.settings import Phase, TrainSettings, public, to_yaml
 
 log = logging.getLogger(__name__)
 
@@ -80,21 +80,20 @@ def run(settings: TrainSettings, path: Path, variant: str = "") -> dict[str, Any
 
 def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun, variant: str) -> dict[str, Any]:
     backbone = find_or_pretrain(settings, wandb)
-    phase, model, data = build(settings, "finetune")
-    test = EvalSet(settings.data_of("finetune"), n_jets=settings.eval.jets)
+    phase, model, data = build(settings, Phase.FINETUNE)
+    test = EvalSet(settings.data_of(Phase.FINETUNE), n_jets=settings.eval.jets)
     if backbone is not None:
         backbone.load_into(model)
-    outputs = outputs_of("finetune", directory, wandb)
+    outputs = outputs_of(Phase.FINETUNE, directory, wandb)
     if backbone is not None and ranks.is_first():  # one file tells the whole story of a run
-        own = [line for line in outputs.metrics.read() if line["phase"] == "finetune"]
+        own = [line for line in outputs.metrics.read() if line["phase"] == Phase.FINETUNE]
         outputs.metrics.replace([*backbone.metrics(), *own])
     result = fit_phase(settings, phase, model, data, outputs, test)
     fingerprints = {"train": data.fingerprint, "test": test.fingerprint}
     record = {"variant": variant, **_record(settings, result, backbone, fingerprints)}
     if ranks.is_first():
-        write_weights(
-            directory.path / WEIGHTS, {"weights": result.weights, "average": result.average}, phase.steps
-        )
+        state = {"arch": model.arch, "weights": result.weights, "average": result.average}
+        write_weights(directory.path / WEIGHTS, state, phase.steps)
         _require_agreement(outputs, record)
         directory.finish(record)
         outputs.checkpoints.remove()

@@ -20,7 +20,7 @@ from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.packed_store import MANIFEST, Store
 from jetscale.jets.stores.request import StoreRequest, store_request
 from jetscale.runs.directory import RunDirectoryError
-from jetscale.training.settings import TrainSettings
+from jetscale.training.settings import Phase, TrainSettings
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +77,9 @@ def same_jets(settings: TrainSettings) -> Callable[[Path, dict[str, Any]], None]
 
 
 def _requests(settings: TrainSettings) -> Iterator[tuple[str, StoreRequest]]:
-    phases = [("finetune", "train"), ("finetune", "test")]
+    phases = [(Phase.FINETUNE, "train"), (Phase.FINETUNE, "test")]
     if settings.pretrain.composition:
-        phases.append(("pretrain", "train"))
+        phases.append((Phase.PRETRAIN, "train"))
     for phase, split in phases:
         yield f"{phase}/{split}", store_request(settings.data_of(phase), split)
 

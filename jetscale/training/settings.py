@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jetscale.common.cli import home
-from jetscale.common.config_safety import refuse_resolvers
+from jetscale.common.config_safety import ConfigFileError, refuse_resolvers, require_trusted_targets
 from jetscale.common.fields import COUNT, SEED, Matches, OneOf, Range, Replaced, problems
 from jetscale.common.files import fingerprint
 from jetscale.common.masking import masked_tree
+from jetscale.common.registry import Registered
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.ordering.compositions import check_request
 from jetscale.jets.settings import DataSettings
+from jetscale.model import DEFAULT, NETWORKS
 from jetscale.training.learning_rates import SCHEDULES, checked_rate, learning_rate
 
 FOLDER = Matches(
@@ -32,6 +35,13 @@ FOLDER = Matches(
 
 class SettingsError(ValueError):
     """A configuration that cannot be run; the message names the key, the value and what is needed."""
+
+
+class Phase(StrEnum):
+    """The two phases of a run; the values stand in ``metrics.jsonl`` and in names of checkpoints."""
+
+    PRETRAIN = "pretrain"
+    FINETUNE = "finetune"
 
 
 def folder_name(name: str) -> str:
@@ -53,18 +63,33 @@ _BATCH = Range(1, 1_000_000)
 
 @dataclass
 class ModelSettings:
-    """The set transformer.
+    """The network.
 
     Attributes
     ----------
-    dim : width, the dial: heads, feed-forward (2 dim, SwiGLU) and N follow from it
-    depth : blocks
-    head_dim : width of an attention head, which divides dim; below 8 for off-grid widths under 8
+    arch : kind of network: ``transformer`` (the paper's set transformer), ``deepsets`` (Particle Flow
+        Network, arXiv:1810.05165), or one of your own that ``--trust MODULE`` registers
+    dim : width, the one dial of the size: all layers and N follow from it
+    depth : blocks of a transformer
+    head_dim : width of a transformer's attention head, which divides dim; below 8 for widths under 8
     """
 
+    arch: Annotated[str, Registered(NETWORKS)] = DEFAULT
     dim: Annotated[int, Range(1, 8_192)] = 64
     depth: Annotated[int, Range(1, 128)] = 4
     head_dim: Annotated[int, Range(1, 1_024)] = 8
+
+    def check(self) -> None:
+        """Raise where the width does not divide into heads.
+
+        Raises
+        ------
+        SettingsError
+        """
+        if self.arch == DEFAULT and self.dim % self.head_dim:
+            raise SettingsError(
+                f"model.dim={self.dim} must be a positive multiple of model.head_dim={self.head_dim}"
+            )
 
 
 @dataclass
@@ -96,6 +121,54 @@ class PhaseSettings:
     beta2: Annotated[float, Range(0, 1, without="high")] = 0.999
     clip: Annotated[float | None, Range(0, without="low")] = None
 
+    def check_rate(self, name: Phase, dim: int | None) -> None:
+        """Raise where `lr` is no learning rate, or has none for the width `dim`.
+
+        Parameters
+        ----------
+        name : which phase this is, for the message
+        dim : width of the model; None for a phase that is not run, whose table may lack the width
+
+        Raises
+        ------
+        SettingsError
+        """
+        try:
+            checked_rate(self.lr)
+            if dim is not None:
+                learning_rate(self.lr, dim)
+        except ValueError as error:
+            raise SettingsError(f"{name}.lr={self.lr}: {error}") from error
+
+    def check_shares(self, name: Phase, device: DeviceSettings) -> None:
+        """Raise where a batch cannot be divided equally among the processes of a run.
+
+        Raises
+        ------
+        SettingsError
+        """
+        ranks = device.devices * device.num_nodes
+        if self.batch_size % ranks:
+            raise SettingsError(
+                f"{name}.batch_size={self.batch_size} cannot be shared equally by device.devices="
+                f"{device.devices} x device.num_nodes={device.num_nodes}; "
+                f"take a multiple of {ranks}, for example {-(-self.batch_size // ranks) * ranks}"
+            )
+
+    def check_warmup(self, name: Phase) -> None:
+        """Raise where the warm-up does not end within the phase, whose steps may have been cut.
+
+        Raises
+        ------
+        SettingsError
+        """
+        if self.warmup > self.steps:
+            raise SettingsError(
+                f"{name}.warmup={self.warmup} is longer than the phase, {name}.steps={self.steps}"
+                + (f" within max_flops={self.max_flops:g}" if self.max_flops else "")
+                + f": the learning rate would never be reached; give {name}.warmup a smaller number of steps"
+            )
+
 
 @dataclass
 class PretrainSettings(PhaseSettings):
@@ -115,6 +188,21 @@ class PretrainSettings(PhaseSettings):
     composition: Annotated[Any, Replaced()] = None
     seed: Annotated[int | None, SEED] = None
     library: str = "multirun/backbones"
+
+    def check_composition(self) -> None:
+        """Raise where `composition` is not one.
+
+        Raises
+        ------
+        SettingsError
+        """
+        # not typed dict[str, float]: OmegaConf 2.3 cannot fill such a field from the command line
+        if self.composition is None:
+            return
+        try:
+            check_request(self.composition)
+        except JetDataError as error:
+            raise SettingsError(f"pretrain.{error}") from error
 
 
 @dataclass
@@ -161,6 +249,20 @@ class EvalSettings:
     log_points: Annotated[int, Range(0, 10_000)] = 30
     batch_size: Annotated[int, _BATCH] = 512
     final_all: bool = False
+
+    def evaluation_steps(self, steps: int) -> frozenset[int]:
+        """Steps after which the test loss is taken in a phase of `steps` steps.
+
+        Multiples of `every`, `log_points` log-spaced ones from step 10 on, and the last step.
+        """
+        chosen = {*range(self.every, steps + 1, self.every), steps}
+        if self.log_points > 1:
+            first = min(10, steps)
+            ratio = steps / first
+            chosen |= {
+                round(first * ratio ** (number / (self.log_points - 1))) for number in range(self.log_points)
+            }
+        return frozenset(chosen)
 
 
 @dataclass
@@ -213,6 +315,11 @@ class TrainSettings:
     subset : name of the pretraining composition
     seed : run seed; 0 is a seed
     checkpoint_every : steps between checkpoints, what a kill costs at most
+    callbacks : Lightning callbacks by a name of your choice, ``{mine: {_target_: my_lab.GradNorm, every:
+        10}}``, with ``--trust my_lab`` on the command line; they belong to what identifies the run, since a
+        callback may change its numbers (docs/training.md)
+    loggers : Lightning loggers by a name of your choice, which receive every metrics line; they belong to no
+        run's identity
     """
 
     study: Annotated[str, FOLDER] = "paper"
@@ -227,15 +334,25 @@ class TrainSettings:
     eval: EvalSettings = field(default_factory=EvalSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     device: DeviceSettings = field(default_factory=DeviceSettings)
+    callbacks: Annotated[Any, Replaced()] = field(default_factory=dict)
+    loggers: Annotated[Any, Replaced()] = field(default_factory=dict)
 
     @property
     def pretrain_seed(self) -> int:
         """The seed that pretraining runs with."""
         return self.seed if self.pretrain.seed is None else self.pretrain.seed
 
-    def data_of(self, phase: str) -> DataSettings:
+    @property
+    def phases(self) -> dict[Phase, PhaseSettings]:
+        """The phases that this run has, in the order in which they run."""
+        pretrain: dict[Phase, PhaseSettings] = (
+            {Phase.PRETRAIN: self.pretrain} if self.pretrain.composition else {}
+        )
+        return {**pretrain, Phase.FINETUNE: self.finetune}
+
+    def data_of(self, phase: Phase) -> DataSettings:
         """Data settings of a phase: JetClass-II to pretrain, JetClass to fine-tune."""
-        return replace(self.data, dataset="jetclass2" if phase == "pretrain" else "jetclass")
+        return replace(self.data, dataset="jetclass2" if phase == Phase.PRETRAIN else "jetclass")
 
     def identity(self) -> str:
         """Fingerprint of all that decides the run's numbers; a finished run is reused only on equality.
@@ -255,7 +372,62 @@ class TrainSettings:
             "ema": kept["ema"],
             "precision": kept["precision"],
             "seed": self.pretrain_seed,
+            **({"callbacks": kept["callbacks"]} if "callbacks" in kept else {}),
         }
+
+    def check(self) -> None:
+        """Raise where the values cannot go together, which one key alone cannot tell.
+
+        Raises
+        ------
+        SettingsError
+        """
+        self.pretrain.check_composition()
+        if (self.subset == "scratch") == bool(self.pretrain.composition):
+            raise SettingsError(
+                f"subset={self.subset} with pretrain.composition={self.pretrain.composition}: the subset "
+                "'scratch' has no composition and every other one needs one (choose +experiment=NAME, "
+                "or set both)"
+            )
+        self.model.check()
+        for name, phase in self.phases.items():
+            phase.check_shares(name, self.device)
+        self.pretrain.check_rate(Phase.PRETRAIN, self.model.dim if self.pretrain.composition else None)
+        self.finetune.check_rate(Phase.FINETUNE, self.model.dim)
+        if self.data.dataset != DataSettings().dataset:
+            raise SettingsError(
+                f"data.dataset={self.data.dataset}: the phase decides, JetClass-II to pretrain and JetClass "
+                "to fine-tune; leave it out"
+            )
+        check_additions("callbacks", self.callbacks)
+        check_additions("loggers", self.loggers)
+
+
+def check_additions(key: str, named: Any) -> None:
+    """Raise where `named`, the value of `key`, is no mapping of names to ``_target_`` mappings that may run.
+
+    Parameters
+    ----------
+    key : ``callbacks`` or ``loggers``
+    named : what was given for it
+
+    Raises
+    ------
+    SettingsError
+        It has another form, or a ``_target_`` is neither Lightning's and harmless nor trusted by ``--trust``.
+    """
+    if not isinstance(named, Mapping):
+        raise SettingsError(f"{key}={named}: must be {{NAME: {{_target_: my_lab.MyClass}}}}")
+    for name, entry in named.items():
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("_target_"), str):
+            raise SettingsError(
+                f"{key}.{name}={entry}: must be a mapping with _target_, the class that is called, for "
+                f"example {key}.{name}={{_target_: my_lab.MyClass}}"
+            )
+    try:
+        require_trusted_targets(named, key)
+    except ConfigFileError as error:
+        raise SettingsError(str(error)) from error
 
 
 def from_config(config: DictConfig | Mapping[str, Any]) -> TrainSettings:
@@ -281,7 +453,7 @@ def from_config(config: DictConfig | Mapping[str, Any]) -> TrainSettings:
     settings.pretrain.library = home(settings.pretrain.library)
     if settings.data.store is not None:
         settings.data.store = home(settings.data.store)
-    _check(settings)
+    settings.check()
     return settings
 
 
@@ -290,82 +462,20 @@ def _check_fields(content: Mapping[Any, Any]) -> None:
         raise SettingsError(problem)
 
 
-def _check(settings: TrainSettings) -> None:
-    """Check what one field alone cannot tell."""
-    phases: dict[str, PhaseSettings] = {"finetune": settings.finetune}
-    if settings.pretrain.composition:
-        phases["pretrain"] = settings.pretrain
-    _check_composition(settings.pretrain.composition)
-    if (settings.subset == "scratch") == bool(settings.pretrain.composition):
-        raise SettingsError(
-            f"subset={settings.subset} with pretrain.composition={settings.pretrain.composition}: the subset "
-            "'scratch' has no composition and every other one needs one (choose +experiment=NAME, "
-            "or set both)"
-        )
-    dim, head_dim = settings.model.dim, settings.model.head_dim
-    if dim % head_dim:
-        raise SettingsError(f"model.dim={dim} must be a positive multiple of model.head_dim={head_dim}")
-    for name, phase in phases.items():
-        _check_shares(name, phase, settings.device)
-    for name, phase in (("pretrain", settings.pretrain), ("finetune", settings.finetune)):
-        try:
-            checked_rate(phase.lr)  # of a phase that is not run, too: a table may lack its width
-            if name in phases:
-                learning_rate(phase.lr, dim)
-        except ValueError as error:
-            raise SettingsError(f"{name}.lr={phase.lr}: {error}") from error
-    if settings.data.dataset != DataSettings().dataset:
-        raise SettingsError(
-            f"data.dataset={settings.data.dataset}: the phase decides, JetClass-II to pretrain and JetClass "
-            "to fine-tune; leave it out"
-        )
-
-
-def check_warmup(name: str, phase: PhaseSettings) -> None:
-    """Raise where the warm-up of phase `name`, its steps capped, does not end within it.
-
-    Raises
-    ------
-    SettingsError
-    """
-    if phase.warmup > phase.steps:
-        raise SettingsError(
-            f"{name}.warmup={phase.warmup} is longer than the phase, {name}.steps={phase.steps}"
-            + (f" within max_flops={phase.max_flops:g}" if phase.max_flops else "")
-            + f": the learning rate would never be reached; give {name}.warmup a smaller number of steps"
-        )
-
-
-def _check_shares(name: str, phase: PhaseSettings, device: DeviceSettings) -> None:
-    ranks = device.devices * device.num_nodes
-    if phase.batch_size % ranks:
-        raise SettingsError(
-            f"{name}.batch_size={phase.batch_size} cannot be shared equally by device.devices="
-            f"{device.devices} x device.num_nodes={device.num_nodes}; "
-            f"take a multiple of {ranks}, for example {-(-phase.batch_size // ranks) * ranks}"
-        )
-
-
-def _check_composition(composition: Any) -> None:
-    # not typed dict[str, float]: OmegaConf 2.3 cannot fill such a field from the command line
-    if composition is None:
-        return
-    try:
-        check_request(composition)
-    except JetDataError as error:
-        raise SettingsError(f"pretrain.{error}") from error
-
-
 def _numbers(settings: TrainSettings) -> dict[str, Any]:
     content = asdict(settings)
+    if settings.model.arch == DEFAULT:  # runs made before there was a choice keep their fingerprint
+        content["model"].pop("arch")
     for place in ("dir", "store", "workers", "dataset"):
         content["data"].pop(place, None)
     content["pretrain"].pop("library")
     if not settings.pretrain.composition:
         content["pretrain"] = None
     content["precision"] = content.pop("device")["precision"]
-    for other in ("tracking", "study", "checkpoint_every", "subset", "seed"):
+    for other in ("tracking", "loggers", "study", "checkpoint_every", "subset", "seed"):
         content.pop(other)
+    if not content["callbacks"]:
+        content.pop("callbacks")  # runs from before there were any keep their identity
     return content
 
 

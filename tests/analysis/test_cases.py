@@ -16,10 +16,11 @@ import pandas as pd
 import pytest
 
 from jetscale.analysis import FitSettings, LossTable, fit, load_losses, plan
+from jetscale.analysis.answers.fit_result import SubsetFit
 from jetscale.analysis.fitting.cost import Cost
+from jetscale.analysis.fitting.numbers import Quantity, plain
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.output.report import write_report
-from jetscale.analysis.output.results import Quantity, SubsetFit, plain
 from jetscale.analysis.settings import Approach3Settings, UncertaintySettings
 from jetscale.common.usage import UsageError
 

@@ -38,7 +38,7 @@ def flips(path: Path, count: int) -> Iterator[None]:
 
 @pytest.fixture
 def analysed(sweep: Sweep, tmp_path: Path) -> Path:
-    from jetscale.analysis.fit_table import fit
+    from jetscale.analysis.answers.fit_table import fit
 
     path = sweep({"scratch": 0.5}, widths=(16, 32, 64, 128), seeds=2, evaluations=12)
     errors = UncertaintySettings(replicates=20, test_jet_samples=0, profile=False)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +45,32 @@ def test_chinchilla_allocation(shared: Shared) -> None:
     assert [end / found.N.value for end in found.N_near_best] == pytest.approx([0.25, 4.0], rel=0.02)
     assert any("1.6 decades" in flag for flag in found.flags)
     assert any("no interior optimum" in flag for flag in found.flags)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "import jetscale.analysis.plan",
+        "from jetscale.analysis import plan",
+        "from jetscale.analysis.plan import main",
+        "",
+    ],
+)
+def test_plan_is_the_function_and_the_command_whatever_was_imported_before(before: str) -> None:
+    script = f"""{before}
+import inspect
+from jetscale.analysis import plan
+import jetscale.analysis.plan as command
+assert plan is command
+assert callable(command.main) and command.Command.__name__ == "Command"
+assert list(inspect.signature(plan).parameters)[:2] == ["fitted", "budget"]
+try:
+    plan("no such folder", 1e17)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("UsageError no such folder: no results.json")
 
 
 def test_flat_optimum() -> None:

@@ -13,11 +13,11 @@ from scipy.optimize import minimize
 from jetscale.analysis import FitSettings, LossTable, fit
 from jetscale.analysis.checks.synthetic import Noise, curves_table, grid_table
 from jetscale.analysis.errors.estimate import estimate
+from jetscale.analysis.fitting.numbers import plain
 from jetscale.analysis.fitting.objective import Objective, Penalty
 from jetscale.analysis.fitting.solver import solve
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.fitting.surface_fit import Fitter
-from jetscale.analysis.output.results import plain
 from jetscale.analysis.settings import UncertaintySettings
 from jetscale.analysis.tables.loss_table import checked
 from jetscale.analysis.tables.selection import select

@@ -20,12 +20,11 @@ from jetscale.analysis.errors.profile import profile
 from jetscale.analysis.fitting.envelope import fit_envelope
 from jetscale.analysis.fitting.isoflop import check_slice
 from jetscale.analysis.fitting.models import additive, coupled
+from jetscale.analysis.fitting.numbers import levelled, plain
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.solver import solve
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.fitting.surface_fit import Fitter
-from jetscale.analysis.fitting.ties import levelled
-from jetscale.analysis.output.results import plain
 from jetscale.analysis.settings import UncertaintySettings
 from jetscale.analysis.tables.loss_table import checked
 from tests.test_study import STUDY, differences

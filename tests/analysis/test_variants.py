@@ -13,7 +13,7 @@ import yaml
 
 from jetscale.analysis import FitSettings, fit, load_losses
 from jetscale.analysis.answers.gain import gains
-from jetscale.analysis.rates import analyse
+from jetscale.analysis.answers.rate_scan import analyse
 from jetscale.analysis.settings import UncertaintySettings
 from jetscale.analysis.tables.loss_table import LossTable, checked
 from jetscale.analysis.tables.sources import saved, wandb_rows

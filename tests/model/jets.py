@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-@dataclass(frozen=True)
-class Jets:
-    x_TF: Tensor
-    pid_T: Tensor
-    lengths_B: Tensor
-    labels_B: Tensor
+from jetscale.jets.batch import JetBatch
 
 
-def random_jets(lengths: list[int], seed: int = 1, n_classes: int = 10) -> Jets:
+def random_jets(lengths: list[int], seed: int = 1, n_classes: int = 10) -> JetBatch:
     generator = torch.Generator().manual_seed(seed)
     total = sum(lengths)
-    return Jets(
+    return JetBatch(
         x_TF=torch.randn(total, 8, generator=generator),
         pid_T=torch.randint(1, 9, (total,), generator=generator),
         lengths_B=torch.tensor(lengths),
         labels_B=torch.randint(n_classes, (len(lengths),), generator=generator),
+        positions_B=torch.arange(len(lengths)),
     )
 
 

@@ -9,10 +9,7 @@ from jetscale.model import transformer
 from jetscale.model.cost import (
     MEAN_CONSTITUENTS,
     PAPER_WIDTHS,
-    count_parameters,
-    executed_flops,
     flops_6n,
-    parameter_kind,
 )
 from jetscale.model.operations import PLAIN
 from jetscale.model.transformer import SetTransformer
@@ -21,7 +18,7 @@ from tests.model.jets import random_jets
 
 def test_sizes_of_the_paper() -> None:
     with torch.device("meta"):
-        totals = [count_parameters(SetTransformer(dim, 10)).total for dim in PAPER_WIDTHS]
+        totals = [SetTransformer(dim, 10).count_parameters().total for dim in PAPER_WIDTHS]
     assert len(totals) == 12
     assert 2_500 < totals[0] < 3_500
     assert 10_300_000 < totals[-1] < 10_800_000
@@ -31,18 +28,13 @@ def test_sizes_of_the_paper() -> None:
 @pytest.mark.parametrize(("dim", "n_pid"), [(8, 9), (32, 0)])
 def test_parameters_by_kind(dim: int, n_pid: int) -> None:
     model = SetTransformer(dim, 10, n_pid=n_pid)
-    counts = count_parameters(model)
+    counts = model.count_parameters()
     assert counts.blocks == 40 * dim**2
     assert counts.embedding == (8 + 1 + n_pid) * dim
     assert counts.class_token == dim
     assert counts.norms == 9 * dim
     assert counts.head == 10 * (dim + 1)
     assert counts.total == sum(p.numel() for p in model.parameters())
-
-
-def test_unknown_parameter_is_an_error() -> None:
-    with pytest.raises(ValueError, match="decoder"):
-        parameter_kind("decoder.weight")
 
 
 def test_compute_of_the_paper_does_not_overflow() -> None:
@@ -59,13 +51,13 @@ def test_executed_flops_are_what_pytorch_counts(dim: int, monkeypatch: pytest.Mo
     model = SetTransformer(dim, 10)
     jets = random_jets([6] * 5)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as forward:
-        logits_BK = model(jets.x_TF, jets.pid_T, jets.lengths_B)
-    assert forward.get_total_flops() == executed_flops(model, jets.lengths_B, backward=False)
+        logits_BK = model(jets)
+    assert forward.get_total_flops() == model.flops(jets.lengths_B, backward=False)
     with FlopCounterMode(display=False) as backward:
         logits_BK.sum().backward()
     # unfused attention keeps its scores: 4 products in the backward where the fused recompute makes 5
     recomputed = 2 * dim * (3 * 5 * 7**2 + 5 * 7)
-    both = executed_flops(model, jets.lengths_B)
+    both = model.flops(jets.lengths_B)
     assert forward.get_total_flops() + backward.get_total_flops() == both - recomputed
 
 
@@ -91,7 +83,7 @@ def test_flops_of_a_last_block_without_keys(dim: int) -> None:
 
 
 def saved_by_folding(model: SetTransformer, lengths: list[int], backward: bool) -> int:
-    plain, folded = (executed_flops(model, lengths, backward, folded) for folded in (False, True))
+    plain, folded = (model.flops(lengths, backward, folded) for folded in (False, True))
     return plain - folded
 
 
@@ -120,6 +112,6 @@ def test_flops_of_a_first_block_from_features(dim: int, n_pid: int) -> None:
 def test_executed_flops_approach_6n_at_large_width() -> None:
     with torch.device("meta"):
         model = SetTransformer(512, 10, depth=12)
-    n_params = count_parameters(model).blocks
-    ratio = executed_flops(model, [40] * 8) / flops_6n(n_params, 8 * 41)
+    n_params = model.count_parameters().blocks
+    ratio = model.flops([40] * 8) / flops_6n(n_params, 8 * 41)
     assert 0.9 < ratio < 1.0  # less for the last block, more for attention

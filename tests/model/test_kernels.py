@@ -17,7 +17,7 @@ from jetscale.model.kernels.cpu.functions import FUSED
 from jetscale.model.operations import PLAIN, Operations
 from jetscale.model.packing import PackingPlan
 from jetscale.model.transformer import SetTransformer
-from tests.model.jets import random_lengths
+from tests.model.jets import random_jets, random_lengths
 
 CPU = torch.device("cpu")
 
@@ -178,19 +178,13 @@ def nan_in_new_memory() -> Iterator[None]:
 
 @pytest.mark.parametrize("dim", [8, 16, 32])
 def test_nothing_unwritten_is_read(dim: int, nan_in_new_memory: None) -> None:
-    generator = torch.Generator().manual_seed(0)
-    model, lengths_B = SetTransformer(dim, 10), torch.tensor([1, 7, 40, 8])
-    total = int(lengths_B.sum())
-    x_TF, pid_T = (
-        torch.randn(total, 8, generator=generator),
-        torch.randint(1, 9, (total,), generator=generator),
-    )
+    model, jets = SetTransformer(dim, 10), random_jets([1, 7, 40, 8])
     results = []
     for switch in (True, False):
         deterministic: Any = torch.utils.deterministic
         deterministic.fill_uninitialized_memory = switch
         model.zero_grad()
-        logits_BK = model(x_TF, pid_T, lengths_B)
+        logits_BK = model(jets)
         logits_BK.square().sum().backward()
         results.append([logits_BK.detach(), *(weight.grad for weight in model.parameters())])
     deterministic.fill_uninitialized_memory = True

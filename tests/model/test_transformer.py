@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,12 +32,11 @@ def make_model(dim: int = 16, n_classes: int = 10, seed: int = 0, **kwargs: int)
 def test_packed_equals_padded_in_logits_and_gradients(dim: int, depth: int) -> None:
     model = make_model(dim, depth=depth)
     jets = random_jets(random_lengths(24))
-    args = (jets.x_TF, jets.pid_T, jets.lengths_B)
     assert model.class_token.abs().min() > 0
-    packed, packed_gradients = logits_and_gradients(model, lambda: model(*args), jets.labels_B)
+    packed, packed_gradients = logits_and_gradients(model, lambda: model(jets), jets.labels_B)
     for constituents in (None, 160):
         plain, plain_gradients = logits_and_gradients(
-            model, lambda n=constituents: padded_logits(model, *args, n), jets.labels_B
+            model, lambda n=constituents: padded_logits(model, jets, n), jets.labels_B
         )
         torch.testing.assert_close(packed, plain, rtol=0, atol=1e-5)
         for name, gradient in packed_gradients.items():
@@ -51,8 +51,7 @@ def test_ten_optimiser_steps_stay_with_the_reference() -> None:
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
         losses[way] = []
         for _ in range(10):
-            args = (jets.x_TF, jets.pid_T, jets.lengths_B)
-            logits_BK = model(*args) if way == "packed" else padded_logits(model, *args)
+            logits_BK = model(jets) if way == "packed" else padded_logits(model, jets)
             loss = functional.cross_entropy(logits_BK, jets.labels_B)
             optimiser.zero_grad()
             loss.backward()
@@ -65,9 +64,11 @@ def test_ten_optimiser_steps_stay_with_the_reference() -> None:
 def test_a_jet_is_a_set_and_knows_nothing_of_the_others() -> None:
     model = make_model(32)
     jets = random_jets([5, 30, 1, 12])
-    logits_BK = model(jets.x_TF, jets.pid_T, jets.lengths_B)
+    logits_BK = model(jets)
     order = torch.cat([torch.arange(35, 36), torch.arange(5, 35).flip(0)])
-    alone = model(jets.x_TF[order], jets.pid_T[order], torch.tensor([1, 30]))
+    alone = model(
+        replace(jets, x_TF=jets.x_TF[order], pid_T=jets.pid_T[order], lengths_B=torch.tensor([1, 30]))
+    )
     torch.testing.assert_close(alone, logits_BK[[2, 1]], rtol=0, atol=1e-6)
 
 
@@ -76,20 +77,16 @@ def test_same_seed_same_bits() -> None:
     results = []
     for _ in range(2):
         model = make_model(24, seed=0)
-        results.append(
-            logits_and_gradients(
-                model, lambda m=model: m(jets.x_TF, jets.pid_T, jets.lengths_B), jets.labels_B
-            )
-        )
+        results.append(logits_and_gradients(model, lambda m=model: m(jets), jets.labels_B))
     assert torch.equal(results[0][0], results[1][0])
     assert all(torch.equal(g, results[1][1][name]) for name, g in results[0][1].items())
 
 
 def test_memory_order_of_the_input_does_not_matter() -> None:
     model, jets = make_model(16), random_jets([3, 4])
-    strided = jets.x_TF.T.contiguous().T
-    expected = model(jets.x_TF, jets.pid_T, jets.lengths_B)
-    assert torch.equal(model(strided, jets.pid_T.repeat(2, 1).T[:, 0], jets.lengths_B), expected)
+    strided = replace(jets, x_TF=jets.x_TF.T.contiguous().T, pid_T=jets.pid_T.repeat(2, 1).T[:, 0])
+    expected = model(jets)
+    assert torch.equal(model(strided), expected)
 
 
 def test_first_loss_is_that_of_a_uniform_guess() -> None:
@@ -97,7 +94,7 @@ def test_first_loss_is_that_of_a_uniform_guess() -> None:
         model = make_model(dim)
         jets = random_jets([40] * 32)
         with torch.no_grad():
-            loss = functional.cross_entropy(model(jets.x_TF, jets.pid_T, jets.lengths_B), jets.labels_B)
+            loss = functional.cross_entropy(model(jets), jets.labels_B)
         assert loss.item() == pytest.approx(math.log(10), abs=0.05)
 
 
@@ -106,7 +103,7 @@ def test_bf16_autocast_agrees_with_float32() -> None:
     jets = random_jets(random_lengths(16))
 
     def run() -> torch.Tensor:
-        logits_BK: torch.Tensor = model(jets.x_TF, jets.pid_T, jets.lengths_B)
+        logits_BK: torch.Tensor = model(jets)
         return logits_BK
 
     exact, exact_gradients = logits_and_gradients(model, run, jets.labels_B)
@@ -124,14 +121,15 @@ def test_bf16_autocast_agrees_with_float32() -> None:
 
 def test_features_without_identity() -> None:
     model = make_model(16, n_features=17, n_pid=0)
-    x_TF, lengths_B = torch.randn(7, 17), torch.tensor([3, 4])
-    torch.testing.assert_close(
-        model(x_TF, None, lengths_B), padded_logits(model, x_TF, None, lengths_B), rtol=0, atol=1e-6
-    )
+    with_identity = replace(random_jets([3, 4]), x_TF=torch.randn(7, 17))
+    jets = replace(with_identity, pid_T=None)
+    torch.testing.assert_close(model(jets), padded_logits(model, jets), rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match="particle identities"):
-        model(x_TF, torch.ones(7, dtype=torch.int64), lengths_B)
+        model(with_identity)
+    with pytest.raises(ValueError, match="x_TF has 17 features, the network takes 8"):
+        make_model(16)(with_identity)
     with pytest.raises(ValueError, match="particle identities"):
-        make_model(16)(x_TF[:, :8], None, lengths_B)
+        make_model(16)(replace(jets, x_TF=jets.x_TF[:, :8]))
 
 
 @pytest.mark.parametrize("dim", [0, 4, 12])
@@ -154,7 +152,7 @@ def test_width_must_be_whole_heads(dim: int) -> None:
 def test_wrong_lengths_are_refused(lengths: torch.Tensor, message: str) -> None:
     jets = random_jets([7])
     with pytest.raises(ValueError, match=message):
-        make_model()(jets.x_TF, jets.pid_T, lengths)
+        make_model()(replace(jets, lengths_B=lengths))
 
 
 def test_backbone_moves_to_another_head() -> None:

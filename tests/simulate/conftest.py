@@ -11,18 +11,22 @@ import uproot
 from jetscale.jets.datasets.schemas import JETCLASS2_NUMBERS, JETCLASS_PREFIXES, jet_file
 from jetscale.simulate.output_files import Target
 from jetscale.simulate.production import simulate
+from tests.conftest import Made
 
 JETS = {"jetclass": 150, "jetclass2": 200}
 
 
 @pytest.fixture(scope="session")
-def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample_folder(made_once: Made) -> Path:
     """One file of every process and bucket, made the way users make them (in this process)."""
-    out = tmp_path_factory.mktemp("sample")
     files = [jet_file("jetclass", process, 0) for process in JETCLASS_PREFIXES.values()]
     files += [jet_file("jetclass2", bucket, 0) for bucket in JETCLASS2_NUMBERS]
-    simulate([Target(out, file, JETS[file.dataset], seed=0, mpi=True) for file in files], 1, out)
-    return out
+
+    def fill(out: Path) -> None:
+        out.mkdir()
+        simulate([Target(out, file, JETS[file.dataset], seed=0, mpi=True) for file in files], 1, out)
+
+    return made_once("sample", fill)
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,9 @@ from jetscale.runs.done import KEPT, DamagedRun, read_done, read_identity
 from jetscale.runs.metrics import MetricsError, MetricsLog
 from jetscale.status.as_json import as_json
 from jetscale.status.sweep import Watcher
+from jetscale.training.callbacks.progress import PhaseProgress
 from jetscale.training.checkpoint import CheckpointError, Checkpoints, read_checkpoint
-from jetscale.training.recorder import Outputs, Recorder
+from jetscale.training.outputs import Outputs
 from jetscale.training.run import run
 from jetscale.training.settings import TrainSettings, from_config
 from tests.runs import TINY
@@ -50,15 +51,15 @@ def runs(simulated_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """``done`` and ``stopped``: the same run, finished, and dead just after its third checkpoint."""
     root = tmp_path_factory.mktemp("runs")
     run(settings(simulated_data), root / "done" / PLACE, "finetune.steps=40")
-    original = Recorder.on_train_batch_end
+    original = PhaseProgress.on_train_batch_end
 
-    def dying(self: Recorder, trainer: Any, module: Any, *arguments: Any) -> None:
+    def dying(self: PhaseProgress, trainer: Any, module: Any, *arguments: Any) -> None:
         original(self, trainer, module, *arguments)
         if module.step == 26:  # after the checkpoint of step 21 and a line and an evaluation beyond it
             raise Killed
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Recorder, "on_train_batch_end", dying)
+        patched.setattr(PhaseProgress, "on_train_batch_end", dying)
         with pytest.raises(Killed):
             run(settings(simulated_data), root / "stopped" / PLACE)
     return root

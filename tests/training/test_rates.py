@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from jetscale.training.learning_rates import evaluation_steps, learning_rate, rate_at
+from jetscale.training.learning_rates import learning_rate, rate_at
 from jetscale.training.seeds import seed_for
+from jetscale.training.settings import EvalSettings
 
 
 def test_rate_by_width():
@@ -32,8 +33,8 @@ def test_cosine_ends_near_zero():
 
 
 def test_evaluation_steps():
-    assert evaluation_steps(10, 4, 0) == {4, 8, 10}
-    steps = sorted(evaluation_steps(1_000, 1_000, 5))
+    assert EvalSettings(every=4, log_points=0).evaluation_steps(10) == {4, 8, 10}
+    steps = sorted(EvalSettings(every=1_000, log_points=5).evaluation_steps(1_000))
     assert steps == [10, 32, 100, 316, 1_000]
 
 

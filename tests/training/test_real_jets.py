@@ -34,7 +34,7 @@ def test_real_jets_train_a_model(shared_data: Path, tmp_path: Path):
     for batch in data.train_dataloader():
         assert batch.n_jets == 100
         assert batch.n_constituents == constituents
-        loss = F.cross_entropy(model(batch.x_TF, batch.pid_T, batch.lengths_B), batch.labels_B)
+        loss = F.cross_entropy(model(batch), batch.labels_B)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

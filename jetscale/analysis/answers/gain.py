@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.output.results import Quantity
+from jetscale.analysis.fitting.numbers import Quantity
 from jetscale.analysis.tables.test_blocks import MIN_FILLED_BLOCKS, BlockLosses, keys_of
 from jetscale.analysis.tables.variants import counterpart, split_name
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from jetscale.analysis.fitting.cost import Cost
 from jetscale.analysis.fitting.joint import surfaces_of
 from jetscale.analysis.fitting.surface import Surfaces
-from jetscale.analysis.output import checksums
+from jetscale.analysis.tables import checksums
 from jetscale.analysis.tables.loss_table import names_of_groups
 from jetscale.common.files import DamagedFile
 from jetscale.common.usage import UsageError
@@ -21,7 +21,7 @@ from jetscale.common.usage import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from jetscale.analysis.output.results import FitResult
+    from jetscale.analysis.answers.fit_result import FitResult
 
 Array = NDArray[np.float64]
 
@@ -98,7 +98,7 @@ def from_folder(folder: Path) -> Laws:
 
 
 def _plain(result: FitResult) -> Any:
-    from jetscale.analysis.output.results import plain
+    from jetscale.analysis.fitting.numbers import plain
 
     return plain(result.to_json())
 

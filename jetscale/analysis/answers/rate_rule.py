@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.output.results import Quantity
+from jetscale.analysis.fitting.numbers import Quantity
 
 Array = NDArray[np.float64]
 

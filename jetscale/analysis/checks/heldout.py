@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from jetscale.analysis.errors.resampling import WEBB
 from jetscale.analysis.fitting.forms import FORMS, fit_form
 from jetscale.analysis.fitting.joint import Task
+from jetscale.analysis.fitting.numbers import beyond_rounding, levelled
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.fitting.surface_fit import Fitter, Undetermined
-from jetscale.analysis.fitting.ties import beyond_rounding, levelled
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,11 +18,11 @@ from jetscale.analysis.fitting import joint
 from jetscale.analysis.fitting.cost import Cost
 from jetscale.analysis.fitting.curves import CurveSet
 from jetscale.analysis.fitting.isoflop import EDGE
+from jetscale.analysis.fitting.numbers import Quantity, Scale, summarise
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.outliers import Outliers, find_outliers, none_of
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.fitting.surface_fit import Certificate, Fitter, SurfaceFit, Undetermined
-from jetscale.analysis.output.results import Quantity, Scale, summarise
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.analysis.tables.test_blocks import MIN_FILLED_BLOCKS, BlockLosses, keys_of

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.errors.profile_targets import Target, targets
+from jetscale.analysis.fitting.numbers import Quantity
 from jetscale.analysis.fitting.solver import natural_bounds
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.fitting.surface_fit import Fitter
-from jetscale.analysis.output.results import Quantity
 
 Array = NDArray[np.float64]
 Ends = tuple[float | None, float | None]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.fitting.ties import TIE
+from jetscale.analysis.fitting.numbers import TIE
 from jetscale.analysis.settings import CurveSettings, CurveSteps
 from jetscale.common.usage import UsageError
 

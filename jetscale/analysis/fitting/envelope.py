@@ -21,7 +21,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.fitting.ties import TIE, levelled
+from jetscale.analysis.fitting.numbers import TIE, levelled
 from jetscale.common.usage import UsageError
 
 Array = NDArray[np.float64]

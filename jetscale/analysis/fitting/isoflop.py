@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.fitting.ties import TIE
+from jetscale.analysis.fitting.numbers import TIE
 from jetscale.analysis.settings import Approach2Settings
 
 Array = NDArray[np.float64]

@@ -24,10 +24,11 @@ from jetscale.analysis.fitting.isoflop import (
     power_law,
     windowed,
 )
+from jetscale.analysis.fitting.numbers import beyond_rounding
+from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.outliers import Outliers
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.fitting.surface_fit import Fitter
-from jetscale.analysis.fitting.ties import beyond_rounding
 from jetscale.analysis.settings import FitSettings
 
 Array = NDArray[np.float64]
@@ -87,7 +88,8 @@ class Task:
 def fitter_of(curves: CurveSet, settings: FitSettings) -> Fitter:
     """Approach 3 on the points of `curves`."""
     three = settings.approach3
-    return Fitter(curves.log_N, curves.log_D, three.build(), tied=three.form == "tied")
+    objective = Objective(three.objective, three.delta, three.residual)
+    return Fitter(curves.log_N, curves.log_D, objective, tied=three.form == "tied")
 
 
 def prepare(

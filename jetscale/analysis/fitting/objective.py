@@ -34,9 +34,9 @@ class Objective:
     residual : "log": ln L_fit - ln L; "raw": L_fit - L.
     """
 
-    penalty: Penalty = "huber"
+    penalty: str = "huber"
     delta: float = 1e-3
-    residual: Residual = "log"
+    residual: str = "log"
 
     def __post_init__(self) -> None:
         if self.penalty not in get_args(Penalty):

@@ -13,7 +13,7 @@ from jetscale.analysis.answers.rate_rule import PAPER_RATE, Best, Rule
 from jetscale.analysis.output.report import percent
 
 if TYPE_CHECKING:
-    from jetscale.analysis.rates import Rates
+    from jetscale.analysis.answers.rate_scan import Rates
 
 
 def show(rates: Rates) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jetscale.analysis.checks import misfit
+from jetscale.analysis.fitting.numbers import Quantity, plain
 from jetscale.analysis.output.published import PUBLISHED
-from jetscale.analysis.output.results import Quantity, plain
 from jetscale.common import figure_style as style
 from jetscale.common.files import atomic_path, file_name
 
 if TYPE_CHECKING:
-    from jetscale.analysis.output.results import FitResult
+    from jetscale.analysis.answers.fit_result import FitResult
 
 
 def write_report(result: FitResult, out: Path) -> Path:

@@ -11,7 +11,8 @@ from jetscale.common import figure_style as style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from jetscale.analysis.output.results import FitResult, Quantity
+    from jetscale.analysis.answers.fit_result import FitResult
+    from jetscale.analysis.fitting.numbers import Quantity
 
 COLUMNS = 3
 

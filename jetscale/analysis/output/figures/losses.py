@@ -12,7 +12,7 @@ from jetscale.common import figure_style as style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from jetscale.analysis.output.results import FitResult
+    from jetscale.analysis.answers.fit_result import FitResult
 
 COLUMNS = 4
 MAX_PANELS = 16

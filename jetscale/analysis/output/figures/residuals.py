@@ -12,7 +12,7 @@ from jetscale.common.figure_style import COLOURS, coloured_points, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from jetscale.analysis.output.results import SubsetFit
+    from jetscale.analysis.answers.fit_result import SubsetFit
 
 
 def draw_residuals(subset: SubsetFit, sample: str) -> Figure | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from jetscale.analysis.output.results import SubsetFit
+    from jetscale.analysis.answers.fit_result import SubsetFit
 
 Array = NDArray[np.float64]
 

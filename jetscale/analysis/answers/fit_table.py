@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jetscale.analysis.answers.fit_result import FitResult, SubsetFit
 from jetscale.analysis.answers.gain import REFERENCE, gains
 from jetscale.analysis.checks import heldout, misfit
 from jetscale.analysis.checks.lack_of_fit import SIGNIFICANT, bend_test
 from jetscale.analysis.checks.multiverse import multiverse
 from jetscale.analysis.errors.estimate import Estimate, estimate
 from jetscale.analysis.fitting import joint
+from jetscale.analysis.fitting.numbers import Quantity, summarise
 from jetscale.analysis.fitting.surface import Surfaces
-from jetscale.analysis.output.results import FitResult, Quantity, SubsetFit, summarise
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.tables import selection
 from jetscale.analysis.tables.loss_table import LossTable

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from jetscale.analysis.answers.rate_rule import Best
-    from jetscale.analysis.rates import Rates
+    from jetscale.analysis.answers.rate_scan import Rates
 
 COLUMNS = 3
 

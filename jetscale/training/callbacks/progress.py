@@ -10,8 +10,9 @@ from typing import Any
 import lightning as L
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jetscale.training.module import JetClassifier
-from jetscale.training.recorder import Recorder
+from jetscale.training import ranks
+from jetscale.training.callbacks.metrics_writer import MetricsWriter
+from jetscale.training.lean_module import LeanClassifier
 
 log = logging.getLogger(__name__)
 
@@ -19,13 +20,20 @@ _LINE_SECONDS = 60.0
 
 
 class PhaseProgress(L.Callback):
-    """Shows steps, jets/s, the newest training loss and the time left, each time a metrics line is due."""
+    """Shows steps, jets/s, the newest training loss and the time left, each time a metrics line is due.
 
-    def __init__(self, recorder: Recorder, module: JetClassifier, enabled: bool) -> None:
-        self._phase = recorder.outputs.phase
-        self._schedule = recorder.schedule
+    Parameters
+    ----------
+    writer : knows the newest training loss and the wall time
+    module : knows the step
+    enabled : show a bar where stderr is a terminal; else a line in the log now and then
+    """
+
+    def __init__(self, writer: MetricsWriter, module: LeanClassifier, enabled: bool) -> None:
+        self._phase = writer.outputs.phase
+        self._schedule = writer.schedule
         self._module = module
-        self._recorder = recorder
+        self._writer = writer
         self._bar: Progress | None = None
         self._task: Any = None
         self._bar_wanted = enabled and sys.stderr.isatty()
@@ -34,7 +42,7 @@ class PhaseProgress(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the bar on the first rank."""
         self._last_line = time.monotonic()
-        if not (self._bar_wanted and trainer.is_global_zero):
+        if not (self._bar_wanted and ranks.is_first()):
             return
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -50,9 +58,9 @@ class PhaseProgress(L.Callback):
     ) -> None:
         """Refresh where a metrics line has just been written."""
         step = self._module.step
-        if not self._schedule.writes_line(step) or not trainer.is_global_zero:
+        if not self._schedule.writes_line(step) or not ranks.is_first():
             return
-        state = f"loss {self._recorder.train_loss:.4f}  {self._rate():,.0f} jets/s"
+        state = f"loss {self._writer.train_loss:.4f}  {self._rate():,.0f} jets/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, state=state)
         elif time.monotonic() - self._last_line > _LINE_SECONDS or step == self._schedule.steps:
@@ -70,9 +78,8 @@ class PhaseProgress(L.Callback):
         self._close()
 
     def _rate(self) -> float:
-        seconds = self._recorder.seconds - self._recorder.seconds_before
         jets = (self._module.step - self._module.start_step) * self._module.phase.batch_size
-        return jets / max(seconds, 1e-9)
+        return jets / max(self._writer.seconds_here, 1e-9)
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from jetscale.analysis.fitting.ties import TIE
+from jetscale.analysis.fitting.numbers import Quantity, plain
 from jetscale.common.files import write_json
 
 if TYPE_CHECKING:
@@ -20,48 +16,7 @@ if TYPE_CHECKING:
     from jetscale.analysis.tables.loss_table import LossTable
     from jetscale.analysis.tables.test_blocks import BlockLosses, Key
 
-Array = NDArray[np.float64]
-
-Scale = Literal["linear", "log", "logit"]
 FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A number with its standard deviation and 95% interval; None where they cannot be given."""
-
-    value: float | None
-    sd: float | None = None
-    ci95: tuple[float, float] | None = None
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return "-"
-        if self.sd is None or self.ci95 is None or not self.sd > 1e-9 * abs(self.value):
-            return f"{self.value:.4g}"
-        if self.sd > self.value > 0 and self.ci95[0] > 0:  # known to a factor only: its logarithm and error
-            half = 0.5 * float(np.log(self.ci95[1] / self.ci95[0])) / 1.96
-            ends = f"[{self.ci95[0]:.3g}, {self.ci95[1]:.3g}]"
-            return f"exp({float(np.log(self.value)):.2g} ± {half:.2g}) {ends}"
-        digits = max(0, 1 - int(np.floor(np.log10(self.sd)))) if self.sd < abs(self.value) * 10 else 3
-        if digits > 8 or abs(self.value) >= 1e6:
-            return f"{self.value:.4g} ± {self.sd:.2g} [{self.ci95[0]:.4g}, {self.ci95[1]:.4g}]"
-        low, high = (f"{end:.{digits}f}" for end in self.ci95)
-        return f"{self.value:.{digits}f} ± {self.sd:.{digits}f} [{low}, {high}]"
-
-    def rounded(self, digits: int) -> Quantity:
-        """Keep so many significant digits; no value for 0."""
-        if digits < 1 or self.value is None:
-            return Quantity(None)
-        value, *more = (
-            float(f"{number:.{digits}g}")
-            for number in (self.value, *(() if self.ci95 is None else (self.sd, *self.ci95)))
-        )
-        return Quantity(value, more[0], (more[1], more[2])) if more else Quantity(value)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return {"value", "sd", "ci95"}."""
-        return {"value": self.value, "sd": self.sd, "ci95": None if self.ci95 is None else list(self.ci95)}
 
 
 @dataclass(frozen=True)
@@ -203,11 +158,11 @@ class FitResult:
     def save(self, out: Path) -> None:
         """Write results.json, losses.parquet, losses-blocks.parquet and replicates.parquet into `out`.
 
-        checksums.json, written last, holds their checksums (`jetscale.analysis.output.checksums`).
+        checksums.json, written last, holds their checksums (`jetscale.analysis.tables.checksums`).
         """
         import pandas as pd
 
-        from jetscale.analysis.output import checksums
+        from jetscale.analysis.tables import checksums
         from jetscale.analysis.tables.sources import saved
         from jetscale.runs import parquet
 
@@ -221,78 +176,5 @@ class FitResult:
         checksums.write(out)
 
 
-def plain(content: Any) -> Any:
-    """JSON-able copy: arrays to lists, numpy numbers to Python's, what is not finite to None."""
-    if isinstance(content, Quantity):
-        return plain(content.to_json())
-    if is_dataclass(content) and not isinstance(content, type):
-        return plain(asdict(content))
-    if isinstance(content, dict):
-        return {str(key): plain(value) for key, value in content.items()}
-    if isinstance(content, list | tuple | np.ndarray):
-        return [plain(value) for value in content]
-    if isinstance(content, np.generic):
-        content = content.item()
-    if isinstance(content, float) and not np.isfinite(content):
-        return None
-    return content
-
-
 def _quantities(group: dict[str, Quantity]) -> dict[str, Any]:
     return {name: quantity.to_json() for name, quantity in group.items()}
-
-
-def summarise(
-    value: float, draws_R: Array | None, method: str, dof: float, scale: Scale = "linear"
-) -> Quantity:
-    """Quantity of a point value and its replicates.
-
-    ``runs``: percentiles of the replicates as they are. ``test_jets``: normal interval of their spread (the
-    paper's). Else percentiles of their deviations from their median, about the value, times
-    t(0.975, dof) / 1.96, on a scale on which the quantity is free (`log` where it is positive, `logit`
-    between 0 and 1). Replicates without a value (no usable slice) are left out; with more than a tenth of
-    them no interval is given.
-    """
-    if not np.isfinite(value):
-        return Quantity(None)
-    if draws_R is None or len(draws_R) < 20:
-        return Quantity(float(value))
-    found = draws_R[np.isfinite(draws_R)]
-    if len(found) < 0.9 * len(draws_R):
-        return Quantity(float(value))
-    if found.std(ddof=1) <= TIE * abs(value):  # a difference of rounding: a + b where D is C / (k N)
-        return Quantity(float(value), 0.0, (float(value), float(value)))
-    if method == "runs":
-        low, high = np.percentile(found, [2.5, 97.5])
-        return Quantity(float(value), float(found.std(ddof=1)), (float(low), float(high)))
-    stretch = _student(dof)
-    if method == "test_jets":
-        sd = float(found.std(ddof=1))
-        return Quantity(float(value), sd, (float(value - 1.96 * sd), float(value + 1.96 * sd)))
-    to, back = _SCALES[scale]
-    with np.errstate(divide="ignore"):
-        on_scale, centre = to(found), to(np.array(value))
-        ends = stretch * (np.percentile(on_scale, [2.5, 97.5]) - np.median(on_scale))
-    low, high = back(centre + ends)
-    return Quantity(float(value), float(found.std(ddof=1)), (float(low), float(high)))
-
-
-def _logit(share: Array) -> Array:
-    return np.log(share) - np.log1p(-share)
-
-
-def _logistic(x: Array) -> Array:
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))
-
-
-_SCALES: dict[Scale, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
-    "linear": (lambda x: x, lambda x: x),
-    "log": (np.log, np.exp),
-    "logit": (_logit, _logistic),
-}
-
-
-def _student(dof: float) -> float:
-    from scipy.stats import t
-
-    return 1.0 if not np.isfinite(dof) else float(t.ppf(0.975, max(dof, 1)) / 1.959964)
