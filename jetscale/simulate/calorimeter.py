@@ -1,6 +1,6 @@
-"""Calorimeter towers and what particle flow makes of them, as Delphes' SimpleCalorimeter does, vectorised.
+"""Calorimeter towers and particle flow as in Delphes' SimpleCalorimeter, for whole arrays at once.
 
-Delphes 3.5: arXiv:1307.6346, section 3 and ``delphes/delphes:modules/SimpleCalorimeter.cc``.
+Source: Delphes 3.5, arXiv:1307.6346, section 3, and ``delphes/delphes:modules/SimpleCalorimeter.cc``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,17 @@ class Calorimeter:
     significance_min: float
 
     def cells(self, event: Ints, eta: Floats, phi: Floats) -> tuple[Ints, Bools]:
-        """Tower number of each hit, and whether there is a tower at all."""
+        """Tower of each hit.
+
+        Parameters
+        ----------
+        event : (n,) event number
+        eta, phi : (n,) pseudorapidity and azimuth (rad) of the point of entry
+
+        Returns
+        -------
+        (n,) number of the tower, different in every event; (n,) whether there is a tower at all.
+        """
         ring = np.searchsorted(self.eta_edges, eta) - 1
         inside = (ring >= 0) & (ring < len(self.phi_bins))
         ring = np.clip(ring, 0, len(self.phi_bins) - 1)
@@ -46,7 +56,14 @@ class Calorimeter:
 
 @dataclass(frozen=True)
 class Hits:
-    """Energy entering a calorimeter: event, direction of the entry point, GeV."""
+    """Energy that enters a calorimeter.
+
+    Attributes
+    ----------
+    event : (n,) event number
+    eta, phi : (n,) direction of the point of entry, seen from the origin; phi in rad
+    energy : (n,) GeV
+    """
 
     event: Ints
     eta: Floats
@@ -57,13 +74,24 @@ class Hits:
 def energy_flow(
     calorimeter: Calorimeter, deposits: Hits, tracks: Hits, random: np.random.Generator
 ) -> tuple[Hits, Floats]:
-    """Neutral towers, and the factor by which particle flow scales the momentum of each track.
+    """Find neutral towers, and the factor by which particle flow scales the momentum of each track.
 
-    Tower energies are smeared and cut. Energy beyond that of the tower's tracks becomes a neutral object when
+    Tower energies are smeared and cut. Energy beyond that of the tower's tracks becomes a neutral object if
     it is large and significant; otherwise the tracks are scaled to the tower's energy. The published cards
-    give TrackSmearing a momentum resolution of zero, which Delphes reads as no weight for the tracks: the
-    calorimeter's energy replaces theirs, and tracks in a tower below threshold vanish (factor 0). Kept,
-    because it shapes the published jets: few charged hadrons below 1 GeV.
+    give TrackSmearing a momentum resolution of zero, which Delphes takes as zero weight for the tracks: the
+    calorimeter's energy replaces theirs, and tracks in a tower below threshold vanish (factor 0). This is
+    kept because it shapes the published jets, which have few charged hadrons below 1 GeV.
+
+    Parameters
+    ----------
+    calorimeter : towers, resolution and thresholds
+    deposits : energy of the particles that shower in this calorimeter
+    tracks : T tracks that point to it, with the energy of the track
+    random : source of the smearing and of positions inside a tower
+
+    Returns
+    -------
+    Neutral objects, one for each tower with an excess; (T,) factor for the momentum of each track.
     """
     cells, inside = calorimeter.cells(deposits.event, deposits.eta, deposits.phi)
     track_cells, track_inside = calorimeter.cells(tracks.event, tracks.eta, tracks.phi)

@@ -1,4 +1,4 @@
-"""The data card beside simulated files: what they are, and what they are not."""
+"""The data card ``DATACARD.md`` in the folder of simulated files: how they differ from the published ones."""
 
 from __future__ import annotations
 
@@ -56,7 +56,22 @@ _WORDS = {
 
 
 def write_card(out: Path, dataset: str) -> Path:
-    """Describe all simulated files of a dataset in ``DATACARD.md``; return its path."""
+    """Describe all simulated files of a dataset in ``DATACARD.md``.
+
+    Parameters
+    ----------
+    out : data directory
+    dataset : ``jetclass`` or ``jetclass2``
+
+    Returns
+    -------
+    Path of the card.
+
+    Raises
+    ------
+    UsageError
+        There is a file that was not simulated.
+    """
     folder = out / FOLDERS[dataset]
     rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for manifest in manifests(out, dataset).values():

@@ -1,4 +1,4 @@
-"""The unit of work: some jets of one file, a pure function of what they are called."""
+"""The unit of work: a chunk is some jets of one file, and a pure function of its name."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Chunk:
 
     Attributes
     ----------
-    dataset, process, number : of its file, as in `jetscale.jets.datasets.schemas.JetFile`
+    dataset, process, number : of its file, as in the file's published name
     index : position in the file
-    jets : how many to make
-    seed : of the run
+    jets : number of jets to make
+    seed : of the simulation
     extra : further Pythia settings (tests provoke failures with them)
     """
 
@@ -58,13 +58,20 @@ class Chunk:
 
     @property
     def purpose(self) -> tuple[str, str, int, int]:
-        """What all its random streams are for."""
+        """Key of all random streams of this chunk."""
         return self.dataset, self.process, self.number, self.index
 
 
 @dataclass
 class Effort:
-    """What a chunk cost: events, jets, and CPU seconds in all, in Pythia's set-up and in its events."""
+    """Cost of a chunk.
+
+    Attributes
+    ----------
+    events, jets : numbers generated
+    seconds, init, pythia : CPU seconds in all, in Pythia's initialisation, and in the generation of its
+        events
+    """
 
     events: int = 0
     jets: int = 0
@@ -90,9 +97,18 @@ def points(chunk: Chunk) -> tuple[Point, ...]:
 def simulate_chunk(chunk: Chunk, mpi_table: Path | None) -> tuple[pa.Table, Effort]:
     """Make the jets of a chunk.
 
-    Every point is visited for the same number of events until there are enough jets; a random subset of
-    exactly `chunk.jets` is kept, so the events' mixture does not depend on where the count fell. `mpi_table`
-    is the saved state of the multiparton interactions; None turns them off.
+    Every point of the process generates the same number of events until there are enough jets. A random
+    subset of exactly `chunk.jets` is kept, so the mixture of points does not depend on when there were
+    enough.
+
+    Parameters
+    ----------
+    chunk : which jets to make
+    mpi_table : saved state of the multiparton interactions (`save_mpi_table`); None switches them off
+
+    Returns
+    -------
+    Table of the published columns with `chunk.jets` rows; the cost.
 
     Raises
     ------
@@ -128,7 +144,7 @@ def simulate_chunk(chunk: Chunk, mpi_table: Path | None) -> tuple[pa.Table, Effo
 
 
 def _next_batch(wanted: int, effort: Effort, n_points: int) -> int:
-    """Events to ask of each point next, from the yield so far (first guess: one jet an event)."""
+    """Events that each point generates next, from the yield so far; at first, one jet an event is assumed."""
     rate = max(effort.jets, 1) / effort.events if effort.events else 1.0
     missing = (wanted - effort.jets) / rate / n_points
     share = 0.6 if not effort.events else 1.02
@@ -159,7 +175,18 @@ def _jets(chunk: Chunk, source: Generator, n_events: int, random: np.random.Gene
 
 
 def chunks(dataset: str, process: str, number: int, jets: int, seed: int) -> list[Chunk]:
-    """Cut a file's jets into chunks."""
+    """Divide the jets of a file into chunks.
+
+    Parameters
+    ----------
+    dataset, process, number : of the file
+    jets : in the file
+    seed : of the simulation
+
+    Returns
+    -------
+    Chunks of `CHUNK_JETS` jets, in order; the last one has the rest.
+    """
     size = CHUNK_JETS[dataset]
     starts: Ints = np.arange(0, jets, size)
     return [

@@ -1,4 +1,4 @@
-"""Columns of the published files from jets, their objects and their truth."""
+"""Columns of the published files, from jets, their objects and their truth particles."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ARROW = {
 
 
 def schema(dataset: str) -> pa.Schema:
-    """Arrow schema of the published columns, nothing nullable."""
+    """Arrow schema of the published columns of a dataset; no column is nullable."""
     columns = JETCLASS_BRANCHES if dataset == "jetclass" else JETCLASS2_COLUMNS
     fields = []
     for name, kind in columns.items():
@@ -49,7 +49,18 @@ def schema(dataset: str) -> pa.Schema:
 
 
 def table(dataset: str, columns: Mapping[str, Any]) -> pa.Table:
-    """Arrow table of the published columns; lists are given as (starts, values)."""
+    """Arrow table of the published columns.
+
+    Parameters
+    ----------
+    dataset : ``jetclass`` or ``jetclass2``
+    columns : (J,) values by column name; for a list column the pair of (J + 1,) starts and concatenated
+        values
+
+    Returns
+    -------
+    J rows in the schema of the dataset.
+    """
     arrays = []
     form = schema(dataset)
     for column in form:
@@ -69,7 +80,20 @@ def table(dataset: str, columns: Mapping[str, Any]) -> pa.Table:
 def jetclass_columns(
     events: Events, objects: Objects, jets: Jets, match: truth_jetclass.Match, point: Point
 ) -> dict[str, Any]:
-    """All 41 JetClass branches of matched jets."""
+    """All 41 JetClass branches of matched jets.
+
+    Parameters
+    ----------
+    events : the batch of events
+    objects : energy-flow objects of these events
+    jets : J jets, clustered from `objects`
+    match : truth code and resonance of each jet
+    point : of the process; it gives the published PDG codes
+
+    Returns
+    -------
+    Columns by name, as `table` takes them.
+    """
     momenta = objects.momenta()
     columns = _parts(objects, jets)
     columns |= _jet(jets, substructure(jets, momenta))
@@ -93,7 +117,20 @@ def jetclass_columns(
 def jetclass2_columns(
     events: Events, objects: Objects, jets: Jets, match: truth_jetclass2.Match, point: Point
 ) -> dict[str, Any]:
-    """All 54 JetClass-II columns of labelled jets."""
+    """All 54 JetClass-II columns of labelled jets.
+
+    Parameters
+    ----------
+    events : the batch of events
+    objects : energy-flow objects of these events
+    jets : J jets, clustered from `objects`
+    match : label and truth particles of each jet
+    point : of the bucket; it gives the published PDG codes
+
+    Returns
+    -------
+    Columns by name, as `table` takes them.
+    """
     momenta = objects.momenta()
     columns = _parts(objects, jets)
     columns |= _jet(jets, substructure(jets, momenta))
@@ -104,7 +141,7 @@ def jetclass2_columns(
 
 
 def _kept(starts: Ints, rows: Ints, keep: Bools, order_by: Any) -> Lists:
-    """Drop entries of lists and sort each list by falling `order_by`."""
+    """Keep some entries of lists, and sort each list by falling `order_by`."""
     owner = np.repeat(np.arange(len(starts) - 1), np.diff(starts))[keep]
     rows, order_by = rows[keep], order_by[keep]
     order = np.lexsort((-order_by, owner))
@@ -114,7 +151,7 @@ def _kept(starts: Ints, rows: Ints, keep: Bools, order_by: Any) -> Lists:
 def _parts(objects: Objects, jets: Jets) -> dict[str, Any]:
     """Constituents within the published cuts, by falling pT; deta changes sign for jets at negative eta.
 
-    Their pseudorapidity is the position's, the jet's the momentum's, as published.
+    Constituents have the pseudorapidity of their position, and jets that of their momentum, as published.
     """
     rows, momenta = jets.constituents, objects.stored_momenta()
     keep = (np.abs(momenta["pz"][rows]) <= PZ_MAX) & (np.abs(objects.position_eta[rows]) <= ETA_MAX)
@@ -152,7 +189,7 @@ def _jet(jets: Jets, shape: Substructure) -> dict[str, Any]:
 
 
 def _published_pid(events: Events, rows: Ints, point: Point) -> Ints:
-    """PDG codes with the stand-ins of `point` renamed to what the published files call them."""
+    """PDG codes, with the particles that stand in for others under their published codes."""
     pid = events.pid[rows]
     out = pid.copy()
     for published, codes in point.published.items():
@@ -187,7 +224,7 @@ def _truth_particles(events: Events, match: truth_jetclass2.Match, point: Point)
 
 
 def _generator_jets(events: Events, jets: Jets) -> dict[str, Any]:
-    """Jets of the stable particles but neutrinos, each taken by the first jet it is nearest to within 0.8."""
+    """Jets of the stable particles without neutrinos, matched to the nearest jet within 0.8."""
     stable = stable_visible(events)
     stable = stable[np.isin(events.event[stable], jets.event)]
     momenta = {
@@ -234,7 +271,7 @@ def _generator_jets(events: Events, jets: Jets) -> dict[str, Any]:
 
 
 def _pair(jets: Jets, found: Jets, n_events: int) -> Ints:
-    """Index of the nearest free generator jet within 0.8 of each jet, jets served by falling pT; or NONE."""
+    """Index of the nearest free generator jet within 0.8 of each jet, or NONE; jets choose by falling pT."""
     counts = np.bincount(found.event, minlength=n_events)
     width = int(counts.max(initial=0))
     starts = offsets(counts)

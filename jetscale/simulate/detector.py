@@ -1,9 +1,10 @@
 """From stable particles to energy-flow objects: tracks, photons and neutral hadrons.
 
 The chain of the published Delphes cards, without pile-up: propagation, tracking efficiency,
-impact-parameter smearing, ECal, HCal, particle flow. Checked against the public JetClass-II sample, whose
-tracks can be paired with its generator particles: muons have the generator's pT to the last float digit,
-displaced tracks the azimuth of the closest approach, and every stored track the calorimeter entry's eta.
+impact-parameter smearing, ECal, HCal, particle flow. It was compared with the public JetClass-II sample,
+whose tracks can be paired with its generator particles: muons have the generator's pT to the last float
+digit, displaced tracks have the azimuth of the closest approach, and every stored track has the
+pseudorapidity of the calorimeter entry.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ class Objects:
     ----------
     event : (O,) event number
     pid : (O,) PDG code of a track; 22 for a photon, 0 for a neutral hadron
-    pt, eta, phi, mass : (O,) GeV, 1, rad, GeV; the momentum, of which jets are made
-    position_eta : (O,) pseudorapidity, seen from the origin, of the point where it entered the calorimeter;
-        equal to `eta` for neutrals, which are seen there and nowhere else
+    pt, eta, phi, mass : (O,) of the momentum, from which jets are made; GeV, 1, rad, GeV
+    position_eta : (O,) pseudorapidity, seen from the origin, of the point of entry into the calorimeter;
+        equal to `eta` for neutral objects, which are measured only there
     charge : (O,) units of e
-    d0, d0_error, dz, dz_error : (O,) mm; 0 for neutrals
+    d0, d0_error, dz, dz_error : (O,) mm; 0 for neutral objects
     """
 
     event: Ints
@@ -64,20 +65,20 @@ class Objects:
     dz_error: Floats
 
     def __getitem__(self, which: Ints) -> Objects:
-        """Select objects."""
+        """Objects at the positions `which`."""
         return Objects(**{name: values[which] for name, values in vars(self).items()})
 
     def momenta(self) -> dict[str, Floats]:
-        """Components px, py, pz, E in GeV: what jets are clustered from."""
+        """(O,) components px, py, pz, E in GeV, from which jets are clustered."""
         return self._components(self.eta)
 
     def stored_momenta(self) -> dict[str, Floats]:
-        """Components px, py, pz, E in GeV as the published files have them: pT with the position's eta.
+        """(O,) components px, py, pz, E in GeV as the published files have them.
 
-        The published constituents have the pseudorapidity of their position at the calorimeter and all else
-        of their momentum; tests/simulate/test_public_sample.py reads it off them. So a jet's pT is the sum of
-        its stored constituents', and its pz and energy are not: soft tracks curl to larger |eta|, and a
-        displaced primary vertex moves all of them.
+        The published constituents have the pT and azimuth of their momentum and the pseudorapidity of their
+        position at the calorimeter (tests/simulate/test_public_sample.py shows it). So the pT of a jet is the
+        sum of its stored constituents, and its pz and energy are not: soft tracks bend to larger abs(eta),
+        and a displaced primary vertex moves all of them.
         """
         return self._components(self.position_eta)
 
@@ -88,7 +89,7 @@ class Objects:
 
 
 def stable_visible(events: Events) -> Ints:
-    """Rows of the final-state particles other than neutrinos."""
+    """(H,) rows of the final-state particles other than neutrinos."""
     final = (events.status > 0) & ~np.isin(np.abs(events.pid), NEUTRINOS)
     return np.flatnonzero(final)
 
@@ -98,10 +99,10 @@ def detect(events: Events, random: np.random.Generator, vertex_z: Floats | None 
 
     Parameters
     ----------
-    events : generated events, each with its primary vertex at the origin
-    random : source of everything random
-    vertex_z : (E,) mm, where along the beam each event's primary vertex is; None for all at the origin.
-        It moves where particles enter the calorimeter; dz stays relative to the primary vertex.
+    events : E generated events, each with its primary vertex at the origin
+    random : source of all random numbers
+    vertex_z : (E,) mm, position of each event's primary vertex along the beam; None for all at the origin.
+        It changes where particles enter the calorimeter; dz stays relative to the primary vertex.
 
     Returns
     -------
@@ -141,13 +142,13 @@ def detect(events: Events, random: np.random.Generator, vertex_z: Floats | None 
 def _tracks(
     events: Events, rows: Ints, motion: Motion, entry_eta: Floats, random: np.random.Generator
 ) -> tuple[Objects, Ints]:
-    """Reconstructed tracks, and the position in `rows` of the particle behind each.
+    """Reconstructed tracks, and the position in `rows` of the particle of each.
 
-    Efficiency and momentum resolution look at the calorimeter entry point's pseudorapidity, impact-parameter
-    resolution at the momentum's: Delphes' habits. Another is what becomes of the smeared pT: TrackSmearing
-    looks up the impact-parameter resolution with it, then goes back to the true momentum at the closest
-    approach (``Candidate::P``, which MomentumSmearing leaves alone) and smears that by the cards' resolution,
-    which is zero.
+    As in Delphes, efficiency and momentum resolution depend on the pseudorapidity of the calorimeter entry,
+    and the impact-parameter resolution on that of the momentum. Also as in Delphes, TrackSmearing uses the
+    smeared pT only to look up the impact-parameter resolution. It then returns to the true momentum at the
+    closest approach (``Candidate::P``, which MomentumSmearing does not change) and smears that by the
+    resolution of the cards, which is zero.
     """
     pid = events.pid[rows]
     electron, muon = np.abs(pid) == 11, np.abs(pid) == 13

@@ -1,4 +1,4 @@
-"""Soft drop, compiled: FastJet's Python wrapper takes 0.5 ms a jet for what needs a tenth of it."""
+"""Soft drop, compiled. FastJet's Python wrapper takes 0.5 ms a jet, this code less than a tenth of it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,20 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def soft_drop_masses(first: Ints, momenta: dict[str, Floats], zcut: float) -> Floats:
-    """Mass of each jet after soft drop with beta = 0 on Cambridge/Aachen (arXiv:1402.2657), GeV.
+    """Mass of each jet after soft drop with beta = 0 on Cambridge/Aachen (arXiv:1402.2657).
 
-    All constituents are joined, nearest pair first, E scheme; then the last joining is undone, and the harder
-    branch followed, until the softer one has more than `zcut` of the sum of both pT.
+    All constituents are joined, nearest pair first, in the E scheme. Then the last joining is undone, and the
+    harder branch followed, until the softer one has more than `zcut` of the sum of both pT.
 
     Parameters
     ----------
-    first : (J + 1,) start of each jet's constituents
-    momenta : px, py, pz, E of the constituents, jet by jet, GeV
+    first : (J + 1,) start of each jet's constituents, and the end of the last one's
+    momenta : (C,) px, py, pz, E of the constituents, jet by jet, GeV
+    zcut : smallest share of the pT that stops the grooming
+
+    Returns
+    -------
+    (J,) GeV.
     """
     p = np.stack([momenta[name] for name in ("px", "py", "pz", "E")], axis=1).astype(np.float64)
     masses = np.zeros(len(first) - 1)

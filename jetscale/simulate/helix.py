@@ -25,7 +25,16 @@ MM_PER_GEV = 1e3 / (0.299792458 * FIELD)
 
 @dataclass(frozen=True)
 class Motion:
-    """Start of n particles: vertex in mm, transverse momentum in GeV, direction, charge in e."""
+    """Start of n particles.
+
+    Attributes
+    ----------
+    x, y, z : (n,) production vertex, mm
+    pt : (n,) transverse momentum, GeV
+    phi : (n,) azimuth of the momentum, rad
+    slope : (n,) pz / pT
+    charge : (n,) units of e
+    """
 
     x: Floats
     y: Floats
@@ -36,13 +45,13 @@ class Motion:
     charge: Floats
 
     def __getitem__(self, which: Bools) -> Motion:
-        """Select particles."""
+        """Particles for which `which` (n,) is true."""
         names = ("x", "y", "z", "pt", "phi", "slope", "charge")
         return Motion(**{name: getattr(self, name)[which] for name in names})
 
 
 def starts_inside(motion: Motion) -> Bools:
-    """Which particles are made inside the cylinder; the others are never seen."""
+    """(n,) whether each particle is made inside the cylinder; others are not detected."""
     inside = np.hypot(motion.x, motion.y) <= RADIUS
     return np.asarray(inside & (np.abs(motion.z) <= HALF_LENGTH) & (motion.pt > 3.2e-5))
 
@@ -55,7 +64,16 @@ def _circle(motion: Motion) -> tuple[Floats, Floats, Floats, Floats, Floats]:
 
 
 def calorimeter_entry(motion: Motion) -> tuple[Floats, Floats]:
-    """Pseudorapidity and azimuth, seen from the origin, where particles leave the cylinder."""
+    """Pseudorapidity and azimuth, seen from the origin, where particles leave the cylinder.
+
+    Parameters
+    ----------
+    motion : n particles that start inside
+
+    Returns
+    -------
+    (n,) pseudorapidity; (n,) azimuth in rad.
+    """
     eta, phi = np.empty(len(motion.x)), np.empty(len(motion.x))
     bent = motion.charge != 0
     for which, leave in ((bent, _leave_bent), (~bent, _leave_straight)):

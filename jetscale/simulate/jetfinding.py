@@ -46,7 +46,16 @@ class Jets:
         return len(self.event)
 
     def select(self, which: Ints | Bools) -> Jets:
-        """Keep some jets, in the order given."""
+        """Some of the jets.
+
+        Parameters
+        ----------
+        which : positions of jets, in the wanted order, or (J,) whether to keep each
+
+        Returns
+        -------
+        These jets, with their constituents.
+        """
         chosen = np.arange(len(self))[which]
         counts = np.diff(self.first)[chosen]
         rows = ranges(self.first[chosen], counts)
@@ -57,7 +66,19 @@ class Jets:
 
 
 def cluster(event: Ints, momenta: dict[str, Floats], n_events: int, pt_min: float) -> Jets:
-    """Cluster objects sorted by event into anti-kT jets of radius `RADIUS` above `pt_min` GeV."""
+    """Cluster objects into anti-kT jets of radius `RADIUS`.
+
+    Parameters
+    ----------
+    event : (O,) event number of each object, ascending
+    momenta : (O,) px, py, pz, E, GeV
+    n_events : E
+    pt_min : smallest pT of a jet, GeV
+
+    Returns
+    -------
+    Jets of all events, by event and falling pT.
+    """
     _silence_banner()
     counts = np.bincount(event, minlength=n_events)
     starts = offsets(counts)
@@ -85,7 +106,13 @@ def cluster(event: Ints, momenta: dict[str, Floats], n_events: int, pt_min: floa
 
 @dataclass(frozen=True)
 class Substructure:
-    """Soft-drop mass (J,) in GeV and N-subjettiness (J, 4) of jets."""
+    """Substructure of J jets.
+
+    Attributes
+    ----------
+    soft_drop_mass : (J,) GeV
+    tau : (J, 4) N-subjettiness for N = 1 to 4
+    """
 
     soft_drop_mass: Floats
     tau: Floats
@@ -96,7 +123,17 @@ def substructure(jets: Jets, momenta: dict[str, Floats], *, tau: bool = True) ->
 
     Soft drop with beta 0, zcut 0.1 on Cambridge/Aachen (arXiv:1402.2657); tau_N with beta 1, radius 0.8,
     normalised, axes from exclusive kT with one pass of minimisation (arXiv:1011.2268, 1108.2701), which is
-    the published card's ``AxisMode 4``. tau is 0 for a jet of at most N constituents.
+    the published card's ``AxisMode 4``.
+
+    Parameters
+    ----------
+    jets : J jets
+    momenta : (O,) px, py, pz, E of the objects they were clustered from, GeV
+    tau : whether to compute tau, which takes longer than the mass; else it is 0
+
+    Returns
+    -------
+    Mass and tau; tau_N is 0 for a jet of at most N constituents.
     """
     if not len(jets):
         return Substructure(np.zeros(0), np.zeros((0, len(N_SUBJETTINESS))))
@@ -116,7 +153,7 @@ def substructure(jets: Jets, momenta: dict[str, Floats], *, tau: bool = True) ->
 
 @cache
 def _silence_banner() -> None:
-    """FastJet greets on the C++ standard output the first time it clusters: let it greet nobody."""
+    """Discard the text that FastJet prints on the C++ standard output when it first clusters."""
     sys.stdout.flush()
     kept = os.dup(1)
     nobody = os.open(os.devnull, os.O_WRONLY)

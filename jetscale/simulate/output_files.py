@@ -1,4 +1,4 @@
-"""Files on disk: parts while a file is being made, the file and its manifest when it is whole."""
+"""Files on disk: chunks while a file is being made, then the complete file and its manifest."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Target:
 
     @property
     def path(self) -> Path:
-        """Where the file goes."""
+        """Path of the file."""
         return self.out / self.file.path
 
     @property
@@ -118,19 +118,33 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def manifests(out: Path, dataset: str) -> dict[Path, dict[str, Any]]:
-    """Manifests of all files of a dataset below `out`, by the files' sorted paths.
+    """Manifests of all files of a dataset.
+
+    Parameters
+    ----------
+    out : data directory
+    dataset : ``jetclass`` or ``jetclass2``
+
+    Returns
+    -------
+    Manifest by path of the file, sorted.
 
     Raises
     ------
     UsageError
-        A jet file without manifest: it is not simulated, or its manifest is lost.
+        A jet file has no manifest: it is not simulated, or its manifest is lost.
     """
     paths = sorted((out / FOLDERS[dataset]).rglob(f"[!.]*{SUFFIXES[dataset]}"))  # hidden: unfinished ones
     return {path: read_manifest(manifest_path(path)) for path in paths if _is_simulated(path)}
 
 
 def refuse_other_versions(out: Path, dataset: str) -> None:
-    """Stop where `out` holds files of other origin, whichever files are asked for: they would be one dataset.
+    """Raise if `out` holds files of another origin, since all files there are read as one dataset.
+
+    Parameters
+    ----------
+    out : data directory
+    dataset : ``jetclass`` or ``jetclass2``
 
     Raises
     ------
@@ -144,7 +158,7 @@ def refuse_other_versions(out: Path, dataset: str) -> None:
 
 
 def _is_simulated(path: Path) -> bool:
-    """Whether a manifest is beside a file; an error if not, for real and simulated jets must not mix."""
+    """True if a file has a manifest; an error if not, since real and simulated jets must not mix."""
     if not manifest_path(path).exists():
         raise UsageError(
             f"{path} was not made by this simulator (no {path.with_suffix('.json').name} beside it): "
@@ -154,7 +168,7 @@ def _is_simulated(path: Path) -> bool:
 
 
 def _other_settings(path: Path, differences: dict[str, tuple[Any, Any]]) -> UsageError:
-    """Error for a file in the way; `differences` are by setting, what is there and what was asked for."""
+    """Error for an existing file; `differences` are by setting: the value there, and the value asked for."""
     detail = ", ".join(
         f"{name}: {there} there, {asked} asked for" for name, (there, asked) in differences.items()
     )
@@ -162,9 +176,9 @@ def _other_settings(path: Path, differences: dict[str, tuple[Any, Any]]) -> Usag
 
 
 def assemble(target: Target) -> None:
-    """Join the chunks of a file in a random but fixed order, write it and its manifest, drop the parts.
+    """Join the chunks of a file in a random but fixed order, write it and its manifest, remove the chunks.
 
-    The manifest is written first: a file without one would be taken for another program's.
+    The manifest is written first: a file without a manifest would be taken for that of another program.
     """
     try:
         jets = pa.concat_tables([read_part(target.part(chunk)) for chunk in target.chunks()])

@@ -1,4 +1,4 @@
-"""Saved chunks of a file that is being made: whole or absent, and of no use once a byte has changed."""
+"""Saved chunks of a file that is being made: complete or absent, and refused if a byte has changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ log = logging.getLogger(__name__)
 
 
 def write_part(path: Path, jets: pa.Table) -> None:
-    """Save the jets of a chunk: an Arrow stream, and an XXH3-128 of it behind its end."""
+    """Save the jets of a chunk as an Arrow stream, with its XXH3-128 checksum after its end.
+
+    Parameters
+    ----------
+    path : file of the chunk; it appears when it is complete
+    jets : table of the published columns
+    """
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, jets.schema) as writer:
         writer.write_table(jets)
@@ -32,7 +38,7 @@ def read_part(path: Path) -> pa.Table:
     Raises
     ------
     DamagedFile
-        They are not those that were saved.
+        The content does not fit the checksum.
     """
     data = path.read_bytes()
     content, checksum = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
@@ -42,7 +48,7 @@ def read_part(path: Path) -> pa.Table:
 
 
 def has_part(path: Path) -> bool:
-    """Whether a chunk is saved and whole; a damaged one is named, and made again."""
+    """Whether a chunk is saved and undamaged; the log names a damaged one, and it is made again."""
     try:
         read_part(path)
     except FileNotFoundError:

@@ -1,8 +1,9 @@
-"""What Pythia generates for each JetClass process and JetClass-II bucket.
+"""Settings of Pythia for each JetClass process and JetClass-II bucket.
 
-Settings and their sources: docs/simulation.md. Published samples come from MadGraph's V + H, V V and t t~
-(JetClass) and h h, h+ h-, h1 h1 (JetClass-II); the closest Pythia has with two labelled jets an event is
-A H, H+ H-, W W, Z Z and t t~, with A made a second H of the same mass, width and decays.
+The settings and their sources are in docs/simulation.md. Published samples come from MadGraph's V + H, V V
+and t t~ (JetClass) and h h, h+ h-, h1 h1 (JetClass-II). The closest processes of Pythia with two labelled
+jets an event are A H, H+ H-, W W, Z Z and t t~, where A becomes a second H of the same mass, width and
+decays.
 """
 
 from __future__ import annotations
@@ -61,14 +62,14 @@ CHARGED_CHANNELS_Y: tuple[Channel, ...] = (
 
 @dataclass(frozen=True)
 class Point:
-    """A process with all its parameters set.
+    """A process with all its parameters.
 
     Attributes
     ----------
     name : for messages
     settings : Pythia's ``key=value`` lines
-    masses : GeV, window of each |PDG code| made in the hard process; checked in every batch
-    published : PDG code the published files use -> codes that play its part here
+    masses : (low, high) in GeV for each absolute PDG code made in the hard process; checked in every batch
+    published : PDG code in the published files, and the codes that stand in for it here
     """
 
     name: str
@@ -78,7 +79,17 @@ class Point:
 
 
 def decays(code: int, channels: Sequence[Channel]) -> list[str]:
-    """Replace the decay table of a particle; mode 100 keeps the branching ratios at every mass."""
+    """Settings that replace the decay table of a particle.
+
+    Parameters
+    ----------
+    code : PDG code of the particle
+    channels : branching ratio and the two decay products of each channel
+
+    Returns
+    -------
+    Pythia's lines; mode 100 keeps the branching ratios at every mass.
+    """
     verbs = ["oneChannel", *["addChannel"] * (len(channels) - 1)]
     return [
         f"{code}:{verb}=1 {ratio:.9f} 100 {a} {b}"
@@ -87,7 +98,18 @@ def decays(code: int, channels: Sequence[Channel]) -> list[str]:
 
 
 def resonance(code: int, mass: float, width: float, window: tuple[float, float]) -> list[str]:
-    """Mass, width and mass window of a particle, none of them left to Pythia's defaults."""
+    """Settings for mass, width and mass range of a particle, so that no default of Pythia is used.
+
+    Parameters
+    ----------
+    code : PDG code
+    mass, width : GeV
+    window : lowest and highest mass, GeV
+
+    Returns
+    -------
+    Pythia's lines.
+    """
     return [
         f"{code}:m0={mass}",
         f"{code}:mWidth={width}",
@@ -118,7 +140,7 @@ def _higgs_pair(
 
 
 def jetclass_points(process: str) -> tuple[Point, ...]:
-    """Points a chunk of a JetClass process visits in turn.
+    """Points that a chunk of a JetClass process uses in turn.
 
     Raises
     ------
@@ -175,7 +197,16 @@ N_DRAWS = 5
 
 
 def jetclass2_point(bucket: str, draws: Floats) -> Point:
-    """Turn (N_DRAWS,) uniform numbers into a point of a JetClass-II bucket.
+    """Point of a JetClass-II bucket.
+
+    Parameters
+    ----------
+    bucket : ``QCD``, ``Res2P`` or ``Res34P``
+    draws : (N_DRAWS,) uniform random numbers in [0, 1), which determine the parameters
+
+    Returns
+    -------
+    The point.
 
     Raises
     ------
@@ -202,7 +233,7 @@ def _span(window: tuple[float, float]) -> str:
 
 
 def _flat(code: int, window: tuple[float, float]) -> list[str]:
-    """A line shape so wide that the mass is nearly even in its window."""
+    """A line shape so wide that the mass is nearly uniform in its range."""
     return resonance(code, sum(window) / 2, 1000.0, window)
 
 

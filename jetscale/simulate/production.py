@@ -1,4 +1,4 @@
-"""Chunks to workers, chunks to files."""
+"""Run chunks in worker processes, and join finished chunks into files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,22 @@ QUEUED = 3
 
 
 def make_chunk(target: Target, chunk: Chunk) -> Effort:
-    """Simulate a chunk and save it."""
+    """Simulate a chunk and save it.
+
+    Parameters
+    ----------
+    target : the file that it belongs to
+    chunk : which of its chunks
+
+    Returns
+    -------
+    The cost.
+
+    Raises
+    ------
+    RuntimeError
+        The simulation failed; the message names file, chunk and seed.
+    """
     try:
         jets, effort = simulate_chunk(chunk, target.mpi_table)
     except Exception as error:
@@ -36,13 +51,23 @@ def make_chunk(target: Target, chunk: Chunk) -> Effort:
 
 
 def simulate(targets: list[Target], workers: int, out: Path) -> list[Target]:
-    """Make the files that are missing; return them.
+    """Make the files that are missing.
+
+    Parameters
+    ----------
+    targets : files to make; finished ones are kept
+    workers : number of processes; 1 simulates in this process
+    out : data directory
+
+    Returns
+    -------
+    The files that were made.
 
     Raises
     ------
     UsageError
-        A file of another origin, or of another version of the simulator, is in the way, or another simulation
-        is writing to `out`.
+        There is a file of another origin or of another version of the simulator, or another simulation is
+        writing to `out`.
     RuntimeError
         A chunk failed; finished chunks and files stay.
     """
@@ -69,7 +94,7 @@ def simulate(targets: list[Target], workers: int, out: Path) -> list[Target]:
 
 
 def _efforts(todo: list[tuple[Target, Chunk]], workers: int) -> Iterator[tuple[Target, Effort]]:
-    """Run chunks here, or in worker processes, and yield them as they finish."""
+    """Run chunks in this process or in worker processes, and yield their cost as they finish."""
     if workers == 1:
         for target, chunk in todo:
             yield target, make_chunk(target, chunk)
@@ -91,7 +116,7 @@ def _efforts(todo: list[tuple[Target, Chunk]], workers: int) -> Iterator[tuple[T
 
 
 def _worker() -> None:
-    """Leave ctrl-C to the parent, and die with it even when it is killed."""
+    """Leave ctrl-C to the parent process, and end when it ends, even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None

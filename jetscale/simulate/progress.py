@@ -1,4 +1,4 @@
-"""How far the simulation is: a bar in a terminal, a line every so often in a log."""
+"""Progress of a simulation: a bar in a terminal, and a line every 30 seconds in a log."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ QUIET_SECONDS = 30.0
 
 
 class Progress:
-    """Count jets; show rate and time left.
+    """Count jets; show jets per second and the time left.
 
     Parameters
     ----------
     total : jets to make
-    workers : for the message
+    workers : number of processes, for the message
     """
 
     def __init__(self, total: int, workers: int) -> None:
@@ -47,7 +47,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the bar down."""
+        """Remove the bar."""
         if self._bar:
             self._bar.stop()
         if error is None and self.total:

@@ -1,7 +1,7 @@
-"""Pythia 8 in batches: events as flat arrays, with nothing lost on the way.
+"""Pythia 8 in batches: events as flat arrays, without a missing event.
 
-``Pythia.nextBatch`` leaves failed events out by default ("skip"). Here failed events are tried again, a
-bounded number of times, and the number that came back is compared with the number that was asked for.
+``Pythia.nextBatch`` leaves failed events out by default ("skip"). Here failed events are tried again a
+limited number of times, and the number of events is compared with the number that was asked for.
 """
 
 from __future__ import annotations
@@ -74,24 +74,51 @@ class Events:
         return len(self.first) - 1
 
     def pt(self, rows: Ints) -> Floats:
-        """Transverse momentum of particles, GeV."""
+        """Transverse momentum of particles.
+
+        Parameters
+        ----------
+        rows : (n,) rows of the particles
+
+        Returns
+        -------
+        (n,) GeV.
+        """
         return np.hypot(self.px[rows], self.py[rows])
 
     def eta(self, rows: Ints) -> Floats:
-        """Pseudorapidity of particles."""
+        """Pseudorapidity of particles.
+
+        Parameters
+        ----------
+        rows : (n,) rows of the particles
+
+        Returns
+        -------
+        (n,) of their momenta.
+        """
         return pseudorapidity(self.pt(rows), self.pz[rows])
 
     def phi(self, rows: Ints) -> Floats:
-        """Azimuth of particles."""
+        """Azimuth of particles.
+
+        Parameters
+        ----------
+        rows : (n,) rows of the particles
+
+        Returns
+        -------
+        (n,) of their momenta, rad.
+        """
         return np.arctan2(self.py[rows], self.px[rows])
 
 
 def save_mpi_table(path: Path) -> None:
-    """Integrate multiparton interactions once and save the result (a small text file).
+    """Integrate multiparton interactions once and save the result, a small text file.
 
-    That takes a third of every initialisation, and depends on beams and tune alone. The file is always made
-    the same way, so that it adds nothing to what determines a jet. Its last line is a checksum, which is a
-    comment to Pythia.
+    The integration takes a third of every initialisation and depends on beams and tune alone. The file is
+    always made in the same way, so it adds nothing to what determines a jet. Its last line is a checksum,
+    which is a comment to Pythia.
     """
     with atomic_path(path) as aside:
         Generator(
@@ -104,7 +131,7 @@ def save_mpi_table(path: Path) -> None:
 
 
 def is_whole(table: Path) -> bool:
-    """Whether a saved table is as it was written."""
+    """Whether a saved table is undamaged."""
     content, mark, checksum = table.read_bytes().rpartition(_SEAL_MARK)
     return mark + checksum == _seal(content)
 
@@ -114,12 +141,12 @@ def _seal(content: bytes) -> bytes:
 
 
 def mpi_settings(table: Path | None) -> tuple[str, ...]:
-    """Multiparton interactions from a saved table; switched off without one.
+    """Settings that use multiparton interactions from a saved table; switched off without one.
 
     Raises
     ------
     RuntimeError
-        The table is damaged: the jets would be others than those of the seed.
+        The table is damaged, so the jets would not be those of the seed.
     """
     if table is None:
         return ("PartonLevel:MPI=off",)
@@ -130,6 +157,12 @@ def mpi_settings(table: Path | None) -> tuple[str, ...]:
 
 class Generator:
     """One initialised Pythia at one point of one process.
+
+    Parameters
+    ----------
+    point : process and parameters
+    seed : of Pythia, 1 to 900,000,000
+    extra : further lines of settings, which take precedence
 
     Attributes
     ----------
@@ -223,7 +256,7 @@ class Generator:
 
 
 def _check_masses(events: Events, point: Point) -> None:
-    """Stop if a hard-process resonance is outside its mass window.
+    """Raise if a resonance of the hard process is outside its mass range.
 
     Pythia silently keeps ``mMin`` = 50 GeV for Higgs bosons whose ``m0`` was set lower.
     """

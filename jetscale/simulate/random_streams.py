@@ -1,4 +1,4 @@
-"""Every random stream of the simulator is a pure function of what it is for."""
+"""Random streams of the simulator: each is a pure function of the seed and of its purpose."""
 
 from __future__ import annotations
 
@@ -12,16 +12,34 @@ PYTHIA_SEEDS = 900_000_000
 
 
 def sequence(seed: int, *purpose: str | int) -> np.random.SeedSequence:
-    """Seed material for `purpose`, e.g. ``("jetclass", "HToBB", 0, 3, "detector")``."""
+    """Seed material for a purpose.
+
+    Parameters
+    ----------
+    seed : of the simulation
+    purpose : e.g. ``"jetclass", "HToBB", 0, 3, "detector"``
+    """
     digest = hashlib.sha256(json.dumps([seed, *purpose]).encode()).digest()
     return np.random.SeedSequence(int.from_bytes(digest[:16], "big"))
 
 
 def generator(seed: int, *purpose: str | int) -> np.random.Generator:
-    """NumPy generator for `purpose`."""
+    """NumPy generator for a purpose.
+
+    Parameters
+    ----------
+    seed : of the simulation
+    purpose : as for `sequence`
+    """
     return np.random.Generator(np.random.PCG64(sequence(seed, *purpose)))
 
 
 def pythia_seed(seed: int, *purpose: str | int) -> int:
-    """A Pythia seed for `purpose`."""
+    """Seed of Pythia for a purpose, from 1 to 900,000,000.
+
+    Parameters
+    ----------
+    seed : of the simulation
+    purpose : as for `sequence`
+    """
     return 1 + int(sequence(seed, *purpose).generate_state(1, np.uint64)[0] % PYTHIA_SEEDS)

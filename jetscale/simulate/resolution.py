@@ -18,7 +18,18 @@ TRACK_PT = 0.1
 
 
 def tracking_efficiency(pt: Floats, eta: Floats, electron: Bools, muon: Bools) -> Floats:
-    """Probability that a charged particle leaves a track."""
+    """Probability that a charged particle leaves a track.
+
+    Parameters
+    ----------
+    pt : (n,) GeV
+    eta : (n,) pseudorapidity of the calorimeter entry
+    electron, muon : (n,) which particles are electrons and muons; the others are hadrons
+
+    Returns
+    -------
+    (n,) 0 to 1.
+    """
     barrel = np.abs(eta) <= 1.5
 
     def steps(soft: tuple[float, float], hard: tuple[float, float]) -> Floats:
@@ -43,7 +54,17 @@ _MOMENTUM_TERMS = {
 def momentum_resolution(pt: Floats, eta: Floats, electron: Bools, muon: Bools) -> Floats:
     """Relative resolution of a track's pT: constant and linear term in quadrature, at most 1.
 
-    The smeared pT does nothing but choose the impact-parameter resolution (`detector._tracks`).
+    The smeared pT is used only to look up the impact-parameter resolution (`detector._tracks`).
+
+    Parameters
+    ----------
+    pt : (n,) GeV
+    eta : (n,) pseudorapidity of the calorimeter entry
+    electron, muon : (n,) which particles are electrons and muons; the others are hadrons
+
+    Returns
+    -------
+    (n,) sigma(pT) / pT.
     """
     region = np.searchsorted([0.5, 1.5], np.abs(eta))
 
@@ -56,7 +77,17 @@ def momentum_resolution(pt: Floats, eta: Floats, electron: Bools, muon: Bools) -
 
 
 def ecal_resolution(energy: Floats, eta: Floats) -> Floats:
-    """Energy resolution of ECal towers, GeV."""
+    """Energy resolution of ECal towers.
+
+    Parameters
+    ----------
+    energy : (n,) GeV
+    eta : (n,) pseudorapidity of the tower's centre
+
+    Returns
+    -------
+    (n,) GeV.
+    """
     root = np.sqrt((0.008 * energy) ** 2 + 0.11**2 * energy + 0.40**2)
     forward = np.sqrt((0.107 * energy) ** 2 + 2.08**2 * energy)
     size = np.abs(eta)
@@ -65,7 +96,17 @@ def ecal_resolution(energy: Floats, eta: Floats) -> Floats:
 
 
 def hcal_resolution(energy: Floats, eta: Floats) -> Floats:
-    """Energy resolution of HCal towers, GeV."""
+    """Energy resolution of HCal towers.
+
+    Parameters
+    ----------
+    energy : (n,) GeV
+    eta : (n,) pseudorapidity of the tower's centre
+
+    Returns
+    -------
+    (n,) GeV.
+    """
     central = np.sqrt((0.05 * energy) ** 2 + 1.5**2 * energy)
     forward = np.sqrt((0.13 * energy) ** 2 + 2.7**2 * energy)
     return np.where(np.abs(eta) <= 3.0, central, forward)
@@ -104,7 +145,17 @@ _DZ = np.array([
 
 
 def impact_resolution(pt: Floats, eta: Floats) -> tuple[Floats, Floats]:
-    """Resolutions of d0 and dz, mm; 0 where the card gives none (pT below 0.18 GeV or |eta| above 2.5)."""
+    """Resolutions of the impact parameters d0 and dz.
+
+    Parameters
+    ----------
+    pt : (n,) GeV
+    eta : (n,) pseudorapidity of the momentum
+
+    Returns
+    -------
+    (n,) of d0 and (n,) of dz, mm; 0 where the card gives none (pT below 0.18 GeV or abs(eta) above 2.5).
+    """
     column = np.searchsorted(_PT_EDGES, pt) - 1
     row = np.searchsorted(_IMPACT_ETA, np.abs(eta))
     measured = (column >= 0) & (np.abs(eta) <= TRACK_ETA)
@@ -113,7 +164,17 @@ def impact_resolution(pt: Floats, eta: Floats) -> tuple[Floats, Floats]:
 
 
 def log_normal(mean: Floats, sigma: Floats, normal: Floats) -> Floats:
-    """Log-normal variate of the given mean and standard deviation; 0 where the mean is not positive."""
+    """Log-normal random numbers.
+
+    Parameters
+    ----------
+    mean, sigma : (n,) mean and standard deviation of the result
+    normal : (n,) standard normal random numbers
+
+    Returns
+    -------
+    (n,); 0 where the mean is not positive.
+    """
     positive = mean > 0
     safe = np.where(positive, mean, 1.0)
     spread = np.sqrt(np.log1p((sigma / safe) ** 2))

@@ -1,4 +1,4 @@
-"""Settings of the simulator, and the files they ask for."""
+"""Settings of the simulator, and the list of files that follows from them."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def n_workers(settings: Settings) -> int:
 
 
 def plan(settings: Settings) -> list[tuple[JetFile, int]]:
-    """Files to write and the jets in each, split by split.
+    """Files to write and the number of jets in each, split by split.
 
     Raises
     ------
     UsageError
-        Settings that contradict the published formats or each other.
+        Settings contradict the published formats or each other.
     """
     _check(settings)
     totals = {"train": settings.n_jets, "val": settings.n_val, "test": settings.n_test}
@@ -124,7 +124,7 @@ def _per_process(settings: Settings, split: str, total: int | None) -> list[tupl
 
 
 def _files(settings: Settings, process: str, split: str, jets: int) -> list[tuple[JetFile, int]]:
-    """Cut the jets of one process and split into numbered files."""
+    """Divide the jets of one process and split into numbered files."""
     numbering = JETCLASS_NUMBERS if settings.dataset == "jetclass" else JETCLASS2_NUMBERS[process]
     numbers = numbering[split]
     wanted = math.ceil(jets / settings.jets_per_file)

@@ -1,4 +1,4 @@
-"""Walking Pythia's event record: last copies, decay products, tau decays."""
+"""Search of Pythia's event record: last copies of a particle, decay products, tau decays."""
 
 from __future__ import annotations
 
@@ -17,14 +17,34 @@ TAU_TO_ELECTRON, TAU_TO_MUON, TAU_TO_HADRONS = 0, 1, 2
 
 
 def last_copies(events: Events, codes: tuple[int, ...]) -> Ints:
-    """Rows of the given |PDG codes| that no later copy of the same particle descends from."""
+    """Particles of some kinds that have no later copy.
+
+    Parameters
+    ----------
+    events : the batch
+    codes : absolute PDG codes
+
+    Returns
+    -------
+    (n,) rows, ascending.
+    """
     rows: Ints = np.flatnonzero(np.isin(np.abs(events.pid), codes))
     last: Ints = rows[_next_copy(events, rows) == NONE]
     return last
 
 
 def final_copy(events: Events, rows: Ints) -> Ints:
-    """Follow each particle through its copies to the last; NONE stays NONE."""
+    """Last copy of each particle.
+
+    Parameters
+    ----------
+    events : the batch
+    rows : (n,) rows, or NONE
+
+    Returns
+    -------
+    (n,) rows; NONE stays NONE.
+    """
     rows = rows.copy()
     while True:
         following = _next_copy(events, rows)
@@ -46,12 +66,21 @@ def _next_copy(events: Events, rows: Ints) -> Ints:
 
 
 def decay_products(events: Events, rows: Ints) -> Ints:
-    """(n, 2) rows of the two direct decay products.
+    """The two direct decay products of each particle.
+
+    Parameters
+    ----------
+    events : the batch
+    rows : (n,) rows of last copies
+
+    Returns
+    -------
+    (n, 2) rows.
 
     Raises
     ------
     RuntimeError
-        A particle does not decay to two; none of the processes here has such a resonance.
+        A particle does not decay to two particles; all resonances of the processes here do.
     """
     first, last = events.daughter1[rows], events.daughter2[rows]
     if np.any((first == NONE) | (last != first + 1)):
@@ -61,7 +90,17 @@ def decay_products(events: Events, rows: Ints) -> Ints:
 
 
 def slots(events: Events, rows: Ints) -> Ints:
-    """(E, K) rows of each event, in order, padded with NONE; K is the largest number in any event."""
+    """Arrange rows by event.
+
+    Parameters
+    ----------
+    events : E events
+    rows : (n,) rows, ascending
+
+    Returns
+    -------
+    (E, K) the rows of each event in order, padded with NONE; K is the largest number in any event.
+    """
     counts = np.bincount(events.event[rows], minlength=events.n_events)
     out = np.full((events.n_events, int(counts.max(initial=0))), NONE)
     rank = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -70,18 +109,47 @@ def slots(events: Events, rows: Ints) -> Ints:
 
 
 def inside(events: Events, jets: Jets, rows_J: Ints) -> Bools:
-    """Whether one particle per jet is within `MATCH` of its axis; NONE is not."""
+    """Whether one particle for each jet is within `MATCH` of its axis.
+
+    Parameters
+    ----------
+    events : the batch
+    jets : J jets
+    rows_J : (J,) row of a particle, or NONE
+
+    Returns
+    -------
+    (J,); False for NONE.
+    """
     return np.asarray((rows_J != NONE) & (distance(events, jets, rows_J) < MATCH))
 
 
 def distance(events: Events, jets: Jets, rows_J: Ints) -> Floats:
-    """Distance of one particle per jet from its axis; meaningless for NONE."""
+    """Distance of one particle for each jet from its axis.
+
+    Parameters
+    ----------
+    events : the batch
+    jets : J jets
+    rows_J : (J,) row of a particle, or NONE
+
+    Returns
+    -------
+    (J,) in the plane of pseudorapidity and azimuth; meaningless for NONE.
+    """
     return delta_r(events.eta(rows_J), events.phi(rows_J), jets.eta, jets.phi)
 
 
 @dataclass(frozen=True)
 class TauDecays:
-    """How taus decay: mode, first listed decay product, number of decay products."""
+    """Decays of n taus.
+
+    Attributes
+    ----------
+    mode : (n,) TAU_TO_ELECTRON, TAU_TO_MUON or TAU_TO_HADRONS
+    first : (n,) row of the first decay product in the record, or NONE
+    count : (n,) number of decay products
+    """
 
     mode: Ints
     first: Ints
@@ -89,7 +157,17 @@ class TauDecays:
 
 
 def tau_decays(events: Events, rows: Ints) -> TauDecays:
-    """Decay of the last copy of each particle in `rows`; entries that are no taus get count 0."""
+    """Decays of the last copies of particles.
+
+    Parameters
+    ----------
+    events : the batch
+    rows : (n,) rows, or NONE
+
+    Returns
+    -------
+    The decays; the count is 0 for a row that is no tau.
+    """
     is_tau = (rows != NONE) & (np.abs(events.pid[rows]) == 15)
     final = final_copy(events, np.where(is_tau, rows, NONE))
     first = np.where(is_tau, events.daughter1[final], NONE)

@@ -38,14 +38,31 @@ _LEPTONS = (11, 13)
 
 @dataclass(frozen=True)
 class Match:
-    """Truth code of each jet (0: unmatched) and the row of the matched resonance's last copy, or NONE."""
+    """Truth of J jets.
+
+    Attributes
+    ----------
+    code : (J,) truth code, 0 for an unmatched jet
+    resonance : (J,) row of the last copy of the matched resonance, or NONE
+    """
 
     code: Ints
     resonance: Ints
 
 
 def match(process: str, events: Events, jets: Jets) -> Match:
-    """Match jets to the resonances of their event; the first that fits gives the code."""
+    """Match jets to the resonances of their event; the first resonance that fits gives the code.
+
+    Parameters
+    ----------
+    process : of JetClass, e.g. ``HToBB``
+    events : the batch
+    jets : J jets of these events
+
+    Returns
+    -------
+    Truth code and resonance of each jet.
+    """
     code, resonance = np.zeros(len(jets), np.int64), np.full(len(jets), NONE)
     if process == "ZJetsToNuNu":
         return Match(np.full(len(jets), QCD_CODE), resonance)

@@ -40,12 +40,12 @@ _POWERS = 5 ** np.arange(len(TOKENS))
 
 @dataclass
 class Match:
-    """Labels of J jets and the truth particles written beside them.
+    """Labels of J jets, and the truth particles that are written with them.
 
     Attributes
     ----------
     label : (J,) position in JETCLASS2_LABELS, NONE for no label
-    resonances, products, tau_products, partons : (J + 1,) starts and the rows of each jet
+    resonances, products, tau_products, partons : (J + 1,) starts and the rows of all jets, concatenated
     """
 
     label: Ints
@@ -55,7 +55,16 @@ class Match:
     partons: tuple[Ints, Ints]
 
     def select(self, which: Ints) -> Match:
-        """Keep some jets."""
+        """The match of some jets.
+
+        Parameters
+        ----------
+        which : (n,) positions of the jets
+
+        Returns
+        -------
+        Labels and particles of these jets, in this order.
+        """
         lists = (self.resonances, self.products, self.tau_products, self.partons)
         return Match(self.label[which], *(_select(starts, rows, which) for starts, rows in lists))
 
@@ -66,7 +75,19 @@ def _select(starts: Ints, rows: Ints, which: Ints) -> tuple[Ints, Ints]:
 
 
 def match(bucket: str, events: Events, jets: Jets, resonance_codes: tuple[int, ...]) -> Match:
-    """Label the jets of a bucket; `resonance_codes` are the PDG codes that play X."""
+    """Label the jets of a bucket.
+
+    Parameters
+    ----------
+    bucket : ``QCD``, ``Res2P`` or ``Res34P``
+    events : the batch
+    jets : J jets of these events
+    resonance_codes : absolute PDG codes that stand in for X
+
+    Returns
+    -------
+    Label and truth particles of each jet.
+    """
     return _qcd(events, jets) if bucket == "QCD" else _resonant(bucket, events, jets, resonance_codes)
 
 
@@ -128,7 +149,7 @@ _LABELS = {"Res2P": _keys("X_", "Res2P"), "Res34P": _keys("X_YY_", "Res34P")}
 
 @dataclass
 class _Leg:
-    """Two decay products per jet, the one that counts first, and what they make of the label."""
+    """Two decay products for each jet, the decisive one first, and their part of the label."""
 
     rows: Ints  # (J, 2)
     matched: Bools  # (J, 2)
@@ -252,7 +273,7 @@ def _label34(events: Events, jets: Jets, xs: Ints) -> Ints:
 def _scatter(
     n_jets: int, jets: Ints, columns: list[Ints], counts: list[Ints] | None = None
 ) -> tuple[Ints, Ints]:
-    """Lists per jet: for each of `jets`, the rows of all columns in turn (or `count` rows from each)."""
+    """For each of `jets`, the rows of all columns in turn (or `counts` rows from each); others get none."""
     if not len(jets):
         return np.zeros(n_jets + 1, np.int64), np.zeros(0, np.int64)
     firsts = np.stack(columns, axis=1)

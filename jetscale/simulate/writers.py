@@ -1,4 +1,4 @@
-"""Jet files, byte for byte the same whenever the jets are the same."""
+"""Writing of jet files whose bytes are the same whenever the jets are the same."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ ORIGIN = {"made_by": "jetscale.simulate", "simulator_version": str(SIMULATOR_VER
 def write_jets(path: Path, jets: pa.Table) -> None:
     """Write a ROOT or parquet file, by the suffix of `path`.
 
-    Both name the simulator's version: ROOT in the title of the tree, parquet in the schema's metadata.
+    Both contain the simulator's version: ROOT in the title of the tree, parquet in the metadata of the
+    schema.
+
+    Parameters
+    ----------
+    path : file to write, ``.root`` or ``.parquet``
+    jets : table of the published columns
     """
     if path.suffix == ".root":
         _write_root(path, jets)
@@ -40,8 +46,8 @@ def write_jets(path: Path, jets: pa.Table) -> None:
 def _write_root(path: Path, jets: pa.Table) -> None:
     """TTree with LZ4 level 4, as published.
 
-    uproot cannot write ``vector<float>``: constituents become arrays of floats with one counter branch
-    ``npart`` between them, which readers that select branches by name do not notice.
+    uproot cannot write ``vector<float>``. Constituents become arrays of floats with one common counter branch
+    ``npart``, which makes no difference to readers that select branches by name.
     """
     kinds = {name: kind.removeprefix("list<").removesuffix(">") for name, kind in JETCLASS_BRANCHES.items()}
     parts = {name: kind for name, kind in kinds.items() if name.startswith(PARTS)}
@@ -68,7 +74,7 @@ def _write_root(path: Path, jets: pa.Table) -> None:
 
 @contextmanager
 def _undated() -> Iterator[None]:
-    """Give everything uproot writes the same date: it stamps keys and directories with the clock."""
+    """Replace the date in everything that uproot writes; it takes the time from the clock."""
     kept = uproot._util.datetime_to_code
     uproot._util.datetime_to_code = lambda _: ROOT_DATE
     try:
