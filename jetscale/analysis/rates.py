@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from jetscale.analysis.settings import WEIGHTS
 from jetscale.common.cli import parse, run
 from jetscale.common.usage import UsageError
+from jetscale.runs.layout import CONFIG, DONE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,8 +174,8 @@ def _scans(frame: pd.DataFrame, path: Path, warnings: list[str]) -> list[Scan]:
     unknown = frame[~np.isfinite(frame["lr"])]
     if len(unknown):
         raise UsageError(
-            f"{path / unknown['run'].iloc[0]}: its learning rate is not known: done.json lacks lr, and"
-            " finetune.lr of config.yaml is no number"
+            f"{path / unknown['run'].iloc[0]}: its learning rate is not known: {DONE} lacks lr, and"
+            f" finetune.lr of {CONFIG} is no number"
         )
     found = []
     for (subset, _), runs in frame.groupby([names_of_groups(frame), "dim"]):

@@ -40,11 +40,24 @@ if TYPE_CHECKING:
 Settings = TypeVar("Settings")
 
 
-def parse(settings: type[Settings], argv: Sequence[str], program: str) -> Settings:
+def parse(
+    settings: type[Settings], argv: Sequence[str], program: str, positional: str | None = None
+) -> Settings:
     """Turn ``key=value`` arguments, or ``--key`` where it is boolean, into an instance of `settings`.
 
     A text is taken as it stands, lists and mappings are YAML. A mapping replaces the default one;
     ``key.NAME=value`` sets one entry of it.
+
+    Parameters
+    ----------
+    settings : the dataclass
+    argv : the arguments, without the program
+    program : how the program is called, for messages
+    positional : the key that an argument which is not ``key=value`` gives, as ``multirun/paper``
+
+    Returns
+    -------
+    The settings; keys that `argv` does not give have their defaults.
 
     Raises
     ------
@@ -61,6 +74,8 @@ def parse(settings: type[Settings], argv: Sequence[str], program: str) -> Settin
     for argument in argv:
         word = _expand(argument, known) if argument.startswith("-") else argument
         key, equals, text = word.partition("=")
+        if positional is not None and not argument.startswith("-") and (not equals or "/" in key):
+            key, equals, text = positional, "=", word
         if not equals:
             raise UsageError(f"{argument!r} is not key=value; see `{program} --help`")
         _set(parsed, key, text, known)
@@ -143,9 +158,19 @@ def _flag(key: str) -> str:
 
 
 def run(main: Any, program: str) -> int:
-    """Call ``main(sys.argv[1:])``; an error that explains itself becomes one line and exit status 2."""
+    """Call ``main(sys.argv[1:])``; an error that explains itself becomes one line and exit status 2.
+
+    Parameters
+    ----------
+    main : the command; may return an exit status
+    program : how the program is called, for messages
+
+    Returns
+    -------
+    The exit status.
+    """
     try:
-        main(take_trust(sys.argv[1:]))
+        status = main(take_trust(sys.argv[1:]))
     except Exception as error:
         if not explains_itself(error):
             raise
@@ -154,7 +179,7 @@ def run(main: Any, program: str) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"{program}: interrupted\n")
         return 130
-    return 0
+    return status if isinstance(status, int) else 0
 
 
 def explains_itself(error: BaseException) -> bool:

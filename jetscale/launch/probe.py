@@ -8,7 +8,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from jetscale.model.cost import MEAN_CONSTITUENTS
+from jetscale.common.paper import MEAN_CONSTITUENTS
 from jetscale.model.transformer import SetTransformer
 from jetscale.training.settings import DeviceSettings
 

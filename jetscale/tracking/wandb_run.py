@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from jetscale.common.files import DamagedFile, read_sealed, write_sealed
 from jetscale.common.masking import masked, masked_tree
+from jetscale.common.paper import FLOPS_PER_PARAM_JET
+from jetscale.runs.layout import WANDB_ARTIFACT, WANDB_ID, wandb_artifact_name
 from jetscale.runs.metrics import MetricsLine
 from jetscale.tracking.wandb_environment import Destination, chosen_mode, folder_for, warn_of_a_shared_id
 from jetscale.tracking.wandb_service import Sender, forget_service, kill_service
@@ -29,13 +31,6 @@ CLOSE_SECONDS = 60.0
 """How long closing may take in all; a client that has not returned by then is killed."""
 AFTER_KILL_SECONDS = 5.0
 """How long the thread that calls a killed client is given to notice."""
-
-PAPER_FLOPS_PER_PARAM_JET = 6 * 40
-"""C = 6 N 40 jets: what ties a line's flops to N."""
-
-
-ID_FILE = "wandb.json"
-"""Beside a run's other files: the id that the run has in W&B, made once and kept when the run goes on."""
 
 
 class WandbRun:
@@ -129,7 +124,7 @@ class WandbRun:
             return
         run, values = self._run, values_of(line, self._speed.after(line))
         if line.phase == "finetune" and self._n_params is None and line.jets > 0:
-            n_params = self._n_params = round(line.flops / (PAPER_FLOPS_PER_PARAM_JET * line.jets))
+            n_params = self._n_params = round(line.flops / (FLOPS_PER_PARAM_JET * line.jets))
             self._send("config", lambda: run.config.update({"n_params": n_params}, allow_val_change=True))
         step = line.step + (self._steps_before if line.phase == "finetune" else 0)
         self._send("log", lambda: run.log(values, step=step))
@@ -229,7 +224,7 @@ def top_level(config: dict[str, Any]) -> dict[str, Any]:
 def _log_blocks(run: Any, blocks: Path) -> None:
     import wandb
 
-    artifact = wandb.Artifact(f"test-blocks-{run.id}", type="test_blocks")
+    artifact = wandb.Artifact(wandb_artifact_name(run.id), type=WANDB_ARTIFACT)
     artifact.add_file(str(blocks))
     run.log_artifact(artifact)
 
@@ -239,7 +234,7 @@ def kept_id(directory: Path) -> str:
 
     A path would not do: it is the same in every container.
     """
-    path = directory / ID_FILE
+    path = directory / WANDB_ID
     try:
         return str(read_sealed(path)["id"])
     except FileNotFoundError:

@@ -13,9 +13,10 @@ import lightning as L
 import torch
 
 from jetscale.common.files import fingerprint
+from jetscale.common.paper import MEAN_CONSTITUENTS
 from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.evaluation import EvalSet
-from jetscale.model.cost import MEAN_CONSTITUENTS, count_parameters, flops_6n
+from jetscale.model.cost import count_parameters, flops_6n
 from jetscale.model.transformer import SetTransformer
 from jetscale.training.checkpoint import CheckpointError
 from jetscale.training.evaluate import TestLoss

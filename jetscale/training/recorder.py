@@ -16,10 +16,11 @@ import numpy as np
 from torch import Tensor
 
 from jetscale.common.files import remove_leftovers
+from jetscale.common.paper import MEAN_CONSTITUENTS
 from jetscale.jets.evaluation import EvalSet
-from jetscale.model.cost import MEAN_CONSTITUENTS, flops_6n
-from jetscale.runs.blocks import N_BLOCKS, BlockLog, BlocksError
-from jetscale.runs.done import disagreement
+from jetscale.model.cost import flops_6n
+from jetscale.runs.blocks import BlockLog, BlocksError, disagreement
+from jetscale.runs.layout import N_BLOCKS
 from jetscale.runs.metrics import MetricsError, MetricsLine, MetricsLog
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training.checkpoint import Checkpoints

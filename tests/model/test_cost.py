@@ -5,10 +5,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from jetscale.common.paper import WIDTHS
 from jetscale.model import transformer
 from jetscale.model.cost import (
     MEAN_CONSTITUENTS,
-    PAPER_WIDTHS,
     count_parameters,
     executed_flops,
     flops_6n,
@@ -21,7 +21,7 @@ from tests.model.jets import random_jets
 
 def test_sizes_of_the_paper() -> None:
     with torch.device("meta"):
-        totals = [count_parameters(SetTransformer(dim, 10)).total for dim in PAPER_WIDTHS]
+        totals = [count_parameters(SetTransformer(dim, 10)).total for dim in WIDTHS]
     assert len(totals) == 12
     assert 2_500 < totals[0] < 3_500
     assert 10_300_000 < totals[-1] < 10_800_000
