@@ -7,7 +7,6 @@ Hydra's start-up time is paid. ``--check`` is short for ``check=true``.
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import inspect
 import re
@@ -15,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import yaml
 from omegaconf import OmegaConf
@@ -198,14 +197,6 @@ def told(error: BaseException) -> str:
     if type(error).__module__ == "builtins" and isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"  # without its number
     return str(error)
-
-
-class OptionParser(argparse.ArgumentParser):
-    """Options of the commands that have no settings; a mistake is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Leave with status 2, without argparse's lines of usage."""
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
 def console(width: int, stream: TextIO | None = None) -> Console:

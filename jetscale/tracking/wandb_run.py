@@ -1,6 +1,6 @@
-"""W&B beside the run directory: optional, resumable, and never the reason that a run stops or waits.
+"""A run in W&B: optional, resumable, and never the reason that training stops or waits.
 
-The client's calls are made by a thread of their own, so training waits for W&B at two places only: at its
+The client's calls are made in their own thread, so training waits for W&B at two places only: at its
 start (`START_SECONDS`) and at its end (`CLOSE_SECONDS`). Whatever W&B loses is in ``metrics.jsonl``.
 """
 
@@ -34,7 +34,7 @@ AFTER_KILL_SECONDS = 5.0
 
 
 class WandbRun:
-    """One W&B run, or nothing: after the first failure it warns once and stays silent.
+    """One run in W&B; after the first failure it warns once and sends nothing more.
 
     Parameters
     ----------
@@ -132,9 +132,13 @@ class WandbRun:
     def finish(
         self, summary: dict[str, Any] | None = None, blocks: Path | None = None, exit_code: int = 0
     ) -> None:
-        """Close the run, its block losses as an artifact; several runs may share one process.
+        """Close the run; waits at most `CLOSE_SECONDS`. Several runs may share one process.
 
-        With `exit_code` other than 0 W&B shows it as failed. Waits at most `CLOSE_SECONDS`.
+        Parameters
+        ----------
+        summary : values of the finished run, or its error; sent with credentials masked
+        blocks : ``test_blocks.parquet``, sent as an artifact
+        exit_code : W&B shows the run as failed where it is not 0
         """
         run, sender = self._run, self._sender
         if run is None or sender is None:
@@ -183,13 +187,13 @@ class WandbRun:
 
 
 class Speed:
-    """Jets a second of training, evaluations left out, from one metrics line to the next."""
+    """Training throughput in jets/s between metrics lines, excluding evaluation time."""
 
     def __init__(self) -> None:
         self._last: tuple[str, int, float] | None = None
 
     def after(self, line: MetricsLine) -> float | None:
-        """The speed up to `line`; None where the line before is of another phase, or at the same jet."""
+        """Throughput up to `line`; None after a line of another phase, or at the same jet (an evaluation)."""
         last, self._last = self._last, (line.phase, line.jets, line.seconds)
         if last is None or last[0] != line.phase:
             return None
@@ -198,7 +202,17 @@ class Speed:
 
 
 def values_of(line: MetricsLine, jets_per_second: float | None) -> dict[str, float]:
-    """What W&B is sent for one line; `jetscale.tracking.dashboard` draws these keys."""
+    """Keys and values that are sent to W&B for one line; `jetscale.tracking.dashboard` draws these keys.
+
+    Parameters
+    ----------
+    line : the metrics line
+    jets_per_second : training throughput up to it; None where it is not known
+
+    Returns
+    -------
+    Values by key, as ``finetune/test_loss_ema``.
+    """
     suffix = "" if line.weights == "raw" else f"_{line.weights}"
     values: dict[str, float] = {
         f"{line.phase}/step": line.step,
