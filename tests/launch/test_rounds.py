@@ -21,7 +21,9 @@ from jetscale.launch.jobs import Job, read_jobs, write_jobs
 from jetscale.launch.rounds import SweepStopped, carry_through
 from jetscale.launch.worker import work
 from jetscale.runs.directory import RunBusy, RunDirectoryError
+from jetscale.runs.record import FinalLoss
 from jetscale.training.settings import from_config
+from tests.runs import run_record
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def jobs(tmp_path: Path) -> list[Job]:
 
 def finish(job: Job, loss: float = 1.0) -> JobReturn:
     with job.directory.claim():
-        job.directory.finish({"final": {"raw": {"loss": loss}}})
+        job.directory.finish(run_record(final={"raw": FinalLoss(loss=loss, accuracy=None, jets=1)}))
     return result(job, JobStatus.COMPLETED, loss)
 
 
