@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.measure import Rows, in_turn, share, speedup
+from jetscale.common.paper import MEAN_CONSTITUENTS
 from jetscale.jets.batch import JetBatch
-from jetscale.model.cost import MEAN_CONSTITUENTS
 from jetscale.model.kernels.cpu import operations_for, products
 from jetscale.model.operations import PLAIN
 from jetscale.model.reference import padded_logits

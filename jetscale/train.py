@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,6 +21,7 @@ from jetscale.launch.command_line import check_command_line, explanation
 from jetscale.launch.help import train_help
 from jetscale.launch.hydra_setup import hydra_arguments, register, run_suffix
 from jetscale.runs.directory import leave_traceback
+from jetscale.runs.record import RunRecord
 from jetscale.training.settings import SettingsError, from_config
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -41,10 +41,10 @@ def main(config: DictConfig) -> float:
         if HydraConfig.get().mode == RunMode.RUN and explains_itself(error) and not _wants_tracebacks:
             sys.exit(f"jetscale.train: {told(error)}")
         raise
-    return float(done["final"]["raw"]["loss"])
+    return done.final_losses["raw"]
 
 
-def _run_one(config: DictConfig, directory: Path) -> dict[str, Any]:
+def _run_one(config: DictConfig, directory: Path) -> RunRecord:
     import_trusted()  # in a worker of joblib or Slurm no command line has been read
     try:
         settings = from_config(config)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 import torch
 
+from jetscale.runs.record import FinalLoss, RunRecord
+
 if TYPE_CHECKING:
     from tests.warm import WarmServer
 
@@ -39,6 +41,18 @@ def runs_under(root: Path) -> list[Path]:
         mark for name in ("identity.json", "failed.json") for mark in (root / "multirun/smoke").rglob(name)
     ]
     return sorted({mark.parent for mark in marks})
+
+
+def run_record(**facts: Any) -> RunRecord:
+    """Record of a finished run without pretraining; `facts` replaces fields of it."""
+    usual: dict[str, Any] = {
+        "subset": "scratch", "dim": 8, "seed": 0, "variant": "", "steps": 40, "batch_size": 8, "jets": 320,
+        "constituents": 12_800, "flops": 1e9, "seconds": 2.0, "n_params": {"total": 2_946}, "lr": 1e-3,
+        "final": {"raw": FinalLoss(loss=1.5, accuracy=0.5, jets=120)}, "pretrain": None,
+        "data": {"train": "a", "test": "b"},
+        "jets_from": None, "threads": 1, "versions": {"jetscale": "0.1.0"}, "git": None,
+    }  # fmt: skip
+    return RunRecord(**(usual | facts))
 
 
 def same_run(one: Path, two: Path) -> None:

@@ -51,7 +51,7 @@ def drawn_keys(panel: dict[str, Any]) -> set[str]:
 
 @pytest.mark.slow
 def test_it_draws_what_runs_send(dashboard):
-    done = dashboard("ent/proj", "--dry-run", "--study", "paper", "--dim", "8")
+    done = dashboard("ent/proj", "--dry-run", "study=paper", "dim=8")
     assert done.returncode == 0, done.stderr
     view, failures = json.loads(done.stdout)
     assert (view["entityName"], view["projectName"]) == ("ent", "proj")
@@ -80,7 +80,12 @@ def test_it_draws_what_runs_send(dashboard):
         "dim.value",
     )
     (runs,) = view["spec"]["section"]["runSets"]
-    assert [key["name"] for key in runs["grouping"]] == ["study.value", "subset.value", "dim.value"]
+    assert [key["name"] for key in runs["grouping"]] == [
+        "study.value",
+        "subset.value",
+        "dim.value",
+        "variant.value",
+    ]
     assert [(entry["key"]["name"], entry["value"]) for entry in runs["filters"]["filters"]] == [
         ("study", "paper"),
         ("dim", 8),
@@ -107,7 +112,9 @@ def test_it_is_saved_and_its_address_printed(dashboard):
     for failed in (wrong, refused):
         assert failed.returncode == 2
         (line,) = (
-            line for line in failed.stderr.splitlines() if line.startswith("jetscale.tracking.dashboard")
+            line
+            for line in failed.stderr.splitlines()
+            if line.startswith("python -m jetscale.tracking.dashboard")
         )
         assert "check ENTITY/PROJECT" in line
         assert KEY not in failed.stderr
@@ -117,15 +124,16 @@ def test_it_is_saved_and_its_address_printed(dashboard):
 WITHOUT = """
 import sys
 sys.modules["wandb_workspaces"] = None  # as where it is not installed
-from jetscale.tracking.dashboard import main
-sys.exit(main(sys.argv[1:]))
+from jetscale.common.cli import run
+from jetscale.tracking.dashboard import PROGRAM, main
+sys.exit(run(main, PROGRAM))
 """
 
 
 @pytest.mark.slow
 def test_errors_say_what_to_do(dashboard):
     for done, message in (
-        (dashboard("proj"), "'proj' is not ENTITY/PROJECT"),
+        (dashboard("proj"), "path=proj: must be ENTITY/PROJECT"),
         (dashboard("ent/proj"), "no W&B key: set WANDB_API_KEY"),
         (dashboard("ent/proj", program=("-c", WITHOUT)), "pip install 'jetscale[dashboard]'"),
     ):

@@ -194,7 +194,7 @@ def test_torn_and_damaged_lines(tmp_path):
     with (run / "metrics.jsonl").open("a") as stream:
         stream.write("\x00\x00garbage\n" + json.dumps(line("finetune", 20, 2.0, "test", loss=1.25)) + "\n")
     assert one(tmp_path / "s")["test_loss"]["raw"] == 1.25
-    assert "metrics.jsonl has a line that is not a JSON object" in look(tmp_path / "s")["notes"][0]
+    assert "metrics.jsonl has a damaged line (not a JSON object)" in look(tmp_path / "s")["notes"][0]
 
 
 @pytest.mark.parametrize("name", ["done.json", "failed.json", "owner.json", "plan.json", "config.yaml"])
@@ -323,7 +323,7 @@ def test_json_exit_codes_and_errors(tmp_path):
         assert wrong.returncode == 2
         assert message in wrong.stderr
         assert len(wrong.stderr.splitlines()) == 1
-    assert status(tmp_path / "s", "--watch", "0").returncode == 2
+    assert status(tmp_path / "s", "watch=0").returncode == 2
 
 
 def test_imports_stay_light():
@@ -425,7 +425,7 @@ class Terminal:
 def test_on_a_terminal_it_follows_the_sweep_to_its_end(tmp_path):
     sweep = tmp_path / "s"
     plan(sweep, "scratch/dim=8/seed=0", "scratch/dim=8/seed=1")
-    terminal = Terminal(sweep, "--watch", "0.1")
+    terminal = Terminal(sweep, "watch=0.1")
     terminal.until("0 done, 2 waiting")
     run = begin(sweep / "scratch/dim=8/seed=0", line("finetune", 100, 10.0))
     own(run, os.getpid())

@@ -7,7 +7,6 @@ Hydra's start-up time is paid. ``--check`` is short for ``check=true``.
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import inspect
 import re
@@ -15,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import yaml
 from omegaconf import OmegaConf
@@ -44,11 +43,24 @@ _TRUST = """\
 the command knows what the module registers; several: MODULE,MODULE (docs/extending.md)."""
 
 
-def parse(settings: type[Settings], argv: Sequence[str], program: str) -> Settings:
+def parse(
+    settings: type[Settings], argv: Sequence[str], program: str, positional: str | None = None
+) -> Settings:
     """Turn ``key=value`` arguments, or ``--key`` where it is boolean, into an instance of `settings`.
 
     A text is taken as it stands, lists and mappings are YAML. A mapping replaces the default one;
     ``key.NAME=value`` sets one entry of it.
+
+    Parameters
+    ----------
+    settings : the dataclass
+    argv : the arguments, without the program
+    program : how the program is called, for messages
+    positional : the key that an argument which is not ``key=value`` gives, as ``multirun/paper``
+
+    Returns
+    -------
+    The settings; keys that `argv` does not give have their defaults.
 
     Raises
     ------
@@ -65,6 +77,8 @@ def parse(settings: type[Settings], argv: Sequence[str], program: str) -> Settin
     for argument in argv:
         word = _expand(argument, known) if argument.startswith("-") else argument
         key, equals, text = word.partition("=")
+        if positional is not None and not argument.startswith("-") and (not equals or "/" in key):
+            key, equals, text = positional, "=", word
         if not equals:
             raise UsageError(f"{argument!r} is not key=value; see `{program} --help`")
         _set(parsed, key, text, known)
@@ -147,9 +161,19 @@ def _flag(key: str) -> str:
 
 
 def run(main: Any, program: str) -> int:
-    """Call ``main(sys.argv[1:])``; an error that explains itself becomes one line and exit status 2."""
+    """Call ``main(sys.argv[1:])``; an error that explains itself becomes one line and exit status 2.
+
+    Parameters
+    ----------
+    main : the command; may return an exit status
+    program : how the program is called, for messages
+
+    Returns
+    -------
+    The exit status.
+    """
     try:
-        main(take_trust(sys.argv[1:]))
+        status = main(take_trust(sys.argv[1:]))
     except Exception as error:
         if not explains_itself(error):
             raise
@@ -158,7 +182,7 @@ def run(main: Any, program: str) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"{program}: interrupted\n")
         return 130
-    return 0
+    return status if isinstance(status, int) else 0
 
 
 def explains_itself(error: BaseException) -> bool:
@@ -177,14 +201,6 @@ def told(error: BaseException) -> str:
     if type(error).__module__ == "builtins" and isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"  # without its number
     return str(error)
-
-
-class OptionParser(argparse.ArgumentParser):
-    """Options of the commands that have no settings; a mistake is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Leave with status 2, without argparse's lines of usage."""
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
 def console(width: int, stream: TextIO | None = None) -> Console:

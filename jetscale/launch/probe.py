@@ -8,8 +8,8 @@ import time
 import torch
 import torch.nn.functional as F
 
+from jetscale.common.paper import MEAN_CONSTITUENTS
 from jetscale.jets.batch import JetBatch
-from jetscale.model.cost import MEAN_CONSTITUENTS
 from jetscale.model.network import Network
 from jetscale.training.settings import DeviceSettings
 

@@ -45,7 +45,7 @@ def carry_through(jobs: Sequence[Job], first: int, launch: Launch) -> list[JobRe
     while True:
         for number, job in enumerate(jobs):
             if number not in results and (done := job.directory.done()) is not None:
-                results[number] = _finished(job, done["final"]["raw"]["loss"])
+                results[number] = _finished(job, done.final_losses["raw"])
         waiting = [number for number in range(len(jobs)) if number not in results]
         if not waiting:
             return [results[number] for number in range(len(jobs))]

@@ -21,6 +21,8 @@ from jetscale.common.usage import UsageError
 from jetscale.launch.jobs import Job, write_jobs
 from jetscale.launch.packs import Pack
 from jetscale.launch.sweep_plan import plan_sweep
+from jetscale.runs.directory import read_failure
+from jetscale.runs.layout import DONE
 from jetscale.runs.sealed import read_json, write_json_sealed
 
 UNSET = ("SET_ME", "???")
@@ -171,7 +173,7 @@ class Queue:
         paths = {str(job.path) for job in jobs}
         said = time.monotonic()
         while queued := paths & self._queued_paths():
-            done = sum((job.path / "done.json").exists() for job in jobs)
+            done = sum((job.path / DONE).exists() for job in jobs)
             if done == len(jobs):
                 return
             if time.monotonic() - said > _LINE_SECONDS:
@@ -209,11 +211,9 @@ def _submitit_name(name: str) -> str:
 def _outcome(job: Job) -> JobReturn:
     done = job.directory.done()
     if done is not None:
-        return _result(job, JobStatus.COMPLETED, done["final"]["raw"]["loss"])
-    failure = job.path / "failed.json"
-    if failure.exists():
-        content = read_json(failure)[0]
-        error = RuntimeError(f"{job.path}: {content['error']}: {content['message']}")
+        return _result(job, JobStatus.COMPLETED, done.final_losses["raw"])
+    if (failure := read_failure(job.path)) is not None:
+        error = RuntimeError(f"{job.path}: {failure[0]}: {failure[1]}")
     else:
         error = RunUnfinished(
             f"{job.path}: its job left the queue before the run was finished (cancelled, killed, or out of "

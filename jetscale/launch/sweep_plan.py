@@ -11,16 +11,16 @@ from typing import Any
 import torch
 
 from jetscale.common.files import DamagedFile, fingerprint
+from jetscale.common.paper import MEAN_CONSTITUENTS
 from jetscale.common.usage import UsageError
 from jetscale.launch.jobs import Job
 from jetscale.launch.probe import probe_device, seconds_per_step
-from jetscale.model.cost import MEAN_CONSTITUENTS, flops_6n
-from jetscale.runs.blocks import N_BLOCKS
+from jetscale.model.cost import flops_6n
+from jetscale.runs.layout import N_BLOCKS, SWEEP_PLAN
 from jetscale.runs.sealed import read_json, write_json_sealed
 from jetscale.training.build import design
 from jetscale.training.settings import Phase, TrainSettings
 
-PLAN = "plan.json"
 FORWARD_SHARE = 1 / 3
 """Of a training step's operations, in its forward pass: what evaluating a jet costs."""
 _BYTES_PER_BLOCK_ROW = 9.5
@@ -137,7 +137,7 @@ class Plan:
         UsageError
             The earlier plan is damaged.
         """
-        path = sweep / PLAN
+        path = sweep / SWEEP_PLAN
         try:
             earlier = read_json(path)[0]["runs"] if path.exists() else []
         except (DamagedFile, KeyError) as error:

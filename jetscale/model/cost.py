@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass, fields
 
-PAPER_WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-MEAN_CONSTITUENTS = 40  # n_p of arXiv:2606.19781; the real mean differs by bucket, so runs count constituents
-
 
 @dataclass(frozen=True)
 class ParameterCounts:

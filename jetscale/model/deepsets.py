@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from jetscale.common.paper import MEAN_CONSTITUENTS
 from jetscale.jets.batch import JetBatch
-from jetscale.model.cost import MEAN_CONSTITUENTS
 from jetscale.model.network import Network, init_normal
 
 RELU_GAIN = math.sqrt(2)  # of He et al.: a ReLU halves the mean square of what it is given

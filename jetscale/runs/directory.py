@@ -1,9 +1,6 @@
 """The run directory: what marks a run as new, interrupted, failed or done, and who may write in it.
 
-``multirun/<study>/<subset>/dim=<d>/seed=<s>/`` holds ``config.yaml``, ``metrics.jsonl``,
-``test_blocks.parquet``,
-``checkpoints/`` and, written last, ``done.json``. ``failed.json`` and ``failed.log`` tell of the last
-failure.
+`jetscale.runs.layout` names its files.
 """
 
 from __future__ import annotations
@@ -13,13 +10,22 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from jetscale.common.files import WriteError, atomic_path, writing
+from jetscale.common.files import DamagedFile, WriteError, atomic_path, writing
 from jetscale.common.masking import masked
-from jetscale.runs import done as runs
-from jetscale.runs.ownership import LOCK, LocksUnsupported, Owned, owning
-from jetscale.runs.sealed import write_json_sealed
+from jetscale.runs import layout
+from jetscale.runs.done import (
+    DamagedRun,
+    Done,
+    Record,
+    read_identity,
+    read_record,
+    write_done,
+    write_identity,
+)
+from jetscale.runs.ownership import LocksUnsupported, Owned, owning
+from jetscale.runs.record import PretrainRecord, RunRecord
+from jetscale.runs.sealed import read_json, write_json_sealed
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +42,7 @@ class DamagedRunError(RunDirectoryError):
     """A file of a finished or interrupted run is damaged; the message names it and the way out."""
 
 
-def _any_data(path: Path, content: dict[str, Any]) -> None:
+def _any_data(path: Path, record: RunRecord) -> None:
     """Accept a finished run whatever jets it was made on."""
 
 
@@ -47,15 +53,12 @@ class RunDirectory:
     ----------
     path : the directory; made by `claim`
     identity : fingerprint of the settings that decide the run's numbers
-    same_data : told the path and ``done.json`` of a finished run, raises `RunDirectoryError` where the jets
-        are other ones now
+    same_data : called with the path and the record of a finished run; raises `RunDirectoryError` where it was
+        made on other jets than those of today
     """
 
     def __init__(
-        self,
-        path: Path,
-        identity: str,
-        same_data: Callable[[Path, dict[str, Any]], None] = _any_data,
+        self, path: Path, identity: str, same_data: Callable[[Path, RunRecord], None] = _any_data
     ) -> None:
         self.path = path
         self.identity = identity
@@ -64,20 +67,25 @@ class RunDirectory:
     @property
     def metrics(self) -> Path:
         """``metrics.jsonl``."""
-        return self.path / "metrics.jsonl"
+        return self.path / layout.METRICS
 
     @property
     def blocks(self) -> Path:
         """``test_blocks.parquet``."""
-        return self.path / "test_blocks.parquet"
+        return self.path / layout.BLOCKS
 
     @property
     def checkpoints(self) -> Path:
         """``checkpoints/``."""
-        return self.path / "checkpoints"
+        return self.path / layout.CHECKPOINTS
 
-    def done(self) -> dict[str, Any] | None:
-        """Content of ``done.json``, or None where the run is not finished; every file is compared with it.
+    @property
+    def weights(self) -> Path:
+        """The final weights, in ``checkpoints/``."""
+        return self.path / layout.WEIGHTS
+
+    def done(self) -> RunRecord | None:
+        """The record of the finished run, every file compared with it; None where it is not finished.
 
         Raises
         ------
@@ -86,22 +94,30 @@ class RunDirectory:
         DamagedRunError
             One of its files is damaged.
         """
+        record = self._finished(RunRecord)
+        if record is not None:
+            self._same_data(self.path, record)
+        return record
+
+    def done_pretraining(self) -> PretrainRecord | None:
+        """As `done`, where the directory is that of a backbone; its jets are part of its identity."""
+        return self._finished(PretrainRecord)
+
+    def _finished(self, kind: type[Record]) -> Record | None:
         with self._damage_named():
-            found = runs.read_done(self.path)
+            found: Done[Record] | None = read_record(self.path, kind)
         if found is None:
             return None
         if not found.verified:
             log.warning("%s is of an earlier version: its files could not be verified", self.path)
-        marker = self.path / runs.DONE
-        self._check_identity(str(found.content.get("identity")), marker)
-        self._same_data(self.path, found.content)
-        return found.content
+        self._check_identity(str(found.identity), self.path / layout.DONE)
+        return found.record
 
     @contextmanager
     def _damage_named(self) -> Iterator[None]:
         try:
             yield
-        except runs.DamagedRun as error:
+        except DamagedRun as error:
             raise DamagedRunError(
                 f"{error}; put back an undamaged copy of it, or remove {self.path} to make the run anew, "
                 "to the same numbers"
@@ -120,9 +136,9 @@ class RunDirectory:
         WriteError
             It cannot be made or written in.
         """
-        with writing(self.path / LOCK):
+        with writing(self.path / layout.LOCK):
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / LOCK).touch()
+            (self.path / layout.LOCK).touch()
         try:
             with owning(self.path):
                 yield
@@ -144,37 +160,61 @@ class RunDirectory:
             ``identity.json`` or ``config.yaml`` is damaged.
         """
         with self._damage_named():
-            begun = runs.read_identity(self.path)
+            begun = read_identity(self.path)
         if begun is not None:
-            self._check_identity(begun, self.path / runs.IDENTITY)
-        runs.write_identity(self.path, self.identity, config_yaml.encode())
-        with atomic_path(self.path / runs.CONFIG) as aside:
+            self._check_identity(begun, self.path / layout.IDENTITY)
+        write_identity(self.path, self.identity, config_yaml.encode())
+        with atomic_path(self.path / layout.CONFIG) as aside:
             aside.write_text(config_yaml)
-        for leftover in ("failed.json", "failed.log"):
+        for leftover in (layout.FAILED, layout.TRACEBACK):
             (self.path / leftover).unlink(missing_ok=True)
 
-    def finish(self, content: dict[str, Any]) -> None:
+    def finish(self, record: RunRecord | PretrainRecord) -> None:
         """Write ``done.json`` over the files that are there now: from here on the run is skipped."""
-        runs.write_done(self.path, {"identity": self.identity, **content})
+        write_done(self.path, record, self.identity)
 
     def _check_identity(self, found: str, where: Path) -> None:
         if found != self.identity:
             raise RunDirectoryError(
                 f"{where} was written with other settings ({found[:12]}, now {self.identity[:12]}; see "
-                "config.yaml beside it). Give this sweep another name (study=NAME), or remove the "
+                f"{layout.CONFIG} beside it). Give this sweep another name (study=NAME), or remove the "
                 "directory to run it anew."
             )
 
 
 def leave_traceback(directory: Path, error: BaseException) -> None:
-    """Write ``failed.log`` and ``failed.json`` into a run's own folder: Hydra shows only the first.
+    """Write ``failed.log`` and ``failed.json`` into a run's own folder: Hydra shows only the first failure.
 
-    Where they cannot be written (the disk is full), the log says so and `error` stays the one to tell.
+    Where they cannot be written (the disk is full), the log tells so, and the caller raises `error` as it is.
+
+    Parameters
+    ----------
+    directory : the run directory
+    error : what stopped the run
     """
     try:
-        with atomic_path(directory / "failed.log") as aside:
+        with atomic_path(directory / layout.TRACEBACK) as aside:
             aside.write_text(masked("".join(traceback.format_exception(error))))
         told = {"error": type(error).__name__, "message": masked(str(error))}
-        write_json_sealed(directory / "failed.json", told)
+        write_json_sealed(directory / layout.FAILED, told)
     except WriteError as unwritable:
         log.warning("%s", unwritable)
+
+
+def read_failure(directory: Path) -> tuple[str, str] | None:
+    """Name and message of the error that `leave_traceback` wrote; None where there is none.
+
+    Raises
+    ------
+    DamagedFile
+        The file is not what was written, or lacks one of the two.
+    """
+    path = directory / layout.FAILED
+    try:
+        content = read_json(path)[0]
+    except FileNotFoundError:
+        return None
+    try:
+        return str(content["error"]), str(content["message"])
+    except KeyError as error:
+        raise DamagedFile(f"{path} lacks the key {error}") from error

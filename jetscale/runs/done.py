@@ -1,29 +1,23 @@
-"""``done.json``, written last: what a run was and gave, with length and checksum of every file beside it.
+"""``done.json``, written last, with length and checksum of every file beside it; and ``identity.json``.
 
-Whoever reads a finished run reads it through `read_done`, which compares all files with it. Identity files
-(``identity.json``) do the same for the ``config.yaml`` of a run that is not finished.
+Every reader of a finished run uses `read_done`, which compares all files with their checksums. The identity
+file does the same for the ``config.yaml`` of a run that is not finished.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import xxhash
 
 from jetscale.common.files import CHECKSUM, DamagedFile, checksum_file
-from jetscale.runs.lines import DamagedLine, parse_lines
+from jetscale.runs.layout import CONFIG, DONE, IDENTITY, KEPT
+from jetscale.runs.record import PretrainRecord, RunRecord, from_json, to_json
 from jetscale.runs.sealed import read_json, write_json_sealed
 
-DONE, IDENTITY, CONFIG = "done.json", "identity.json", "config.yaml"
-METRICS, BLOCKS, WEIGHTS = "metrics.jsonl", "test_blocks.parquet", "checkpoints/final.pt"
-KEPT = (CONFIG, METRICS, BLOCKS, WEIGHTS, "checkpoints/final.json")
-"""Files that a finished run is made of, besides `done.json`."""
-SAME_SUM = 1e-9
-"""Block losses are added in another order than the loss was: relative difference that this may make."""
+Record = TypeVar("Record", RunRecord, PretrainRecord)
 
 
 class DamagedRun(DamagedFile):
@@ -31,33 +25,56 @@ class DamagedRun(DamagedFile):
 
 
 @dataclass(frozen=True)
-class Done:
-    """A finished run.
+class Done(Generic[Record]):
+    """A finished run or pretraining.
 
     Attributes
     ----------
-    content : of ``done.json``, without what checks the files
+    record : what it was and cost
+    identity : fingerprint of the settings that decide its numbers; None in a file of an earlier version
     verified : whether all files were compared with their checksums; False for a run of an earlier version
     """
 
-    content: dict[str, Any]
+    record: Record
+    identity: str | None
     verified: bool
 
 
-def write_done(folder: Path, content: dict[str, Any]) -> None:
-    """Write ``done.json`` over the files that are in `folder` now."""
-    files = {name: _mark(folder / name) for name in KEPT if (folder / name).is_file()}
-    write_json_sealed(folder / DONE, {**content, "files": files})
+def write_done(folder: Path, record: RunRecord | PretrainRecord, identity: str) -> None:
+    """Mark the run in `folder` as finished.
+
+    Parameters
+    ----------
+    folder : the run directory, whose other files are all written
+    record : what the run was and cost
+    identity : fingerprint of the settings that decide its numbers
+    """
+    files = {name: _facts(folder / name) for name in KEPT if (folder / name).is_file()}
+    write_json_sealed(folder / DONE, {"identity": identity, **to_json(record), "files": files})
 
 
-def read_done(folder: Path) -> Done | None:
-    """The finished run in `folder`, every file compared with ``done.json``; None where it is not finished.
+def read_done(folder: Path) -> Done[RunRecord] | None:
+    """Read ``done.json`` and compare every file of the run with it.
+
+    Parameters
+    ----------
+    folder : the run directory
+
+    Returns
+    -------
+    The finished run; None where it is not finished.
 
     Raises
     ------
     DamagedRun
-        ``done.json`` or a file beside it is damaged, missing, or was not there when the run finished.
+        ``done.json`` or a file beside it is damaged, missing, or was not there when the run finished; or
+        ``done.json`` has an unknown key or lacks one.
     """
+    return read_record(folder, RunRecord)
+
+
+def read_record(folder: Path, kind: type[Record]) -> Done[Record] | None:
+    """As `read_done`, for any kind of record: `PretrainRecord` in the folder of a backbone."""
     path = folder / DONE
     try:
         content, sealed = read_json(path)
@@ -67,33 +84,42 @@ def read_done(folder: Path) -> Done | None:
         raise DamagedRun(str(error)) from error
     except OSError as error:
         raise DamagedRun(f"{path} cannot be read ({error})") from error
-    if not sealed:
+    if sealed:
+        _compare_all(folder, content)
+    else:
         _refuse_newer_neighbours(folder, content)
-        return Done(content, verified=False)
-    files = content.pop("files", None)
-    if not isinstance(files, dict):
-        raise DamagedRun(f"{path} is damaged: it lists no files")
-    for name in (*files, *(name for name in KEPT if name not in files)):
-        _compare(folder / name, files.get(name))
-    if read_identity(folder) not in (None, content.get("identity")):
-        raise DamagedRun(f"{folder / IDENTITY} is not of this run: {DONE} has another identity")
-    return Done(content, verified=True)
+    identity = content.pop("identity", None)
+    if isinstance(content.get("pretrain"), dict):
+        # it was written there too where the backbone was found, not made; it is the fingerprint
+        content["pretrain"].pop("identity", None)
+    try:
+        record = from_json(kind, content, path, complete=sealed)
+    except DamagedFile as error:
+        raise DamagedRun(str(error)) from error
+    return Done(record, None if identity is None else str(identity), verified=sealed)
 
 
 def write_identity(folder: Path, identity: str, config_yaml: bytes) -> None:
-    """Write ``identity.json`` for a ``config.yaml`` that is to follow; the one that is there stays valid.
+    """Write ``identity.json`` for a ``config.yaml`` that is to be written next.
 
-    So a kill between the two files leaves a folder that fits its identity.
+    The ``config.yaml`` that is there stays valid, so that a process killed between the two files leaves a
+    folder that fits its identity.
+
+    Parameters
+    ----------
+    folder : the run directory
+    identity : fingerprint of the settings that decide the run's numbers
+    config_yaml : content of the file to come
     """
-    configs = [_mark_bytes(config_yaml)]
+    configs = [_facts_of(config_yaml)]
     if (folder / CONFIG).is_file():
-        before = _mark(folder / CONFIG)
+        before = _facts(folder / CONFIG)
         configs += [before] if before != configs[0] else []
     write_json_sealed(folder / IDENTITY, {"identity": identity, "config": configs})
 
 
 def read_identity(folder: Path) -> str | None:
-    """Identity of the run that `folder` was begun for, None where none was; ``config.yaml`` must fit it.
+    """Identity of the run that was begun in `folder`, whose ``config.yaml`` must fit; None where none was.
 
     Raises
     ------
@@ -104,7 +130,7 @@ def read_identity(folder: Path) -> str | None:
     try:
         content, sealed = read_json(path)
         identity = content["identity"]
-        if sealed and config.exists() and _mark(config) not in content["config"]:
+        if sealed and config.exists() and _facts(config) not in content["config"]:
             raise DamagedRun(f"{config} is damaged: it is not the one that {IDENTITY} was written for")
     except FileNotFoundError:
         return None
@@ -117,68 +143,30 @@ def read_identity(folder: Path) -> str | None:
     return str(identity)
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Lines of ``metrics.jsonl``, a last one without its end left out; none where there is no such file.
-
-    Raises
-    ------
-    DamagedRun
-        A line is damaged.
-    """
-    path = folder / METRICS
-    try:
-        *whole, _torn = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    try:
-        return parse_lines(whole)
-    except DamagedLine as error:
-        raise DamagedRun(f"{path}:{error.number}: {error}") from error
+def _compare_all(folder: Path, content: dict[str, Any]) -> None:
+    """Compare the files beside ``done.json`` with its `content`, and take their checksums out of that."""
+    files = content.pop("files", None)
+    if not isinstance(files, dict):
+        raise DamagedRun(f"{folder / DONE} is damaged: it lists no files")
+    for name in (*files, *(name for name in KEPT if name not in files)):
+        _compare(folder / name, files.get(name))
+    if read_identity(folder) not in (None, content.get("identity")):
+        raise DamagedRun(f"{folder / IDENTITY} is not of this run: {DONE} has another identity")
 
 
-def disagreement(
-    lines: Iterable[dict[str, Any]], sums: dict[tuple[int, str], tuple[float, float]]
-) -> str | None:
-    """How block losses and test losses of one phase disagree; None where they do not.
-
-    Parameters
-    ----------
-    lines : metrics lines of the phase
-    sums : summed loss and number of jets of each evaluation, by step and weights
-    """
-    tests = [line for line in lines if line.get("split") == "test" and line.get("jets", 0) > 0]
-    losses = {(int(line["step"]), str(line["weights"])): float(line["loss"]) for line in tests}
-    if lacking := sorted(set(losses) - set(sums)):
-        return f"lacks the evaluation after step {lacking[0][0]} ({lacking[0][1]} weights)"
-    if foreign := sorted(set(sums) - set(losses)):
-        return f"has an evaluation after step {foreign[0][0]} ({foreign[0][1]} weights) that {METRICS} lacks"
-    for (step, weights), loss in losses.items():
-        total, jets = sums[step, weights]
-        mean = total / jets if jets else math.nan
-        if not math.isclose(mean, loss, rel_tol=SAME_SUM):
-            where = f"after step {step} ({weights} weights)"
-            return f"adds up to a loss of {mean:.6g} {where}, {METRICS} has {loss:.6g}"
-    return None
-
-
-def check_final(lines: Iterable[dict[str, Any]], content: dict[str, Any]) -> str | None:
-    """How the final losses of ``done.json`` disagree with the last evaluations; None where they do not."""
-    final = content.get("final")
-    if not isinstance(final, dict):
-        return None
-    last = {
-        str(line["weights"]): line["loss"]
-        for line in lines
-        if line.get("phase") == "finetune" and line.get("split") in ("test", "test_all")
-    }
-    for weights, entry in final.items():
-        if weights not in last or last[weights] != entry["loss"]:
-            return f"has a final loss of {entry['loss']} ({weights} weights), {METRICS} {last.get(weights)}"
-    return None
+def _compare(path: Path, expected: dict[str, Any] | None) -> None:
+    if expected is None:
+        if path.exists():
+            raise DamagedRun(f"{path} is not of this run: it was not there when the run finished")
+        return
+    if not path.is_file():
+        raise DamagedRun(f"{path} is missing: {DONE} lists it")
+    if _facts(path) != expected:
+        raise DamagedRun(f"{path} is damaged: its content does not fit its checksum in {DONE}")
 
 
 def _refuse_newer_neighbours(folder: Path, content: dict[str, Any]) -> None:
-    """A ``done.json`` without checksum beside an identity that has one was stripped of it."""
+    """Raise where ``done.json`` has no checksum and ``identity.json`` has one: it was removed by damage."""
     newer = "files" in content
     if (folder / IDENTITY).is_file() and not newer:
         try:
@@ -189,23 +177,12 @@ def _refuse_newer_neighbours(folder: Path, content: dict[str, Any]) -> None:
         raise DamagedRun(f"{folder / DONE} is damaged: its checksum is missing")
 
 
-def _compare(path: Path, expected: dict[str, Any] | None) -> None:
-    if expected is None:
-        if path.exists():
-            raise DamagedRun(f"{path} is not of this run: it was not there when the run finished")
-        return
-    if not path.is_file():
-        raise DamagedRun(f"{path} is missing: {DONE} lists it")
-    if _mark(path) != expected:
-        raise DamagedRun(f"{path} is damaged: its content does not fit its checksum in {DONE}")
-
-
-def _mark(path: Path) -> dict[str, Any]:
+def _facts(path: Path) -> dict[str, Any]:
     try:
         return {"bytes": path.stat().st_size, CHECKSUM: checksum_file(path)}
     except OSError as error:
         raise DamagedRun(f"{path} cannot be read ({error})") from error
 
 
-def _mark_bytes(content: bytes) -> dict[str, Any]:
+def _facts_of(content: bytes) -> dict[str, Any]:
     return {"bytes": len(content), CHECKSUM: xxhash.xxh3_128_hexdigest(content)}

@@ -1,18 +1,16 @@
-"""Run chunks in worker processes, and join finished chunks into files."""
+"""Run chunks in worker processes and join finished chunks into files."""
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from jetscale.common.orphans import die_with_parent
 from jetscale.common.usage import UsageError
 from jetscale.jets.stores.workers import end
 from jetscale.simulate.chunk import Chunk, Effort, simulate_chunk
@@ -100,7 +98,9 @@ def _efforts(todo: list[tuple[Target, Chunk]], workers: int) -> Iterator[tuple[T
             yield target, make_chunk(target, chunk)
         return
     context = get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, max(len(todo), 1)), mp_context=context, initializer=_worker)
+    pool = ProcessPoolExecutor(
+        min(workers, max(len(todo), 1)), mp_context=context, initializer=die_with_parent
+    )
     running: dict[Future[Effort], Target] = {}
     remaining = iter(todo)
     try:
@@ -113,19 +113,6 @@ def _efforts(todo: list[tuple[Target, Chunk]], workers: int) -> Iterator[tuple[T
                 yield running.pop(future), future.result()
     finally:
         end(pool)
-
-
-def _worker() -> None:
-    """Leave ctrl-C to the parent process, and end when it ends, even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

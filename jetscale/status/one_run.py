@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from jetscale.runs.done import DamagedRun, read_identity
-from jetscale.status.owner import Owner, Owners
+from jetscale.runs.layout import BEGUN, FAILED, IDENTITY, Place, backbone_name
+from jetscale.runs.ownership import Owner
+from jetscale.runs.record import PhaseRecord, RunRecord
 from jetscale.status.reading import Reader, number, whole
 
 STATES = ("done", "running", "failed", "interrupted", "waiting")
 PHASES = ("pretrain", "finetune")
-_PLACE = re.compile(r"(?P<subset>[^/]+)/dim=(?P<dim>\d+)/seed=(?P<seed>\d+)(?:/(?P<variant>.+))?$")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run is in the grid; `variant` names overrides beyond subset, width and seed."""
-
-    subset: str
-    dim: int
-    seed: int
-    variant: str = ""
 
 
 @dataclass
@@ -34,16 +24,16 @@ class RunStatus:
     Attributes
     ----------
     directory : relative to the sweep
-    place : subset, width, seed
+    place : subset, width, seed and variant
     state : one of `STATES`
     phase : what a running run does, or where it stopped: ``pretrain``, ``finetune``, or None before the first
         line
-    steps : of each phase, as planned; a phase that is not made is 0, None where unknown
+    steps : planned steps by phase; 0 for a phase that is left out, None where unknown
     made : steps made, by phase
     seconds_per_step : measured, evaluations included, by phase
-    jets_per_second : of the phase now, evaluations excluded
-    test_loss : newest, by weights
-    owner : the living process
+    jets_per_second : training throughput of the present phase, excluding evaluation time
+    test_loss : newest test loss in nats, by weights
+    owner : the living process that writes the run
     error : one line
     verified : whether the files of a done run were compared with checksums; False for an earlier version's
     """
@@ -73,65 +63,75 @@ class RunStatus:
         return min(1.0, sum(self.made.values()) / total)
 
 
-def place_of(path: Path) -> Place | None:
-    """Subset, width and seed from a run directory's path; None for another kind of folder."""
-    found = _PLACE.search(path.as_posix())
-    if found is None:
-        return None
-    return Place(found["subset"], int(found["dim"]), int(found["seed"]), found["variant"] or "")
+def read_run(run: RunStatus, path: Path, library: Path, reader: Reader) -> None:
+    """Fill in what a run directory tells of a run.
 
-
-def read_run(run: RunStatus, path: Path, library: Path, reader: Reader, owners: Owners) -> None:
-    """Fill in what directory `path` says of `run`; `library` holds the backbones."""
+    Parameters
+    ----------
+    run : filled in
+    path : the run directory
+    library : folder of the backbones
+    reader : reads the files, and keeps notes of what cannot be read
+    """
     damage = ""
     try:
         done = reader.done(path)
     except DamagedRun as error:
         done, damage = None, str(error)
     if done is not None:
-        _take_done(run, done.content)
+        _take_done(run, done.record)
         run.verified = done.verified
         return
-    run.owner = owners.of(path)
-    failed = (path / "failed.json").exists()
-    if damage:
-        failure: dict[str, Any] | None = {"error": "damaged", "message": f"{damage}; restore or remove it"}
-        run.state = "failed"
-    else:
-        failure = reader.json_object(path / "failed.json")
-        begun = any((path / name).exists() for name in ("identity.json", "owner.json", "metrics.jsonl"))
-        run.state = "running" if run.owner else "failed" if failed else "interrupted" if begun else "waiting"
+    run.owner = reader.owner(path)
+    run.state = "failed" if damage else _state(path, run.owner)
     if run.state == "failed":
-        run.error = _one_line(failure)
+        run.error = f"damaged: {damage}; restore or remove it" if damage else _failure(path, reader)
     if run.state == "waiting":
         return
     try:
         read_identity(path)
     except DamagedRun as error:
         reader.note(str(error))
-    config = _config(path / "config.yaml", reader) if None in run.steps.values() or run.owner else {}
+    config = reader.config(path) if None in run.steps.values() or run.owner else {}
     _take_steps(run, config)
-    _take_lines(run, reader.last_lines(path / "metrics.jsonl"))
+    _take_lines(run, reader.last_lines(path))
     if run.state == "running" and run.phase is None and run.steps["pretrain"] != 0:
-        _take_backbone(run, config, library, reader, owners)
+        _take_backbone(run, config, library, reader)
 
 
-def _take_done(run: RunStatus, done: dict[str, Any]) -> None:
+def _state(path: Path, owner: Owner | None) -> str:
+    """State of a run that is not finished."""
+    if owner is not None:
+        return "running"
+    if (path / FAILED).exists():
+        return "failed"
+    return "interrupted" if any((path / name).exists() for name in BEGUN) else "waiting"
+
+
+def _failure(path: Path, reader: Reader) -> str:
+    """The error that stopped a run, as one line."""
+    failure = reader.json_object(path / FAILED)
+    if failure is None:
+        return f"{FAILED} cannot be read"
+    message = str(failure.get("message", "")).strip().splitlines()
+    return f"{failure.get('error', 'error')}: {message[0] if message else ''}".rstrip(": ")
+
+
+def _take_done(run: RunStatus, record: RunRecord) -> None:
     run.state = "done"
     run.phase = "finetune"
-    if isinstance(done.get("variant"), str) and not run.place.variant:
-        run.place = replace(run.place, variant=done["variant"])
-    final = done.get("final")
-    if isinstance(final, dict):
-        losses = {str(weights): number(value, "loss") for weights, value in final.items()}
-        run.test_loss = {weights: loss for weights, loss in losses.items() if loss is not None}
-    for phase, record in (("finetune", done), ("pretrain", done.get("pretrain"))):
-        steps, seconds = whole(record, "steps"), number(record, "seconds")
-        run.steps[phase] = run.made[phase] = steps or 0
+    if record.variant and not run.place.variant:
+        run.place = replace(run.place, variant=record.variant)
+    run.test_loss = record.final_losses
+    phases: tuple[tuple[str, PhaseRecord | None], ...] = (("finetune", record), ("pretrain", record.pretrain))
+    for name, phase in phases:
+        steps, seconds = (phase.steps, phase.seconds) if phase is not None else (None, None)
+        run.steps[name] = run.made[name] = steps or 0
         if steps and seconds and seconds > 0:
-            run.seconds_per_step[phase] = seconds / steps
-    jets, seconds = number(done, "jets"), number(done, "seconds")
-    run.jets_per_second = jets / seconds if jets and seconds and seconds > 0 else None
+            run.seconds_per_step[name] = seconds / steps
+    run.jets_per_second = (
+        record.jets / record.seconds if record.jets and record.seconds and record.seconds > 0 else None
+    )
 
 
 def _take_steps(run: RunStatus, config: dict[str, Any]) -> None:
@@ -166,9 +166,10 @@ def _take_lines(run: RunStatus, lines: list[dict[str, Any]]) -> None:
 
 
 def _rate(lines: list[dict[str, Any]]) -> float | None:
-    """Jets a second over the last lines, without the time from a line to the next of the same jet.
+    """Training throughput in jets/s over the last lines, excluding evaluation time.
 
-    That is an evaluation. Times are the lines' own: wall time of the phase, which no set clock turns back.
+    Between two lines of the same jet is an evaluation. The times are those in the lines: wall time of the
+    phase, which does not depend on clocks that are set.
     """
     points = [(number(line, "jets"), number(line, "seconds")) for line in lines[-40:]]
     known = [(jets, seconds) for jets, seconds in points if jets is not None and seconds is not None]
@@ -181,46 +182,24 @@ def _rate(lines: list[dict[str, Any]]) -> float | None:
     return jets_made / seconds_taken if jets_made > 0 else None
 
 
-def _take_backbone(
-    run: RunStatus, config: dict[str, Any], library: Path, reader: Reader, owners: Owners
-) -> None:
-    """Progress of the pretraining that `run` makes, or waits for: the newest living one of its name."""
+def _take_backbone(run: RunStatus, config: dict[str, Any], library: Path, reader: Reader) -> None:
+    """Progress of the pretraining that `run` makes or waits for: the newest living one with its name."""
     seed = whole(config, "pretrain", "seed")
-    name = f"{run.place.subset}-dim={run.place.dim}-seed={run.place.seed if seed is None else seed}-*"
+    place = run.place
+    name = backbone_name(place.subset, place.dim, place.seed if seed is None else seed, "*")
     named = config.get("pretrain", {}).get("library") if isinstance(config.get("pretrain"), dict) else None
-    # as the run sees it: relative to where the sweep was started, of which multirun/ is a folder
-    places = [library] if not named else [library.parent.parent / str(named), library]
-    found = {folder for place in places for folder in place.glob(name) if owners.of(folder)}
+    # as the run finds it: relative to where the sweep was started, the folder above multirun/
+    folders = [library] if not named else [library.parent.parent / str(named), library]
+    found = {backbone for folder in folders for backbone in folder.glob(name) if reader.owner(backbone)}
     if not found:
         return
     run.phase = "pretrain"
     newest = max(found, key=_begun)
-    lines = [line for line in reader.last_lines(newest / "metrics.jsonl") if line.get("phase") == "pretrain"]
-    _take_lines(run, lines)
+    _take_lines(run, [line for line in reader.last_lines(newest) if line.get("phase") == "pretrain"])
 
 
 def _begun(folder: Path) -> float:
     try:
-        return (folder / "identity.json").stat().st_mtime
+        return (folder / IDENTITY).stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _config(path: Path, reader: Reader) -> dict[str, Any]:
-    import yaml  # 30 ms, and only for runs that are neither done nor planned
-
-    try:
-        content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reader.note(f"{path} cannot be read ({' '.join(str(error).split())})")
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _one_line(failure: dict[str, Any] | None) -> str:
-    if failure is None:
-        return "failed.json cannot be read"
-    message = str(failure.get("message", "")).strip().splitlines()
-    return f"{failure.get('error', 'error')}: {message[0] if message else ''}".rstrip(": ")

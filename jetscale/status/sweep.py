@@ -11,12 +11,9 @@ from statistics import fmean, median
 from typing import Any
 
 from jetscale.common.usage import UsageError
-from jetscale.status.one_run import PHASES, STATES, Place, RunStatus, place_of, read_run
-from jetscale.status.owner import Owners
+from jetscale.runs.layout import BACKBONES, MARKS, NOT_RUNS, SWEEP_PLAN, Place, place_of
+from jetscale.status.one_run import PHASES, STATES, RunStatus, read_run
 from jetscale.status.reading import Reader, whole
-
-_MARKS = {"identity.json", "failed.json", "done.json", "owner.json", "metrics.jsonl", "config.yaml"}
-_NOT_RUNS = {"checkpoints", "wandb", "analysis"}
 
 
 @dataclass
@@ -146,14 +143,16 @@ class Sweep:
 
 @dataclass
 class Watcher:
-    """Reads one sweep, again and again; what cannot change is read once."""
+    """Reads one sweep, again and again; what cannot change is read once.
+
+    Attributes
+    ----------
+    path : the sweep's folder
+    reader : reads its files
+    """
 
     path: Path
     reader: Reader = field(default_factory=Reader)
-    owners: Owners = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.owners = Owners(self.reader)
 
     def look(self) -> Sweep:
         """The sweep as it is now.
@@ -164,7 +163,7 @@ class Watcher:
             There is no such folder, or no run in it.
         """
         if not self.path.is_dir():
-            raise UsageError(f"{self.path}: no such folder; name a sweep's, multirun/<study>")
+            raise UsageError(f"{self.path}: no such folder; name that of a sweep, multirun/<study>")
         self.reader.notes.clear()
         root = self.path.resolve()
         plan = _plan(root, self.reader)
@@ -176,11 +175,11 @@ class Watcher:
                 runs[name] = RunStatus(name, place)
         if not runs:
             raise UsageError(
-                f"{self.path}: no run below it (no plan.json, no <subset>/dim=<d>/seed=<s>); name a sweep's "
-                "folder, multirun/<study>"
+                f"{self.path}: no run below it (no {SWEEP_PLAN}, no <subset>/dim=<d>/seed=<s>); name the "
+                "folder of a sweep, multirun/<study>"
             )
         for name, run in runs.items():
-            read_run(run, root / name, root.parent / "backbones", self.reader, self.owners)
+            read_run(run, root / name, root.parent / BACKBONES, self.reader)
         unverified = sorted(name for name, run in runs.items() if not run.verified)
         if unverified:
             self.reader.note(
@@ -206,7 +205,7 @@ def mean(values: list[float | None]) -> float | None:
 
 def _plan(root: Path, reader: Reader) -> dict[str, RunStatus] | None:
     """Planned runs by directory, or None without a plan that can be read."""
-    path = root / "plan.json"
+    path = root / SWEEP_PLAN
     content = reader.json_object(path)
     if content is None:
         return None
@@ -244,8 +243,8 @@ def _run_directories(root: Path, reader: Reader) -> Iterator[Path]:
             reader.note(f"{error.filename} cannot be read ({error.strerror})")
 
     for folder, below, files in os.walk(root, onerror=note):
-        below[:] = [name for name in below if name not in _NOT_RUNS and not name.startswith(".")]
-        if not _MARKS.isdisjoint(files):
+        below[:] = [name for name in below if name not in NOT_RUNS and not name.startswith(".")]
+        if not MARKS.isdisjoint(files):
             yield Path(folder)
 
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from jetscale.runs.layout import SWEEP_PLAN
 from jetscale.status.one_run import RunStatus
 from jetscale.status.sweep import Group, Sweep
 
@@ -115,7 +116,7 @@ def _closing(sweep: Sweep) -> Text:
     names = {"done": "done", "running": "running", "failed": "failed", "interrupted": "stopped"}
     parts = [f"{counts[state]} {name}" for state, name in names.items() if counts[state] or state == "done"]
     if not sweep.planned:
-        parts.append("waiting unknown (no plan.json)")
+        parts.append(f"waiting unknown (no {SWEEP_PLAN})")
     elif counts["waiting"]:
         parts.append(f"{counts['waiting']} waiting")
     text = f"{len(sweep.runs)} runs: {', '.join(parts)}"

@@ -8,20 +8,31 @@ scatter plot there, and fitted by ``python -m jetscale.analysis source=wandb``.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from jetscale.common.cli import OptionParser
+from jetscale.common import cli
+from jetscale.common.fields import COUNT
 from jetscale.common.masking import masked
 from jetscale.common.usage import UsageError
 from jetscale.tracking.wandb_environment import has_key
 
+PROGRAM = "python -m jetscale.tracking.dashboard"
+
 BAD_STATES = ("failed", "crashed", "killed")
-_COLUMNS = ["run:state", "config:study", "config:subset", "config:dim", "config:seed", "config:n_params"]
-_GROUPS = ("study", "subset", "dim")
+_COLUMNS = [
+    "run:state",
+    "config:study",
+    "config:subset",
+    "config:dim",
+    "config:variant",
+    "config:seed",
+    "config:n_params",
+]
+_GROUPS = ("study", "subset", "dim", "variant")
 
 _FIT = """\
 **N\\*(C)** is the lower edge of *N against C*: the size with the lowest loss at each compute. The fit with
@@ -31,26 +42,52 @@ its uncertainties, from the exact histories:
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Build the views, and save them or print them; returns the exit status."""
-    arguments = _parser().parse_args(argv)
-    try:
-        entity, project = _parts(arguments.path)
-        filters = {key: getattr(arguments, key) for key in _GROUPS if getattr(arguments, key) is not None}
-        views = workspaces(entity, project, filters)
-        if arguments.dry_run:
-            sys.stdout.write(json.dumps([as_json(view) for view in views], indent=2) + "\n")
-        else:
-            for url in save(views):
-                sys.stdout.write(f"{url}\n")
-    except UsageError as error:
-        sys.stderr.write(f"jetscale.tracking.dashboard: {error}\n")
-        return 2
-    return 0
+@dataclass
+class DashboardSettings:
+    """Save the W&B dashboard of a project's sweeps as two new views, and print their addresses.
+
+    Attributes
+    ----------
+    path : ENTITY/PROJECT, where the runs are; ``path=`` may be left out.
+    study : only runs of this study.
+    subset : only runs of this subset.
+    dim : only runs of this width.
+    variant : only runs with these overrides beyond subset, width and seed; empty for runs without any.
+    dry_run : print the JSON that would be sent; needs no key.
+    """
+
+    path: str = ""
+    study: str | None = None
+    subset: str | None = None
+    dim: Annotated[int | None, COUNT] = None
+    variant: str | None = None
+    dry_run: bool = False
+
+
+def main(argv: Sequence[str]) -> None:
+    """Build the views, and save them or print them."""
+    settings = cli.parse(DashboardSettings, argv, PROGRAM, positional="path")
+    entity, project = _parts(settings.path)
+    filters = {key: value for key in _GROUPS if (value := getattr(settings, key)) is not None}
+    views = workspaces(entity, project, filters)
+    if settings.dry_run:
+        sys.stdout.write(json.dumps([as_json(view) for view in views], indent=2) + "\n")
+        return
+    for url in save(views):
+        sys.stdout.write(f"{url}\n")
 
 
 def workspaces(entity: str, project: str, filters: dict[str, str | int] | None = None) -> list[Any]:
-    """The two views, not saved; `filters` keeps the runs of a ``study``, ``subset`` or ``dim``.
+    """Build the two views.
+
+    Parameters
+    ----------
+    entity, project : where the runs are
+    filters : values of ``study``, ``subset``, ``dim`` or ``variant``; other runs are left out
+
+    Returns
+    -------
+    The views (`wandb_workspaces.workspaces.Workspace`), not saved.
 
     Raises
     ------
@@ -59,9 +96,9 @@ def workspaces(entity: str, project: str, filters: dict[str, str | int] | None =
     """
     ws, _, expr = _packages()
     kept = [expr.Config(key) == value for key, value in (filters or {}).items()]
-    title = " ".join(["jetscale", *map(str, (filters or {}).values())])
+    title = " ".join(["jetscale", *(str(value) for value in (filters or {}).values() if value != "")])
     settings = ws.WorkspaceSettings(max_runs=100, remove_legends_from_panels=False)
-    # one group a study, subset and width: what is left inside a group, and averaged, are its seeds
+    # the runs of a group differ in their seed only, so that a group's mean is one over seeds
     groups = [expr.Config(key) for key in _GROUPS]
     main_view = ws.Workspace(
         entity=entity,
@@ -88,7 +125,7 @@ def workspaces(entity: str, project: str, filters: dict[str, str | int] | None =
 
 
 def as_json(workspace: Any) -> dict[str, Any]:
-    """What W&B is sent for a view."""
+    """What W&B is sent for the view `workspace`."""
     view = workspace._to_model()  # the package has no public way to see it without sending it
     spec = json.loads(view.spec.model_dump_json(by_alias=True, exclude_none=True))
     return {"entityName": view.entity, "projectName": view.project, "displayName": view.display_name} | {
@@ -97,7 +134,7 @@ def as_json(workspace: Any) -> dict[str, Any]:
 
 
 def save(views: list[Any]) -> list[str]:
-    """Save new views in W&B; returns their addresses.
+    """Save `views` as new ones in W&B; returns their addresses.
 
     Raises
     ------
@@ -109,7 +146,7 @@ def save(views: list[Any]) -> list[str]:
     except ValueError as error:
         raise UsageError(f"{masked(str(error))}; set WANDB_API_KEY, or repair the file") from error
     if not key:
-        raise UsageError("no W&B key: set WANDB_API_KEY, or run `wandb login`; --dry-run needs none")
+        raise UsageError("no W&B key: set WANDB_API_KEY, or run `wandb login`; dry_run=true needs none")
     import wandb
 
     path = f"{views[0].entity}/{views[0].project}"
@@ -197,21 +234,9 @@ def _packages() -> tuple[Any, Any, Any]:
 def _parts(path: str) -> tuple[str, str]:
     parts = path.split("/")
     if len(parts) != 2 or not all(parts):
-        raise UsageError(f"{path!r} is not ENTITY/PROJECT (as in the address of the project's page)")
+        raise UsageError(f"path={path}: must be ENTITY/PROJECT, as in the address of the project's page")
     return parts[0], parts[1]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = OptionParser(
-        "python -m jetscale.tracking.dashboard", description="Save the W&B dashboard of a project's sweeps."
-    )
-    parser.add_argument("path", metavar="ENTITY/PROJECT", help="where the runs are")
-    parser.add_argument("--study", help="runs of this study alone")
-    parser.add_argument("--subset", help="runs of this subset alone")
-    parser.add_argument("--dim", type=int, help="runs of this width alone")
-    parser.add_argument("--dry-run", action="store_true", help="print the JSON that would be sent")
-    return parser
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(main, PROGRAM))

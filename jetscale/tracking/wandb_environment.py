@@ -14,6 +14,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from jetscale.common.masking import masked
+from jetscale.runs.layout import WANDB_ID
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ def folder_for(directory: Path) -> Path:
 def warn_of_a_shared_id() -> None:
     """Say that ``WANDB_RUN_ID`` is not used: runs of a sweep would become one. W&B's own agent may set it."""
     if _said("WANDB_RUN_ID") and not _said("WANDB_SWEEP_ID"):
-        log.warning("W&B: WANDB_RUN_ID is not used: every run directory keeps its own id, in wandb.json")
+        log.warning("W&B: WANDB_RUN_ID is not used: every run directory keeps its own id, in %s", WANDB_ID)
 
 
 def has_key() -> bool:

@@ -1,6 +1,6 @@
-"""W&B beside the run directory: optional, resumable, and never the reason that a run stops or waits.
+"""A run in W&B: optional, resumable, and never the reason that training stops or waits.
 
-The client's calls are made by a thread of their own, so training waits for W&B at two places only: at its
+The client's calls are made in their own thread, so training waits for W&B at two places only: at its
 start (`START_SECONDS`) and at its end (`CLOSE_SECONDS`). Whatever W&B loses is in ``metrics.jsonl``.
 """
 
@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from jetscale.common.files import DamagedFile, read_sealed, write_sealed
 from jetscale.common.masking import masked, masked_tree
+from jetscale.common.paper import FLOPS_PER_PARAM_JET
+from jetscale.runs.layout import WANDB_ARTIFACT, WANDB_ID, wandb_artifact_name
 from jetscale.runs.metrics import MetricsLine
 from jetscale.tracking.wandb_environment import Destination, chosen_mode, folder_for, warn_of_a_shared_id
 from jetscale.tracking.wandb_service import Sender, forget_service, kill_service
@@ -30,16 +32,9 @@ CLOSE_SECONDS = 60.0
 AFTER_KILL_SECONDS = 5.0
 """How long the thread that calls a killed client is given to notice."""
 
-PAPER_FLOPS_PER_PARAM_JET = 6 * 40
-"""C = 6 N 40 jets: what ties a line's flops to N."""
-
-
-ID_FILE = "wandb.json"
-"""Beside a run's other files: the id that the run has in W&B, made once and kept when the run goes on."""
-
 
 class WandbRun:
-    """One W&B run, or nothing: after the first failure it warns once and stays silent.
+    """One run in W&B; after the first failure it warns once and sends nothing more.
 
     Parameters
     ----------
@@ -129,7 +124,7 @@ class WandbRun:
             return
         run, values = self._run, values_of(line, self._speed.after(line))
         if line.phase == "finetune" and self._n_params is None and line.jets > 0:
-            n_params = self._n_params = round(line.flops / (PAPER_FLOPS_PER_PARAM_JET * line.jets))
+            n_params = self._n_params = round(line.flops / (FLOPS_PER_PARAM_JET * line.jets))
             self._send("config", lambda: run.config.update({"n_params": n_params}, allow_val_change=True))
         step = line.step + (self._steps_before if line.phase == "finetune" else 0)
         self._send("log", lambda: run.log(values, step=step))
@@ -137,9 +132,13 @@ class WandbRun:
     def finish(
         self, summary: dict[str, Any] | None = None, blocks: Path | None = None, exit_code: int = 0
     ) -> None:
-        """Close the run, its block losses as an artifact; several runs may share one process.
+        """Close the run; waits at most `CLOSE_SECONDS`. Several runs may share one process.
 
-        With `exit_code` other than 0 W&B shows it as failed. Waits at most `CLOSE_SECONDS`.
+        Parameters
+        ----------
+        summary : values of the finished run, or its error; sent with credentials masked
+        blocks : ``test_blocks.parquet``, sent as an artifact
+        exit_code : W&B shows the run as failed where it is not 0
         """
         run, sender = self._run, self._sender
         if run is None or sender is None:
@@ -188,13 +187,13 @@ class WandbRun:
 
 
 class Speed:
-    """Jets a second of training, evaluations left out, from one metrics line to the next."""
+    """Training throughput in jets/s between metrics lines, excluding evaluation time."""
 
     def __init__(self) -> None:
         self._last: tuple[str, int, float] | None = None
 
     def after(self, line: MetricsLine) -> float | None:
-        """The speed up to `line`; None where the line before is of another phase, or at the same jet."""
+        """Throughput up to `line`; None after a line of another phase, or at the same jet (an evaluation)."""
         last, self._last = self._last, (line.phase, line.jets, line.seconds)
         if last is None or last[0] != line.phase:
             return None
@@ -203,7 +202,17 @@ class Speed:
 
 
 def values_of(line: MetricsLine, jets_per_second: float | None) -> dict[str, float]:
-    """What W&B is sent for one line; `jetscale.tracking.dashboard` draws these keys."""
+    """Keys and values that are sent to W&B for one line; `jetscale.tracking.dashboard` draws these keys.
+
+    Parameters
+    ----------
+    line : the metrics line
+    jets_per_second : training throughput up to it; None where it is not known
+
+    Returns
+    -------
+    Values by key, as ``finetune/test_loss_ema``.
+    """
     suffix = "" if line.weights == "raw" else f"_{line.weights}"
     values: dict[str, float] = {
         f"{line.phase}/step": line.step,
@@ -229,7 +238,7 @@ def top_level(config: dict[str, Any]) -> dict[str, Any]:
 def _log_blocks(run: Any, blocks: Path) -> None:
     import wandb
 
-    artifact = wandb.Artifact(f"test-blocks-{run.id}", type="test_blocks")
+    artifact = wandb.Artifact(wandb_artifact_name(run.id), type=WANDB_ARTIFACT)
     artifact.add_file(str(blocks))
     run.log_artifact(artifact)
 
@@ -239,7 +248,7 @@ def kept_id(directory: Path) -> str:
 
     A path would not do: it is the same in every container.
     """
-    path = directory / ID_FILE
+    path = directory / WANDB_ID
     try:
         return str(read_sealed(path)["id"])
     except FileNotFoundError:

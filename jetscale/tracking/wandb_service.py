@@ -1,22 +1,24 @@
-"""The W&B client held at arm's length: its calls in a thread of their own, its service process stoppable."""
+"""The W&B client, kept from delaying a run: its calls in their own thread, its service process stoppable."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 from collections.abc import Callable
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
+import psutil
+
+SERVICE = "wandb-core"
+"""Name of the process that the client starts and sends its data to."""
+
 
 class Sender:
-    """Makes calls one after the other in a thread of its own; whoever hands them over never waits.
+    """Makes calls one after the other in its own thread, so that the caller never waits.
 
-    The client blocks once the socket to its service is full, for ever if the service hangs.
-    The thread is a daemon: a call that never returns does not keep the process from ending.
+    The client blocks once the socket to its service is full, for ever if the service hangs. The thread is a
+    daemon: a call that never returns does not keep the process from ending.
     """
 
     def __init__(self) -> None:
@@ -29,7 +31,7 @@ class Sender:
         self._calls.put(call)
 
     def close(self, seconds: float) -> bool:
-        """Let the queued calls be made, and take no more; whether all were within `seconds`."""
+        """Take no more calls, and wait for the queued ones; returns whether they took less than `seconds`."""
         self._calls.put(None)
         self._thread.join(seconds)
         return not self._thread.is_alive()
@@ -40,29 +42,29 @@ class Sender:
 
 
 def forget_service() -> None:
-    """Part from the client's service process, broken or not, so that the next start gets a new one."""
+    """Disconnect from the client's service process, broken or not, so that the next start gets a new one."""
     import wandb
 
-    # where the service is gone this raises, and yet forgets it and its hook at exit
+    # where the service is gone this raises, but still forgets the service and the hook at exit
     with contextlib.suppress(Exception):
         wandb.teardown()
 
 
 def kill_service() -> None:
-    """Kill this process's own ``wandb-core``: one that hangs would be waited for at exit, for ever."""
-    for child in service_processes():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+    """Kill this process's own service, which hangs: at exit the client would wait for it, for ever.
+
+    `wandb.teardown` waits for the service too, and W&B has no call that ends it at once.
+    """
+    for service in service_processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            service.kill()
 
 
-def service_processes() -> list[int]:
-    """Ids of the ``wandb-core`` processes that this process has started; none where there is no ``/proc``."""
+def service_processes() -> list[psutil.Process]:
+    """The services that this process has started and that have not ended."""
     found = []
-    for children in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += [int(child) for child in children.read_text().split() if _name(child) == "wandb-core"]
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.name() == SERVICE:
+                found.append(child)
     return found
-
-
-def _name(process: str) -> str:
-    return Path("/proc", process, "comm").read_text().strip()

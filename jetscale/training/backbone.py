@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jetscale.common.files import fingerprint
 from jetscale.model.network import Network
 from jetscale.runs.directory import DamagedRunError, RunDirectory
-from jetscale.runs.metrics import MetricsLog
+from jetscale.runs.layout import backbone_name
+from jetscale.runs.metrics import read_metrics
+from jetscale.runs.record import PretrainRecord
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training import ranks
 from jetscale.training.build import build, outputs_of
@@ -20,8 +22,6 @@ from jetscale.training.settings import Phase, TrainSettings, to_yaml
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = Path("checkpoints", "final.pt")
-
 
 @dataclass(frozen=True)
 class Backbone:
@@ -29,12 +29,12 @@ class Backbone:
 
     Attributes
     ----------
-    path : its directory in the library
+    directory : its directory in the library
     record : what it cost, for the ``done.json`` of the runs that start from it
     """
 
-    path: Path
-    record: dict[str, Any]
+    directory: RunDirectory
+    record: PretrainRecord
 
     def load_into(self, model: Network) -> None:
         """Copy the raw pretrained weights into `model`, all but the head.
@@ -46,17 +46,18 @@ class Backbone:
             asked for: other runs may have started from them, and on a GPU the new ones would differ.
         """
         try:
-            state = read_checkpoint(self.path / WEIGHTS)
+            state = read_checkpoint(self.directory.weights)
         except CheckpointError as error:
             raise CheckpointError(
-                f"{error}; put back an undamaged copy, or remove {self.path} to pretrain this backbone anew"
+                f"{error}; put back an undamaged copy, or remove {self.directory.path} to pretrain this "
+                "backbone anew"
             ) from error
-        require_arch(state, model.arch, self.path / WEIGHTS)
+        require_arch(state, model.arch, self.directory.weights)
         model.load_backbone(state["weights"])
 
     def metrics(self) -> list[dict[str, Any]]:
         """Its metrics lines."""
-        return MetricsLog(self.path / "metrics.jsonl").read()
+        return read_metrics(self.directory.metrics)
 
 
 def find_or_pretrain(settings: TrainSettings, wandb: WandbRun) -> Backbone | None:
@@ -68,27 +69,32 @@ def find_or_pretrain(settings: TrainSettings, wandb: WandbRun) -> Backbone | Non
         return None
     phase, model, data = build(settings, Phase.PRETRAIN)
     identity = fingerprint({**settings.backbone_identity(), "data_fingerprint": data.fingerprint})
-    name = f"{settings.subset}-dim={settings.model.dim}-seed={settings.pretrain_seed}-{identity[:12]}"
+    name = backbone_name(settings.subset, settings.model.dim, settings.pretrain_seed, identity)
     directory = RunDirectory(Path(settings.pretrain.library, name), identity)
     with ranks.first_rank_holds(directory.claim, wait=True):
         record = ranks.agreed(_done(directory))
         if record is not None:
             log.info("pretrained backbone found: %s", directory.path)
-            return Backbone(directory.path, record)
+            return Backbone(directory, _in(directory, record))
         if ranks.is_first():
             directory.start(to_yaml(settings))
         outputs = outputs_of(Phase.PRETRAIN, directory, wandb)
         result = fit_phase(settings, phase, model, data, outputs, test=None)
-        record = {**result.record, "fingerprint": identity, "data": data.fingerprint}
+        record = PretrainRecord(**result.record, fingerprint=identity, data=data.fingerprint)
         if ranks.is_first():
             state = {"arch": model.arch, "weights": result.weights, "average": result.average}
-            write_weights(directory.path / WEIGHTS, state, phase.steps)
+            write_weights(directory.weights, state, phase.steps)
             directory.finish(record)
             outputs.checkpoints.remove()
-        return Backbone(directory.path, ranks.agreed(record))
+        return Backbone(directory, _in(directory, ranks.agreed(record)))
 
 
-def _done(directory: RunDirectory) -> dict[str, Any] | None:
+def _in(directory: RunDirectory, record: PretrainRecord) -> PretrainRecord:
+    """`record` with the folder, for the runs that start from it."""
+    return replace(record, path=str(directory.path))
+
+
+def _done(directory: RunDirectory) -> PretrainRecord | None:
     """What a finished pretraining left; None where it is not finished.
 
     Raises
@@ -97,7 +103,7 @@ def _done(directory: RunDirectory) -> dict[str, Any] | None:
         One of its files is damaged. They are not made anew unasked, see `Backbone.load_into`.
     """
     try:
-        return directory.done()
+        return directory.done_pretraining()
     except DamagedRunError as error:
         raise CheckpointError(
             f"{error.__cause__}; put back an undamaged copy, or remove {directory.path} to pretrain this "

@@ -23,6 +23,7 @@ import xxhash
 
 from jetscale.common.files import CHECKSUM, DamagedFile, atomic_path, sha256_file, writing
 from jetscale.model import DEFAULT
+from jetscale.runs.layout import checkpoint_name
 from jetscale.runs.sealed import read_json, write_json_sealed
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Checkpoints:
     phase: str
 
     def _file(self, which: str) -> Path:
-        return self.directory / f"{self.phase}.{which}.pt"
+        return self.directory / checkpoint_name(self.phase, which)
 
     def save(self, state: dict[str, Any], step: int) -> Path:
         """Write a new ``last`` and keep the old one as ``previous``."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from jetscale.jets.batch import JetBatch
 from jetscale.model.network import Network
-from jetscale.runs.blocks import N_BLOCKS
+from jetscale.runs.layout import N_BLOCKS
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jetscale.common.files import remove_leftovers
-from jetscale.runs.blocks import BlockLog, BlocksError
-from jetscale.runs.done import disagreement
+from jetscale.runs.blocks import BlockLog, BlocksError, disagreement
 from jetscale.runs.metrics import MetricsError, MetricsLog
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training.checkpoint import Checkpoints

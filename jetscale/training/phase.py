@@ -13,9 +13,10 @@ import lightning as L
 import torch
 
 from jetscale.common.files import fingerprint
+from jetscale.common.paper import MEAN_CONSTITUENTS
 from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.evaluation import EvalSet
-from jetscale.model.cost import MEAN_CONSTITUENTS, flops_6n
+from jetscale.model.cost import flops_6n
 from jetscale.model.network import Network
 from jetscale.training.callbacks.checkpointer import Checkpointer
 from jetscale.training.callbacks.metrics_writer import MetricsWriter

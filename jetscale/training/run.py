@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from jetscale.jets.evaluation import EvalSet
-from jetscale.runs.blocks import BlockLog
+from jetscale.runs.blocks import BlockLog, disagreement
 from jetscale.runs.directory import DamagedRunError, RunDirectory, leave_traceback
-from jetscale.runs.done import check_final, disagreement
-from jetscale.runs.provenance import git_state, versions
+from jetscale.runs.layout import Place
+from jetscale.runs.metrics import check_final
+from jetscale.runs.record import FinalLoss, PretrainRecord, RunRecord, git_state, versions
 from jetscale.tracking.wandb_environment import Destination
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training import ranks
-from jetscale.training.backbone import WEIGHTS, Backbone, find_or_pretrain
+from jetscale.training.backbone import find_or_pretrain
 from jetscale.training.build import build, outputs_of
 from jetscale.training.checkpoint import write_weights
 from jetscale.training.outputs import Outputs
 from jetscale.training.phase import PhaseResult, fit_phase
 from jetscale.training.preemption import Preempted
-from jetscale.training.same_jets import JETS, jets_from, same_jets
+from jetscale.training.same_jets import jets_from, same_jets
 from jetscale.training.settings import Phase, TrainSettings, public, to_yaml
 
 log = logging.getLogger(__name__)
 
 
-def run(settings: TrainSettings, path: Path, variant: str = "") -> dict[str, Any]:
+def run(settings: TrainSettings, path: Path, variant: str = "") -> RunRecord:
     """Make the run in directory `path`, or go on with it, or return at once where it is done.
 
     Parameters
@@ -38,7 +39,7 @@ def run(settings: TrainSettings, path: Path, variant: str = "") -> dict[str, Any
 
     Returns
     -------
-    Content of ``done.json``.
+    What ``done.json`` holds.
 
     Raises
     ------
@@ -56,7 +57,7 @@ def run(settings: TrainSettings, path: Path, variant: str = "") -> dict[str, Any
     with ranks.first_rank_holds(directory.claim):
         done = ranks.agreed(directory.done())
         if done is not None:
-            log.info("%s is done already (final test loss %.4f)", path, done["final"]["raw"]["loss"])
+            log.info("%s is done already (final test loss %.4f)", path, done.final_losses["raw"])
             return done
         if ranks.is_first():
             directory.start(to_yaml(settings))
@@ -73,12 +74,12 @@ def run(settings: TrainSettings, path: Path, variant: str = "") -> dict[str, Any
             log.warning("%s: %s", path, stop)
             wandb.finish(exit_code=int(stop.code or 0))
             raise
-        summary = {"final": record["final"], "n_params": record["n_params"]["total"]}
+        summary = {"final": asdict(record)["final"], "n_params": record.n_params_total}
         wandb.finish(summary, directory.blocks)
         return record
 
 
-def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun, variant: str) -> dict[str, Any]:
+def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun, variant: str) -> RunRecord:
     backbone = find_or_pretrain(settings, wandb)
     phase, model, data = build(settings, Phase.FINETUNE)
     test = EvalSet(settings.data_of(Phase.FINETUNE), n_jets=settings.eval.jets)
@@ -90,17 +91,17 @@ def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun, va
         outputs.metrics.replace([*backbone.metrics(), *own])
     result = fit_phase(settings, phase, model, data, outputs, test)
     fingerprints = {"train": data.fingerprint, "test": test.fingerprint}
-    record = {"variant": variant, **_record(settings, result, backbone, fingerprints)}
+    record = _record(settings, variant, result, None if backbone is None else backbone.record, fingerprints)
     if ranks.is_first():
         state = {"arch": model.arch, "weights": result.weights, "average": result.average}
-        write_weights(directory.path / WEIGHTS, state, phase.steps)
+        write_weights(directory.weights, state, phase.steps)
         _require_agreement(outputs, record)
         directory.finish(record)
         outputs.checkpoints.remove()
     return record
 
 
-def _require_agreement(outputs: Outputs, record: dict[str, Any]) -> None:
+def _require_agreement(outputs: Outputs, record: RunRecord) -> None:
     """Read back what is about to be sealed: test losses, their blocks and the final losses must agree.
 
     Raises
@@ -114,7 +115,7 @@ def _require_agreement(outputs: Outputs, record: dict[str, Any]) -> None:
     wrong = disagreement(tests, blocks.sums(outputs.phase))
     if wrong is not None:
         raise DamagedRunError(f"{blocks.path} is damaged: it {wrong}; remove its folder to make the run anew")
-    wrong = check_final(lines, record)
+    wrong = check_final(lines, record.final_losses)
     if wrong is not None:
         raise DamagedRunError(
             f"{metrics.path} is damaged: the run {wrong}; remove its folder to make the run anew"
@@ -122,29 +123,34 @@ def _require_agreement(outputs: Outputs, record: dict[str, Any]) -> None:
 
 
 def _record(
-    settings: TrainSettings, result: PhaseResult, backbone: Backbone | None, data: dict[str, str]
-) -> dict[str, Any]:
-    return {
-        "subset": settings.subset,
-        "dim": settings.model.dim,
-        "seed": settings.seed,
+    settings: TrainSettings,
+    variant: str,
+    result: PhaseResult,
+    pretrain: PretrainRecord | None,
+    data: dict[str, str],
+) -> RunRecord:
+    return RunRecord(
+        subset=settings.subset,
+        dim=settings.model.dim,
+        seed=settings.seed,
+        variant=variant,
         **result.record,
-        "final": {
-            weights: {"loss": test.loss, "accuracy": test.accuracy, "jets": int(test.jets.sum())}
+        final={
+            weights: FinalLoss(loss=test.loss, accuracy=test.accuracy, jets=int(test.jets.sum()))
             for weights, test in result.test.items()
         },
-        "pretrain": None if backbone is None else {**backbone.record, "path": str(backbone.path)},
-        "data": data,
-        JETS: jets_from(settings),
-        "threads": settings.device.threads,
-        "versions": versions(),
-        "git": git_state(),
-    }
+        pretrain=pretrain,
+        data=data,
+        jets_from=jets_from(settings),
+        threads=settings.device.threads,
+        versions=versions(),
+        git=git_state(),
+    )
 
 
 def _wandb(settings: TrainSettings, directory: RunDirectory, variant: str) -> WandbRun:
     dim, seed = settings.model.dim, settings.seed
-    group = f"{settings.study}/{settings.subset}/dim={dim}"
+    group = f"{settings.study}/{Place(settings.subset, dim, seed).group}"
     destination = Destination(
         project=settings.tracking.project,
         entity=settings.tracking.entity,

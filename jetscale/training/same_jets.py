@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from jetscale.common.files import CHECKSUM, checksum_file, fingerprint
 from jetscale.common.masking import masked
@@ -20,12 +19,10 @@ from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.packed_store import MANIFEST, Store
 from jetscale.jets.stores.request import StoreRequest, store_request
 from jetscale.runs.directory import RunDirectoryError
+from jetscale.runs.record import JetsFrom, RunRecord
 from jetscale.training.settings import Phase, TrainSettings
 
 log = logging.getLogger(__name__)
-
-JETS = "jets_from"
-"""Key of ``done.json``: for ``finetune/train`` and so on, where the jets were and what identifies them."""
 
 _LARGE = 10**10
 """Bytes of jets without a store that takes seconds to hash."""
@@ -33,7 +30,7 @@ _LARGE = 10**10
 _Sources = list[tuple[str, int, str]]
 
 
-def jets_from(settings: TrainSettings) -> dict[str, dict[str, str]]:
+def jets_from(settings: TrainSettings) -> dict[str, JetsFrom]:
     """What `same_jets` compares later: folder and fingerprint of the source files of every split in use.
 
     Raises
@@ -42,33 +39,32 @@ def jets_from(settings: TrainSettings) -> dict[str, dict[str, str]]:
         See `jetscale.jets.stores.building.ensure_store`.
     """
     return {
-        name: {
-            "dir": masked(str(request.directory)),
-            "fingerprint": fingerprint(_of_store(ensure_store(request))),
-        }
+        name: JetsFrom(
+            dir=masked(str(request.directory)), fingerprint=fingerprint(_of_store(ensure_store(request)))
+        )
         for name, request in _requests(settings)
     }
 
 
-def same_jets(settings: TrainSettings) -> Callable[[Path, dict[str, Any]], None]:
+def same_jets(settings: TrainSettings) -> Callable[[Path, RunRecord], None]:
     """A check of finished runs for `RunDirectory`: their jets must be those of `settings`.
 
     Where the jets are not there any more, the run counts as done, and the log says so.
     """
 
-    def check(path: Path, done: dict[str, Any]) -> None:
-        recorded = done.get(JETS)
+    def check(path: Path, record: RunRecord) -> None:
+        recorded = record.jets_from
         if recorded is None:
             log.info("%s is of an earlier version: its jets could not be compared", path)
             return
         for name, request in _requests(settings):
-            then, now = recorded.get(name, {}), _now(request)
+            then, now = recorded.get(name), _now(request)
             if now is None:
                 log.info("%s: its %s jets are not in %s now, not compared", path, name, request.directory)
-            elif fingerprint(now) != then.get("fingerprint"):
+            elif then is None or fingerprint(now) != then.fingerprint:
+                was = "not recorded" if then is None else f"those of {then.dir} ({then.fingerprint[:12]})"
                 raise RunDirectoryError(
-                    f"{path} was made on other {name} jets: those of {then.get('dir')} then "
-                    f"({str(then.get('fingerprint'))[:12]}), and {masked(str(request.directory))} has "
+                    f"{path} was made on other {name} jets: {was}, and {masked(str(request.directory))} has "
                     f"{fingerprint(now)[:12]} now. Give this sweep another name (study=NAME), put the jets "
                     "back, or remove the directory to run it anew."
                 )

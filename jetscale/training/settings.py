@@ -23,6 +23,7 @@ from jetscale.jets.errors import JetDataError
 from jetscale.jets.ordering.compositions import check_request
 from jetscale.jets.settings import DataSettings
 from jetscale.model import DEFAULT, NETWORKS
+from jetscale.runs.layout import BACKBONES, SWEEPS
 from jetscale.training.learning_rates import SCHEDULES, checked_rate, learning_rate
 
 FOLDER = Matches(
@@ -187,7 +188,7 @@ class PretrainSettings(PhaseSettings):
     warmup: Annotated[int, _STEPS] = 1_000
     composition: Annotated[Any, Replaced()] = None
     seed: Annotated[int | None, SEED] = None
-    library: str = "multirun/backbones"
+    library: str = f"{SWEEPS}/{BACKBONES}"
 
     def check_composition(self) -> None:
         """Raise where `composition` is not one.

@@ -11,7 +11,7 @@ import pytest
 from jetscale.analysis.checks.synthetic import Noise, curves_table
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.tables.loss_table import LossTable
-from jetscale.analysis.tables.test_blocks import N_BLOCKS
+from jetscale.runs.layout import N_BLOCKS
 from tests.analysis.wandb_server import Server
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "scaling"

@@ -18,7 +18,7 @@ from jetscale.analysis.tables.sources import saved
 from jetscale.common.files import DamagedFile
 from jetscale.common.usage import UsageError
 from jetscale.runs import parquet
-from jetscale.runs.lines import DamagedLine, line_text, parse_lines
+from jetscale.runs.metrics import DamagedLine, line_text, parse_lines
 from jetscale.runs.sealed import read_json, write_json_sealed
 
 Sweep = Callable[..., Path]

@@ -80,7 +80,7 @@ def test_torn_last_line_is_left_out_and_a_torn_middle_is_an_error(sweep: Sweep) 
     metrics.write_text(whole + '{"phase": "finetu')
     assert len(load_losses(path).frame) == 8
     metrics.write_text('{"phase": \n' + whole)
-    with pytest.raises(UsageError, match=r"metrics\.jsonl:1"):
+    with pytest.raises(UsageError, match=r"metrics\.jsonl: line 1"):
         load_losses(path)
 
 

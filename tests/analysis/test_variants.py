@@ -100,6 +100,28 @@ def test_whatever_varies_is_a_variant(tmp_path: Path, key: str, one: Any, two: A
     assert any("2 variants are fitted apart" in text for text in result.warnings)
 
 
+def test_networks_are_fitted_apart_and_a_run_that_names_none_is_a_transformer(tmp_path: Path) -> None:
+    """Both networks have the same N here, so that nothing but the name of the network tells them apart."""
+    named = changed(BASE, "model.arch", "transformer")
+    for study, config, seed, shift in (
+        ("before", BASE, 0, 0.0),
+        ("now", named, 1, 0.0),
+        ("other", changed(BASE, "model.arch", "deepsets"), 0, 0.2),
+        ("again", changed(BASE, "model.arch", "deepsets"), 1, 0.2),
+    ):
+        for dim in (8, 16, 24, 32):
+            one = changed(changed(config, "model.dim", dim), "seed", seed)
+            write(tmp_path, f"{study}/dim={dim}", one, shift)
+    losses = load_losses(tmp_path)
+    names = ["scratch [model.arch=deepsets]", "scratch [model.arch=transformer]"]
+    assert sorted(losses.groups()) == names
+    studies = [{run.partition("/")[0] for run in losses.groups()[name]["run"]} for name in names]
+    assert studies == [{"other", "again"}, {"before", "now"}]
+    result = fit(losses, QUICK)
+    assert sorted(result.subsets) == names
+    assert [subset.n_runs for subset in result.subsets.values()] == [8, 8]
+
+
 @pytest.mark.parametrize(
     ("key", "two"),
     [

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from jetscale.analysis.tables.sources import block_files
-from jetscale.analysis.tables.test_blocks import N_BLOCKS
 from jetscale.common.usage import UsageError
+from jetscale.runs.layout import N_BLOCKS
 from tests.analysis.wandb_server import Artifact, Server, ask
 
 STEPS = range(10, 60, 10)

@@ -11,6 +11,7 @@ from jetscale.launch.hydra_setup import register
 from jetscale.launch.jobs import Job
 from jetscale.launch.sweep_plan import plan_sweep
 from jetscale.training.settings import from_config
+from tests.runs import run_record
 
 
 def jobs_of(root: Path, *grid: tuple[str, ...]) -> list[Job]:
@@ -48,7 +49,7 @@ def test_caps_and_what_is_done(tmp_path):
     assert large.steps < small.steps
     assert large.flops <= 1.2e12
     with jobs[1].directory.claim():
-        jobs[1].directory.finish({"final": {}})
+        jobs[1].directory.finish(run_record())
     assert [run.job for run in plan_sweep(jobs).to_do.runs] == [jobs[0]]
 
 

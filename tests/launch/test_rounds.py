@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,16 @@ from hydra import compose, initialize_config_dir
 from hydra.core.utils import JobReturn, JobStatus
 
 from jetscale.common.config_safety import CONF
+from jetscale.common.usage import UsageError
 from jetscale.launch import rounds
 from jetscale.launch.hydra_setup import register
 from jetscale.launch.jobs import Job, read_jobs, write_jobs
 from jetscale.launch.rounds import SweepStopped, carry_through
+from jetscale.launch.worker import work
 from jetscale.runs.directory import RunBusy, RunDirectoryError
+from jetscale.runs.record import FinalLoss
 from jetscale.training.settings import from_config
+from tests.runs import run_record
 
 
 @pytest.fixture
@@ -37,7 +42,7 @@ def jobs(tmp_path: Path) -> list[Job]:
 
 def finish(job: Job, loss: float = 1.0) -> JobReturn:
     with job.directory.claim():
-        job.directory.finish({"final": {"raw": {"loss": loss}}})
+        job.directory.finish(run_record(final={"raw": FinalLoss(loss=loss, accuracy=None, jets=1)}))
     return result(job, JobStatus.COMPLETED, loss)
 
 
@@ -141,6 +146,28 @@ def test_a_launcher_that_only_crashes_is_given_up(jobs):
     assert len(launcher.launched) == 3
 
 
-def test_jobs_survive_a_file(jobs, tmp_path):
+def test_jobs_survive_a_file(jobs, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2hunter2")  # given so, it is in no setting
     write_jobs(tmp_path / "jobs.json", jobs)
     assert read_jobs(tmp_path / "jobs.json") == jobs
+
+
+def test_jobs_whose_settings_hold_a_password_are_refused_before_they_are_written(jobs, tmp_path):
+    """Masked, they would be other runs; an experiment's file may hold what the command line may not."""
+    secret = replace(jobs[1].settings.data, dir="s3://AKIA:hunter2@bucket/jets")
+    jobs[1] = replace(jobs[1], settings=replace(jobs[1].settings, data=secret))
+    with pytest.raises(UsageError, match=rf"data.dir of {jobs[1].path} holds a password") as refused:
+        write_jobs(tmp_path / "jobs.json", jobs)
+    assert "hunter2" not in str(refused.value)
+    assert not (tmp_path / "jobs.json").exists()
+
+
+def test_a_worker_leaves_no_password_in_its_log(jobs, tmp_path):
+    """The traceback of a run that fails names its data; the worker goes on with the next run."""
+    secret = replace(jobs[0].settings.data, dir="s3://AKIA:hunter2@bucket/jets")
+    failing = replace(jobs[0], settings=replace(jobs[0].settings, data=secret))
+    work([failing])
+    log = (failing.path / "train.log").read_text()
+    assert "Traceback" in log
+    assert "bucket" in log
+    assert "hunter2" not in log

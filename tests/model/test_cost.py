@@ -5,10 +5,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from jetscale.common.paper import MEAN_CONSTITUENTS, WIDTHS
 from jetscale.model import transformer
 from jetscale.model.cost import (
-    MEAN_CONSTITUENTS,
-    PAPER_WIDTHS,
     flops_6n,
 )
 from jetscale.model.operations import PLAIN
@@ -18,7 +17,7 @@ from tests.model.jets import random_jets
 
 def test_sizes_of_the_paper() -> None:
     with torch.device("meta"):
-        totals = [SetTransformer(dim, 10).count_parameters().total for dim in PAPER_WIDTHS]
+        totals = [SetTransformer(dim, 10).count_parameters().total for dim in WIDTHS]
     assert len(totals) == 12
     assert 2_500 < totals[0] < 3_500
     assert 10_300_000 < totals[-1] < 10_800_000

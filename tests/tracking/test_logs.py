@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from jetscale.runs.blocks import N_BLOCKS, BlockLog
+from jetscale.runs.blocks import BlockLog
+from jetscale.runs.layout import N_BLOCKS
 from jetscale.runs.metrics import MetricsError, MetricsLine, MetricsLog
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from jetscale.runs import ownership
-from jetscale.runs.ownership import RECORD, Owned, is_free, machine, owning, read_owner
+from jetscale.runs.layout import OWNER
+from jetscale.runs.ownership import Owned, is_free, machine, owning, read_owner
 
 HOLDER = (
     "import sys; from pathlib import Path; from jetscale.runs.ownership import owning\n"
@@ -84,7 +85,7 @@ def test_a_living_owner_on_a_machine_that_locks_do_not_reach_is_respected(tmp_pa
             content = {"host": "nid001", "machine": "nid001/x", "pid": 1, "job": "77", "beat": beat}
             aside = tmp_path / "aside"
             aside.write_text(json.dumps(content))
-            aside.replace(tmp_path / RECORD)
+            aside.replace(tmp_path / OWNER)
             beat += 1
             time.sleep(0.02)
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from jetscale.runs.directory import RunDirectory, RunDirectoryError, leave_traceback
+from tests.runs import run_record
 
 
 def test_done_is_found_by_the_same_settings_only(tmp_path):
@@ -13,8 +14,8 @@ def test_done_is_found_by_the_same_settings_only(tmp_path):
     with mine.claim():
         mine.start("seed: 0\n")
         assert mine.done() is None
-        mine.finish({"loss": 1.0})
-    assert mine.done() == {"identity": "a" * 64, "loss": 1.0}
+        mine.finish(run_record())
+    assert mine.done() == run_record()
     with pytest.raises(RunDirectoryError, match="study=NAME"):
         RunDirectory(tmp_path, "b" * 64).done()
 

@@ -96,7 +96,7 @@ def test_a_server_that_fails_in_mid_run(fault, server, tmp_path, caplog):
 
 
 CLIENT = """
-import json, logging, os, signal, sys, time
+import logging, sys, time
 from pathlib import Path
 from jetscale.tracking import wandb_run
 from jetscale.tracking.wandb_service import service_processes
@@ -108,7 +108,7 @@ for line in lines(1, 100):
     run.log(line)
 time.sleep(0.5)
 (service,) = service_processes()
-os.kill(service, int(sys.argv[1]))
+service.send_signal(int(sys.argv[1]))
 for line in lines(100, 5000):
     run.log(line)
 run.finish({"n_params": 1})

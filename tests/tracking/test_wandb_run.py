@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from jetscale.runs.layout import WANDB_ID
 from jetscale.runs.metrics import MetricsLine
 from jetscale.tracking.wandb_environment import Destination, chosen_mode
-from jetscale.tracking.wandb_run import ID_FILE, Speed, WandbRun, kept_id, values_of
+from jetscale.tracking.wandb_run import Speed, WandbRun, kept_id, values_of
 from jetscale.tracking.wandb_service import forget_service
 from tests.tracking.wandb_server import KEY, served
 
@@ -119,7 +120,7 @@ def test_an_id_is_made_once_for_a_directory_and_never_twice(tmp_path, caplog, mo
     second = kept_id(tmp_path / "run")
     assert second != first
     assert not caplog.records
-    (tmp_path / "run" / ID_FILE).write_text((tmp_path / "run" / ID_FILE).read_text().replace(second, first))
+    (tmp_path / "run" / WANDB_ID).write_text((tmp_path / "run" / WANDB_ID).read_text().replace(second, first))
     assert kept_id(tmp_path / "run") not in (first, second)
     assert "is damaged" in caplog.text
     monkeypatch.setenv("WANDB_RUN_ID", "mine")

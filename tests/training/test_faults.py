@@ -21,7 +21,8 @@ from hydra import compose, initialize_config_dir
 from jetscale.common.config_safety import CONF
 from jetscale.common.files import WriteError, write_json
 from jetscale.launch.hydra_setup import register
-from jetscale.runs.blocks import N_BLOCKS, BlockLog, BlocksError
+from jetscale.runs.blocks import BlockLog, BlocksError
+from jetscale.runs.layout import N_BLOCKS
 from jetscale.runs.metrics import MetricsError, MetricsLine, MetricsLog
 from jetscale.training.checkpoint import CheckpointError, Checkpoints, read_checkpoint
 from jetscale.training.module import NonFiniteLoss

@@ -15,6 +15,7 @@ from jetscale.analysis.tables.loss_table import names_of_groups
 from jetscale.analysis.tables.selection import of_weights
 from jetscale.analysis.tables.variants import told, without
 from jetscale.common.usage import UsageError
+from jetscale.runs.layout import CONFIG, DONE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,8 +138,8 @@ def _scans(frame: pd.DataFrame, path: Path, warnings: list[str]) -> list[Scan]:
     unknown = frame[~np.isfinite(frame["lr"])]
     if len(unknown):
         raise UsageError(
-            f"{path / unknown['run'].iloc[0]}: its learning rate is not known: done.json lacks lr, and"
-            " finetune.lr of config.yaml is no number"
+            f"{path / unknown['run'].iloc[0]}: its learning rate is not known: {DONE} lacks lr, and"
+            f" finetune.lr of {CONFIG} is no number"
         )
     found = []
     for (subset, _), runs in frame.groupby([names_of_groups(frame), "dim"]):

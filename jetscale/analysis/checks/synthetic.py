@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.tables.loss_table import LossTable, checked
-from jetscale.analysis.tables.test_blocks import N_BLOCKS, BlockLosses
+from jetscale.analysis.tables.test_blocks import BlockLosses
+from jetscale.common.paper import FLOPS_PER_PARAM_JET, MEAN_CONSTITUENTS, WIDTHS
+from jetscale.runs.layout import N_BLOCKS, Place
 
 Array = NDArray[np.float64]
 
-PAPER_WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 PAPER_JETS = 76.8e6  # 600,000 iterations of 128 jets
-PAPER_FLOPS_PER_PARAM_JET = 240.0  # 6 x 40 constituents
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def curves_table(
     noise: Noise,
     rng: np.random.Generator,
     *,
-    widths: tuple[int, ...] = PAPER_WIDTHS,
+    widths: tuple[int, ...] = WIDTHS,
     seeds: int = 5,
     jets: float = PAPER_JETS,
     evaluations: int = 60,
@@ -74,22 +74,25 @@ def curves_table(
             N = backbone_parameters(dim)
             log_L_T = surface.log_loss(np.log(N) + 0 * D_T, np.log(D_T))[0]
             for seed in range(seeds):
-                run = f"{subset}/dim={dim}/seed={seed}"
+                run = Place(subset, dim, seed).path
                 log_L = log_L_T + noise.runs * rng.standard_normal()
                 truth.append(np.exp(log_L))
                 keys += [(run, float(step), "ema") for step in D_T / 128]
                 columns = {"run": run, "subset": subset, "dim": float(dim), "seed": str(seed), "n_params": N}
-                moving = {"step": D_T / 128, "jets": D_T, "flops": PAPER_FLOPS_PER_PARAM_JET * N * D_T}
+                moving = {"step": D_T / 128, "jets": D_T, "flops": FLOPS_PER_PARAM_JET * N * D_T}
                 frames.append(pd.DataFrame(columns | moving, index=range(evaluations)))
     frame = pd.concat(frames, ignore_index=True)
     frame = frame.assign(
-        constituents=40 * frame["jets"], split="test", weights="ema", loss=np.concatenate(truth)
+        constituents=MEAN_CONSTITUENTS * frame["jets"],
+        split="test",
+        weights="ema",
+        loss=np.concatenate(truth),
     )
     blocks = None
     if noise.test_jets:
         blocks = _blocks(frame["loss"].to_numpy(float), keys, noise, rng)
         frame["loss"] = blocks.loss_sum_EB.sum(axis=1) / blocks.jets_EB.sum(axis=1)
-    return checked(LossTable(frame, "synthetic sweep", PAPER_FLOPS_PER_PARAM_JET, "jet", blocks=blocks))
+    return checked(LossTable(frame, "synthetic sweep", FLOPS_PER_PARAM_JET, "jet", blocks=blocks))
 
 
 def grid_table(

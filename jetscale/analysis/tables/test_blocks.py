@@ -21,7 +21,6 @@ Array = NDArray[np.float64]
 Sums = NDArray[np.float64] | NDArray[np.float32]
 Key = tuple[str, float, str]  # run, step, weights
 
-N_BLOCKS = 1000  # of a run's file; see `BlockLosses.merged`
 MIN_FILLED_BLOCKS = 50  # for a bootstrap over them
 
 

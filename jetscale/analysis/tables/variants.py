@@ -31,6 +31,8 @@ NOT_NUMBERS = (
 """The grid itself, places, and when the test loss is taken: these decide no loss."""
 PRETRAINING = ("pretrain.", "jets.pretrain")
 UNTOLD = "not given"
+BEFORE = {"model.arch": "transformer"}
+"""Settings that were added later, with the value of the runs that were made before and do not name them."""
 JETS = "jets."
 """Prefix of fingerprints of the jets, which only finished runs tell: unknown is not another value."""
 MAX_SHOWN = 60  # characters of a value
@@ -121,7 +123,7 @@ def varying(settings: list[Settings]) -> list[str]:
     keys = sorted({key for one in settings for key in one})
     found = []
     for key in keys:
-        values = {one.get(key, UNTOLD) for one in settings}
+        values = {_value(one, key) for one in settings}
         if len(values - ({UNTOLD} if key.startswith(JETS) else set())) > 1:
             found.append(key)
     return found
@@ -167,7 +169,11 @@ def _flatten(key: str, value: Any, into: dict[str, Any]) -> None:
 
 
 def _named(settings: Settings, keys: list[str]) -> str:
-    return ", ".join(f"{key}={_short(settings.get(key, UNTOLD))}" for key in keys)
+    return ", ".join(f"{key}={_short(_value(settings, key))}" for key in keys)
+
+
+def _value(settings: Settings, key: str) -> str:
+    return settings.get(key, BEFORE.get(key, UNTOLD))
 
 
 def _short(text: str) -> str:
@@ -230,7 +236,7 @@ def _confounded(runs: pd.DataFrame, known: dict[str, Settings]) -> list[str]:
         if key.startswith(PRETRAINING):
             continue
         values = {
-            subset: sorted({one[key] for one in settings if key in one} or {UNTOLD})
+            subset: sorted({_value(one, key) for one in settings} - {UNTOLD} or {UNTOLD})
             for subset, settings in by_subset.items()
         }
         told = [value for value in values.values() if not (key.startswith(JETS) and value == [UNTOLD])]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from jetscale.common.orphans import when_gone
+from jetscale.common.orphans import die_with_parent
 from jetscale.jets.errors import JetDataError
 
 Job = TypeVar("Job")
@@ -65,7 +64,7 @@ class Workers:
             return
         if self._pool is None:
             context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-            self._pool = ProcessPoolExecutor(self.n_workers, context, _die_with_parent)
+            self._pool = ProcessPoolExecutor(self.n_workers, context, die_with_parent)
         futures = [self._pool.submit(function, job) for job in jobs]
         try:
             for future in as_completed(futures):
@@ -93,12 +92,3 @@ def end(pool: ProcessPoolExecutor) -> None:
     for process in list((pool._processes or {}).values()):
         process.kill()
     pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _die_with_parent() -> None:
-    """Leave no orphan behind when the main process is killed, and leave ctrl-C to the main process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    assert parent.pid is not None
-    when_gone(parent.pid, lambda: os._exit(1))

@@ -8,7 +8,8 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
-from jetscale.model.cost import MEAN_CONSTITUENTS, flops_6n
+from jetscale.common.paper import MEAN_CONSTITUENTS
+from jetscale.model.cost import flops_6n
 from jetscale.runs.metrics import MetricsLine
 from jetscale.tracking.wandb_run import values_of
 from jetscale.training import ranks

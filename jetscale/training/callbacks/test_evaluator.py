@@ -9,7 +9,7 @@ import lightning as L
 import numpy as np
 
 from jetscale.jets.evaluation import EvalSet
-from jetscale.runs.blocks import N_BLOCKS
+from jetscale.runs.layout import N_BLOCKS
 from jetscale.training import ranks
 from jetscale.training.callbacks.metrics_writer import MetricsWriter
 from jetscale.training.evaluate import TestLoss, evaluate

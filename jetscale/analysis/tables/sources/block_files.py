@@ -10,45 +10,33 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jetscale.analysis.tables.test_blocks import N_BLOCKS, BlockLosses
+from jetscale.analysis.tables.test_blocks import BlockLosses
 from jetscale.common.files import DamagedFile
 from jetscale.common.usage import UsageError
 from jetscale.runs import parquet
+from jetscale.runs.layout import N_BLOCKS
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-COLUMNS = ("step", "weights", "block", "jets", "loss_sum")
 JOINED = ("run", "step", "weights", "jets", "loss_sum")
 
 
-def of_phase(path: Path, phase: str) -> pd.DataFrame:
-    """Rows of one phase of a run's `test_blocks.parquet`: step, weights, block, jets, loss_sum (nats).
+def read_phase(path: Path, phase: str) -> pa.Table:
+    """Rows of one phase of a run's ``test_blocks.parquet`` (`jetscale.runs.blocks.read_blocks`).
 
     Raises
     ------
     UsageError
         Damaged or not parquet, a column is missing, a block beyond the last.
     """
-    frame: pd.DataFrame = _table(path).to_pandas()
-    missing = [column for column in COLUMNS if column not in frame]
-    if missing:
-        raise UsageError(f"{path}: lacks the column {', '.join(missing)}; it is no file of test blocks")
-    if "phase" in frame:
-        frame = frame[frame["phase"] == phase]
-    wrong = frame[(frame["block"] < 0) | (frame["block"] >= N_BLOCKS)]
-    if len(wrong):
-        raise UsageError(f"{path}: block {wrong['block'].iloc[0]} is not in 0..{N_BLOCKS - 1}")
-    return frame
+    from jetscale.runs.blocks import BlocksError, of_phase, read_blocks
 
-
-def sums(frame: pd.DataFrame) -> dict[tuple[int, str], tuple[float, float]]:
-    """Summed loss (nats) and number of jets of every evaluation in `of_phase`, by step and weights."""
-    found: dict[tuple[int, str], tuple[float, float]] = {}
-    for (step, weights), rows in frame.groupby(["step", "weights"]):
-        found[int(str(step)), str(weights)] = (float(rows["loss_sum"].sum()), float(rows["jets"].sum()))
-    return found
+    try:
+        return of_phase(read_blocks(path), phase)
+    except BlocksError as error:
+        raise UsageError(f"{error}; put back an undamaged copy of it") from error
 
 
 def read(path: Path, run: str, phase: str) -> BlockLosses | None:
@@ -57,13 +45,24 @@ def read(path: Path, run: str, phase: str) -> BlockLosses | None:
     Raises
     ------
     UsageError
-        See `of_phase`.
+        See `read_phase`.
     """
-    return block_losses(of_phase(path, phase), run)
+    return block_losses(read_phase(path, phase), run)
 
 
-def block_losses(frame: pd.DataFrame, run: str) -> BlockLosses | None:
-    """Block losses of the rows of `of_phase`, under the name `run`; None of none."""
+def block_losses(table: pa.Table, run: str) -> BlockLosses | None:
+    """Block losses of one run.
+
+    Parameters
+    ----------
+    table : rows of `read_phase`
+    run : name of the run in the loss table
+
+    Returns
+    -------
+    One evaluation for each step and kind of weights; None where `table` has no row.
+    """
+    frame: pd.DataFrame = table.to_pandas()
     keys, loss_sum, jets = [], [], []
     for (step, weights), rows in frame.groupby([frame["step"].astype(float), frame["weights"].astype(str)]):
         keys.append((run, float(str(step)), str(weights)))

@@ -8,26 +8,21 @@ from typing import Any
 import numpy as np
 
 from jetscale.analysis.tables.loss_table import LossTable, checked
-from jetscale.analysis.tables.sources.block_files import block_losses, join, of_phase, sums
+from jetscale.analysis.tables.sources.block_files import block_losses, join, read_phase
 from jetscale.analysis.tables.test_blocks import BlockLosses
 from jetscale.analysis.tables.variants import JETS, only_varying, settings_of, text_of
+from jetscale.common.files import DamagedFile
+from jetscale.common.paper import FLOPS_PER_PARAM_JET
 from jetscale.common.usage import UsageError
-from jetscale.runs.done import (
-    BLOCKS,
-    CONFIG,
-    DONE,
-    METRICS,
-    DamagedRun,
-    Done,
-    check_final,
-    disagreement,
-    read_done,
-    read_identity,
-    read_metrics,
-)
+from jetscale.runs.done import Done, read_done, read_identity
+from jetscale.runs.layout import BLOCKS, CONFIG, DONE, METRICS
+from jetscale.runs.metrics import check_final, read_metrics
+from jetscale.runs.record import PretrainRecord, RunRecord, from_json
 
-PAPER_CONSTITUENTS = 40.0  # per jet: the paper's n_p in C = 6 N n_p B S
 WAY_OUT = "put back an undamaged copy of it, or remove the run's folder to make it anew"
+NOT_DONE = from_json(RunRecord, {}, Path(DONE), complete=False)
+"""Record of a run that is not finished: nothing is known."""
+NO_PRETRAINING = from_json(PretrainRecord, {}, Path(DONE), complete=False)
 
 
 def load(path: Path, *, unfinished: bool = False, phase: str = "finetune") -> LossTable:
@@ -49,7 +44,7 @@ def load(path: Path, *, unfinished: bool = False, phase: str = "finetune") -> Lo
     folders = sorted(metrics.parent for metrics in path.rglob(METRICS)) if path.is_dir() else []
     folders += [done.parent for done in sorted(path.rglob(DONE)) if done.parent not in folders]
     if not folders:
-        raise UsageError(f"{path}: no run directory (a folder with metrics.jsonl) below it")
+        raise UsageError(f"{path}: no run directory (a folder with {METRICS}) below it")
     frames, blocks, warnings, settings = [], [], [], {}
     unverified: list[str] = []
     for folder in folders:
@@ -58,22 +53,22 @@ def load(path: Path, *, unfinished: bool = False, phase: str = "finetune") -> Lo
         if done is None:
             if not unfinished:
                 warnings.append(
-                    f"run {name} is not finished (no done.json); left out, take it with unfinished=true"
+                    f"run {name} is not finished (no {DONE}); left out, take it with unfinished=true"
                 )
                 continue
             warnings.append(f"run {name} is not finished; its curve so far is used")
         elif not done.verified:
             unverified.append(name)
-        facts = {} if done is None else done.content
+        record = NOT_DONE if done is None else done.record
         config, lines = _config(folder), _lines(folder)
-        if wrong := check_final(lines, facts):
+        if wrong := check_final(lines, record.final_losses):
             raise UsageError(f"{folder / DONE} {wrong}; {WAY_OUT}")
-        frame = _run(folder, name, phase, lines, _facts(folder, facts, config))
+        frame = _run(folder, name, phase, lines, _facts(folder, record, config))
         if frame is None:
             warnings.append(f"run {name} has no test loss in phase {phase}; left out")
             continue
         frames.append(frame)
-        settings[name] = _settings(facts, config)
+        settings[name] = _settings(record, config)
         tests = lines if done is not None else _settled(lines)
         blocks.append(_blocks(folder, name, phase, tests, finished=done is not None))
     if unverified:
@@ -86,7 +81,7 @@ def load(path: Path, *, unfinished: bool = False, phase: str = "finetune") -> Lo
     table = LossTable(
         frame=pd.concat(frames, ignore_index=True),
         source=str(path),
-        flops_per_param_sample=6 * PAPER_CONSTITUENTS,
+        flops_per_param_sample=FLOPS_PER_PARAM_JET,
         sample="jet",
         warnings=warnings,
         blocks=join([block for block in blocks if block is not None]),
@@ -95,14 +90,14 @@ def load(path: Path, *, unfinished: bool = False, phase: str = "finetune") -> Lo
     return checked(table)
 
 
-def _finished(folder: Path) -> Done | None:
-    """The finished run, its files verified; the identity of one that is not finished."""
+def _finished(folder: Path) -> Done[RunRecord] | None:
+    """The finished run, its files verified; of one that is not finished, only the identity is verified."""
     try:
         done = read_done(folder)
         if done is None or not done.verified:
             read_identity(folder)
         return done
-    except DamagedRun as error:
+    except DamagedFile as error:
         raise UsageError(f"{error}; {WAY_OUT}") from error
 
 
@@ -122,25 +117,25 @@ def _config(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _settings(done: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
-    """What decides the run's numbers; done.json fills in what config.yaml does not tell."""
+def _settings(record: RunRecord, config: dict[str, Any]) -> dict[str, str]:
+    """What decides the run's numbers; done.json fills in what config.yaml lacks."""
     found = settings_of(config)
-    counted = done.get("pretrain") or {}
+    pretrain = record.pretrain or NO_PRETRAINING
+    steps_known = pretrain.steps is not None or "pretrain.steps" in found
     told = {
-        "finetune.lr": done.get("lr"),
-        "finetune.steps": done.get("steps"),
-        "finetune.batch_size": done.get("batch_size"),
-        "pretrain.steps": counted.get("steps"),
-        "pretrain.jets": None if "steps" in counted or "pretrain.steps" in found else counted.get("jets"),
+        "finetune.lr": record.lr,
+        "finetune.steps": record.steps,
+        "finetune.batch_size": record.batch_size,
+        "pretrain.steps": pretrain.steps,
+        "pretrain.jets": None if steps_known else pretrain.jets,
+        "variant": (record.variant or None) if not found else None,
     }
-    if not found and done.get("variant"):
-        told["variant"] = done["variant"]
     for key, value in told.items():
         if value is not None and key not in found:
             found[key] = text_of(value)
-    for split, jets in (done.get("jets_from") or {}).items():
+    for split, jets in (record.jets_from or {}).items():
         phase, _, kind = split.partition("/")
-        found[JETS + ("pretrain" if phase == "pretrain" else kind)] = str(jets.get("fingerprint"))[:8]
+        found[JETS + ("pretrain" if phase == "pretrain" else kind)] = jets.fingerprint[:8]
     return found
 
 
@@ -157,9 +152,11 @@ def _blocks(
     path = folder / BLOCKS
     if not path.exists():
         return None
-    rows = of_phase(path, phase)
+    from jetscale.runs.blocks import block_sums, disagreement
+
+    rows = read_phase(path, phase)
     tests = [line for line in lines if line.get("phase") == phase]
-    found = sums(rows)
+    found = block_sums(rows)
     if not finished:  # written on while we read
         steps = {line["step"] for line in tests}
         found = {key: value for key, value in found.items() if key[0] in steps}
@@ -170,9 +167,9 @@ def _blocks(
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
     try:
-        return read_metrics(folder)
-    except DamagedRun as error:
-        raise UsageError(f"{error}; {WAY_OUT}") from error
+        return read_metrics(folder / METRICS)
+    except DamagedFile as error:
+        raise UsageError(str(error)) from error
 
 
 def _run(folder: Path, name: str, phase: str, every: list[dict[str, Any]], facts: dict[str, Any]) -> Any:
@@ -185,7 +182,7 @@ def _run(folder: Path, name: str, phase: str, every: list[dict[str, Any]], facts
     frame = pd.DataFrame(lines)
     for column in ("step", "jets", "flops", "loss", "weights", "split"):
         if column not in frame:
-            raise UsageError(f"{folder / 'metrics.jsonl'}: test lines lack {column!r}")
+            raise UsageError(f"{folder / METRICS}: test lines lack {column!r}")
     numbers = frame[["step", "jets", "flops", "loss"]].astype(float)
     table = numbers.assign(
         run=name,
@@ -204,14 +201,14 @@ def _run(folder: Path, name: str, phase: str, every: list[dict[str, Any]], facts
         weights=frame["weights"],
     )
     total = facts["n_params"].get("total")
-    table["n_params"] = float(total) if total else table["flops"] / (6 * PAPER_CONSTITUENTS * table["jets"])
+    table["n_params"] = float(total) if total else table["flops"] / (FLOPS_PER_PARAM_JET * table["jets"])
     for kind, count in facts["n_params"].items():
         if isinstance(count, int | float):
             table[f"n_params_{kind}"] = float(count)
     return table
 
 
-def _facts(folder: Path, done: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+def _facts(folder: Path, record: RunRecord, config: dict[str, Any]) -> dict[str, Any]:
     """Who the run is: from config.yaml, and from done.json when it has finished."""
 
     def select(key: str, default: Any = None) -> Any:
@@ -220,37 +217,38 @@ def _facts(folder: Path, done: dict[str, Any], config: dict[str, Any]) -> dict[s
             found = found.get(part) if isinstance(found, dict) else None
         return default if found is None else found
 
+    def known(recorded: Any, key: str) -> Any:
+        return select(key) if recorded is None else recorded
+
     facts = {
-        "subset": done.get("subset", select("subset")),
-        "dim": done.get("dim", select("model.dim")),
-        "seed": done.get("seed", select("seed")),
-        "n_params": done.get("n_params", {}),
+        "subset": known(record.subset, "subset"),
+        "dim": known(record.dim, "model.dim"),
+        "seed": known(record.seed, "seed"),
+        "n_params": record.n_params or {},
         "warmup": select("finetune.warmup", 0) or 0,
         "steps": select("finetune.steps", 0) or 0,
-        **_pretraining(done, from_scratch=select("pretrain.composition") is None),
-        "lr": _rate(done, select("finetune.lr")),
-        "rate": float(done["flops"] / done["seconds"])
-        if done.get("flops") and done.get("seconds")
-        else np.nan,
+        **_pretraining(record.pretrain, from_scratch=select("pretrain.composition") is None),
+        "lr": _learning_rate(known(record.lr, "finetune.lr")),
+        "rate": record.flops / record.seconds if record.flops and record.seconds else np.nan,
     }
     missing = [key for key in ("subset", "dim", "seed") if facts[key] is None]
     if missing:
-        raise UsageError(f"{folder}: neither done.json nor config.yaml gives {', '.join(missing)}")
+        raise UsageError(f"{folder}: neither {DONE} nor {CONFIG} gives {', '.join(missing)}")
     return facts
 
 
-def _pretraining(done: dict[str, Any], from_scratch: bool) -> dict[str, float]:
-    """What a run's pretraining took: 0 from scratch, NaN where it is not told (a run still going on)."""
-    counted: dict[str, Any] = done.get("pretrain") or {}
+def _pretraining(record: PretrainRecord | None, from_scratch: bool) -> dict[str, float]:
+    """What a run's pretraining took: 0 from scratch, NaN where it is not known (the run is not finished)."""
     otherwise = 0.0 if from_scratch else np.nan
-    return {
-        "pretrain_jets": float(counted.get("jets", otherwise)),
-        "pretrain_constituents": float(counted.get("constituents", otherwise)),
-        "pretrain_n_params": float(counted.get("n_params", {}).get("total", otherwise)),
+    found = record or NO_PRETRAINING
+    counts = {
+        "pretrain_jets": found.jets,
+        "pretrain_constituents": found.constituents,
+        "pretrain_n_params": found.n_params_total,
     }
+    return {name: otherwise if value is None else float(value) for name, value in counts.items()}
 
 
-def _rate(done: dict[str, Any], configured: Any) -> float:
-    """Peak learning rate of fine-tuning: as it was used, or as configured where that is a number."""
-    found = done.get("lr", configured)
-    return float(found) if isinstance(found, int | float) else np.nan
+def _learning_rate(peak: Any) -> float:
+    """Peak learning rate of fine-tuning, as used or as configured; NaN where that is no number."""
+    return float(peak) if isinstance(peak, int | float) else np.nan

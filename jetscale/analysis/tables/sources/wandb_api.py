@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from jetscale.analysis.tables.loss_table import LossTable, checked
 from jetscale.analysis.tables.sources import saved, wandb_artifact
 from jetscale.analysis.tables.sources.block_files import join
-from jetscale.analysis.tables.sources.local import PAPER_CONSTITUENTS
 from jetscale.analysis.tables.sources.patience import patiently
 from jetscale.analysis.tables.sources.wandb_rows import AXES, WEIGHTS, Fragment, loss_key, table
 from jetscale.analysis.tables.test_blocks import BlockLosses
 from jetscale.common.files import DamagedFile
+from jetscale.common.paper import FLOPS_PER_PARAM_JET
 from jetscale.common.usage import UsageError
 from jetscale.runs import parquet
 
@@ -66,7 +66,7 @@ def load(
     frame, warnings, settings = table([_fragment(run, phase) for run in runs], phase)
     blocks = _blocks(runs, frame, phase)
     warnings += _without_blocks(frame, blocks)
-    losses = checked(LossTable(frame, source, 6 * PAPER_CONSTITUENTS, "jet", warnings, blocks, settings))
+    losses = checked(LossTable(frame, source, FLOPS_PER_PARAM_JET, "jet", warnings, blocks, settings))
     if cache is not None:
         saved.write(cache, losses, blocks)
     return losses

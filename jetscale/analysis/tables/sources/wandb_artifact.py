@@ -10,9 +10,7 @@ from jetscale.analysis.tables.sources.block_files import read
 from jetscale.analysis.tables.sources.patience import patiently
 from jetscale.analysis.tables.test_blocks import BlockLosses
 from jetscale.common.usage import UsageError
-
-TYPE = "test_blocks"
-FILE = "test_blocks.parquet"
+from jetscale.runs.layout import BLOCKS, WANDB_ARTIFACT, wandb_artifact_name
 
 
 def fetch(run: Any, name: str, phase: str) -> BlockLosses | None:
@@ -32,9 +30,9 @@ def fetch(run: Any, name: str, phase: str) -> BlockLosses | None:
     where = f"W&B run {run.id}, artifact {artifact.name}"
     with TemporaryDirectory() as folder:
         patiently(where, lambda: _download(artifact, folder))
-        path = Path(folder) / FILE
+        path = Path(folder) / BLOCKS
         if not path.is_file():
-            raise UsageError(f"{where}: holds no {FILE}")
+            raise UsageError(f"{where}: holds no {BLOCKS}")
         try:
             return read(path, name, phase)
         except UsageError as error:
@@ -46,8 +44,8 @@ def _latest(run: Any) -> Any:
     logged = [
         artifact
         for artifact in run.logged_artifacts()
-        if artifact.type == TYPE
-        and artifact.name.split(":")[0] == f"test-blocks-{run.id}"
+        if artifact.type == WANDB_ARTIFACT
+        and artifact.name.split(":")[0] == wandb_artifact_name(run.id)
         and artifact.state == "COMMITTED"
     ]
     return max(logged, key=lambda artifact: int(artifact.version.removeprefix("v")), default=None)

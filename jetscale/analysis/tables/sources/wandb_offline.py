@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from jetscale.analysis.tables.loss_table import LossTable, checked
-from jetscale.analysis.tables.sources.local import PAPER_CONSTITUENTS
 from jetscale.analysis.tables.sources.wandb_rows import Fragment, table
+from jetscale.common.paper import FLOPS_PER_PARAM_JET
 from jetscale.common.usage import UsageError
 
 BLOCK = 32 * 1024
@@ -39,7 +39,7 @@ def load(path: Path, *, phase: str = "finetune") -> LossTable:
         raise UsageError(f"{path}: no offline W&B run (a .wandb file) below it")
     frame, warnings, settings = table((read_fragment(file) for file in files), phase)
     source = f"{path} (offline W&B)"
-    return checked(LossTable(frame, source, 6 * PAPER_CONSTITUENTS, "jet", warnings, settings=settings))
+    return checked(LossTable(frame, source, FLOPS_PER_PARAM_JET, "jet", warnings, settings=settings))
 
 
 def read_fragment(path: Path) -> Fragment:

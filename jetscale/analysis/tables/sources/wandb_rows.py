@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jetscale.analysis.tables.sources.local import PAPER_CONSTITUENTS
 from jetscale.analysis.tables.variants import only_varying, settings_of
+from jetscale.common.paper import FLOPS_PER_PARAM_JET
 from jetscale.common.usage import UsageError
+from jetscale.runs.layout import Place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,9 +134,9 @@ def _described(frame: pd.DataFrame, run: str, parts: list[Fragment]) -> pd.DataF
         raise UsageError(f"W&B run {last.name} ({run}): its config lacks {', '.join(missing)}")
     N = last.n_params
     if not np.isfinite(N):
-        N = float((frame["flops"] / (6 * PAPER_CONSTITUENTS * frame["jets"])).median())
+        N = float((frame["flops"] / (FLOPS_PER_PARAM_JET * frame["jets"])).median())
     return frame.assign(
-        run=f"{facts['subset']}/dim={facts['model.dim']}/seed={facts['seed']}/{run}",
+        run=Place(facts["subset"], facts["model.dim"], facts["seed"], run).path,
         subset=str(facts["subset"]),
         dim=float(facts["model.dim"]),
         seed=str(facts["seed"]),
