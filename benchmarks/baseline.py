@@ -1,7 +1,7 @@
-"""What jet mass and multiplicity alone can tell: ``python -m benchmarks.baseline [data.dir]``.
+"""Classification by jet mass and multiplicity alone: ``python -m benchmarks.baseline [data.dir]``.
 
-The floor that a trained model must beat. In two variables the best classifier is Bayes' rule on a histogram:
-quantile bins from the training split, one pseudo-jet a class and bin, scored on the test split.
+A trained model must be better than this. In two variables the best classifier is Bayes' rule on a histogram:
+quantile bins from the training split, one pseudo-jet for each class and bin, evaluated on the test split.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Speed of approach 3: a point fit plus bootstrap refits of a 240-row table, and the fits of others.
+"""Speed of approach 3: a point fit plus bootstrap refits of a 240-row table, and other recipes.
 
     python -m benchmarks.fit [table.csv]
 
-Without a table it is the published Chinchilla one where it lies beside the repository, else 240 rows like it
-are simulated. Every replicate is started globally, and compared with its own minimum converged to rounding
-from eight starts far apart. The point fit is timed against others' in the same run (`benchmarks.fit_peers`).
+Without a table, the published Chinchilla table is used if it is beside the repository; else 240 similar rows
+are simulated. Every replicate is started globally, and compared with the minimum that eight distant starts reach,
+converged to rounding. Other recipes for the point fit are timed in the same session (`benchmarks.fit_peers`).
 """
 
 from __future__ import annotations

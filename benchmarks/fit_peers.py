@@ -1,6 +1,6 @@
-"""What others do for one point fit of approach 3: seconds, extrapolated from a part of their starts or grid.
+"""Other recipes for one point fit of approach 3: seconds, extrapolated from a part of their starts or grid.
 
-Every recipe keeps its own way of searching; the objective is the log-Huber one where a recipe lets us choose.
+Every recipe keeps its way of searching. The objective is the log-Huber one if a recipe allows the choice.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python -m benchmarks.gpu
 
-For anybody with one: prints the card and a row for each width, batch and way. Steps are forward, backward and
+Prints the card and a row for each width, batch size and variant of the step. Steps are forward, backward and
 fused AdamW under bfloat16 autocast, as training makes them there; times are medians of CUDA events. `graphed`
-is the padded step replayed as one CUDA graph: what is left when no kernel has to be launched, and so the gain
-that small widths can have at most from graphs or `torch.compile`.
+is the padded step replayed as one CUDA graph: the time without launches of kernels, and so the largest gain
+that small widths can have from graphs or `torch.compile`.
 """
 
 from __future__ import annotations

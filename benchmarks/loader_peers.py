@@ -1,6 +1,6 @@
 """weaver-core 0.5.3, the loader of ParT and Sophon, as the peer of ours.
 
-Its interpreter is this one (``pip install -e '.[bench]'``), or that which WEAVER_PYTHON names.
+It runs in this interpreter (``pip install -e '.[bench]'``), or in the one that WEAVER_PYTHON names.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m benchmarks.loop
 
-Metrics lines and checkpoints come as often as in the quickstart, where they come most often.
+Metrics lines and checkpoints are written as often as in the quickstart, which writes them most often.
 """
 
 from __future__ import annotations

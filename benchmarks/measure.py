@@ -1,4 +1,4 @@
-"""What every benchmark shares: a row of ``results.json``, and timing of several ways in turn."""
+"""Shared by all benchmarks: a row of ``results.json``, and timing of several ways in turn."""
 
 from __future__ import annotations
 

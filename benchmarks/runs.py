@@ -1,4 +1,4 @@
-"""What surrounds the steps of runs: starting one, a sweep, `--help`, an evaluation's blocks.
+"""Time of runs outside of their steps: the start of a run, a sweep, `--help`, the blocks of an evaluation.
 
     python -m benchmarks.runs
 

@@ -1,9 +1,9 @@
-"""Cost of simulating an event against Pythia's own part of it: all the rest should be nearly free.
+"""Cost of simulating an event, compared with Pythia's part of it: the rest should cost nearly nothing.
 
     python -m benchmarks.simulate
 
-Processor time of two worker processes on chunks of real size. Pythia's part is the generation of its events;
-its initialisation, which nothing here can make faster, is in the floor.
+Processor time of two worker processes on chunks of real size. Pythia's part is the generation of its events.
+Its initialisation, which cannot be made faster here, is in the floor.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Time of a training step against the same network on padded jets, and against the machine's matrix products.
+"""Time of a training step, compared with the same network on padded jets and with bare matrix products.
 
     python -m benchmarks.step
 

@@ -1,6 +1,6 @@
 """``python weaver_peer.py CONFIG FETCH_STEP FILE ...``: jets per CPU second of weaver-core's loader.
 
-A script of its own, since it may be run by another interpreter: nothing of jetscale in it.
+This is a separate script without imports of jetscale, because another interpreter may run it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Inject all faults, or some kinds, and show what became of them.
+"""Inject all faults, or some kinds, and count how the programs react.
 
     python -m benchmarks.faults [KIND ...] [--share 0.1] [--seed 0]
 
-Exit status 1 where a fault was accepted silently, or ended without the name of its file or key. When all
+The exit status is 1 if a fault was accepted silently, or ended without the name of its file or key. When all
 kinds run in full, the table goes into ``docs/reliability.md`` and ``benchmarks/faults.json`` too.
 """
 

@@ -28,7 +28,8 @@ from sphinx.util.docutils import SphinxDirective
 THIRD_PARTY = {
     *("awkward", "fastjet", "fsspec", "hydra", "joblib", "lightning", "matplotlib", "np", "numba", "numpy"),
     *("omegaconf", "pa", "pandas", "pd", "pyarrow", "pythia8", "pythia8mc", "rich", "scipy", "sklearn"),
-    *("submitit", "torch", "torchmetrics", "triton", "uproot", "wandb", "xxhash"),
+    *("aiohttp", "filelock", "jinja2", "psutil", "submitit", "threadpoolctl", "torch", "torchmetrics"),
+    *("triton", "uproot", "wandb", "xxhash", "yaml"),
 }
 """Libraries whose classes may be named in a signature without a page of this site to link to."""
 _SECTION = re.compile(
