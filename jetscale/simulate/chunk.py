@@ -41,7 +41,7 @@ class Chunk:
 
     Attributes
     ----------
-    dataset, process, number : of its file, as in `jetscale.jets.datasets.schemas.JetFile`
+    dataset, process, number : of its file, as in `jetscale.jets.datasets.base.JetFile`
     index : position in the file
     jets : how many to make
     seed : of the run

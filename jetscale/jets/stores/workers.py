@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from jetscale.common.orphans import when_gone
+from jetscale.common.trust import import_trusted
 from jetscale.jets.errors import JetDataError
 
 Job = TypeVar("Job")
@@ -65,7 +66,7 @@ class Workers:
             return
         if self._pool is None:
             context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-            self._pool = ProcessPoolExecutor(self.n_workers, context, _die_with_parent)
+            self._pool = ProcessPoolExecutor(self.n_workers, context, _start_worker)
         futures = [self._pool.submit(function, job) for job in jobs]
         try:
             for future in as_completed(futures):
@@ -95,8 +96,9 @@ def end(pool: ProcessPoolExecutor) -> None:
     pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _die_with_parent() -> None:
-    """Leave no orphan behind when the main process is killed, and leave ctrl-C to the main process."""
+def _start_worker() -> None:
+    """Know the user's additions, end with the main process, and leave ctrl-C to it."""
+    import_trusted()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
