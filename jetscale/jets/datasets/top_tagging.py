@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -46,6 +46,7 @@ class _Reader:
         names = [f"{name}_{number}" for number in range(N_CONSTITUENTS) for name in MOMENTA]
         missing = sorted({*names, LABEL} - set(self._table.columns))
         if missing:
+            self._table.close()
             raise JetDataError(
                 f"{called}: no column {', '.join(missing[:3])}{', ...' if missing[3:] else ''}"
             )
@@ -76,7 +77,7 @@ class _HdfTable:
         import pandas as pd
 
         try:
-            self._store: Any = pd.HDFStore(str(path), mode="r")
+            self._store = cast("Any", pd.HDFStore(str(path), mode="r"))
         except ImportError as error:
             raise JetDataError(
                 f"{called}: {error}; `pip install 'jetscale[hdf5]'` brings PyTables, or write it as parquet"
