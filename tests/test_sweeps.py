@@ -105,7 +105,7 @@ def test_paper_sweep_is_the_grid_of_the_paper():
         (["subset=mine", "pretrain.composition={X_bb:much}"], "weight of 'X_bb' is 'much'"),
         (["subset=mine", "pretrain.composition={X_bb:0}"], "at least one weight must be above 0"),
         (["subset=mine", "pretrain.composition={X_bb:{weight:1,mass:[1,2]}}"], "no key 'mass'"),
-        (["finetune.dataset=jetclas"], "finetune.dataset: 'jetclas' is no dataset .*did you mean jetclass"),
+        (["finetune.dataset=jetclas"], "finetune.dataset=jetclas: must be one of .*did you mean jetclass"),
         (["+data.dataset=jetclass2"], "unknown key 'data.dataset'"),
         (["finetune.steps=0"], "finetune.steps=0"),
         (["tracking.wandb=on"], "tracking.wandb"),
