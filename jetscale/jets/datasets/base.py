@@ -38,6 +38,12 @@ REQUIRED = (
 )
 """Columns that every dataset has (GeV, rad, 1); all of them follow from the constituents' four-momenta."""
 
+FROM_MOMENTA = (
+    *(f"part_{name}" for name in ("px", "py", "pz", "energy", "deta", "dphi")),
+    *(f"jet_{name}" for name in ("pt", "eta", "phi", "energy", "nparticles")),
+)
+"""Columns of a dataset that has four-momenta alone (`jetscale.jets.reading.momenta.jets_from_momenta`)."""
+
 
 @dataclass(frozen=True)
 class JetFile:

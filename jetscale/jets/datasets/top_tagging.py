@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from jetscale.jets.datasets.base import Anatomy, Dataset, JetFile, JetReader
+from jetscale.jets.datasets.base import FROM_MOMENTA, Anatomy, Dataset, JetFile, JetReader
 from jetscale.jets.errors import JetDataError
 
 if TYPE_CHECKING:
@@ -144,10 +144,7 @@ TOP_TAGGING = Dataset(
     file_names="{split}.h5 or {split}_{N}.parquet",
     layout="pandas tables train.h5, val.h5, test.h5, or parquet files of the same columns",
     labels=LABELS,
-    columns=(
-        *(f"part_{name}" for name in ("px", "py", "pz", "energy", "deta", "dphi")),
-        *(f"jet_{name}" for name in ("pt", "eta", "phi", "energy", "nparticles")),
-    ),
+    columns=FROM_MOMENTA,
     file_of=_file_of,
     open=_open,
     anatomy={"QCD": Anatomy(1, frozenset()), "top": Anatomy(3, frozenset("b"))},

@@ -32,9 +32,7 @@ def jets_from_momenta(
     ----------
     path : the file, for errors
     first_entry : entry number of the first jet
-    columns : published names, of those that four-momenta give: ``part_px``, ``part_py``, ``part_pz``,
-        ``part_energy``, ``part_deta``, ``part_dphi``, ``jet_pt``, ``jet_eta``, ``jet_phi``, ``jet_energy``,
-        ``jet_nparticles``
+    columns : published names, of `jetscale.jets.datasets.base.FROM_MOMENTA`
     lengths_B : (B,) constituents of each jet
     p4_T4 : (T, 4) E, px, py, pz of all constituents, jet after jet, in GeV
     labels_B : (B,) whole numbers
