@@ -82,7 +82,7 @@ def run(settings: TrainSettings, path: Path, variant: str = "") -> RunRecord:
 def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun, variant: str) -> RunRecord:
     backbone = find_or_pretrain(settings, wandb)
     phase, model, data = build(settings, Phase.FINETUNE)
-    test = EvalSet(settings.data_of(Phase.FINETUNE), n_jets=settings.eval.jets)
+    test = EvalSet(settings.data, settings.finetune.dataset, n_jets=settings.eval.jets)
     if backbone is not None:
         backbone.load_into(model)
     outputs = outputs_of(Phase.FINETUNE, directory, wandb)
