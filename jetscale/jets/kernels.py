@@ -1,29 +1,15 @@
-"""Compiled loops of `prepare` and of the stream of batches, kept on disk by numba where it finds a folder to.
-
-Numba's cache looks at this file alone, so nothing here calls functions of other files.
-"""
+"""Compiled loops of `prepare` and of the stream of batches."""
 
 # numba compiles these for the types that they are called with
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile without the interpreter lock; without a disk cache where no folder can be written to."""
-    try:
-        compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # "no locator available"
-        compiled = numba.njit(nogil=True)(function)
-    return compiled
+from jetscale.common.compiled import compiled as kernel
 
 
 @kernel
