@@ -149,14 +149,14 @@ def _record(
 
 
 def _wandb(settings: TrainSettings, directory: RunDirectory, variant: str) -> WandbRun:
-    dim, seed = settings.model.dim, settings.seed
-    group = f"{settings.study}/{Place(settings.subset, dim, seed).group}"
+    place = Place(settings.subset, settings.model.dim, settings.seed)
+    group = f"{settings.study}/{place.group}"
     destination = Destination(
         project=settings.tracking.project,
         entity=settings.tracking.entity,
         group=f"{group}/{variant}"[:128] if variant else group,  # W&B's limit
-        name=f"{settings.subset}-dim={dim}-seed={seed}",
-        tags=(settings.study, settings.subset, f"dim={dim}"),
+        name=place.label,
+        tags=(settings.study, settings.subset, f"dim={place.dim}"),
     )
     return WandbRun(
         settings.tracking.wandb if ranks.is_first() else "disabled",
