@@ -13,7 +13,7 @@ PROGRAM = "python -m jetscale.simulate"
 
 
 def main(argv: Sequence[str]) -> None:
-    """Parse the settings, make the files, say what was made."""
+    """Parse the settings, make the files, and report what was made."""
     settings = cli.parse(Settings, argv, PROGRAM)
     files = plan(settings)
     # FastJet, Pythia and uproot take a second to import: not for --help, nor for a mistake

@@ -21,12 +21,12 @@ from jetscale.simulate.random_streams import generator, pythia_seed
 CHUNK_JETS = {"jetclass": 1000, "jetclass2": 2000}
 """Jets in a chunk (the last of a file has the rest)."""
 JETS_PER_POINT = 250
-"""JetClass-II: a chunk visits one point of parameter space for every so many jets. Fewer would be finer, and
-would cost more time in initialisation than in events."""
+"""JetClass-II: a chunk uses one point of parameter space for this many jets. With fewer jets a point, Pythia
+would spend more time in initialisation than in events."""
 BATCH_EVENTS = 200
-"""Events handled at a time: bounds memory (0.2 MB an event), large enough for array code to be free."""
+"""Events in one batch. It limits memory (0.2 MB an event), and is large enough for fast array code."""
 HOPELESS_EVENTS = 20_000
-"""Give up when so many events together gave fewer than one jet in `HOPELESS_YIELD` events."""
+"""Stop after this many events if there was less than one jet in `HOPELESS_YIELD` events."""
 HOPELESS_YIELD = 1000
 JET_CUTS = {"jetclass": (500.0, 1000.0, 2.0), "jetclass2": (200.0, np.inf, 2.5)}
 """pT above, pT below (GeV), |eta| at most."""

@@ -19,9 +19,9 @@ from jetscale.simulate.pythia import Events
 from jetscale.simulate.truth import NONE
 
 PZ_MAX, ETA_MAX = 10_000.0, 5.0
-"""Constituents beyond these are left out of the files (not of the jet)."""
+"""Largest abs(pz) in GeV and abs(eta) of a constituent in the files; the jet itself has the others too."""
 GEN_PT_MIN = 100.0
-"""GeV; generator jets looked at for matching."""
+"""GeV; least pT of the generator jets that are matched."""
 SPEED_OF_LIGHT = 299_792_458_000.0
 """mm / s; ``genpart_t`` is in seconds, as in the published files."""
 LABEL_TRUTH = {label: truth_jetclass.CODES[process] for label, process in JETCLASS_PREFIXES.items()}

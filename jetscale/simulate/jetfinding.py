@@ -156,9 +156,9 @@ def _silence_banner() -> None:
     """Discard the text that FastJet prints on the C++ standard output when it first clusters."""
     sys.stdout.flush()
     kept = os.dup(1)
-    nobody = os.open(os.devnull, os.O_WRONLY)
+    sink = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nobody, 1)
+        os.dup2(sink, 1)
         one = fastjet.PseudoJet(1.0, 0.0, 0.0, 1.0)
         fastjet.ClusterSequence(
             [one], fastjet.JetDefinition(fastjet.antikt_algorithm, RADIUS)
@@ -166,4 +166,4 @@ def _silence_banner() -> None:
     finally:
         os.dup2(kept, 1)
         os.close(kept)
-        os.close(nobody)
+        os.close(sink)

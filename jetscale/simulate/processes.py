@@ -26,7 +26,7 @@ NEUTRINOS = "12 14 16"
 MASS_X = (15.0, 500.0)
 """GeV, the published range of the resonance mass."""
 MASS_SPREAD = 0.1
-"""A point's resonance mass is drawn evenly from `MASS_X`; its events spread so far around it."""
+"""A point's resonance mass is drawn evenly from `MASS_X`; its events spread by this share around it."""
 PTHAT_X = np.geomspace(100.0, 2499.0, 50)
 """GeV, the published grid of the resonances' least transverse momentum."""
 PTHAT_QCD = np.geomspace(100.0, 5000.0, 200)
@@ -97,14 +97,14 @@ def decays(code: int, channels: Sequence[Channel]) -> list[str]:
     ]
 
 
-def resonance(code: int, mass: float, width: float, window: tuple[float, float]) -> list[str]:
+def resonance(code: int, mass: float, width: float, mass_range: tuple[float, float]) -> list[str]:
     """Settings for mass, width and mass range of a particle, so that no default of Pythia is used.
 
     Parameters
     ----------
     code : PDG code
     mass, width : GeV
-    window : lowest and highest mass, GeV
+    mass_range : lowest and highest mass, GeV
 
     Returns
     -------
@@ -113,19 +113,19 @@ def resonance(code: int, mass: float, width: float, window: tuple[float, float])
     return [
         f"{code}:m0={mass}",
         f"{code}:mWidth={width}",
-        f"{code}:mMin={window[0]}",
-        f"{code}:mMax={window[1]}",
+        f"{code}:mMin={mass_range[0]}",
+        f"{code}:mMax={mass_range[1]}",
         f"{code}:doForceWidth=on",
     ]
 
 
 # ---- JetClass --------------------------------------------------------------------------------------------
 
-_BOSON_WINDOWS = {"Z": (54.0, 129.0), "W": (49.0, 111.0)}
+_BOSON_MASSES = {"Z": (54.0, 129.0), "W": (49.0, 111.0)}
 """Fifteen widths, MadGraph's cut: without it boosted line shapes reach far off shell."""
-_Z_WINDOW = ["23:mMin=54", "23:mMax=129"]
-_W_WINDOW = ["24:mMin=49", "24:mMax=111"]
-_HIGGS_WINDOW = (124.0, 126.0)
+_Z_RANGE = ["23:mMin=54", "23:mMax=129"]
+_W_RANGE = ["24:mMin=49", "24:mMax=111"]
+_HIGGS_RANGE = (124.0, 126.0)
 _HIGGS_WIDTH = 0.004
 
 
@@ -135,8 +135,8 @@ def _higgs_pair(
     """A H with both at 125 GeV and the same decays, A taking the CP-even angular correlations."""
     lines = ["Higgs:useBSM=on", "HiggsBSM:ffbar2A3H1=on", "HiggsA3:parity=1"]
     for code in (25, 36):
-        lines += resonance(code, 125.0, _HIGGS_WIDTH, _HIGGS_WINDOW) + decays(code, channels)
-    return [*lines, *extra], {25: _HIGGS_WINDOW, 36: _HIGGS_WINDOW}
+        lines += resonance(code, 125.0, _HIGGS_WIDTH, _HIGGS_RANGE) + decays(code, channels)
+    return [*lines, *extra], {25: _HIGGS_RANGE, 36: _HIGGS_RANGE}
 
 
 def jetclass_points(process: str) -> tuple[Point, ...]:
@@ -169,18 +169,18 @@ def jetclass_points(process: str) -> tuple[Point, ...]:
             "23:onMode=off",
             f"23:onIfAny={QUARKS}",
         ]
-        variants = [([*lines, *_Z_WINDOW], {23: _BOSON_WINDOWS["Z"]})]
+        variants = [([*lines, *_Z_RANGE], {23: _BOSON_MASSES["Z"]})]
     elif process == "WToQQ":
-        lines = ["WeakDoubleBoson:ffbar2WW=on", *hadronic_w, *_W_WINDOW]
-        variants = [(lines, {24: _BOSON_WINDOWS["W"]})]
+        lines = ["WeakDoubleBoson:ffbar2WW=on", *hadronic_w, *_W_RANGE]
+        variants = [(lines, {24: _BOSON_MASSES["W"]})]
     elif process in ("TTBar", "TTBarLep"):
-        lines = ["Top:gg2ttbar=on", "Top:qqbar2ttbar=on", "24:onMode=off", *_W_WINDOW]
+        lines = ["Top:gg2ttbar=on", "Top:qqbar2ttbar=on", "24:onMode=off", *_W_RANGE]
         lines.append(f"24:onIfAny={QUARKS}" if process == "TTBar" else "24:onIfAny=11 13")
-        variants = [(lines, {24: _BOSON_WINDOWS["W"]})]
+        variants = [(lines, {24: _BOSON_MASSES["W"]})]
     elif process == "ZJetsToNuNu":
         lines = ["WeakBosonAndParton:qqbar2gmZg=on", "WeakBosonAndParton:qg2gmZq=on", "WeakZ0:gmZmode=2"]
-        lines += ["23:onMode=off", f"23:onIfAny={NEUTRINOS}", *_Z_WINDOW]
-        variants = [(lines, {23: _BOSON_WINDOWS["Z"]})]
+        lines += ["23:onMode=off", f"23:onIfAny={NEUTRINOS}", *_Z_RANGE]
+        variants = [(lines, {23: _BOSON_MASSES["Z"]})]
     else:
         raise ValueError(f"no JetClass process {process!r}")
     cut = f"PhaseSpace:pTHatMin={JETCLASS_PTHAT}"
@@ -219,46 +219,53 @@ def jetclass2_point(bucket: str, draws: Floats) -> Point:
         return Point(f"QCD with pTHat above {pthat:.0f} GeV", tuple(lines))
     pthat = PTHAT_X[int(draws[0] * len(PTHAT_X))]
     mass = MASS_X[0] + (MASS_X[1] - MASS_X[0]) * float(draws[1])
-    window = (max(MASS_X[0], (1 - MASS_SPREAD) * mass), min(MASS_X[1], (1 + MASS_SPREAD) * mass))
+    mass_range = (max(MASS_X[0], (1 - MASS_SPREAD) * mass), min(MASS_X[1], (1 + MASS_SPREAD) * mass))
     lines = ["Higgs:useBSM=on", f"PhaseSpace:pTHatMin={pthat:.3f}"]
     if bucket == "Res2P":
-        return _two_prong(lines, window, charged=bool(draws[2] < CHARGED_SHARE))
+        return _two_prong(lines, mass_range, charged=bool(draws[2] < CHARGED_SHARE))
     if bucket == "Res34P":
-        return _four_prong(lines, window, draws[2], draws[3])
+        return _four_prong(lines, mass_range, draws[2], draws[3])
     raise ValueError(f"no JetClass-II bucket {bucket!r}")
 
 
-def _span(window: tuple[float, float]) -> str:
-    return f"{window[0]:.0f}-{window[1]:.0f}"
+def _span(mass_range: tuple[float, float]) -> str:
+    return f"{mass_range[0]:.0f}-{mass_range[1]:.0f}"
 
 
-def _flat(code: int, window: tuple[float, float]) -> list[str]:
+def _flat(code: int, mass_range: tuple[float, float]) -> list[str]:
     """A line shape so wide that the mass is nearly uniform in its range."""
-    return resonance(code, sum(window) / 2, 1000.0, window)
+    return resonance(code, sum(mass_range) / 2, 1000.0, mass_range)
 
 
-def _two_prong(lines: list[str], window: tuple[float, float], *, charged: bool) -> Point:
+def _two_prong(lines: list[str], mass_range: tuple[float, float], *, charged: bool) -> Point:
     """Build X X with X to two products: A H for neutral X, H+ H- for charged X."""
     if charged:
-        lines = [*lines, "HiggsBSM:ffbar2H+H-=on", *_flat(37, window), *decays(37, CHARGED_CHANNELS)]
-        return Point(f"charged X of {_span(window)} GeV", tuple(lines), {37: window}, {37: (37,)})
+        lines = [*lines, "HiggsBSM:ffbar2H+H-=on", *_flat(37, mass_range), *decays(37, CHARGED_CHANNELS)]
+        return Point(f"charged X of {_span(mass_range)} GeV", tuple(lines), {37: mass_range}, {37: (37,)})
     lines = [*lines, "HiggsBSM:ffbar2A3H1=on"]
     for code in (25, 36):
-        lines += _flat(code, window) + decays(code, NEUTRAL_CHANNELS)
-    return Point(f"neutral X of {_span(window)} GeV", tuple(lines), {25: window, 36: window}, {25: (25, 36)})
+        lines += _flat(code, mass_range) + decays(code, NEUTRAL_CHANNELS)
+    return Point(
+        f"neutral X of {_span(mass_range)} GeV",
+        tuple(lines),
+        {25: mass_range, 36: mass_range},
+        {25: (25, 36)},
+    )
 
 
-def _four_prong(lines: list[str], window: tuple[float, float], mass_draw: float, width_draw: float) -> Point:
+def _four_prong(
+    lines: list[str], mass_range: tuple[float, float], mass_draw: float, width_draw: float
+) -> Point:
     """Build X X with X to Y Y: X = A and H2, neutral Y = H1, charged Y = H+-."""
     ratio = MASS_RATIO_Y[0] + (MASS_RATIO_Y[1] - MASS_RATIO_Y[0]) * mass_draw
-    mass = max(ratio * sum(window) / 2, 2 * MASS_MIN_Y)
+    mass = max(ratio * sum(mass_range) / 2, 2 * MASS_MIN_Y)
     width = mass * float(np.exp(np.interp(width_draw, [0, 1], np.log(WIDTH_RATIO_Y))))
-    window_y = (MASS_MIN_Y, window[1])
+    range_y = (MASS_MIN_Y, mass_range[1])
     lines = [*lines, "HiggsBSM:ffbar2A3H2=on"]
     for code in (35, 36):
-        lines += _flat(code, window) + decays(code, [(0.5, 37, -37), (0.5, 25, 25)])
-    lines += resonance(25, mass, width, window_y) + decays(25, NEUTRAL_CHANNELS)
-    lines += resonance(37, mass, width, window_y) + decays(37, CHARGED_CHANNELS_Y)
-    masses = {35: window, 36: window, 25: window_y, 37: window_y}
-    name = f"X of {_span(window)} GeV to Y of {mass:.1f} GeV"
+        lines += _flat(code, mass_range) + decays(code, [(0.5, 37, -37), (0.5, 25, 25)])
+    lines += resonance(25, mass, width, range_y) + decays(25, NEUTRAL_CHANNELS)
+    lines += resonance(37, mass, width, range_y) + decays(37, CHARGED_CHANNELS_Y)
+    masses = {35: mass_range, 36: mass_range, 25: range_y, 37: range_y}
+    name = f"X of {_span(mass_range)} GeV to Y of {mass:.1f} GeV"
     return Point(name, tuple(lines), masses, {25: (35, 36), 35: (25,), 37: (37,)})

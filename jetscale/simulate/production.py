@@ -20,7 +20,7 @@ from jetscale.simulate.progress import Progress
 from jetscale.simulate.pythia import is_whole, save_mpi_table
 
 QUEUED = 3
-"""Chunks handed out ahead, per worker."""
+"""Chunks in the queue for each worker."""
 
 
 def make_chunk(target: Target, chunk: Chunk) -> Effort:

@@ -28,19 +28,19 @@ _JETS = Range(0, 10_000_000_000)
 class Settings:
     """Simulate jets in the formats of JetClass and JetClass-II.
 
-    Files are named and numbered as the published ones. The same command again skips finished files and goes
-    on with unfinished ones; what it writes depends on the seed alone, not on the number of workers.
+    Files are named and numbered as the published ones. The same command again skips finished files and
+    continues unfinished ones. The content depends on the seed alone, not on the number of workers.
 
     Attributes
     ----------
     dataset : jetclass or jetclass2
-    n_jets : training jets in all; JetClass classes get equal numbers
+    n_jets : number of training jets in all; JetClass classes get equal numbers
     n_val, n_test : validation and test jets in all (default: 10% and 20% of n_jets)
     classes : JetClass labels to simulate, e.g. [QCD,Hbb] (default: all ten)
     buckets : relative shares of the JetClass-II buckets, e.g. buckets.QCD=2 (default: equal; 0 leaves it out)
     jets_per_file : jets in a file, at most 100000; the last file of a split has the rest
-    out : data directory; files land in out/JetClass/Pythia and out/JetClassII/Pythia
-    seed : of everything random
+    out : data directory; files are written to out/JetClass/Pythia and out/JetClassII/Pythia
+    seed : of all random numbers
     workers : processes (default: one a core)
     mpi : multiparton interactions; off is several times faster and lowers the multiplicity
     """

@@ -118,9 +118,9 @@ def _qcd(events: Events, jets: Jets) -> Match:
     jet, quark = jet[near], quark[near]
     flavours = [np.bincount(jet[kind[quark] == code], minlength=len(jets)) for code in (5, 4, 3)]
     label = _QCD_TABLE[tuple(np.minimum(number, 2) for number in flavours)]
-    nobody = (np.zeros(len(jets) + 1, np.int64), np.zeros(0, np.int64))
+    empty = (np.zeros(len(jets) + 1, np.int64), np.zeros(0, np.int64))
     partons = (offsets(np.bincount(jet, minlength=len(jets))), quark)
-    return Match(label, nobody, nobody, nobody, partons)
+    return Match(label, empty, empty, empty, partons)
 
 
 # ---- resonances ------------------------------------------------------------------------------------------
@@ -299,11 +299,11 @@ def _with_particles(bucket: str, events: Events, jets: Jets, label: Ints, chosen
     taus = [tau for leg in legs for tau in leg.taus]
     n_jets = len(jets)
     tau_lists = _scatter(n_jets, chosen, [tau.first for tau in taus], [tau.count for tau in taus])
-    nobody = (np.zeros(n_jets + 1, np.int64), np.zeros(0, np.int64))
+    empty = (np.zeros(n_jets + 1, np.int64), np.zeros(0, np.int64))
     return Match(
         label,
         _scatter(n_jets, chosen, resonances),
         _scatter(n_jets, chosen, products),
         tau_lists,
-        nobody,
+        empty,
     )

@@ -19,10 +19,10 @@ ROWS = 10_000
 """Jets in a ROOT basket or parquet row group."""
 PARTS = "part_"
 ROOT_DATE = (1995 - 1995) << 26 | 1 << 22 | 1 << 17
-"""1 January 1995 in ROOT's packed form, the earliest it has: files carry no date of their own."""
+"""1 January 1995 in ROOT's packed form, its earliest date: every file has this one."""
 ROOT_UUID = uuid.UUID(int=0)
 ORIGIN = {"made_by": "jetscale.simulate", "simulator_version": str(SIMULATOR_VERSION)}
-"""Where the jets come from, inside the files themselves: metadata that no reader of the columns looks at."""
+"""Origin of the jets, in the metadata of each file; readers of the columns ignore it."""
 
 
 def write_jets(path: Path, jets: pa.Table) -> None:
