@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import numpy.typing as npt
 
-from jetscale.jets.datasets.labels import JETCLASS_LABELS
+from jetscale.jets.datasets.jetclass import JETCLASS_LABELS
 from jetscale.jets.settings import DataSettings
 from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.request import store_request
@@ -23,7 +23,7 @@ BINS = 40  # a column, before equal edges are merged
 
 def columns(settings: DataSettings, split: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """(B, 2) mass and multiplicity, and (B,) labels of a split."""
-    store = ensure_store(store_request(settings, split))
+    store = ensure_store(store_request(settings, "jetclass", split))
     parts = [store.part(number).jets for number in range(len(store.entries))]
     values = np.concatenate([np.stack([part.jets[name] for name in COLUMNS], axis=1) for part in parts])
     return values.astype(np.float64), np.concatenate([part.labels for part in parts]).astype(np.int64)
@@ -31,7 +31,7 @@ def columns(settings: DataSettings, split: str) -> tuple[npt.NDArray[np.float64]
 
 def main(directory: str) -> None:
     """Print loss and accuracy of the baseline beside those of guessing."""
-    settings = DataSettings(dir=directory, dataset="jetclass")
+    settings = DataSettings(dir=directory)
     train, labels = columns(settings, "train")
     test, test_labels = columns(settings, "test")
     edges = [np.unique(np.quantile(train[:, i], np.linspace(0, 1, BINS + 1)[1:-1])) for i in range(2)]

@@ -45,10 +45,11 @@ def sweep(seeds: int, noise: Noise, rng: np.random.Generator) -> LossTable:
 
 def truths(surface: Surfaces) -> dict[str, float]:
     """Values to be covered."""
+    alpha, beta = float(surface["alpha"][0]), float(surface["beta"][0])
+    a = beta / (alpha + beta)
     return {
-        "a": float(surface.a[0]), "alpha": float(surface.alpha[0]), "beta": float(surface.beta[0]),
-        "L_inf": float(np.exp(surface.log_E[0])),
-        "a, approach 2": float(surface.a[0]), "a, approach 1": float(surface.a[0]),
+        "a": a, "alpha": alpha, "beta": beta, "L_inf": float(np.exp(surface["log_E"][0])),
+        "a, approach 2": a, "a, approach 1": a,
     }  # fmt: skip
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import uproot
 
 from jetscale.common.files import atomic_path
-from jetscale.jets.datasets.schemas import JETCLASS_BRANCHES, JETCLASS_PREFIXES, jet_file
+from jetscale.jets.datasets.base import jet_file
+from jetscale.jets.datasets.jetclass import JETCLASS_BRANCHES, JETCLASS_PREFIXES
 
 
 def write_file(directory: Path, label: str, number: int, n_jets: int) -> Path:

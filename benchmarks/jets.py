@@ -20,12 +20,11 @@ import uproot
 from benchmarks.growth import series
 from benchmarks.jet_files import write_file
 from benchmarks.loader_peers import weaver_rate
-from jetscale.jets.datasets.label_map import label_map
-from jetscale.jets.datasets.labels import JETCLASS_LABELS
-from jetscale.jets.features import PAPER, feature_set
-from jetscale.jets.ordering.compositions import Composition
-from jetscale.jets.ordering.positions import MixedOrder
-from jetscale.jets.reading.readers import needed_columns
+from jetscale.jets.datasets.files import needed_columns
+from jetscale.jets.datasets.jetclass import JETCLASS, JETCLASS_LABELS
+from jetscale.jets.features import PAPER
+from jetscale.jets.settings import DataSettings
+from jetscale.jets.source import JetSource
 from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.packed_store import Store
 from jetscale.jets.stores.request import StoreRequest
@@ -143,7 +142,7 @@ def medians(*works: Callable[[int], object]) -> list[float]:
 
 def read_bare(files: list[Path]) -> None:
     """Read the branches that `prepare` needs with uproot, file by file, and do nothing with them."""
-    wanted = [*needed_columns(PAPER.reads), *(f"label_{name}" for name in JETCLASS_LABELS)]
+    wanted = [*needed_columns(JETCLASS, PAPER.reads), *(f"label_{name}" for name in JETCLASS_LABELS)]
     for path in files:
         with uproot.open(path) as file:
             for _ in file["tree"].iterate(filter_name=wanted, step_size=UPROOT_STEP, library="ak", how=dict):
@@ -156,11 +155,12 @@ def prepare(directory: Path, store_dir: Path, features: str = "paper") -> Store:
 
 
 def load_all(store: Store, weights: dict[str, float]) -> None:
-    labels = label_map("jetclass")
-    mix = Composition.natural(labels) if "*" in weights else Composition.from_request(weights, labels)
-    order = MixedOrder(store, labels, mix, seed=0)
-    features = feature_set(store.definition["features"]["name"])
-    stream = JetStream(store, order, labels, features, 128, undo_deta_flip=False)
+    settings = DataSettings(
+        dir=str(store.path.parent),
+        store=str(store.path.parent),
+        features=store.definition["features"]["name"],
+    )
+    stream = JetStream(JetSource(settings, "jetclass", "train", None if "*" in weights else weights, seed=0))
     for start in range(0, store.n_jets - BATCH + 1, BATCH):
         stream.batch(start, start + BATCH)
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from jetscale.jets.datasets.labels import JETCLASS_LABELS
+from jetscale.jets.datasets.jetclass import JETCLASS_LABELS
 
 FETCH_STEPS = (0.01, 0.05, 0.2)
 """Parts of the files read at once; the fastest counts (0.01 is its default)."""

@@ -110,7 +110,7 @@ def _composition(overrides: Sequence[str]) -> float:
 
 def _evaluation(data: Path, folder: Path) -> Rows:
     """With its 1,000 blocks, written to a file that holds some evaluations already, and without."""
-    test = EvalSet(DataSettings(dir=str(data), dataset="jetclass"), n_jets=TEST_JETS)
+    test = EvalSet(DataSettings(dir=str(data)), "jetclass", n_jets=TEST_JETS)
     batches = [  # copies in the place of more jets
         dataclasses.replace(batch, positions_B=batch.positions_B + copy * TEST_JETS)
         for copy in range(TEST_COPIES)

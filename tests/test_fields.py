@@ -89,7 +89,7 @@ def test_the_defaults_are_within_them(settings) -> None:
         ("device.accelerator", "tpu"), ("device.devices", 0), ("device.strategy", "deepspeed"),
         ("device.threads", 0), ("tracking.wandb", "on"), ("data.features", "full"),
         ("data.selection", "tight"),
-        ("data.qcd_labels", "5"), ("data.dataset", "cms"), ("data.repeat", 3), ("ema.enabled", "maybe"),
+        ("data.qcd_labels", "5"), ("pretrain.dataset", "cms"), ("data.repeat", 3), ("ema.enabled", "maybe"),
         ("study", "../out"), ("subset", "a/b"), ("study", "x" * 101), ("study", ["a"]), ("data.dir", None),
         ("model", 3), ("finetune", [1]), ("data.dir", {"a": 1}),
     ],

@@ -19,8 +19,8 @@ from benchmarks.faults.flips import FilesKind
 from benchmarks.jet_files import write_file
 from jetscale.analysis.tables.sources import local
 from jetscale.common.config_safety import CONF
-from jetscale.jets.datasets.labels import JETCLASS_LABELS
-from jetscale.jets.datasets.schemas import jet_file
+from jetscale.jets.datasets.base import jet_file
+from jetscale.jets.datasets.jetclass import JETCLASS_LABELS
 from jetscale.launch.hydra_setup import register
 from jetscale.simulate.output_files import Target
 from jetscale.simulate.production import simulate

@@ -7,9 +7,9 @@ from pathlib import Path
 from benchmarks.faults.digests import digest
 from benchmarks.faults.flips import FilesKind
 from jetscale.common.files import sha256_file
-from jetscale.jets.datasets.schemas import jet_file
+from jetscale.jets.datasets.base import DATASETS, jet_file
+from jetscale.jets.datasets.files import JetFileReader
 from jetscale.jets.features import FEATURE_SETS
-from jetscale.jets.reading.readers import JetFileReader
 from jetscale.simulate.output_files import Target
 from jetscale.simulate.production import make_chunk, simulate
 from jetscale.simulate.pythia import mpi_settings, save_mpi_table
@@ -33,7 +33,7 @@ def _files(folder: Path) -> list[Path]:
 def _read(folder: Path) -> str:
     found = []
     for target in _targets(folder):
-        with JetFileReader(target.path) as reader:
+        with JetFileReader(DATASETS[target.file.dataset], target.path) as reader:
             for raw in reader.jets(FEATURE_SETS["paper"].reads):
                 found += [raw.offsets, dict(raw.constituents), dict(raw.jets), raw.labels]
     return digest(found)

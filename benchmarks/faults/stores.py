@@ -50,7 +50,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _train(folder: Path) -> str:
     settings = DataSettings(dir=str(folder / "data"), store=str(folder / "store"))
-    data = JetDataModule(settings, None, BATCH, 2 * JETS // BATCH, seed=0)
+    data = JetDataModule(settings, "jetclass", None, BATCH, 2 * JETS // BATCH, seed=0)
     data.setup()
     batches = [
         (batch.x_TF, batch.pid_T, batch.lengths_B, batch.labels_B) for batch in data.train_dataloader()

@@ -6,15 +6,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from jetscale.analysis.settings import ColumnSettings, FitSettings, WandbSettings
 from jetscale.common.cli import parse, run
-from jetscale.common.fields import OneOf, Range
+from jetscale.common.fields import Range
 from jetscale.common.usage import UsageError
-
-if TYPE_CHECKING:
-    from jetscale.analysis.tables.loss_table import LossTable
 
 PROGRAM = "python -m jetscale.analysis"
 
@@ -28,8 +25,8 @@ class Command(FitSettings):
 
     Attributes
     ----------
-    source : local (run directories), table (.csv, .jsonl or .parquet), wandb (the API) or wandb-offline
-        (folders).
+    source : local (run directories), table (.csv, .jsonl or .parquet), wandb (the API), wandb-offline
+        (folders), or one of your own that --trust MODULE registers.
     path : the folder or file; entity/project for wandb.
     out : folder to write to; PATH/analysis for source=local.
     columns : names of a table's columns, such as columns.N="Model Size"; columns.run= does without the one
@@ -52,13 +49,13 @@ class Command(FitSettings):
         curve, 0: all).
     approach1 : envelope (hull, record-low or bins), bins.
     approach2 : slices, window (factor of N about the lowest loss, 0: all), min_points, tolerance (of ln C).
-    approach3 : objective (huber, squared or absolute), delta, residual (log or raw), form (separate, or tied:
-        alpha = beta).
+    approach3 : objective (huber, squared or absolute), delta, residual (log or raw), form (separate, tied:
+        alpha = beta, coupled, or one of your own that --trust MODULE registers).
     uncertainty : method (auto, hierarchical, wild, runs or none), replicates, test_jet_samples,
         test_jet_fraction (the paper's error; 0 samples: none), profile, seed.
     """
 
-    source: Annotated[str, OneOf("local", "table", "wandb", "wandb-offline")] = "local"
+    source: str = "local"
     path: str = ""
     out: str = ""
     columns: ColumnSettings = field(default_factory=ColumnSettings)
@@ -96,34 +93,23 @@ def main(argv: Sequence[str]) -> None:
     out = Path(command.out) if command.out else Path(command.path) / "analysis"
 
     from jetscale.analysis.answers.fit_table import fit
+    from jetscale.analysis.fitting.surface import form_named
     from jetscale.analysis.output.report import write_report
-    from jetscale.analysis.tables.loading import load_losses, without_rows
+    from jetscale.analysis.tables.loading import load_with_held_out
 
-    def load(path: str, where: str) -> LossTable:
-        return load_losses(
-            path,
-            command.source,
-            columns=command.columns,
-            where=where,
-            flops_per_param_sample=command.flops_per_param_sample,
-            best_of_cell=command.best_of_cell,
-            unfinished=command.unfinished,
-            wandb=command.wandb,
-            cache=out / "wandb.parquet",
-        )
-
-    where, losses, held_out = command.where, None, None
-    if command.held_out and Path(command.held_out).is_file():
-        held_out = load(command.held_out, where)
-    elif command.held_out and command.source != "table":
-        # read once: what is a variant among all runs is one among the held-out ones too
-        losses, held_out = without_rows(load(command.path, where), command.held_out)
-    elif command.held_out:
-        every = f"({where}) and " if where else ""
-        held_out = load(command.path, f"{every}({command.held_out})")
-        where = f"{every}not ({command.held_out})"
-    if losses is None:
-        losses = load(command.path, where)
+    form_named(command.approach3.form)  # a name that does not exist is refused before anything is read
+    losses, held_out = load_with_held_out(
+        command.path,
+        command.held_out,
+        command.source,
+        where=command.where,
+        columns=command.columns,
+        flops_per_param_sample=command.flops_per_param_sample,
+        best_of_cell=command.best_of_cell,
+        unfinished=command.unfinished,
+        wandb=command.wandb,
+        cache=out / "wandb.parquet",
+    )
     result = fit(losses, command.fit_settings(), held_out=held_out)
     result.save(out)
     report = write_report(result, out)

@@ -164,13 +164,14 @@ class Approach3Settings:
     objective : penalty of a residual: huber, squared or absolute.
     delta : where Huber's penalty turns linear, in units of the residual.
     residual : log (of ln L) or raw (of L).
-    form : separate, or tied: alpha = beta.
+    form : separate, tied (alpha = beta), coupled (arXiv:2001.08361 with a floor), or one of your own that
+        ``--trust MODULE`` registers.
     """
 
     objective: Annotated[str, OneOf("huber", "squared", "absolute")] = "huber"
     delta: Annotated[float, Range(0, 1e6, without="low")] = 1e-3
     residual: Annotated[str, OneOf("log", "raw")] = "log"
-    form: Annotated[str, OneOf("separate", "tied")] = "separate"
+    form: str = "separate"
 
 
 @dataclass

@@ -8,6 +8,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from jetscale.composition.half_samples import Measured
+from jetscale.composition.measures import Comparison, Measure
+
 Array = npt.NDArray[np.float64]
 
 NEIGHBOURS = 3
@@ -21,7 +24,7 @@ def covered(x_BO: Array, of_MO: Array) -> float:
     The support is the union of balls about each jet of `x_BO` that reach to its k-th nearest neighbour among
     them (Kynkäänniemi et al., arXiv:1904.06991, eq. 1). With x downstream and `of` the composition this is
     precision: composition jets that look like downstream jets; the other way round recall: downstream jets
-    that the composition holds the like of. Both fall as samples grow: compare equal numbers.
+    similar to some jet of the composition. Both fall as samples grow: compare equal numbers.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -76,3 +79,31 @@ def wasserstein(values_B: Array, of_M: Array) -> float:
     from scipy.stats import wasserstein_distance
 
     return float(wasserstein_distance(values_B, of_M) / of_M.std())
+
+
+UNIT = (0.0, 1.0)
+
+
+def _precision(both: Comparison) -> Measured:
+    return both.measured(lambda rows: covered(both.theirs[rows[1]], both.ours[rows[0]]), UNIT)
+
+
+def _recall(both: Comparison) -> Measured:
+    return both.measured(lambda rows: covered(both.ours[rows[0]], both.theirs[rows[1]]), UNIT)
+
+
+def _auc(both: Comparison) -> Measured:
+    # the classifiers stay as they are: this is the error of testing them, not of their training
+    score_B, score_M = separation(both.ours, both.theirs, both.seed)
+    return both.measured(lambda rows: auc(score_B[rows[0]], score_M[rows[1]]), UNIT)
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values))
+
+
+PRECISION = Measure("precision", _precision)
+RECALL = Measure("recall", _recall)
+AUC = Measure("AUC", _auc)
+DISTANCE = Measure("distance", lambda both: both.per_observable(wasserstein, _mean))
+"""Mean of `wasserstein` over the observables."""

@@ -15,10 +15,11 @@ from jetscale import __version__
 from jetscale.common import cli
 from jetscale.common.config_safety import CONF
 from jetscale.common.files import write_json
-from jetscale.composition.measures import MEASURES, Downstream, Row, measure
+from jetscale.composition.measures import MEASURES, Row, measure
 from jetscale.composition.named import WIDE, choose, shipped
 from jetscale.composition.observables import JetTable
 from jetscale.composition.sampling import draw
+from jetscale.jets.datasets.base import DATASETS
 from jetscale.jets.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -42,12 +43,11 @@ def compare(settings: Compare) -> dict[str, Row]:
 
     requests = choose(shipped(CONF), settings.names, settings.own)
     samples = _samples(settings, requests)
-    downstream = Downstream.of(samples[""])
     named = [(name, jets) for name, jets in samples.items() if name]
     rows = {}
     with threadpool_limits(1):  # threads that wait for each other cost more than they bring on such samples
         for name, jets in track(named, "measuring", console=Console(stderr=True)):
-            rows[name] = measure(jets, downstream, settings.draws, settings.seed)
+            rows[name] = measure(jets, samples[""], settings.draws, settings.seed)
     out = Path(settings.out)
     content = {
         "version": __version__,
@@ -65,28 +65,38 @@ def compare(settings: Compare) -> dict[str, Row]:
 
 
 def _samples(settings: Compare, requests: dict[str, Any]) -> dict[str, JetTable]:
-    """Jets by composition; under the empty name the downstream ones, under `REFERENCE` others of theirs."""
-    pretrain = DataSettings(dir=settings.dir, dataset="jetclass2", store=settings.store)
+    """Jets by composition; under the empty name the downstream ones, under `REFERENCE` others of theirs.
+
+    All have the observables that both datasets have.
+    """
+    data = DataSettings(dir=settings.dir, store=settings.store, features=settings.features)
     drawn = {
-        name: draw(pretrain, request, settings.jets, settings.seed) for name, request in requests.items()
+        name: draw(data, settings.dataset, request, settings.jets, settings.seed)
+        for name, request in requests.items()
     }
-    data = DataSettings(dir=settings.dir, store=settings.store)
     target = dict.fromkeys(settings.downstream, 1.0)
     first, second = (
-        draw(data, target, settings.jets, settings.seed, skip=skip) for skip in (0, settings.jets)
+        draw(data, settings.downstream_dataset, target, settings.jets, settings.seed, skip=skip)
+        for skip in (0, settings.jets)
     )
-    return {"": first, REFERENCE: second, **drawn}
+    samples = {"": first, REFERENCE: second, **drawn}
+    shared = [
+        name for name in first.observables if all(name in jets.observables for jets in samples.values())
+    ]
+    return {name: jets.only(shared) for name, jets in samples.items()}
 
 
 def as_table(rows: dict[str, Row], settings: Compare) -> Table:
     """Measures as a table, the least distinguishable composition first."""
+    names = ", ".join(settings.downstream)
+    downstream = DATASETS[settings.downstream_dataset].title
     table = Table(
-        title=f"{settings.jets:,} jets each; aligned with {', '.join(settings.downstream)} of JetClass",
+        title=f"{settings.jets:,} jets each; aligned with {names} of {downstream}",
         caption="AUC 0.5: not to be told from downstream; distance: mean over observables, in downstream sd",
     )
     table.add_column("composition")
-    for heading in MEASURES.values():
-        table.add_column(heading, justify="right")
+    for name in MEASURES.names():
+        table.add_column(MEASURES[name].heading, justify="right")
     for name in sorted(rows, key=lambda name: rows[name]["auc"].value):
-        table.add_row(name, *(str(rows[name][key]) for key in MEASURES))
+        table.add_row(name, *(str(rows[name][key]) for key in MEASURES.names()))
     return table

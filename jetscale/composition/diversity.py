@@ -7,8 +7,15 @@ import numpy.typing as npt
 from scipy.linalg import eigvalsh
 from scipy.spatial.distance import cdist
 
+from jetscale.composition.half_samples import Measured
+from jetscale.composition.measures import Comparison, Measure
+
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+
+
+VENDI_JETS = 1_000
+"""Jets of a Vendi score: eigenvalues take B^3 operations."""
 
 
 def effective_number(classes_B: Integers) -> float:
@@ -44,3 +51,23 @@ def median_distance(x_BO: Array) -> float:
 def _hill(shares: Array) -> float:
     shares = shares[shares > 0]
     return float(np.exp(-np.sum(shares * np.log(shares))))
+
+
+def _effective_classes(both: Comparison) -> Measured:
+    classes_B = both.jets.classes_B
+    return both.measured(lambda rows: effective_number(classes_B[rows[0]]), (1, np.inf), both.sizes[:1])
+
+
+def _vendi(both: Comparison) -> Measured:
+    few, scale = both.ours[:VENDI_JETS], median_distance(both.theirs[:VENDI_JETS])
+    return both.measured(lambda rows: vendi(few[rows[0]], scale), (1, np.inf), (len(few),))
+
+
+def _geometric(values: list[float]) -> float:
+    return float(np.exp(np.mean(np.log(np.maximum(values, 1e-6)))))
+
+
+EFFECTIVE_CLASSES = Measure("classes", _effective_classes)
+VENDI = Measure("Vendi score", _vendi)
+SUPPORT = Measure("support", lambda both: both.per_observable(width, _geometric))
+"""Geometric mean of `width` over the observables."""

@@ -63,15 +63,15 @@ def draw_observables(samples: dict[str, JetTable]) -> Figure:
     """Distribution of every observable; the downstream jets, under the empty name, as grey areas."""
     figure = style.new_figure(11.0, 5.2)
     panels = figure.subplots(2, 4).ravel()
-    for column, (axes, (name, label)) in enumerate(zip(panels, OBSERVABLES.items(), strict=False)):
+    for column, (axes, name) in enumerate(zip(panels, samples[""].observables, strict=False)):
         values = {subset: jets.values_BO[:, column] for subset, jets in samples.items()}
-        bins = _bins(np.concatenate(list(values.values())), whole=name in ("multiplicity", "displaced"))
+        bins = _bins(np.concatenate(list(values.values())), whole=OBSERVABLES[name].is_count)
         axes.hist(values[""], bins, density=True, color="0.85", label="downstream")
         for rank, (subset, jets) in enumerate((subset, jets) for subset, jets in values.items() if subset):
             axes.hist(
                 jets, bins, density=True, histtype="step", label=style.caption(subset), **style.line(rank)
             )
-        axes.set_xlabel(label)
+        axes.set_xlabel(OBSERVABLES[name].label)
         axes.set_yticks([])
     panels[0].set_ylabel("jets, normalised")
     panels[-1].axis("off")

@@ -67,7 +67,8 @@ def measured_all(
     ----------
     statistics : of the rows chosen from each sample
     sizes : jets in each sample
-    draws : halves, at least 2; all samples are halved at once
+    draws : number of half-samples, at least 2; every sample is halved in each draw
+    seed : of the halves
     limits : smallest and largest value a statistic can have
     """
     rng = np.random.default_rng([seed, *sizes])

@@ -1,105 +1,138 @@
-"""All measures of one composition against the downstream jets."""
+"""Measures of a composition: what one is, and all of them by name.
+
+A further measure is one file: make a `Measure`, and register it under its name with `MEASURES`. It then
+appears in the table, in ``compare.json``, and with ``--trust`` on the command line.
+
+Shapes: B jets of the composition, M downstream jets, O observables that both have.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from jetscale.composition.alignment import auc, covered, separation, wasserstein
-from jetscale.composition.diversity import effective_number, median_distance, vendi, width
+from jetscale.common.registry import Registry
 from jetscale.composition.half_samples import Measured, Rows, measured, measured_all
-from jetscale.composition.observables import OBSERVABLES, JetTable
+from jetscale.composition.observables import JetTable
 
 Array = npt.NDArray[np.float64]
-
-VENDI_JETS = 1_000
-"""Eigenvalues take B^3 operations."""
-
-MEASURES: dict[str, str] = {
-    "effective_classes": "classes",
-    "vendi": "Vendi score",
-    "support": "support",
-    "precision": "precision",
-    "recall": "recall",
-    "auc": "AUC",
-    "distance": "distance",
-}
-"""Measures of the table, by name: heading. `support` and `distance` are means over the observables."""
-
 Row = dict[str, Measured]
-Pair = Callable[[Array, Array], float]
+"""Measures of one composition by name; those of one observable as ``support.NAME`` and ``distance.NAME``."""
+
+EVERY_NUMBER = (-np.inf, np.inf)
 
 
 @dataclass(frozen=True)
-class Downstream:
-    """The downstream jets and the coordinates that they define.
+class Comparison:
+    """A composition beside the downstream jets.
 
     Attributes
     ----------
-    jets : as many as a composition has
-    centre, spread : (O,) that make their coordinates standard
-    scale : similarity's, their median distance
+    jets, downstream : of the composition, and downstream; both with the same observables
+    draws : half-samples behind each standard error
+    seed : of the half-samples
     """
 
     jets: JetTable
-    centre: Array
-    spread: Array
-    scale: float
+    downstream: JetTable
+    draws: int
+    seed: int
 
-    @classmethod
-    def of(cls, jets: JetTable) -> Downstream:
-        """Downstream jets with their coordinates."""
-        x = jets.coordinates()
-        centre, spread = x.mean(axis=0), x.std(axis=0)
-        return cls(jets, centre, spread, median_distance(((x - centre) / spread)[:VENDI_JETS]))
+    @cached_property
+    def ours(self) -> Array:
+        """(B, O) coordinates of the composition's jets, in standard deviations of the downstream jets."""
+        return self._standard(self.jets)
 
-    def standard(self, jets: JetTable) -> Array:
-        """(B, O) coordinates in standard deviations of the downstream jets."""
-        return np.asarray((jets.coordinates() - self.centre) / self.spread)
+    @cached_property
+    def theirs(self) -> Array:
+        """(M, O) coordinates of the downstream jets, mean 0 and standard deviation 1."""
+        return self._standard(self.downstream)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """B and M."""
+        return len(self.jets), len(self.downstream)
+
+    def measured(
+        self,
+        statistic: Callable[[Rows], float],
+        limits: tuple[float, float] = EVERY_NUMBER,
+        sizes: tuple[int, ...] | None = None,
+    ) -> Measured:
+        """A statistic with its standard error.
+
+        Parameters
+        ----------
+        statistic : of (rows of the composition's jets, rows of the downstream jets), index arrays
+        limits : smallest and largest value that it can have
+        sizes : jets of each sample, where they are not all of `sizes`
+        """
+        return measured(statistic, sizes or self.sizes, self.draws, self.seed, limits)
+
+    def per_observable(
+        self, function: Callable[[Array, Array], float], average: Callable[[list[float]], float]
+    ) -> dict[str, Measured]:
+        """A function of one observable: its average over all of them under the empty name, and each by name.
+
+        Parameters
+        ----------
+        function : of the (B,) and (M,) coordinates of the two samples
+        average : of its values for all observables
+        """
+
+        def statistics(rows: Rows) -> list[float]:
+            pairs = zip(self.ours[rows[0]].T, self.theirs[rows[1]].T, strict=True)
+            each = [function(one, other) for one, other in pairs]
+            return [average(each), *each]
+
+        found = measured_all(statistics, self.sizes, self.draws, self.seed, (0, np.inf))
+        return dict(zip(("", *self.jets.observables), found, strict=True))
+
+    def _standard(self, jets: JetTable) -> Array:
+        of_downstream = self.downstream.coordinates()
+        return np.asarray((jets.coordinates() - of_downstream.mean(axis=0)) / of_downstream.std(axis=0))
 
 
-def measure(jets: JetTable, downstream: Downstream, draws: int, seed: int) -> Row:
-    """Every measure of `jets` by name; those of one observable as ``support.NAME`` and ``distance.NAME``."""
-    x_BO, y_MO = downstream.standard(jets), downstream.standard(downstream.jets)
-    sizes = (len(jets), len(downstream.jets))
-    scores = separation(x_BO, y_MO, seed)
-    few = x_BO[:VENDI_JETS]
-    unit = (0.0, 1.0)
-    row: Row = {
-        "effective_classes": measured(
-            lambda rows: effective_number(jets.classes_B[rows[0]]), sizes[:1], draws, seed, (1, np.inf)
-        ),
-        "vendi": measured(
-            lambda rows: vendi(few[rows[0]], downstream.scale), (len(few),), draws, seed, (1, np.inf)
-        ),
-        "precision": measured(lambda rows: covered(y_MO[rows[1]], x_BO[rows[0]]), sizes, draws, seed, unit),
-        "recall": measured(lambda rows: covered(x_BO[rows[0]], y_MO[rows[1]]), sizes, draws, seed, unit),
-        # the classifiers stay as they are: this is the error of the test of it, not of its training
-        "auc": measured(lambda rows: auc(scores[0][rows[0]], scores[1][rows[1]]), sizes, draws, seed, unit),
-    }
-    for summary, function, average in (("support", width, _geometric), ("distance", wasserstein, _mean)):
-        statistics = _per_observable(x_BO, y_MO, function, average)
-        names = [summary, *(f"{summary}.{name}" for name in OBSERVABLES)]
-        row.update(zip(names, measured_all(statistics, sizes, draws, seed, (0, np.inf)), strict=True))
+@dataclass(frozen=True)
+class Measure:
+    """One measure.
+
+    Attributes
+    ----------
+    heading : of its column in the table
+    of : the measure of a comparison (`Comparison.measured`); or several numbers, the table's under the empty
+        name
+    """
+
+    heading: str
+    of: Callable[[Comparison], Measured | Mapping[str, Measured]]
+
+
+MEASURES: Registry[Measure] = Registry(
+    "measure",
+    {
+        "effective_classes": "jetscale.composition.diversity:EFFECTIVE_CLASSES",
+        "vendi": "jetscale.composition.diversity:VENDI",
+        "support": "jetscale.composition.diversity:SUPPORT",
+        "precision": "jetscale.composition.alignment:PRECISION",
+        "recall": "jetscale.composition.alignment:RECALL",
+        "auc": "jetscale.composition.alignment:AUC",
+        "distance": "jetscale.composition.alignment:DISTANCE",
+    },
+)
+"""All measures by name, in the order of the table."""
+
+
+def measure(jets: JetTable, downstream: JetTable, draws: int, seed: int) -> Row:
+    """Every measure of `jets`; see `Comparison` for the parameters."""
+    comparison = Comparison(jets, downstream, draws, seed)
+    row: Row = {}
+    for name in MEASURES.names():
+        found = MEASURES[name].of(comparison)
+        numbers = {"": found} if isinstance(found, Measured) else found
+        row |= {f"{name}.{part}" if part else name: number for part, number in numbers.items()}
     return row
-
-
-def _per_observable(
-    x_BO: Array, y_MO: Array, function: Pair, average: Callable[[list[float]], float]
-) -> Callable[[Rows], list[float]]:
-    def statistics(rows: Rows) -> list[float]:
-        each = [function(ours, theirs) for ours, theirs in zip(x_BO[rows[0]].T, y_MO[rows[1]].T, strict=True)]
-        return [average(each), *each]
-
-    return statistics
-
-
-def _mean(values: list[float]) -> float:
-    return float(np.mean(values))
-
-
-def _geometric(values: list[float]) -> float:
-    return float(np.exp(np.mean(np.log(np.maximum(values, 1e-6)))))

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from jetscale.common.fields import SEED, Range
+from jetscale.common.registry import Registered
+from jetscale.jets.datasets.base import DATASETS
+from jetscale.jets.settings import FEATURES
 
 
 @dataclass
@@ -16,12 +19,16 @@ class Show:
     ----------
     names : experiments with a composition, e.g. [qcd,bsm_all] (default: all)
     own : further ones as own.NAME=COMPOSITION, e.g. 'own.mine={X_bb: 1, QCD_*: 2}'
-    dir : folder with JetClassII/ inside
+    dataset : of the compositions
+    features : of its store: paper, part17, or kinematics where a dataset has no displacement and identity
+    dir : folder with the dataset's folder inside, for JetClass-II JetClassII/
     store : folder of packed stores; default <dir>/store
     """
 
     names: list[str] = field(default_factory=list)
     own: dict[str, Any] = field(default_factory=dict)
+    dataset: Annotated[str, Registered(DATASETS)] = "jetclass2"
+    features: Annotated[str, FEATURES] = "paper"
     dir: str = "data"
     store: str | None = None
 
@@ -36,16 +43,20 @@ class Compare(Show):
     ----------
     names : experiments with a composition, e.g. [qcd,bsm_all] (default: all)
     own : further ones as own.NAME=COMPOSITION, e.g. 'own.mine={X_bb: 1, QCD_*: 2}'
-    downstream : classes of JetClass to align with, e.g. [H4q,Hqql,Tbqq] (default: all ten)
+    downstream : downstream classes to align with, e.g. [H4q,Hqql,Tbqq] (default: all)
+    downstream_dataset : dataset of the downstream jets
     jets : jets of each composition, and downstream
     draws : half-samples behind each standard error
     seed : of the jets and of the half-samples
-    dir : folder with JetClass/ and JetClassII/ inside
+    dataset : of the compositions
+    features : of both stores: paper, part17, or kinematics where a dataset has no displacement and identity
+    dir : folder with the folders of both datasets inside, JetClass/ and JetClassII/
     store : folder of packed stores; default <dir>/store
     out : folder to write to
     """
 
     downstream: list[str] = field(default_factory=lambda: ["*"])
+    downstream_dataset: Annotated[str, Registered(DATASETS)] = "jetclass"
     jets: Annotated[int, Range(10, 10_000_000)] = 4_000
     draws: Annotated[int, Range(2, 100_000)] = 30
     seed: Annotated[int, SEED] = 0

@@ -10,18 +10,12 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from jetscale.common.files import fingerprint
 from jetscale.jets.batch import JetBatch
-from jetscale.jets.datasets.label_map import label_map
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.evaluation import EvalSet
-from jetscale.jets.features import feature_set
-from jetscale.jets.ordering.compositions import Composition
 from jetscale.jets.ordering.positions import MixedOrder
 from jetscale.jets.settings import DataSettings
-from jetscale.jets.stores.building import ensure_store
-from jetscale.jets.stores.packed_store import Store
-from jetscale.jets.stores.request import store_request
+from jetscale.jets.source import JetSource
 from jetscale.jets.stores.workers import loader_context
 from jetscale.jets.stream import JetStream
 
@@ -114,7 +108,8 @@ class JetDataModule(L.LightningDataModule):
 
     Parameters
     ----------
-    settings : which jets and inputs
+    settings : where the jets are, and how they become inputs
+    dataset : name of the dataset
     composition : see `Composition.from_request`; None for the store as it is
     batch_size : jets per step, over all processes
     n_steps : steps of the run
@@ -130,6 +125,7 @@ class JetDataModule(L.LightningDataModule):
     def __init__(
         self,
         settings: DataSettings,
+        dataset: str,
         composition: Mapping[str, Any] | None,
         batch_size: int,
         n_steps: int,
@@ -141,18 +137,10 @@ class JetDataModule(L.LightningDataModule):
         self.start_step = 0
         self.batch_size = batch_size
         self.n_steps = n_steps
+        self.source = JetSource(settings, dataset, "train", composition, seed)
         self._settings = settings
-        self._seed = seed
         self._evaluation_jets = evaluation_jets
         self._evaluation_batch_size = evaluation_batch_size
-        self._labels = label_map(settings.dataset, settings.qcd_labels)
-        self._features = feature_set(settings.features)
-        self.composition = (
-            Composition.natural(self._labels)
-            if composition is None
-            else Composition.from_request(composition, self._labels)
-        )
-        self._store: Store | None = None
         self._stream: JetStream | None = None
 
     def state_dict(self) -> dict[str, int]:
@@ -168,10 +156,10 @@ class JetDataModule(L.LightningDataModule):
         """Make the packed store where it is missing. Any number of processes may call this at once."""
         if self.trainer is not None and self.trainer.state.fn != "fit":
             return  # the jets to train on may not be there
-        ensure_store(store_request(self._settings, "train"))
+        self.source.prepare()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the store and hold the number of jets asked against it.
+        """Open the store, and compare the number of jets in it with the number that the run needs.
 
         Raises
         ------
@@ -180,58 +168,40 @@ class JetDataModule(L.LightningDataModule):
         """
         if self._stream is not None or stage not in (None, "fit"):
             return
-        self._store = ensure_store(store_request(self._settings, "train"))
-        order = MixedOrder(self._store, self._labels, self.composition, self._seed)
+        order = self.source.order
+        assert isinstance(order, MixedOrder)
         n_jets = self.batch_size * self.n_steps
         if not self._settings.repeat:
             order.check_supply(n_jets)
         for selector, passes in order.passes(n_jets).items():
             if passes > 1:
                 log.warning("%s: %d jets go %.3g times through its jets", selector, n_jets, passes)
-        self._stream = JetStream(
-            self._store,
-            order,
-            self._labels,
-            self._features,
-            self._settings.max_constituents,
-            self._settings.undo_deta_flip,
-        )
+        self._stream = JetStream(self.source)
 
     @property
     def n_classes(self) -> int:
-        """K: all classes of the dataset's label map, whatever the composition."""
-        return self._labels.n_classes
+        """Number of classes K: all of the dataset's label map, whatever the composition."""
+        return self.source.labels.n_classes
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the K classes, in the order of the model's output."""
-        return self._labels.names
+        return self.source.labels.names
 
     @property
     def n_features(self) -> int:
-        """F, continuous inputs per constituent."""
-        return self._features.n_features
+        """Number F of continuous inputs per constituent."""
+        return self.source.features.n_features
 
     @property
     def has_pid(self) -> bool:
         """Whether batches carry an integer identity."""
-        return self._features.has_pid
+        return self.source.features.has_pid
 
     @property
     def fingerprint(self) -> str:
         """Identity of the data, seed aside: the store's content, the composition, how jets become inputs."""
-        if self._store is None:
-            raise RuntimeError("call setup() first: the fingerprint is that of the store's content")
-        return fingerprint(
-            {
-                "store": self._store.fingerprint,
-                "composition": self.composition.definition(),
-                "classes": list(self._labels.class_of_label),
-                "max_constituents": self._settings.max_constituents,
-                "undo_deta_flip": self._settings.undo_deta_flip,
-                "standardisation": self._features.standardisation,
-            }
-        )
+        return self.source.fingerprint()
 
     def train_dataloader(self) -> StepLoader:
         """Batches of steps `start_step` to `n_steps`, this process's share of each."""
@@ -253,7 +223,7 @@ class JetDataModule(L.LightningDataModule):
         return self._evaluation_loader("test")
 
     def _evaluation_loader(self, split: str) -> EvaluationLoader:
-        jets = EvalSet(self._settings, split, self._evaluation_jets)
+        jets = EvalSet(self._settings, self.source.dataset.name, split, self._evaluation_jets)
         return EvaluationLoader(jets, self._evaluation_batch_size, *_place())
 
 

@@ -1,9 +1,10 @@
-"""The error of this room."""
+"""The errors of this room, and how several problems, warnings and damaged files are reported."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from jetscale.common.usage import UsageError
 
@@ -16,7 +17,11 @@ _mentioned: set[str] = set()
 
 
 class JetDataError(UsageError):
-    """Jet data that cannot be used as asked; the message names file, entry and value, and how to mend it."""
+    """Jet data that cannot be used as asked; the message names file, entry, value and the way out."""
+
+
+class LackingColumn(JetDataError):
+    """A dataset does not have a column that was asked for; the message names it, and the way out."""
 
 
 class JetsRunOut(JetDataError):
@@ -45,3 +50,29 @@ def mention_once(key: str, message: str) -> None:
     if key not in _mentioned:
         _mentioned.add(key)
         log.warning(message)
+
+
+@contextmanager
+def read_errors_named(path: object) -> Iterator[None]:
+    """Any failure of the libraries underneath becomes a `JetDataError` that names the file `path`.
+
+    uproot, pyarrow and PyTables raise a dozen unrelated types on damaged input, so all of `Exception` is
+    caught.
+
+    Raises
+    ------
+    JetDataError
+        Reading failed.
+    """
+    try:
+        yield
+    except (JetDataError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise JetDataError(f"{path}: cannot be read ({error.strerror})") from error
+        reason = str(error).strip().splitlines()
+        detail = f"{type(error).__name__}: {reason[0] if reason else 'no message'}"
+        raise JetDataError(
+            f"{path}: cannot be read, damaged or truncated ({detail}); download or simulate it again"
+        ) from error

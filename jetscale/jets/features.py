@@ -3,6 +3,7 @@
 `paper`: the nine inputs of arXiv:2606.19781 as far as its text fixes them (4 kinematic, 4 displacement, 1
 identity): eight continuous columns and an integer identity. `part17`: the 17 of ParT, constants of
 ``jet-universe/particle_transformer:data/JetClass/JetClass_full.yaml``: y = clip((x - sub) * mul, -5, 5).
+`kinematics`: the paper's four kinematic inputs alone, for datasets without displacement, charge and identity.
 
 Shapes: T constituents, F continuous columns, B jets.
 """
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.kernels import identities, transverse
-from jetscale.jets.reading.raw import RawJets
+from jetscale.jets.reading.raw import IDENTITY, MOMENTUM, RawJets
 
 Floats = npt.NDArray[np.float32]
 
@@ -61,8 +62,13 @@ class FeatureSet:
 
     @property
     def n_features(self) -> int:
-        """F."""
+        """Number of continuous inputs per constituent, F."""
         return len(self.columns)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """File columns that a dataset must have for this set."""
+        return (*MOMENTUM, *(IDENTITY if self.has_pid else ()), *self.reads)
 
     @property
     def deta_column(self) -> int:
@@ -114,6 +120,16 @@ def _paper(raw: RawJets) -> Floats:
     np.clip(part["part_d0err"], 0, 1, out=x_FT[5])
     np.tanh(part["part_dzval"], out=x_FT[6])
     np.clip(part["part_dzerr"], 0, 1, out=x_FT[7])
+    return x_FT.T
+
+
+def _kinematics(raw: RawJets) -> Floats:
+    part = raw.constituents
+    x_FT = np.empty((4, len(part[DETA])), np.float32)
+    x_FT[0] = part[DETA]
+    x_FT[1] = part["part_dphi"]
+    np.log(_pt(raw), out=x_FT[2])
+    np.log(part["part_energy"], out=x_FT[3])
     return x_FT.T
 
 
@@ -193,7 +209,17 @@ PART17 = FeatureSet(
     spread=(1.0,) * 17,
 )
 
-FEATURE_SETS = {features.name: features for features in (PAPER, PART17)}
+KINEMATICS = FeatureSet(
+    name="kinematics",
+    columns=PAPER.columns[:4],
+    has_pid=False,
+    reads=(DETA, "part_dphi"),
+    compute=_kinematics,
+    centre=PAPER.centre[:4],
+    spread=PAPER.spread[:4],
+)
+
+FEATURE_SETS = {features.name: features for features in (PAPER, PART17, KINEMATICS)}
 
 
 def feature_set(name: str) -> FeatureSet:

@@ -1,40 +1,26 @@
-"""Compiled loops of `prepare` and of the stream of batches, kept on disk by numba where it finds a folder to.
-
-Numba's cache looks at this file alone, so nothing here calls functions of other files.
-"""
+"""Compiled loops of `prepare` and of the stream of batches."""
 
 # numba compiles these for the types that they are called with
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile without the interpreter lock; without a disk cache where no folder can be written to."""
-    try:
-        compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # "no locator available"
-        compiled = numba.njit(nogil=True)(function)
-    return compiled
+from jetscale.common.compiled import compiled as kernel
 
 
 @kernel
-def copy_runs(source, offsets, places, target, width, skip):
+def copy_runs(source, offsets, places, target, width):
     """Copy run b, rows ``offsets[b]:offsets[b + 1]`` of `width` items, to `target` from row ``places[b]`` on.
 
-    Its first `skip` items are left behind, and the whole run where its place is negative.
+    A run whose place is negative is left out.
     """
     for b in range(len(places)):
         if places[b] >= 0:
-            start = np.uint64(offsets[b] * width + skip)
+            start = np.uint64(offsets[b] * width)
             place = np.uint64(places[b] * width)
             for k in range(
                 np.uint64(offsets[b + 1] * width) - start
@@ -52,15 +38,6 @@ def copy_columns(source_FT, offsets, places, target_TF):
             for f in range(rows.shape[0]):
                 for t in range(rows.shape[1]):
                     target[t, f] = rows[f, t]
-
-
-@kernel
-def swap_bytes(bits, target):
-    """32-bit words in the other byte order; five times faster than numpy, which does not vectorise it."""
-    for i in range(len(bits)):
-        v = bits[i]
-        high = ((v & np.uint32(0xFF)) << np.uint32(24)) | ((v & np.uint32(0xFF00)) << np.uint32(8))
-        target[i] = high | ((v >> np.uint32(8)) & np.uint32(0xFF00)) | (v >> np.uint32(24))
 
 
 @intrinsic
@@ -120,16 +97,6 @@ def all_within(bits, limit):
     for i in range(len(bits)):
         bad |= np.uint32((bits[i] & np.uint32(0x7FFFFFFF)) > limit)
     return bad == 0
-
-
-@kernel
-def to_flags(words, one, target):
-    """Unsigned integers to bool; whether each of them is 0 or `one` (a 1 in their byte order)."""
-    other = False
-    for i in range(len(words)):
-        target[i] = words[i] != 0
-        other |= (words[i] != 0) & (words[i] != one)
-    return not other
 
 
 @kernel

@@ -12,10 +12,9 @@ from jetscale.jets.reading.locations import Folder, RemoteFolder, folder_of
 
 MAX_CONSTITUENTS = 128
 """Constituents kept per jet, the leading ones in pT: the length of ParT. The longest of 2,200 real JetClass
-jets has
-93, so for practical purposes none is lost."""
+jets has 93, so for practical purposes none is lost."""
 
-FEATURES = OneOf("paper", "part17")
+FEATURES = OneOf("paper", "part17", "kinematics")
 SELECTION = OneOf("none", "sophon")
 
 
@@ -25,10 +24,10 @@ class DataSettings:
 
     Attributes
     ----------
-    dir : folder or URL (https://, s3://, root://) with JetClass/ or JetClassII/ inside
-    dataset : jetclass or jetclass2
+    dir : folder or URL (https://, s3://, root://) with the datasets' folders inside: JetClass/, JetClassII/,
+        ...
     store : folder of packed stores, on a local disk; default <dir>/store
-    features : paper (8 columns and the identity) or part17 (ParT's 17)
+    features : paper (8 columns and the identity), part17 (ParT's 17) or kinematics (the paper's 4 of momenta)
     max_constituents : constituents kept per jet, leading in pT
     undo_deta_flip : give part_deta its geometric sign back (published with the sign of jet_eta multiplied in)
     selection : none, or sophon (200 < jet_pt < 2500 and 20 < jet_sdmass < 500 GeV)
@@ -38,7 +37,6 @@ class DataSettings:
     """
 
     dir: str = "data"
-    dataset: Annotated[str, OneOf("jetclass", "jetclass2")] = "jetclass"
     store: str | None = None
     features: Annotated[str, FEATURES] = "paper"
     max_constituents: Annotated[int, Range(1, 10_000)] = MAX_CONSTITUENTS

@@ -13,11 +13,9 @@ import numpy.typing as npt
 import torch
 
 from jetscale.jets.batch import JetBatch
-from jetscale.jets.datasets.label_map import LabelMap
-from jetscale.jets.features import FeatureSet
 from jetscale.jets.kernels import unpack
-from jetscale.jets.ordering.positions import BLOCK, JetOrder
-from jetscale.jets.stores.packed_store import Store
+from jetscale.jets.ordering.positions import BLOCK
+from jetscale.jets.source import JetSource
 
 Integers = npt.NDArray[np.int64]
 
@@ -51,33 +49,24 @@ class JetStream:
 
     Parameters
     ----------
-    order : which jet is at which position
-    max_constituents : constituents kept per jet, the leading ones in pT (`pack` has sorted them)
-    undo_deta_flip : give part_deta its geometric sign; as published it is times the sign of jet_eta
+    source : the jets, and how they become inputs
     """
 
-    def __init__(
-        self,
-        store: Store,
-        order: JetOrder,
-        labels: LabelMap,
-        features: FeatureSet,
-        max_constituents: int,
-        undo_deta_flip: bool,
-    ) -> None:
-        self._store = store
-        self._order = order
-        self._class_of_label = np.array(labels.class_of_label)
+    def __init__(self, source: JetSource) -> None:
+        features, max_constituents = source.features, source.max_constituents
+        self._store = source.store
+        self._order = source.order
+        self._class_of_label = np.array(source.labels.class_of_label)
         self._max_constituents = max_constituents
         self._n_features = features.n_features
         self._has_pid = features.has_pid
         self._centre = np.tile(np.array(features.centre, np.float32), max_constituents)
         self._scale = np.tile(1 / np.array(features.spread, np.float32), max_constituents)
-        self._deta_column = features.deta_column if undo_deta_flip else None
+        self._deta_column = features.deta_column if source.undo_deta_flip else None
         self._blocks: dict[int, _Places] = {}
 
     def batch(self, start: int, stop: int) -> JetBatch:
-        """Jets at positions `start` to `stop`, a pure function of the two numbers."""
+        """Jets at positions `start` to `stop` (exclusive), a pure function of the two numbers."""
         first, *others = [
             self._block(number)[max(start - number * BLOCK, 0) : stop - number * BLOCK]
             for number in range(start // BLOCK, -(-stop // BLOCK))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -16,17 +18,18 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from jetscale.jets.datasets.label_map import STORED_LABELS
-from jetscale.jets.datasets.schemas import FOLDERS, SPLITS
-from jetscale.jets.errors import JetDataError
-from jetscale.jets.reading.source_files import find_sources, missing_message
+from jetscale.jets.datasets.base import DATASETS, SPLITS
+from jetscale.jets.datasets.files import missing_message
+from jetscale.jets.errors import JetDataError, LackingColumn
 from jetscale.jets.settings import DataSettings
 from jetscale.jets.stores.building import Progress as Report
 from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.checking import check_store
 from jetscale.jets.stores.packed_store import Store
-from jetscale.jets.stores.request import StoreRequest
+from jetscale.jets.stores.request import StoreRequest, store_request
 from jetscale.prepare.settings import ALL, PrepareSettings
+
+log = logging.getLogger(__name__)
 
 
 def prepare(settings: PrepareSettings) -> None:
@@ -59,7 +62,7 @@ def _report(console: Console, store: Store, state: str) -> None:
         f"{store.path}: {state}, {store.n_jets:,} jets, {store.n_constituents:,} constituents, "
         f"{len(store.entries)} parts, fingerprint {store.fingerprint[:12]}"
     )
-    labels = STORED_LABELS[store.definition["dataset"]]
+    labels = DATASETS[store.definition["dataset"]].labels
     without = [labels[label] for label in np.flatnonzero(store.label_counts == 0)]
     if without:
         some = ", ".join(without[:10]) + (", ..." if len(without) > 10 else "")
@@ -68,27 +71,39 @@ def _report(console: Console, store: Store, state: str) -> None:
 
 def _requests(settings: PrepareSettings) -> list[StoreRequest]:
     """Stores asked for; of what was not named exactly, those that have a store or files to make it from."""
-    data = DataSettings(dir=settings.dir, store=settings.store)
-    directory = data.directory
-    datasets = list(FOLDERS) if settings.dataset == ALL else [settings.dataset]
-    splits = list(SPLITS) if settings.split == ALL else [settings.split]
-    asked = [
-        StoreRequest(directory, data.store_dir, dataset, split, settings.features, settings.selection)
-        for dataset in datasets
-        for split in splits
-    ]
+    data = DataSettings(
+        dir=settings.dir, store=settings.store, features=settings.features, selection=settings.selection
+    )
+    splits = SPLITS if settings.split == ALL else (settings.split,)
+    asked = [store_request(data, dataset, split) for dataset in _datasets(settings, data) for split in splits]
     found = [
-        request
-        for request in asked
-        if request.path.exists()
-        or (not settings.check and find_sources(directory, request.dataset, request.split))
+        request for request in asked if request.path.exists() or (not settings.check and request.sources())
     ]
     if not found:
         reasons = [
-            missing_message(directory, one.dataset, one.split, one.path) for one in asked[:: len(splits)]
+            missing_message(data.directory, one.dataset, one.split, one.path) for one in asked[:: len(splits)]
         ]
         raise JetDataError("\n".join(reasons))
     return found
+
+
+def _datasets(settings: PrepareSettings, data: DataSettings) -> list[str]:
+    """Datasets asked for; of all, those that have the columns that the features and the selection need."""
+    if settings.dataset != ALL:
+        return [settings.dataset]
+    possible = []
+    for dataset in DATASETS.names():
+        folder = data.directory / DATASETS[dataset].folder
+        try:
+            StoreRequest(
+                data.directory, data.store_dir, dataset, "train", settings.features, settings.selection
+            )
+        except LackingColumn as error:
+            if isinstance(folder, Path) and folder.is_dir():
+                log.warning("%s is left out: %s", folder, error)
+            continue
+        possible.append(dataset)
+    return possible
 
 
 @contextmanager

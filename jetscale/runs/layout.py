@@ -59,6 +59,8 @@ WANDB_ARTIFACT = "test_blocks"
 N_BLOCKS = 1_000
 """A test jet's block is its position in the test split modulo this: the same jets for every run."""
 
+PATH_PATTERN = "<subset>/dim=<d>/seed=<s>"
+"""The path of a run directory below a sweep, for messages."""
 _PLACE = re.compile(r"(?P<subset>[^/]+)/dim=(?P<dim>\d+)/seed=(?P<seed>\d+)(?:/(?P<variant>.+))?$")
 
 
@@ -89,6 +91,11 @@ class Place:
         """The folder that the runs of all seeds share, relative to the sweep."""
         return f"{self.subset}/dim={self.dim}"
 
+    @property
+    def label(self) -> str:
+        """Subset, width and seed as one word."""
+        return f"{self.subset}-dim={self.dim}-seed={self.seed}"
+
 
 def place_of(path: Path) -> Place | None:
     """Place of the run directory `path`; None for another kind of folder."""
@@ -111,7 +118,7 @@ def backbone_name(subset: str, dim: int, seed: int, identity: str) -> str:
     subset, dim, seed : of the pretraining
     identity : fingerprint of its settings and jets, or ``*`` for a pattern that matches any
     """
-    return f"{subset}-dim={dim}-seed={seed}-{identity[:12]}"
+    return f"{Place(subset, dim, seed).label}-{identity[:12]}"
 
 
 def wandb_artifact_name(run_id: str) -> str:

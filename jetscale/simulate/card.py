@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jetscale.common.files import atomic_path
-from jetscale.jets.datasets.schemas import FOLDERS
+from jetscale.jets.datasets.base import DATASETS
 from jetscale.simulate import SIMULATOR_VERSION
 from jetscale.simulate.output_files import manifests
-
-TITLES = {"jetclass": "JetClass", "jetclass2": "JetClass-II"}
 
 _TEXT = """# Simulated jets in the {title} format
 
@@ -72,7 +70,7 @@ def write_card(out: Path, dataset: str) -> Path:
     UsageError
         There is a file that was not simulated.
     """
-    folder = out / FOLDERS[dataset]
+    folder = out / DATASETS[dataset].folder
     rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for manifest in manifests(out, dataset).values():
         rows[manifest["settings"]["process"], manifest["split"]].append(manifest)
@@ -90,7 +88,7 @@ def write_card(out: Path, dataset: str) -> Path:
         )
     card = folder / "DATACARD.md"
     text = _TEXT.format(
-        title=TITLES[dataset], version=SIMULATOR_VERSION, files="\n".join(lines), **_WORDS[dataset]
+        title=DATASETS[dataset].title, version=SIMULATOR_VERSION, files="\n".join(lines), **_WORDS[dataset]
     )
     with atomic_path(card) as aside:
         aside.write_text(text)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jetscale.jets.datasets.labels import JETCLASS2_LABELS, JETCLASS_LABELS
-from jetscale.jets.datasets.schemas import JETCLASS2_COLUMNS, JETCLASS_BRANCHES, JETCLASS_PREFIXES
+from jetscale.jets.datasets.jetclass import JETCLASS_BRANCHES, JETCLASS_LABELS, JETCLASS_PREFIXES
+from jetscale.jets.datasets.jetclass2 import JETCLASS2_COLUMNS, JETCLASS2_LABELS
 from jetscale.simulate import truth_jetclass, truth_jetclass2
 from jetscale.simulate.arrays import Bools, Ints, offsets, wrap
 from jetscale.simulate.detector import PHOTON, Objects, stable_visible

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
-import numba
 import numpy as np
 
+from jetscale.common.compiled import compiled
 from jetscale.simulate.arrays import Floats, Ints
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # no folder to keep machine code in
-        compiled = numba.njit(nogil=True)(function)
-    return compiled
 
 
 def soft_drop_masses(first: Ints, momenta: dict[str, Floats], zcut: float) -> Floats:
@@ -42,7 +32,7 @@ def soft_drop_masses(first: Ints, momenta: dict[str, Floats], zcut: float) -> Fl
     return masses
 
 
-@_compiled
+@compiled
 def _direction(p: Floats, node: int, rapidity: Floats, phi: Floats, pt: Floats) -> None:
     px, py, pz, energy = p[node]
     pt2 = px * px + py * py
@@ -54,14 +44,14 @@ def _direction(p: Floats, node: int, rapidity: Floats, phi: Floats, pt: Floats) 
     pt[node] = math.sqrt(pt2)
 
 
-@_compiled
+@compiled
 def _distance(rapidity: Floats, phi: Floats, i: int, j: int) -> float:
     angle = abs(phi[i] - phi[j])
     angle = min(angle, 2 * math.pi - angle)
     return float((rapidity[i] - rapidity[j]) ** 2 + angle * angle)
 
 
-@_compiled
+@compiled
 def _soft_drop(first: Ints, momenta: Floats, zcut: float, masses: Floats) -> None:
     for jet in range(len(first) - 1):
         n = first[jet + 1] - first[jet]

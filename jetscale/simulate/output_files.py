@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from jetscale.common.files import DamagedFile, atomic_path, fingerprint, sha256_file, write_sealed
 from jetscale.common.usage import UsageError
-from jetscale.jets.datasets.schemas import FOLDERS, SUFFIXES, JetFile
+from jetscale.jets.datasets.base import DATASETS, JetFile
 from jetscale.jets.reading.manifests import manifest_content, manifest_path
 from jetscale.simulate import SIMULATOR_VERSION
 from jetscale.simulate.chunk import CHUNK_JETS, JETS_PER_POINT, Chunk, chunks
@@ -134,7 +134,9 @@ def manifests(out: Path, dataset: str) -> dict[Path, dict[str, Any]]:
     UsageError
         A jet file has no manifest: it is not simulated, or its manifest is lost.
     """
-    paths = sorted((out / FOLDERS[dataset]).rglob(f"[!.]*{SUFFIXES[dataset]}"))  # hidden: unfinished ones
+    kind = DATASETS[dataset]
+    found = (out / kind.folder).rglob("[!.]*")  # hidden: unfinished ones
+    paths = sorted(path for path in found if path.suffix in kind.suffixes)
     return {path: read_manifest(manifest_path(path)) for path in paths if _is_simulated(path)}
 
 

@@ -11,14 +11,9 @@ from typing import Annotated
 from jetscale.common.cli import check
 from jetscale.common.fields import SEED, OneOf, Range, Replaced
 from jetscale.common.usage import UsageError
-from jetscale.jets.datasets.schemas import (
-    JETCLASS2_NUMBERS,
-    JETCLASS_NUMBERS,
-    JETCLASS_PREFIXES,
-    SPLITS,
-    JetFile,
-    jet_file,
-)
+from jetscale.jets.datasets.base import SPLITS, JetFile, jet_file
+from jetscale.jets.datasets.jetclass import JETCLASS_NUMBERS, JETCLASS_PREFIXES
+from jetscale.jets.datasets.jetclass2 import JETCLASS2_NUMBERS
 
 MAX_JETS_PER_FILE = 100_000
 """Jets in a published file."""

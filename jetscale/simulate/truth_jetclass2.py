@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jetscale.jets.datasets.labels import BUCKET_LABELS, JETCLASS2_LABELS
+from jetscale.jets.datasets.jetclass2 import BUCKET_LABELS, JETCLASS2_LABELS
 from jetscale.simulate.arrays import Bools, Ints, delta_r, offsets, ranges
 from jetscale.simulate.jetfinding import Jets
 from jetscale.simulate.pythia import Events

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import uproot
 
-from jetscale.jets.datasets.schemas import JETCLASS_BRANCHES, JETCLASS_TREE
+from jetscale.jets.datasets.jetclass import JETCLASS_BRANCHES, JETCLASS_TREE
 from jetscale.simulate import SIMULATOR_VERSION
 
 ROWS = 10_000

@@ -11,7 +11,7 @@ from statistics import fmean, median
 from typing import Any
 
 from jetscale.common.usage import UsageError
-from jetscale.runs.layout import BACKBONES, MARKS, NOT_RUNS, SWEEP_PLAN, Place, place_of
+from jetscale.runs.layout import BACKBONES, MARKS, NOT_RUNS, PATH_PATTERN, SWEEP_PLAN, Place, place_of
 from jetscale.status.one_run import PHASES, STATES, RunStatus, read_run
 from jetscale.status.reading import Reader, whole
 
@@ -175,8 +175,8 @@ class Watcher:
                 runs[name] = RunStatus(name, place)
         if not runs:
             raise UsageError(
-                f"{self.path}: no run below it (no {SWEEP_PLAN}, no <subset>/dim=<d>/seed=<s>); name the "
-                "folder of a sweep, multirun/<study>"
+                f"{self.path}: no run below it (no {SWEEP_PLAN}, no {PATH_PATTERN}); name the folder of a "
+                "sweep, multirun/<study>"
             )
         for name, run in runs.items():
             read_run(run, root / name, root.parent / BACKBONES, self.reader)

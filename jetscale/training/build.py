@@ -59,7 +59,8 @@ def design(settings: TrainSettings, name: Phase) -> tuple[PhaseSettings, Network
     pretrain = name == Phase.PRETRAIN
     phase: PhaseSettings = settings.pretrain if pretrain else settings.finetune
     data = JetDataModule(
-        settings.data_of(name),
+        settings.data,
+        settings.dataset_of(name),
         composition=settings.pretrain.composition if pretrain else None,
         batch_size=phase.batch_size,
         n_steps=phase.steps,

@@ -91,7 +91,11 @@ def fit_phase(
     users = user_callbacks(settings.callbacks)
     module = LeanClassifier(model, phase, settings.ema, settings.tracking.log_every, hooks=bool(users))
     writer = MetricsWriter(outputs, _schedule(settings, phase, test))
-    test_all = EvalSet(settings.data_of(outputs.phase)) if test and settings.eval.final_all else None
+    test_all = (
+        EvalSet(settings.data, settings.dataset_of(outputs.phase))
+        if test and settings.eval.final_all
+        else None
+    )
     tester = TestEvaluator(writer, test, test_all, settings.eval.batch_size)
     stamp = fingerprint([data.fingerprint, test.fingerprint if test else None])
     checkpointer = Checkpointer(writer, users, stamp)

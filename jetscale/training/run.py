@@ -82,7 +82,7 @@ def run(settings: TrainSettings, path: Path, variant: str = "") -> RunRecord:
 def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun, variant: str) -> RunRecord:
     backbone = find_or_pretrain(settings, wandb)
     phase, model, data = build(settings, Phase.FINETUNE)
-    test = EvalSet(settings.data_of(Phase.FINETUNE), n_jets=settings.eval.jets)
+    test = EvalSet(settings.data, settings.finetune.dataset, n_jets=settings.eval.jets)
     if backbone is not None:
         backbone.load_into(model)
     outputs = outputs_of(Phase.FINETUNE, directory, wandb)
@@ -149,14 +149,14 @@ def _record(
 
 
 def _wandb(settings: TrainSettings, directory: RunDirectory, variant: str) -> WandbRun:
-    dim, seed = settings.model.dim, settings.seed
-    group = f"{settings.study}/{Place(settings.subset, dim, seed).group}"
+    place = Place(settings.subset, settings.model.dim, settings.seed)
+    group = f"{settings.study}/{place.group}"
     destination = Destination(
         project=settings.tracking.project,
         entity=settings.tracking.entity,
         group=f"{group}/{variant}"[:128] if variant else group,  # W&B's limit
-        name=f"{settings.subset}-dim={dim}-seed={seed}",
-        tags=(settings.study, settings.subset, f"dim={dim}"),
+        name=place.label,
+        tags=(settings.study, settings.subset, f"dim={place.dim}"),
     )
     return WandbRun(
         settings.tracking.wandb if ranks.is_first() else "disabled",

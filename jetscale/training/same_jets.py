@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jetscale.common.files import CHECKSUM, checksum_file, fingerprint
 from jetscale.common.masking import masked
-from jetscale.jets.reading.source_files import SourceFile
+from jetscale.jets.datasets.files import SourceFile
 from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.packed_store import MANIFEST, Store
 from jetscale.jets.stores.request import StoreRequest, store_request
@@ -77,7 +77,7 @@ def _requests(settings: TrainSettings) -> Iterator[tuple[str, StoreRequest]]:
     if settings.pretrain.composition:
         phases.append((Phase.PRETRAIN, "train"))
     for phase, split in phases:
-        yield f"{phase}/{split}", store_request(settings.data_of(phase), split)
+        yield f"{phase}/{split}", store_request(settings.data, settings.dataset_of(phase), split)
 
 
 def _now(request: StoreRequest) -> _Sources | None:

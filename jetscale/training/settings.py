@@ -6,7 +6,7 @@ Defaults here are the paper's (arXiv:2606.19781) where it gives one; budgets in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from jetscale.common.fields import COUNT, SEED, Matches, OneOf, Range, Replaced,
 from jetscale.common.files import fingerprint
 from jetscale.common.masking import masked_tree
 from jetscale.common.registry import Registered
+from jetscale.jets.datasets.base import DATASETS
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.ordering.compositions import check_request
 from jetscale.jets.settings import DataSettings
@@ -173,10 +174,11 @@ class PhaseSettings:
 
 @dataclass
 class PretrainSettings(PhaseSettings):
-    """Pretraining on JetClass-II.
+    """Pretraining.
 
     Attributes
     ----------
+    dataset : name of the dataset, JetClass-II by default
     composition : weights of classes, buckets or label globs, or ``{NAME: {weight: 1, classes: Res34P,
         prongs: [3, 4], flavours: [b], without: [e, m, tau], jet_pt: [500, 1000], jet_sdmass: [50, 200]}}``
         (windows in GeV; see docs/compositions.md); null means no pretraining (scratch)
@@ -184,6 +186,7 @@ class PretrainSettings(PhaseSettings):
     library : folder of finished backbones, reused where settings and data are the same
     """
 
+    dataset: Annotated[str, Registered(DATASETS)] = "jetclass2"
     steps: Annotated[int, COUNT] = 200_000
     warmup: Annotated[int, _STEPS] = 1_000
     composition: Annotated[Any, Replaced()] = None
@@ -201,15 +204,21 @@ class PretrainSettings(PhaseSettings):
         if self.composition is None:
             return
         try:
-            check_request(self.composition)
+            check_request(self.composition, DATASETS[self.dataset])
         except JetDataError as error:
             raise SettingsError(f"pretrain.{error}") from error
 
 
 @dataclass
 class FinetuneSettings(PhaseSettings):
-    """Fine-tuning on JetClass; from fresh weights where there is no pretraining."""
+    """Fine-tuning, and the test; from fresh weights where there is no pretraining.
 
+    Attributes
+    ----------
+    dataset : name of the dataset, JetClass by default; top_tagging needs data.features=kinematics
+    """
+
+    dataset: Annotated[str, Registered(DATASETS)] = "jetclass"
     steps: Annotated[int, COUNT] = 600_000
     warmup: Annotated[int, _STEPS] = 5_000
 
@@ -351,9 +360,9 @@ class TrainSettings:
         )
         return {**pretrain, Phase.FINETUNE: self.finetune}
 
-    def data_of(self, phase: Phase) -> DataSettings:
-        """Data settings of a phase: JetClass-II to pretrain, JetClass to fine-tune."""
-        return replace(self.data, dataset="jetclass2" if phase == Phase.PRETRAIN else "jetclass")
+    def dataset_of(self, phase: Phase) -> str:
+        """Name of the dataset of a phase."""
+        return self.pretrain.dataset if phase == Phase.PRETRAIN else self.finetune.dataset
 
     def identity(self) -> str:
         """Fingerprint of all that decides the run's numbers; a finished run is reused only on equality.
@@ -395,11 +404,6 @@ class TrainSettings:
             phase.check_shares(name, self.device)
         self.pretrain.check_rate(Phase.PRETRAIN, self.model.dim if self.pretrain.composition else None)
         self.finetune.check_rate(Phase.FINETUNE, self.model.dim)
-        if self.data.dataset != DataSettings().dataset:
-            raise SettingsError(
-                f"data.dataset={self.data.dataset}: the phase decides, JetClass-II to pretrain and JetClass "
-                "to fine-tune; leave it out"
-            )
         check_additions("callbacks", self.callbacks)
         check_additions("loggers", self.loggers)
 
@@ -467,8 +471,11 @@ def _numbers(settings: TrainSettings) -> dict[str, Any]:
     content = asdict(settings)
     if settings.model.arch == DEFAULT:  # runs made before there was a choice keep their fingerprint
         content["model"].pop("arch")
-    for place in ("dir", "store", "workers", "dataset"):
-        content["data"].pop(place, None)
+    for place in ("dir", "store", "workers"):
+        content["data"].pop(place)
+    for phase, default in (("pretrain", PretrainSettings.dataset), ("finetune", FinetuneSettings.dataset)):
+        if content[phase]["dataset"] == default:  # so that runs from before there was a choice stay done
+            content[phase].pop("dataset")
     content["pretrain"].pop("library")
     if not settings.pretrain.composition:
         content["pretrain"] = None

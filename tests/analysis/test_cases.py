@@ -17,6 +17,7 @@ import pytest
 
 from jetscale.analysis import FitSettings, LossTable, fit, load_losses, plan
 from jetscale.analysis.answers.fit_result import SubsetFit
+from jetscale.analysis.fitting.approach2 import slices_of
 from jetscale.analysis.fitting.cost import Cost
 from jetscale.analysis.fitting.numbers import Quantity, plain
 from jetscale.analysis.fitting.surface import Surfaces
@@ -367,7 +368,7 @@ def test_several_seeds_of_a_final_loss_all_enter_the_slices(load: Load) -> None:
     """Interpolated slices once took one of several losses of one size and budget."""
     found = one(load(pd.concat([grid(seed=seed).assign(seed=seed) for seed in range(3)])))
     assert found.task is not None
-    for part in found.task.profiles.slices:
+    for part in slices_of(found.task).profiles.slices:
         assert len(part.low) == 3 * len(np.unique(part.at(found.task.curves.log_N)))
     assert value(found, 2) == pytest.approx(A, abs=0.02)
 
@@ -408,7 +409,7 @@ def test_no_floor_is_a_dash_everywhere_and_plans_stay(load: Load, tmp_path: Path
     assert "L_inf = -\n" in str(found)
     result.save(tmp_path)
     assert plan(tmp_path, 1e20).allocations["all"].N.value == pytest.approx(
-        np.exp(flat.optimum(np.log([1e20]), np.log(6))[0][0, 0]), rel=0.01
+        np.exp(Cost.constant(6.0).optimum(flat, np.log([1e20]))[0][0, 0]), rel=0.01
     )
     assert ">L∞<" in write_report(result, tmp_path).read_text()
 

@@ -207,7 +207,7 @@ def test_seed_resampling_spreads_as_the_mean_of_seeds_does() -> None:
     curves = build(rows, CurveSettings(running_minimum=False))
     log_L = np.log(rows["loss"].to_numpy(float))
     settings = UncertaintySettings(replicates=400)
-    found = draw("hierarchical", curves, log_L, None, None, None, settings).log_L_RP
+    found = draw("hierarchical", curves, 5, log_L, None, None, None, settings).log_L_RP
     variance = np.mean([found[:, curves.cell == cell][:, -1].var() for cell in range(40)])
     assert variance == pytest.approx(0.02**2 / 5, rel=0.3)
 

@@ -75,16 +75,18 @@ except Exception as error:
 
 def test_flat_optimum() -> None:
     low, high = size_range(LAW, float(np.log(1e21)), COST, 0.001)
-    best = LAW.optimum(np.log(np.array([1e21])), K)[0][0, 0]
+    best = COST.optimum(LAW, np.log(np.array([1e21])))[0][0, 0]
     for end in (low[0], high[0]):
         loss = LAW.log_loss(np.array([end]), np.array([np.log(1e21) - K - end]))[0, 0]
-        assert np.exp(loss - LAW.optimal_log_loss(np.log(np.array([1e21])), K)[0, 0]) == pytest.approx(1.001)
+        assert np.exp(loss - COST.optimal_log_loss(LAW, np.log(np.array([1e21])))[0, 0]) == pytest.approx(
+            1.001
+        )
     assert low[0] < best < high[0]
 
 
 def test_loss_to_compute_inverts_compute_to_loss() -> None:
     log_C = np.log(np.array([1e20]))
-    loss = float(np.exp(LAW.optimal_log_loss(log_C, K)[0, 0]))
+    loss = float(np.exp(COST.optimal_log_loss(LAW, log_C)[0, 0]))
     assert compute_for_loss(LAW, loss, COST)[0] == pytest.approx(log_C[0], rel=1e-10)
     assert np.isinf(compute_for_loss(LAW, 1.7, COST)[0])
 

@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 from jetscale.analysis import FitSettings, LossTable, fit
 from jetscale.analysis.checks.synthetic import Noise, curves_table, grid_table
 from jetscale.analysis.errors.estimate import estimate
+from jetscale.analysis.fitting.cost import Cost
 from jetscale.analysis.fitting.numbers import plain
 from jetscale.analysis.fitting.objective import Objective, Penalty
 from jetscale.analysis.fitting.solver import solve
@@ -99,7 +100,7 @@ def test_gradient_is_the_derivative_of_the_objective(seed: int) -> None:
 
     # a step far below the corner of 1e-5: a residual that crosses the corner in between has no one derivative
     numeric = np.array([(value(theta + step) - value(theta - step)) / 6e-9 for step in 3e-9 * np.eye(5)])
-    start = solve(theta[None], x, y, log_L[None], np.ones((1, 30)), objective, max_iterations=0)
+    start = solve(theta[None], x, y, log_L[None], np.ones((1, 30)), objective, TRUTH.form, max_iterations=0)
     assert start.objective[0] == pytest.approx(value(theta), rel=1e-12)
     assert start.gradient[0] == pytest.approx(np.abs(numeric).max(), rel=1e-4)
 
@@ -155,7 +156,7 @@ def test_noise_free_surfaces_are_recovered(a: float, alpha: float, floor: float)
 
 def test_optimum_is_the_minimum_on_the_constraint() -> None:
     log_C, log_k = np.log(np.array([1e18, 1e22])), np.log(6)
-    log_N, log_D = TRUTH.optimum(log_C, log_k)
+    log_N, log_D = Cost.constant(6.0).optimum(TRUTH, log_C)
     np.testing.assert_allclose(log_N + log_D + log_k, log_C[None])
     for k in range(2):
         near = log_N[0, k] + np.linspace(-0.5, 0.5, 1001)

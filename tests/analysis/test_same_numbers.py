@@ -19,11 +19,10 @@ from jetscale.analysis import FitSettings, LossTable, fit, load_losses
 from jetscale.analysis.errors.profile import profile
 from jetscale.analysis.fitting.envelope import fit_envelope
 from jetscale.analysis.fitting.isoflop import check_slice
-from jetscale.analysis.fitting.models import additive, coupled
 from jetscale.analysis.fitting.numbers import levelled, plain
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.solver import solve
-from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.fitting.surface import Surfaces, form_named
 from jetscale.analysis.fitting.surface_fit import Fitter
 from jetscale.analysis.settings import UncertaintySettings
 from jetscale.analysis.tables.loss_table import checked
@@ -97,17 +96,16 @@ def test_other_kernels_move_no_result(expected: dict[str, Any], tmp_path: Path) 
     assert differences(json.loads(out.read_text()), expected) == []
 
 
-@pytest.mark.parametrize("model", [additive, coupled])
+@pytest.mark.parametrize("name", ["separate", "coupled"])
 @pytest.mark.parametrize("residual", ["log", "raw"])
-def test_a_fit_ends_where_the_gradient_is_rounding(model: Any, residual: Any) -> None:
+def test_a_fit_ends_where_the_gradient_is_rounding(name: str, residual: str) -> None:
     """Exact second derivatives: Newton steps take the gradient from 1e-4 to 1e-13 and below."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 60))
     theta = np.array([[-1.0, -0.8, 0.4, 0.3, 0.35]])
-    log_L = model(theta, x, y)[0] + 0.03 * rng.normal(size=60)
-    found = solve(
-        theta + 0.02, x, y, log_L, np.ones((1, 60)), Objective("huber", 1e-2, residual), model=model
-    )
+    form = form_named(name)
+    log_L = form.log_loss(theta, x, y) + 0.03 * rng.normal(size=60)
+    found = solve(theta + 0.02, x, y, log_L, np.ones((1, 60)), Objective("huber", 1e-2, residual), form)
     assert found.gradient[0] < 1e-14
 
 
@@ -177,7 +175,7 @@ def test_what_rounding_leaves_undetermined_is_said() -> None:
     N = np.log(np.geomspace(1e7, 1e10, 20))
     D = N + np.log(20.0)
     log_L = np.log(1.8 + 400 / np.exp(0.3 * N))
-    _, certificate = Fitter(N, D, Objective(), tied=True).point(log_L)
+    _, certificate = Fitter(N, D, Objective(), form_named("tied")).point(log_L)
     assert {"A", "B"} <= set(certificate.digits)
     assert "L_inf" not in certificate.digits
     assert any("few digits" in text for text in certificate.warnings())

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,25 @@ def test_offline_folders_and_resumed_fragments(tmp_path: Path) -> None:
     assert set(frame["n_params"]) == {11002.0}
     assert set(frame["dim"]) == {16.0}
     assert any("2 pieces merged" in text for text in losses.warnings)
+    assert any("W&B's own files" in text for text in losses.warnings)
+
+
+def test_run_directories_around_offline_folders_are_read_instead(sweep: Callable[..., Path]) -> None:
+    path = sweep({"scratch": 0.5}, widths=(16,), seeds=2, evaluations=4)
+    exact = load_losses(path).frame
+    for run in ("scratch/dim=16/seed=0", "scratch/dim=16/seed=1"):
+        file = path / run / "wandb/offline-run-1/run-x.wandb"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"not a W&B log: it must not be read")
+    (path / "scratch/dim=16/seed=1/done.json").unlink()  # W&B has the curve of a run that goes on, too
+    losses = load_losses(path, "wandb-offline")
+    columns = ["run", "weights", "step", "loss"]
+    ours, theirs = (frame[columns].sort_values(columns, ignore_index=True) for frame in (losses.frame, exact))
+    pd.testing.assert_frame_equal(ours, theirs)
+    assert any("read from the run directories" in text for text in losses.warnings)
+    (path / "scratch/dim=16/seed=1/metrics.jsonl").unlink()
+    with pytest.raises(UsageError, match="not a W&B log"):  # one run is known to W&B alone
+        load_losses(path, "wandb-offline")
 
 
 def test_torn_offline_log_keeps_its_whole_records(tmp_path: Path) -> None:

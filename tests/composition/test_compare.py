@@ -25,12 +25,12 @@ def store(simulated_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def settings_of(data: Path, store: Path) -> DataSettings:
-    return DataSettings(dir=str(data), dataset="jetclass2", store=str(store))
+    return DataSettings(dir=str(data), store=str(store))
 
 
 def test_observables_are_those_of_the_files(simulated_data, store) -> None:
     """Read again from the published columns, with code of its own."""
-    found = draw(settings_of(simulated_data, store), {"QCD": 1}, 200, seed=0)
+    found = draw(settings_of(simulated_data, store), "jetclass2", {"QCD": 1}, 200, seed=0)
     (file,) = (simulated_data / "JetClassII").rglob("QCD_*.parquet")
     jets = pq.read_table(file).to_pandas()
     expected = []
@@ -54,13 +54,15 @@ def test_observables_are_those_of_the_files(simulated_data, store) -> None:
 def test_jets_are_those_of_the_run_and_never_twice(simulated_data, store) -> None:
     settings = settings_of(simulated_data, store)
     request = {"QCD": 1, "Res34P": 1}
-    whole = draw(settings, request, 240, seed=3)
-    assert np.array_equal(draw(settings, request, 40, seed=3, skip=200).values_BO, whole.values_BO[200:])
+    whole = draw(settings, "jetclass2", request, 240, seed=3)
+    assert np.array_equal(
+        draw(settings, "jetclass2", request, 40, seed=3, skip=200).values_BO, whole.values_BO[200:]
+    )
     assert len({tuple(jet) for jet in whole.values_BO}) == 240
     with pytest.raises(
         JetDataError, match=r"340 jets asked in a single pass, .* of 'Res34P' .*runs out at jet 291"
     ):
-        draw(settings, request, 300, seed=3, skip=40)
+        draw(settings, "jetclass2", request, 300, seed=3, skip=40)
 
 
 @pytest.mark.slow

@@ -14,14 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import uproot
 
-from jetscale.jets.datasets.labels import BUCKET_LABELS, JETCLASS2_LABELS, JETCLASS_LABELS
-from jetscale.jets.datasets.schemas import (
-    JETCLASS2_COLUMNS,
-    JETCLASS_BRANCHES,
-    JETCLASS_PREFIXES,
-    JetFile,
-    jet_file,
-)
+from jetscale.jets.datasets.base import JetFile, jet_file
+from jetscale.jets.datasets.jetclass import JETCLASS_BRANCHES, JETCLASS_LABELS, JETCLASS_PREFIXES
+from jetscale.jets.datasets.jetclass2 import BUCKET_LABELS, JETCLASS2_COLUMNS, JETCLASS2_LABELS
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 

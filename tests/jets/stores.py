@@ -1,4 +1,4 @@
-"""Builds of stores that tests start, look into and kill."""
+"""Jet files opened, and builds of stores that tests start, look into and kill."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from jetscale.common.files import sha256_file
+from jetscale.jets.datasets.base import DATASETS
+from jetscale.jets.datasets.files import JetFileReader
 from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.packed_store import Store, write_manifest
-from jetscale.jets.stores.parts import describe_part
+from jetscale.jets.stores.passes import describe_part
 from jetscale.jets.stores.request import StoreRequest
 
 PART_BYTES = 400_000
@@ -22,7 +24,7 @@ BUILD = """
 import sys
 from pathlib import Path
 from jetscale.jets.stores.building import ensure_store
-from jetscale.jets.stores.parts import describe_part
+from jetscale.jets.stores.passes import describe_part
 from jetscale.jets.stores.request import StoreRequest
 from jetscale.jets.stores.packed_store import Store, write_manifest
 if __name__ == "__main__":
@@ -33,6 +35,11 @@ if __name__ == "__main__":
 
 def request(directory: Path, store_dir: Path, dataset: str = "jetclass2", **changes: str) -> StoreRequest:
     return replace(StoreRequest(directory, store_dir, dataset, "train", "paper", "none"), **changes)
+
+
+def open_jets(path: Path) -> JetFileReader:
+    """A JetClass or JetClass-II file, by its suffix."""
+    return JetFileReader(DATASETS["jetclass" if path.suffix == ".root" else "jetclass2"], path)
 
 
 def content(path: Path) -> dict[str, str]:

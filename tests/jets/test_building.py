@@ -17,13 +17,12 @@ import pytest
 
 from jetscale import __version__
 from jetscale.common.files import checksum_file
-from jetscale.jets.datasets.schemas import jet_file
+from jetscale.jets.datasets.base import jet_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import FEATURE_SETS
-from jetscale.jets.reading.readers import JetFileReader
 from jetscale.jets.stores.building import ensure_store, open_store
 from jetscale.jets.stores.packed_jets import pack, view
-from tests.jets.stores import PART_BYTES, content, group_members, request, start_build
+from tests.jets.stores import PART_BYTES, content, group_members, open_jets, request, start_build
 
 
 def rows(jets) -> set[bytes]:
@@ -49,7 +48,7 @@ def test_a_store_holds_what_the_files_hold(
     read: set[bytes] = set()
     n_jets = 0
     for source in wanted.sources():
-        with JetFileReader(source.path) as file:
+        with open_jets(source.path) as file:
             for raw in file.jets(chosen.reads):
                 read |= rows(pack(raw, chosen))
                 n_jets += raw.n_jets
@@ -65,7 +64,7 @@ def test_real_jets(real_jets: Path, tmp_path: Path) -> None:
     target.parent.mkdir(parents=True)
     shutil.copy(real_jets, target)
     store = ensure_store(request(tmp_path, tmp_path / "store"), workers=1)
-    with JetFileReader(real_jets) as file:
+    with open_jets(real_jets) as file:
         (raw,) = file.jets(FEATURE_SETS["paper"].reads)
     assert rows(store.part(0).jets) == rows(pack(raw, FEATURE_SETS["paper"]))
     assert store.label_counts.tolist() == np.bincount(raw.labels, minlength=188).tolist()

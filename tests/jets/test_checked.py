@@ -23,7 +23,7 @@ from jetscale.jets.stores.checked import BLOCK
 from jetscale.jets.stores.checking import check_store
 from jetscale.jets.stores.packed_jets import PackedJets, packed_schema
 from jetscale.jets.stores.packed_store import Part, Store, write_manifest
-from jetscale.jets.stores.parts import describe_part, part_name
+from jetscale.jets.stores.passes import describe_part, part_name
 from jetscale.jets.stores.request import StoreRequest
 from tests.jets.stores import PART_BYTES, content, request
 
@@ -43,8 +43,8 @@ def whole(jetclass2_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Stor
 
 def epoch(wanted: StoreRequest) -> None:
     """Every jet once, as training has them."""
-    settings = DataSettings(dir=str(wanted.directory), store=str(wanted.store_dir), dataset="jetclass2")
-    data = JetDataModule(settings, None, 64, open_store(wanted).n_jets // 64, seed=1)
+    settings = DataSettings(dir=str(wanted.directory), store=str(wanted.store_dir))
+    data = JetDataModule(settings, "jetclass2", None, 64, open_store(wanted).n_jets // 64, seed=1)
     data.setup()
     for _ in data.train_dataloader():
         pass
@@ -86,7 +86,7 @@ def large(tmp_path: Path) -> Store:
         labels=labels,
         jets={name: np.ones(n_jets, np.float32) for name in JET_COLUMNS},
     )
-    schema = packed_schema(PAPER, {"rows_by_label": pa.uint32()}, {})
+    schema = packed_schema(PAPER, JET_COLUMNS, {"rows_by_label": pa.uint32()}, {})
     with pa.ipc.new_file(str(tmp_path / part_name(0)), schema) as writer:
         by_label = np.argsort(labels, kind="stable").astype(np.uint32)
         writer.write_batch(jets.record_batch(schema, {"rows_by_label": by_label}))

@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetscale.jets.datasets.anatomy import ANATOMY, FLAVOURS
-from jetscale.jets.datasets.label_map import LabelMap, label_map
-from jetscale.jets.datasets.labels import BUCKET_LABELS, JETCLASS2_LABELS, JETCLASS_LABELS
+from jetscale.common.usage import UsageError
+from jetscale.jets.datasets.base import DATASETS, LabelMap
+from jetscale.jets.datasets.jetclass import JETCLASS_LABELS
+from jetscale.jets.datasets.jetclass2 import BUCKET_LABELS, JETCLASS2, JETCLASS2_LABELS
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.ordering.apportion import apportion, run_out
 from jetscale.jets.ordering.compositions import Composition
 
-BSM = label_map("jetclass2")
+BSM = DATASETS["jetclass2"].label_map()
 
 
 def test_weights_by_class_bucket_and_glob() -> None:
@@ -81,18 +82,18 @@ def test_prongs_and_flavours_choose_classes() -> None:
         first + second for first, second in combinations_with_replacement(["bb", "cc", "ss", "qq", "gg"], 2)
     }
     assert classes(hadronic) == {f"X_YY_{name}" for name in mixed | pairs}
-    assert classes({"any": {"weight": 1, "classes": "*", "prongs": [3, 4]}}, label_map("jetclass")) == {
-        "H4q", "Hqql", "Tbqq",
-    }  # fmt: skip
+    labels = DATASETS["jetclass"].label_map()
+    any_of_them = {"any": {"weight": 1, "classes": "*", "prongs": [3, 4]}}
+    assert classes(any_of_them, labels) == {"H4q", "Hqql", "Tbqq"}
 
 
 def test_neutrinos_are_no_prong_and_taus_are_one() -> None:
-    prongs = {name: ANATOMY[name].prongs for name in JETCLASS2_LABELS}
+    prongs = {name: JETCLASS2.anatomy[name].prongs for name in JETCLASS2_LABELS}
     assert prongs["X_YY_bcev"] == prongs["X_YY_bctauev"] == prongs["X_YY_btauhtaue"] == 3
     assert prongs["X_YY_bbtauhtauh"] == prongs["X_YY_bbee"] == 4
     assert {prongs[name] for name in BUCKET_LABELS["Res34P"]} == {3, 4}
-    assert ANATOMY["X_YY_bctaumv"].flavours == {"b", "c", "tau"}
-    assert FLAVOURS == ("b", "c", "e", "g", "light", "m", "q", "s", "tau")
+    assert JETCLASS2.anatomy["X_YY_bctaumv"].flavours == {"b", "c", "tau"}
+    assert JETCLASS2.flavours == ("b", "c", "e", "g", "light", "m", "q", "s", "tau")
 
 
 def test_windows_side_by_side_do_not_overlap() -> None:
@@ -106,31 +107,31 @@ def test_windows_side_by_side_do_not_overlap() -> None:
 
 
 def test_natural_composition_has_every_class() -> None:
-    (component,) = Composition.natural(label_map("jetclass")).components
+    (component,) = Composition.natural(DATASETS["jetclass"].label_map()).components
     assert component.classes == tuple(range(10))
 
 
 def test_qcd_maps() -> None:
     assert BSM.names == JETCLASS2_LABELS
     assert BSM.class_of_label == tuple(range(188))
-    few = label_map("jetclass2", "17")
+    few = DATASETS["jetclass2"].label_map("17")
     assert few.n_classes == 15 + 146 + 17
     kept = [label for label, number in enumerate(few.class_of_label) if label > 160 and number >= 0]
     assert kept == [166, 168, 169, 172, *range(174, 179), *range(180, 188)], "as listed in the data sheet"
     assert [few.names[number] for number in few.buckets["QCD"]] == [JETCLASS2_LABELS[label] for label in kept]
-    one = label_map("jetclass2", "1")
+    one = DATASETS["jetclass2"].label_map("1")
     assert one.names == (*JETCLASS2_LABELS[:161], "QCD")
     assert one.class_of_label[161:] == (161,) * 27
     assert one.buckets["QCD"] == (161,)
-    assert label_map("jetclass").names == JETCLASS_LABELS
+    assert DATASETS["jetclass"].label_map().names == JETCLASS_LABELS
     with pytest.raises(JetDataError, match="qcd_labels='18' is none of 27, 17, 1"):
-        label_map("jetclass2", "18")
-    with pytest.raises(JetDataError, match="no dataset 'jetclass3'"):
-        label_map("jetclass3")
+        DATASETS["jetclass2"].label_map("18")
+    with pytest.raises(UsageError, match=r"'jetclass3' is no dataset .*did you mean jetclass"):
+        DATASETS["jetclass3"].label_map()
 
 
 def test_labels_of_classes() -> None:
-    one = label_map("jetclass2", "1")
+    one = DATASETS["jetclass2"].label_map("1")
     assert one.labels_of((0, 161)).tolist() == [0, *range(161, 188)]
 
 

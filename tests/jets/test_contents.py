@@ -21,13 +21,12 @@ import pyarrow.parquet as pq
 import pytest
 import uproot
 
-from jetscale.jets.datasets.schemas import jet_file
+from jetscale.jets.datasets.base import jet_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import PART17
 from jetscale.jets.reading.raw import RawJets
-from jetscale.jets.reading.readers import JetFileReader
 from jetscale.jets.stores.building import ensure_store
-from tests.jets.stores import request
+from tests.jets.stores import open_jets, request
 from tests.jets.variants import BY_ROOT, columns_of, write_root, write_tree
 
 POINTER = (
@@ -102,7 +101,7 @@ FOREIGN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 def read_all(path: Path) -> list[RawJets]:
-    with JetFileReader(path) as file:
+    with open_jets(path) as file:
         return list(file.jets(PART17.reads))
 
 

@@ -21,23 +21,21 @@ from jetscale.jets.datamodule import JetDataModule, StepBatches
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.evaluation import EvalSet
 from jetscale.jets.features import PAPER
-from jetscale.jets.reading.readers import JetFileReader
 from jetscale.jets.settings import DataSettings
+from tests.jets.stores import open_jets
 
 MIX = {"QCD": 15, "Res2P": 20, "Res34P": 65}
 
 
 @pytest.fixture(scope="module")
 def settings(jetclass2_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> DataSettings:
-    return DataSettings(
-        dir=str(jetclass2_dir), dataset="jetclass2", store=str(tmp_path_factory.mktemp("store")), workers=0
-    )
+    return DataSettings(dir=str(jetclass2_dir), store=str(tmp_path_factory.mktemp("store")), workers=0)
 
 
 def module(
     settings: DataSettings, n_steps: int = 6, batch_size: int = 32, seed: int = 0, **more
 ) -> JetDataModule:
-    data = JetDataModule(settings, more.pop("composition", MIX), batch_size, n_steps, seed)
+    data = JetDataModule(settings, "jetclass2", more.pop("composition", MIX), batch_size, n_steps, seed)
     data.prepare_data()
     data.setup()
     return data
@@ -83,8 +81,8 @@ def test_batches_hold_standardised_columns(real_jets: Path, tmp_path: Path) -> N
     target = tmp_path / "JetClassII" / "Pythia" / "QCD_0350.parquet"
     target.parent.mkdir(parents=True)
     shutil.copy(real_jets, target)
-    batch = next(EvalSet(DataSettings(dir=str(tmp_path), dataset="jetclass2")).batches(100))
-    with JetFileReader(target) as file:
+    batch = next(EvalSet(DataSettings(dir=str(tmp_path)), "jetclass2").batches(100))
+    with open_jets(target) as file:
         (raw,) = file.jets(PAPER.reads)
     computed = PAPER.compute(raw)
     expected = (computed - np.array(PAPER.centre)) / np.array(PAPER.spread)
@@ -150,7 +148,7 @@ def test_single_pass_and_repetition(settings: DataSettings, caplog: pytest.LogCa
 
 
 def test_natural_composition_sees_every_jet(settings: DataSettings) -> None:
-    everything = EvalSet(settings, "train")
+    everything = EvalSet(settings, "jetclass2", "train")
     data = module(settings, n_steps=everything.n_jets // 8, batch_size=8, composition=None)
     found = join(data.train_dataloader()).labels_B
     expected = join(everything.batches(100)).labels_B
@@ -158,8 +156,8 @@ def test_natural_composition_sees_every_jet(settings: DataSettings) -> None:
 
 
 def test_max_constituents_keeps_the_leading_ones(settings: DataSettings) -> None:
-    whole = next(EvalSet(settings).batches(100))
-    cut = next(EvalSet(replace(settings, max_constituents=10)).batches(100))
+    whole = next(EvalSet(settings, "jetclass2").batches(100))
+    cut = next(EvalSet(replace(settings, max_constituents=10), "jetclass2").batches(100))
     assert torch.equal(cut.lengths_B, whole.lengths_B.clamp(max=10))
     starts = whole.lengths_B.cumsum(0) - whole.lengths_B
     expected = torch.cat(
@@ -177,9 +175,9 @@ def test_undo_deta_flip(real_jets: Path, tmp_path: Path) -> None:
     target = tmp_path / "JetClassII" / "QCD_0350.parquet"
     target.parent.mkdir()
     shutil.copy(real_jets, target)
-    plain = DataSettings(dir=str(tmp_path), dataset="jetclass2")
-    shipped = next(EvalSet(plain).batches(100))
-    undone = next(EvalSet(replace(plain, undo_deta_flip=True)).batches(100))
+    plain = DataSettings(dir=str(tmp_path))
+    shipped = next(EvalSet(plain, "jetclass2").batches(100))
+    undone = next(EvalSet(replace(plain, undo_deta_flip=True), "jetclass2").batches(100))
     physical_TF = undone.x_TF * torch.tensor(PAPER.spread) + torch.tensor(PAPER.centre)
     by_length = {}
     for jet in pq.read_table(real_jets).to_pylist():
@@ -224,8 +222,8 @@ def test_part17(settings: DataSettings) -> None:
 
 class TestEvalSet:
     def test_first_jets_of_the_split(self, settings: DataSettings) -> None:
-        everything = join(EvalSet(settings).batches(64))
-        some = EvalSet(settings, n_jets=100)
+        everything = join(EvalSet(settings, "jetclass2").batches(64))
+        some = EvalSet(settings, "jetclass2", n_jets=100)
         batches = list(some.batches(64))
         assert [batch.n_jets for batch in batches] == [64, 36]
         found = join(batches)
@@ -235,37 +233,39 @@ class TestEvalSet:
 
     @pytest.mark.parametrize("world", [2, 3])
     def test_ranks_share_the_same_batches(self, settings: DataSettings, world: int) -> None:
-        jets = EvalSet(settings, n_jets=300)
+        jets = EvalSet(settings, "jetclass2", n_jets=300)
         alone = list(jets.batches(32))
         for rank in range(world):
             mine = list(jets.batches(32, rank, world))
             assert all(same(one, two) for one, two in zip(mine, alone[rank::world], strict=True))
 
     def test_too_many(self, settings: DataSettings) -> None:
-        n_jets = EvalSet(settings).n_jets
+        n_jets = EvalSet(settings, "jetclass2").n_jets
         with pytest.raises(JetDataError, match=f"{n_jets + 1:,} test jets asked, there are {n_jets:,}"):
-            EvalSet(settings, n_jets=n_jets + 1)
+            EvalSet(settings, "jetclass2", n_jets=n_jets + 1)
         with pytest.raises(JetDataError, match="0 test jets asked"):
-            EvalSet(settings, n_jets=0)
+            EvalSet(settings, "jetclass2", n_jets=0)
 
     def test_composition(self, settings: DataSettings) -> None:
-        jets = EvalSet(settings, "train", composition={"QCD": 1, "Res2P": 1}, n_jets=200)
+        jets = EvalSet(settings, "jetclass2", "train", composition={"QCD": 1, "Res2P": 1}, n_jets=200)
         (batch,) = jets.batches(200)
         assert (batch.labels_B >= 161).sum() + (batch.labels_B < 15).sum() == 200
-        whole = EvalSet(settings, "train", composition={"QCD": 1, "Res2P": 1})
+        whole = EvalSet(settings, "jetclass2", "train", composition={"QCD": 1, "Res2P": 1})
         with pytest.raises(JetDataError, match="jets asked, there are"):
-            EvalSet(settings, "train", composition={"QCD": 1, "Res2P": 1}, n_jets=whole.n_jets + 1)
+            EvalSet(
+                settings, "jetclass2", "train", composition={"QCD": 1, "Res2P": 1}, n_jets=whole.n_jets + 1
+            )
 
     def test_classes_left_out(self, settings: DataSettings) -> None:
-        jets = EvalSet(replace(settings, qcd_labels="17"))
+        jets = EvalSet(replace(settings, qcd_labels="17"), "jetclass2")
         batch = join(jets.batches(50))
         assert batch.labels_B.min() >= 0
         assert batch.labels_B.max() < jets.n_classes == 178
         assert batch.positions_B.tolist() == list(range(jets.n_jets))
-        assert jets.n_jets < EvalSet(settings).n_jets
+        assert jets.n_jets < EvalSet(settings, "jetclass2").n_jets
 
     def test_fingerprint(self, settings: DataSettings) -> None:
-        prints = {EvalSet(settings, split, n_jets).fingerprint
+        prints = {EvalSet(settings, "jetclass2", split, n_jets).fingerprint
                   for split in ("test", "train") for n_jets in (10, 20)}  # fmt: skip
         assert len(prints) == 4
 

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jetscale.jets.datasets.schemas import jet_file
+from jetscale.jets.datasets.base import jet_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.request import StoreRequest

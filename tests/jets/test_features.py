@@ -13,11 +13,11 @@ from jetscale.jets import features as F
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import PAPER, PART17, feature_set, particle_identity
 from jetscale.jets.reading.raw import RawJets
-from jetscale.jets.reading.readers import JetFileReader
+from tests.jets.stores import open_jets
 
 
 def read(path: Path) -> RawJets:
-    with JetFileReader(path) as file:
+    with open_jets(path) as file:
         (raw,) = file.jets(tuple({*PAPER.reads, *PART17.reads}))
     return raw
 

@@ -15,16 +15,16 @@ import torch
 from jetscale.jets.evaluation import EvalSet
 from jetscale.jets.features import FEATURE_SETS, PAPER, PART17
 from jetscale.jets.reading.raw import RawJets, leading_first
-from jetscale.jets.reading.readers import JetFileReader
 from jetscale.jets.settings import DataSettings
 from jetscale.jets.stores.packed_jets import pack
+from tests.jets.stores import open_jets
 from tests.jets.variants import columns_of, lengthened, pt_squared, reordered, write_root
 
 KEPT = 128
 
 
 def read(path: Path) -> RawJets:
-    with JetFileReader(path) as file:
+    with open_jets(path) as file:
         (raw,) = file.jets(tuple({*PAPER.reads, *PART17.reads}))
     return raw
 
@@ -47,10 +47,8 @@ def test_same_batch_from_any_order(long_jets: dict[str, Any], tmp_path: Path, fe
     batches = {}
     for name, order in orders(long_jets).items():
         write_root(tmp_path / name / "JetClass" / "HToBB_100.root", reordered(long_jets, order))
-        settings = DataSettings(
-            dir=str(tmp_path / name), dataset="jetclass", features=features, max_constituents=KEPT
-        )
-        batches[name] = next(EvalSet(settings).batches(30))
+        settings = DataSettings(dir=str(tmp_path / name), features=features, max_constituents=KEPT)
+        batches[name] = next(EvalSet(settings, "jetclass").batches(30))
     wanted = batches["falling"]
     assert wanted.lengths_B.tolist() == [KEPT] * 30
     for batch in batches.values():

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jetscale.jets.datasets.label_map import LabelMap, label_map
+from jetscale.jets.datasets.base import DATASETS, LabelMap
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.ordering.compositions import Composition
 from jetscale.jets.ordering.positions import BLOCK, MixedOrder, StoreOrder
@@ -28,7 +28,7 @@ def store(jetclass2_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Stor
 
 
 def order(store: Store, weights: dict[str, Any] | None, seed: int = 0, qcd: str = "27") -> MixedOrder:
-    labels = label_map("jetclass2", qcd)
+    labels = DATASETS["jetclass2"].label_map(qcd)
     mix = Composition.natural(labels) if weights is None else Composition.from_request(weights, labels)
     return MixedOrder(store, labels, mix, seed)
 
@@ -66,7 +66,7 @@ def test_other_seed_other_order(store: Store) -> None:
 
 def test_exact_weights_in_every_block(store: Store) -> None:
     mixed = order(store, WEIGHTS)
-    labels = label_map("jetclass2")
+    labels = DATASETS["jetclass2"].label_map()
     places = jets(mixed, 3 * BLOCK)
     for start in range(0, len(places), BLOCK):
         found = bucket_of(store, places[start : start + BLOCK], labels)
@@ -89,7 +89,7 @@ def test_uneven_weights_over_many_blocks(store: Store) -> None:
 @pytest.mark.parametrize("weights", [None, {"QCD": 1}, {"X_bb": 1, "QCD_s*": 2}])
 def test_every_jet_once_per_pass(store: Store, weights: dict[str, float] | None) -> None:
     mixed = order(store, weights, seed=3)
-    labels = label_map("jetclass2")
+    labels = DATASETS["jetclass2"].label_map()
     mix = Composition.natural(labels) if weights is None else Composition.from_request(weights, labels)
     for component in mix.components:
         wanted = set(component.classes)
@@ -196,16 +196,16 @@ def test_a_class_without_jets_is_an_error(store: Store) -> None:
 
 
 def test_store_order(store: Store) -> None:
-    plain = StoreOrder(store, label_map("jetclass2"))
+    plain = StoreOrder(store, DATASETS["jetclass2"].label_map())
     assert plain.n_jets == store.n_jets
     expected = [(part, row) for part, entry in enumerate(store.entries) for row in range(entry["n_jets"])]
     assert jets(plain, plain.n_jets) == expected
 
 
 def test_store_order_leaves_out_labels_without_a_class(store: Store) -> None:
-    labels = label_map("jetclass2", "17")
+    labels = DATASETS["jetclass2"].label_map("17")
     plain = StoreOrder(store, labels)
-    everything = jets(StoreOrder(store, label_map("jetclass2")), store.n_jets)
+    everything = jets(StoreOrder(store, DATASETS["jetclass2"].label_map()), store.n_jets)
     kept = [place for place in everything
             if labels.class_of_label[store.part(place[0]).jets.labels[place[1]]] >= 0]  # fmt: skip
     assert jets(plain, plain.n_jets) == kept

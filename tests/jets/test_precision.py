@@ -9,13 +9,13 @@ import pytest
 
 from jetscale.jets.features import PAPER, PART17
 from jetscale.jets.reading.raw import RawJets
-from jetscale.jets.reading.readers import JetFileReader
 from jetscale.jets.stores.packed_jets import pack
+from tests.jets.stores import open_jets
 
 
 @pytest.fixture
 def raw(real_jets: Path) -> RawJets:
-    with JetFileReader(real_jets) as file:
+    with open_jets(real_jets) as file:
         (jets,) = file.jets(tuple({*PAPER.reads, *PART17.reads}))
     return jets
 

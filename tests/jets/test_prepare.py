@@ -10,7 +10,7 @@ import pytest
 
 from jetscale.common.files import checksum_file
 from jetscale.common.usage import UsageError
-from jetscale.jets.datasets.schemas import jet_file
+from jetscale.jets.datasets.base import jet_file
 from jetscale.prepare.__main__ import main
 
 
@@ -126,12 +126,12 @@ def test_command_without_data_says_what_to_do(tmp_path: Path) -> None:
 
 def test_readers_and_labels_import_little() -> None:
     modules = (
-        "reading.readers", "features", "ordering.compositions", "stores.packed_store", "stores.building",
+        "datasets.files", "features", "ordering.compositions", "stores.packed_store", "stores.building",
         "ordering.positions", "stream", "evaluation",
     )  # fmt: skip
     code = (
-        "import sys; import jetscale.jets.datasets.labels, jetscale.jets.datasets.schemas; "
-        "assert 'torch' not in sys.modules; "
+        "import sys; import jetscale.jets.datasets.base as base; base.all_datasets(); "
+        "import jetscale.jets.source; assert 'torch' not in sys.modules; "
         f"import {', '.join(f'jetscale.jets.{name}' for name in modules)}; "
         "assert not {'lightning', 'hydra'} & set(sys.modules)"
     )

@@ -12,17 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 import uproot
 
-from jetscale.jets.datasets.labels import JETCLASS_LABELS
+from jetscale.jets.datasets.jetclass import JETCLASS_LABELS
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import PART17
 from jetscale.jets.reading.raw import RawJets
-from jetscale.jets.reading.readers import JetFileReader
+from tests.jets.stores import open_jets
 
 FEATURES = PART17.reads
 
 
 def read_all(path: Path, **options: Any) -> list[RawJets]:
-    with JetFileReader(path) as file:
+    with open_jets(path) as file:
         return list(file.jets(FEATURES, **options))
 
 

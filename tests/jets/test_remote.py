@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import fsspec
 import pytest
 
-from jetscale.jets.datasets.schemas import jet_file
+from jetscale.jets.datasets.base import jet_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.reading.locations import RemoteFolder, files_below, folder_of
 from jetscale.jets.settings import DataSettings
@@ -71,12 +71,12 @@ def server(files: Path) -> Iterator[SimpleNamespace]:
 
 
 def remote(url: str, store: Path, dataset: str = "jetclass") -> StoreRequest:
-    return store_request(DataSettings(dir=url, store=str(store), dataset=dataset), "train")
+    return store_request(DataSettings(dir=url, store=str(store)), dataset, "train")
 
 
 def local(files: Path, store: Path, dataset: str = "jetclass") -> dict[str, str]:
-    settings = DataSettings(dir=str(files), store=str(store), dataset=dataset)
-    return content(ensure_store(store_request(settings, "train"), workers=1).path)
+    settings = DataSettings(dir=str(files), store=str(store))
+    return content(ensure_store(store_request(settings, dataset, "train"), workers=1).path)
 
 
 @pytest.mark.parametrize("dataset", ["jetclass", "jetclass2"])
@@ -173,7 +173,7 @@ def test_the_store_is_local() -> None:
         DataSettings(dir="data", store="s3://bucket/store"),
     ):
         with pytest.raises(JetDataError, match=r"must be on a local disk; name a local folder.*data.store="):
-            store_request(settings, "train")
+            store_request(settings, "jetclass", "train")
 
 
 def test_unknown_protocol_and_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:

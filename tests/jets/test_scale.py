@@ -16,7 +16,7 @@ from jetscale.jets.features import PAPER
 from jetscale.jets.reading.raw import JET_COLUMNS
 from jetscale.jets.stores.packed_jets import PackedJets, packed_schema
 from jetscale.jets.stores.packed_store import write_manifest
-from jetscale.jets.stores.parts import describe_part, part_name
+from jetscale.jets.stores.passes import describe_part, part_name
 from jetscale.jets.stores.request import StoreRequest
 
 N_PARTS, N_JETS = 1526, 65_536
@@ -33,7 +33,7 @@ def peak():  # KiB; ru_maxrss would start at what the parent had when it forked
 before = peak()
 start = time.process_time()
 mix = json.loads(sys.argv[2])
-data = JetDataModule(DataSettings(dir=sys.argv[1], dataset="jetclass2"), mix, 128, 500, seed=1)
+data = JetDataModule(DataSettings(dir=sys.argv[1]), "jetclass2", mix, 128, 500, seed=1)
 data.prepare_data()
 data.setup()
 batches = iter(data.train_dataloader())

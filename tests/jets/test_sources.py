@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from jetscale.jets.datasets.files import find_sources, missing_message
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.reading.source_files import find_sources, missing_message
 from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.request import StoreRequest
 from jetscale.prepare.__main__ import main

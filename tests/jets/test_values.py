@@ -18,7 +18,7 @@ import pytest
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import PAPER, PART17
 from jetscale.jets.reading.raw import RawJets
-from jetscale.jets.reading.readers import JetFileReader
+from tests.jets.stores import open_jets
 from tests.jets.variants import BY_ROOT, columns_of, write_root
 
 NAN, INF = float("nan"), float("inf")
@@ -27,7 +27,7 @@ JET, AT = 3, 2
 
 
 def read_all(path: Path, features: tuple[str, ...] = PART17.reads, **options: Any) -> list[RawJets]:
-    with JetFileReader(path) as file:
+    with open_jets(path) as file:
         return list(file.jets(features, **options))
 
 

@@ -21,13 +21,13 @@ joblib = pytest.importorskip("joblib", reason="joblib comes with the extra `laun
 
 
 def build(directory: str) -> tuple[int, str]:
-    store = ensure_store(store_request(DataSettings(dir=directory), "train"), workers=2)
+    store = ensure_store(store_request(DataSettings(dir=directory), "jetclass", "train"), workers=2)
     return store.n_jets, store.fingerprint
 
 
 def labels(directory: str, workers: int) -> list[list[int]]:
     settings = DataSettings(dir=directory, workers=workers)
-    data = JetDataModule(settings, None, batch_size=4, n_steps=3, seed=0)
+    data = JetDataModule(settings, "jetclass", None, batch_size=4, n_steps=3, seed=0)
     data.setup()
     return [batch.labels_B.tolist() for batch in data.train_dataloader()]
 

@@ -221,9 +221,11 @@ def test_plain_pytorch_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
 
 RUN_A_KERNEL = """
 import torch
-from jetscale.model.kernels.cpu.jit import cache_folder
-from jetscale.model.kernels.cpu.products import linear
-print(linear(torch.ones(3, 8), torch.ones(8, 8)).sum().item(), cache_folder())
+from pathlib import Path
+from jetscale.common.compiled import cache_folder
+from jetscale.model.kernels.cpu import products
+folder = cache_folder(Path(products.__file__).parent)
+print(products.linear(torch.ones(3, 8), torch.ones(8, 8)).sum().item(), folder)
 """
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import uproot
 
-from jetscale.jets.datasets.schemas import JETCLASS2_NUMBERS, JETCLASS_PREFIXES, jet_file
+from jetscale.jets.datasets.base import jet_file
+from jetscale.jets.datasets.jetclass import JETCLASS_PREFIXES
+from jetscale.jets.datasets.jetclass2 import JETCLASS2_NUMBERS
 from jetscale.simulate.output_files import Target
 from jetscale.simulate.production import simulate
 from tests.conftest import Made

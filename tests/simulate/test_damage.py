@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from jetscale.common.usage import UsageError
-from jetscale.jets.datasets.schemas import jet_file
+from jetscale.jets.datasets.base import jet_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.reading.manifests import manifest_path
-from jetscale.jets.reading.readers import JetFileReader
 from jetscale.simulate.output_files import Target, is_finished
 from jetscale.simulate.parts import has_part
 from jetscale.simulate.production import make_chunk, simulate
 from jetscale.simulate.pythia import is_whole, mpi_settings, save_mpi_table
+from tests.jets.stores import open_jets
 
 FLIPS = 30
 
@@ -55,27 +55,27 @@ def test_a_jet_file_is_compared_with_its_manifest(
     for bit in bits(copy):
         flip(copy, bit)
         with pytest.raises(JetDataError, match=re.escape(f"{copy}: damaged, SHA-256")):
-            JetFileReader(copy)
+            open_jets(copy)
         flip(copy, bit)
     for bit in bits(beside):
         flip(beside, bit)
         with pytest.raises(JetDataError, match=re.escape(f"{beside} is damaged")):
-            JetFileReader(copy)
+            open_jets(copy)
         flip(beside, bit)
     written = beside.read_bytes()
     for length in (0, 1, 50, len(written) - 1):
         beside.write_bytes(written[:length])
         with pytest.raises(JetDataError, match=re.escape(f"{beside} is damaged")):
-            JetFileReader(copy)
+            open_jets(copy)
     beside.write_bytes(written)
-    with JetFileReader(copy) as reader:
+    with open_jets(copy) as reader:
         assert reader.n_jets == 20
 
 
 def test_json_of_another_origin_beside_a_jet_file_is_left_alone(folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copy(target(folder).path, tmp_path))
     manifest_path(copy).write_text('{"note": "mine"}')
-    with JetFileReader(copy) as reader:
+    with open_jets(copy) as reader:
         assert reader.n_jets == 20
 
 

@@ -11,8 +11,9 @@ import pytest
 import uproot
 
 from jetscale.common.files import sha256_file
-from jetscale.jets.datasets.labels import JETCLASS_LABELS
-from jetscale.jets.datasets.schemas import JETCLASS2_COLUMNS, JETCLASS_BRANCHES, jet_file
+from jetscale.jets.datasets.base import jet_file
+from jetscale.jets.datasets.jetclass import JETCLASS_BRANCHES, JETCLASS_LABELS
+from jetscale.jets.datasets.jetclass2 import JETCLASS2_COLUMNS
 from jetscale.simulate import SIMULATOR_VERSION
 from jetscale.simulate.card import write_card
 from jetscale.simulate.output_files import read_manifest

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jetscale.common.usage import UsageError
-from jetscale.jets.datasets.schemas import jet_file
+from jetscale.jets.datasets.base import jet_file
 from jetscale.simulate import SIMULATOR_VERSION
 from jetscale.simulate.output_files import Target, read_manifest
 from jetscale.simulate.production import simulate

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import uproot
 
-from jetscale.jets.datasets.labels import BUCKET_LABELS, JETCLASS2_LABELS
-from jetscale.jets.datasets.schemas import jet_file
+from jetscale.jets.datasets.base import jet_file
+from jetscale.jets.datasets.jetclass2 import BUCKET_LABELS, JETCLASS2_LABELS
 from jetscale.simulate.output_files import Target
 from jetscale.simulate.production import simulate
 

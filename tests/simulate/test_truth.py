@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from jetscale.jets.datasets.labels import BUCKET_LABELS, JETCLASS2_LABELS
+from jetscale.jets.datasets.jetclass2 import BUCKET_LABELS, JETCLASS2_LABELS
 from jetscale.simulate import truth_jetclass, truth_jetclass2
 from jetscale.simulate.jetfinding import Jets
 from jetscale.simulate.pythia import Events

@@ -273,7 +273,7 @@ def test_a_run_on_other_jets_is_not_done(
 ) -> None:
     folder, other = finished / PLACE, tmp_path / "other"
     shutil.copytree(simulated_data / "JetClass", other / "JetClass")
-    assert run(settings(other), folder)["final"]  # the same files at another place are the same jets
+    assert run(settings(other), folder).final  # the same files at another place are the same jets
     train = sorted((other / "JetClass").rglob("*_000.root"))[0]
     content = bytearray(train.read_bytes())
     content[len(content) // 2] ^= 1  # the same size
@@ -281,6 +281,6 @@ def test_a_run_on_other_jets_is_not_done(
     with pytest.raises(RunDirectoryError, match=rf"on other finetune/train jets: .*{other}.*study=NAME"):
         run(settings(other), folder)
     caplog.set_level(logging.INFO)
-    assert run(settings(tmp_path / "gone"), folder)["variant"] == "finetune.steps=40"
+    assert run(settings(tmp_path / "gone"), folder).variant == "finetune.steps=40"
     assert "jets are not in" in caplog.text
     assert not list(other.glob("store*"))  # nothing was packed to find that out

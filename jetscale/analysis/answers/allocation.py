@@ -17,37 +17,27 @@ from jetscale.analysis.fitting.surface import Surfaces
 Array = NDArray[np.float64]
 
 _BISECTIONS = 100
-_REACH = 60.0  # of ln C
+_REACH = 60.0  # of ln C about the one of C = k N D
+_HIGHEST = 400.0  # ln C
 
 
 def compute_for_loss(surfaces: Surfaces, loss: float, cost: Cost) -> Array:
     """Logarithm of the least compute that reaches `loss`, (R,); infinite where the floor is above it."""
-    log_C = _constant_cost(surfaces, loss, cost)
-    if cost.is_constant:
-        return log_C
-    reached = np.isfinite(log_C)
-    start = np.where(reached, log_C, 0.0)[:, None]
-    low, high = start - _REACH, start + _REACH
+    closed = surfaces.form.compute_for_loss(surfaces.theta, loss, float(np.log(cost.k)))
+    if closed is not None and cost.is_constant:
+        return closed
+    reached = np.exp(surfaces.log_floor) < loss
+    if closed is None:
+        low, high = np.zeros((2, len(reached), 1))
+        high = high + _HIGHEST
+    else:
+        start = np.where(reached, closed, 0.0)[:, None]
+        low, high = start - _REACH, start + _REACH
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
         over = cost.optimal_log_loss(surfaces, middle) > np.log(loss)
         low, high = np.where(over, middle, low), np.where(over, high, middle)
     return np.where(reached, 0.5 * (low + high)[:, 0], np.inf)
-
-
-def _constant_cost(surfaces: Surfaces, loss: float, cost: Cost) -> Array:
-    """The same for C = k N D, with k of the middle of the table."""
-    log_k = float(np.log(cost.k))
-    gamma = surfaces.alpha * surfaces.beta / (surfaces.alpha + surfaces.beta)
-    # at C = k the reducible loss is K
-    log_N, log_D = surfaces.optimum(np.array([log_k]), log_k)
-    log_K = np.logaddexp(
-        surfaces.log_A - surfaces.alpha * log_N[:, 0], surfaces.log_B - surfaces.beta * log_D[:, 0]
-    )
-    reducible = loss - np.exp(surfaces.log_E)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_C = log_k - (np.log(reducible) - log_K) / gamma
-    return np.where(reducible > 0, log_C, np.inf)
 
 
 def size_range(surfaces: Surfaces, log_C: float, cost: Cost, tolerance: float) -> tuple[Array, Array]:
@@ -77,7 +67,7 @@ def compute_multiplier(
     """Logarithm of the compute `other` needs, over C, for the loss that `one` reaches with C; (R,)."""
     loss = np.exp(one_cost.optimal_log_loss(one, np.array([log_C]))[:, 0])
     needed = [
-        compute_for_loss(Surfaces.from_theta(theta), float(value), other_cost)[0]
+        compute_for_loss(Surfaces.from_theta(theta, other.form), float(value), other_cost)[0]
         for theta, value in zip(other.theta, loss, strict=True)
     ]
     return np.array(needed) - log_C

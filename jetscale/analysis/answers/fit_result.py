@@ -6,13 +6,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jetscale.analysis.fitting.approach import EXPONENTS, approaches
 from jetscale.analysis.fitting.numbers import Quantity, plain
 from jetscale.common.files import write_json
 
 if TYPE_CHECKING:
-    from jetscale.analysis.fitting.joint import Draws, Task
+    from jetscale.analysis.fitting.approach import Draws
     from jetscale.analysis.fitting.surface import Surfaces
     from jetscale.analysis.fitting.surface_fit import Certificate
+    from jetscale.analysis.fitting.task import Task
     from jetscale.analysis.tables.loss_table import LossTable
     from jetscale.analysis.tables.test_blocks import BlockLosses, Key
 
@@ -27,8 +29,8 @@ class SubsetFit:
     ----------
     name : subset.
     n_runs, n_sizes, n_points : what was fitted.
-    approach1, approach2, approach3 : quantities by name (a, b, ...); a value is None where the data do not
-        determine it, and `warnings` says why.
+    approaches : by approach ("approach1"), its quantities by name (a, b, ...); a value is None where the data
+        do not determine it, and `warnings` says why.
     method, dof : model of errors behind sd and ci95, and its degrees of freedom.
     errors : the same quantities under other models of errors, by method ("test_jets", "profile").
     certificate : of approach 3; None where it was not fitted.
@@ -41,9 +43,7 @@ class SubsetFit:
     n_runs: int
     n_sizes: int
     n_points: int
-    approach1: dict[str, Quantity]
-    approach2: dict[str, Quantity]
-    approach3: dict[str, Quantity]
+    approaches: dict[str, dict[str, Quantity]]
     method: str
     dof: float
     errors: dict[str, dict[str, Quantity]]
@@ -57,39 +57,53 @@ class SubsetFit:
     def __str__(self) -> str:
         counts = f"{self.n_runs} runs, {self.n_sizes} sizes, {self.n_points} points"
         lines = [f"{self.name}: {counts}; errors: {self.method}"]
-        for number in (1, 2, 3):
-            for name in ("a", "b"):
-                quantity = self.approach(number).get(name)
+        for one in approaches():
+            for name in EXPONENTS:
+                quantity = self.approaches[one.name].get(name)
                 if quantity is not None:
-                    lines.append(f"  approach {number}  {name} = {quantity}")
+                    lines.append(f"  {one.label}  {name} = {quantity}")
         lines += [
-            f"  approach 3  {name} = {self.approach3[name]}"
-            for name in ("L_inf", "A", "B", "alpha", "beta")
-            if name in self.approach3
+            f"  approach 3  {name} = {quantity}"
+            for name, quantity in self.approach3.items()
+            if name not in (*EXPONENTS, "objective")
         ]
         return "\n".join(lines + [f"  warning: {text}" for text in self.warnings])
 
     def approach(self, number: int) -> dict[str, Quantity]:
-        """Quantities of approach 1, 2 or 3."""
-        return {1: self.approach1, 2: self.approach2, 3: self.approach3}[number]
+        """Quantities of approach 1, 2 or 3 by name."""
+        return self.approaches[f"approach{number}"]
+
+    @property
+    def approach1(self) -> dict[str, Quantity]:
+        """Quantities of the envelope."""
+        return self.approach(1)
+
+    @property
+    def approach2(self) -> dict[str, Quantity]:
+        """Quantities of the isoFLOP parabolas."""
+        return self.approach(2)
+
+    @property
+    def approach3(self) -> dict[str, Quantity]:
+        """Quantities of the surface."""
+        return self.approach(3)
 
     def to_json(self) -> dict[str, Any]:
         """Entry of results.json."""
-        certificate = None if self.certificate is None else asdict(self.certificate)
+        entries = {name: _quantities(group) for name, group in self.approaches.items()}
+        entries["approach3"]["certificate"] = None if self.certificate is None else asdict(self.certificate)
+        for name, entry in entries.items():
+            entry |= self.details.get(name, {})
         return {
             "runs": self.n_runs,
             "sizes": self.n_sizes,
             "points": self.n_points,
-            "approach1": _quantities(self.approach1) | self.details.get("approach1", {}),
-            "approach2": _quantities(self.approach2) | self.details.get("approach2", {}),
-            "approach3": _quantities(self.approach3)
-            | {"certificate": certificate}
-            | self.details.get("approach3", {}),
+            **entries,
             "method": self.method,
             "dof": self.dof,
             "errors": {method: _quantities(group) for method, group in self.errors.items()},
             "warnings": self.warnings,
-        } | {key: value for key, value in self.details.items() if not key.startswith("approach")}
+        } | {key: value for key, value in self.details.items() if key not in entries}
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from jetscale.analysis.checks import heldout, misfit
 from jetscale.analysis.checks.lack_of_fit import SIGNIFICANT, bend_test
 from jetscale.analysis.checks.multiverse import multiverse
 from jetscale.analysis.errors.estimate import Estimate, estimate
-from jetscale.analysis.fitting import joint
+from jetscale.analysis.fitting.approach import EXPONENTS, approaches, part
+from jetscale.analysis.fitting.approach3 import surfaces_of
 from jetscale.analysis.fitting.numbers import Quantity, summarise
-from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.fitting.surface import Surfaces, form_named
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.tables import selection
 from jetscale.analysis.tables.loss_table import LossTable
@@ -26,8 +27,6 @@ from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-COMPARED = ("approach1.a", "approach1.b", "approach2.a", "approach2.b", "approach3.a", "approach3.b")
 
 
 def fit(
@@ -49,6 +48,7 @@ def fit(
     """
     settings = settings or FitSettings()
     check(settings)
+    form_named(settings.approach3.form)  # refused before anything is fitted
     settings = replace(settings, curves=settings.curves.resolved(losses.own_runs))
     if losses.blocks is not None:
         losses = replace(losses, blocks=losses.blocks.merged(settings.blocks))
@@ -90,71 +90,35 @@ def fit_subset(
     curves = found.task.curves
     details = describe(found)
     warnings = list(found.warnings)
-    if found.point.surface is not None:
-        details |= judge(found, found.point.surface, held_out)
+    if found.task.surface is not None:
+        details |= judge(found, found.task.surface, held_out)
         warnings += _judgement(details["lack_of_fit"])
     return SubsetFit(
         name=name,
         n_runs=len(curves.runs),
         n_sizes=len(np.unique(curves.log_N)),
         n_points=len(curves.log_N),
-        approach1=_group(found.quantities, 1),
-        approach2=_group(found.quantities, 2),
-        approach3=_group(found.quantities, 3),
+        approaches={one.name: part(one.name, found.quantities) for one in approaches()},
         method=found.method,
         dof=np.inf if found.replicates is None else found.replicates.dof,
         errors=found.errors,
-        certificate=found.point.certificate,
+        certificate=found.task.found.certificate,
         details=details,
         warnings=warnings,
         draws=found.draws,
         task=found.task,
-        surface=found.point.surface,
+        surface=found.task.surface,
     )
 
 
-def _group(quantities: dict[str, Quantity], number: int) -> dict[str, Quantity]:
-    prefix = f"approach{number}."
-    return {key.removeprefix(prefix): value for key, value in quantities.items() if key.startswith(prefix)}
-
-
 def describe(found: Estimate) -> dict[str, Any]:
-    """Facts beside the quantities: the envelope, the slices, what the surface says about approach 2."""
-    task = found.task
-    slices = []
-    for one, in_N, in_D in zip(task.profiles.slices, task.vertices_N, task.vertices_D, strict=True):
-        log_N = one.at(task.curves.log_N)
-        slices.append(
-            {
-                "C": float(np.exp(one.log_C)),
-                "sizes": len(np.unique(log_N)),
-                "N_range": float(np.exp(np.ptp(log_N))),
-                "N_star": float(np.exp(in_N.position)),
-                "D_star": float(np.exp(in_D.position)),
-                "problem": in_N.problem or in_D.problem,
-                "flag": in_N.flag,
-            }
-        )
-    approach2: dict[str, Any] = {
-        "slices": slices,
-        "slices_used": len(task.used_slices),
-        "interpolated": task.profiles.interpolated,
-    }
-    approach1: dict[str, Any] = {"envelope": task.settings.approach1.envelope, **joint.envelope_counts(task)}
-    if found.point.surface is not None:
-        bias = joint.grid_bias(task, found.point.surface)
-        approach1 |= {f"envelope_bias_{name}": bias[f"approach1.{name}"] for name in ("a", "b")}
-        approach2 |= {f"parabola_bias_{name}": bias[f"approach2.{name}"] for name in ("a", "b")}
-    approach3: dict[str, Any] = {"cost": task.cost.to_json()}
-    if found.point.surface is not None:
-        names = ("log_A", "log_B", "log_E", "alpha", "beta")
-        approach3["surface"] = dict(zip(names, found.point.surface.theta[0].tolist(), strict=True))
-    return {
-        "approach1": approach1,
-        "approach2": approach2,
-        "approach3": approach3,
-        "outliers": task.outliers.rows,
-    }
+    """Facts beside the quantities, by approach, and the outliers."""
+    details: dict[str, Any] = {}
+    for one in approaches():
+        details[one.name] = one.describe(found.task)
+        for name, bias in found.bias.get(one.name, {}).items():
+            details[one.name][f"{one.grid_bias}_{name}"] = bias
+    return details | {"outliers": found.task.outliers.rows}
 
 
 def judge(found: Estimate, surface: Surfaces, held_out: pd.DataFrame | None) -> dict[str, Any]:
@@ -178,8 +142,10 @@ def _lack_of_fit(found: Estimate, surface: Surfaces) -> dict[str, Any] | None:
     residual = task.log_L_P[regular] - surface.log_loss(log_N, log_D)[0]
     of_replicates, dof = None, np.inf
     if c.is_curve and replicates is not None:
-        fitted = joint.surfaces_of(found.draws).log_loss(log_N, log_D)
-        of_replicates, dof = replicates.log_L_RP[:, regular] - fitted, replicates.dof
+        drawn = surfaces_of(found.draws, surface.form)
+        assert drawn is not None  # there is a surface, so every replicate has one
+        of_replicates = replicates.log_L_RP[:, regular] - drawn.log_loss(log_N, log_D)
+        dof = replicates.dof
     test = bend_test(surface, log_N, log_D, residual, of_replicates, dof)
     if test is None or test["p_value"] >= SIGNIFICANT:
         return test
@@ -208,20 +174,21 @@ def differences(subsets: dict[str, SubsetFit]) -> dict[str, dict[str, Quantity]]
     found = {}
     for one, other in pairs:
         quantities = {}
-        for key in COMPARED:
-            difference = _difference(key, subsets[one], subsets[other])
-            if difference is not None:
-                quantities[key] = difference
+        for approach in subsets[one].approaches:
+            for name in EXPONENTS:
+                difference = _difference(approach, name, subsets[one], subsets[other])
+                if difference is not None:
+                    quantities[f"{approach}.{name}"] = difference
         if quantities:
             found[f"{one} - {other}"] = quantities
     return found
 
 
-def _difference(key: str, first: SubsetFit, second: SubsetFit) -> Quantity | None:
-    number, name = int(key[len("approach")]), key.split(".")[1]
-    one, other = first.approach(number)[name].value, second.approach(number)[name].value
+def _difference(approach: str, name: str, first: SubsetFit, second: SubsetFit) -> Quantity | None:
+    one, other = (subset.approaches[approach][name].value for subset in (first, second))
     if one is None or other is None:
         return None
     paired = first.method == second.method and first.draws and second.draws
+    key = f"{approach}.{name}"
     draws = first.draws[key] - second.draws[key] if paired else None
     return summarise(one - other, draws, first.method, min(first.dof, second.dof))

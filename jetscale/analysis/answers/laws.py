@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis.fitting.approach3 import NAME, surfaces_of
 from jetscale.analysis.fitting.cost import Cost
-from jetscale.analysis.fitting.joint import surfaces_of
-from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.fitting.surface import Surfaces, form_named
 from jetscale.analysis.tables import checksums
 from jetscale.analysis.tables.loss_table import names_of_groups
 from jetscale.common.files import DamagedFile
@@ -105,8 +105,9 @@ def _plain(result: FitResult) -> Any:
 
 def _laws(results: dict[str, Any], draws: dict[str, dict[str, Array]], frame: pd.DataFrame) -> Laws:
     laws, missing = {}, {}
+    form = form_named(results["settings"]["approach3"]["form"])
     for name, entry in results["subsets"].items():
-        three = entry["approach3"]
+        three = entry[NAME]
         if three["a"]["value"] is None:
             missing[name] = next(
                 (text for text in entry["warnings"] if "approach 3" in text), "approach 3 not fitted"
@@ -118,14 +119,13 @@ def _laws(results: dict[str, Any], draws: dict[str, dict[str, Array]], frame: pd
                 f" {results['version']}, which did not"
                 " keep the surface; run `python -m jetscale.analysis` again"
             )
-        keys = ("log_A", "log_B", "log_E", "alpha", "beta")
-        surface = Surfaces.from_theta(np.array([[three["surface"][key] for key in keys]]))
+        surface = Surfaces.from_theta(np.array([[three["surface"][key] for key in form.parameters]]), form)
         found = draws.get(name, {})
         laws[name] = Law(
             name=name,
             cost=Cost.from_json(three["cost"]),
             surface=surface,
-            replicates=surfaces_of(found) if "approach3.alpha" in found else None,
+            replicates=surfaces_of(found, form),
             method=entry["method"],
             dof=np.inf if entry["dof"] is None else entry["dof"],
             **_runs(frame[names_of_groups(frame) == name]),

@@ -154,11 +154,11 @@ def allocate(
     def log_budget(surfaces: Surfaces) -> Array:
         if loss > 0:
             return allocation.compute_for_loss(surfaces, loss, cost)
-        return np.full(len(surfaces.alpha), np.log(flops))
+        return np.full(len(surfaces.theta), np.log(flops))
 
     log_C = float(log_budget(law.surface)[0])
     if not np.isfinite(log_C):
-        floor = float(np.exp(law.surface.log_E[0]))
+        floor = float(np.exp(law.surface.log_floor[0]))
         raise UsageError(f"{law.name}: loss {loss:g} is not above the fitted floor L_inf = {floor:.4g}")
     point = np.array([log_C])
 

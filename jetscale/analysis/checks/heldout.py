@@ -7,18 +7,17 @@ Shapes: R replicates, P points (T: held-out ones).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.errors.resampling import WEBB
-from jetscale.analysis.fitting.forms import FORMS, fit_form
-from jetscale.analysis.fitting.joint import Task
 from jetscale.analysis.fitting.numbers import beyond_rounding, levelled
-from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.fitting.surface import FORMS, Surfaces, form_named
 from jetscale.analysis.fitting.surface_fit import Fitter, Undetermined
+from jetscale.analysis.fitting.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,16 +83,16 @@ def windows(task: Task, a: float) -> list[dict[str, Any]]:
             try:
                 found.append(
                     {"axis": axis, "cut": float(np.exp(cut))}
-                    | _window(task, below, above, a, forms=FORMS[1:] if axis == "C" else ())
+                    | _window(task, below, above, a, forms=FORMS.names()[1:] if axis == "C" else [])
                 )
             except Undetermined:
                 continue  # fewer than three values of N or D below the cut: nothing to extrapolate from
     return found
 
 
-def _window(task: Task, below: Mask, above: Mask, a: float, forms: tuple[str, ...]) -> dict[str, Any]:
+def _window(task: Task, below: Mask, above: Mask, a: float, forms: list[str]) -> dict[str, Any]:
     c, log_L = task.curves, task.log_L_P
-    fitter = Fitter(c.log_N[below], c.log_D[below], task.fitter.objective, tied=task.fitter.tied)
+    fitter = replace(task.fitter, log_N=c.log_N[below], log_D=c.log_D[below])
     fitted, _ = fitter.point(log_L[below])
     predicted = fitted.surfaces.log_loss(c.log_N[above], c.log_D[above])[0]
     spread, dof = _prediction_spread(task, fitter, fitted.surfaces, below, above)
@@ -110,7 +109,7 @@ def _window(task: Task, below: Mask, above: Mask, a: float, forms: tuple[str, ..
         inside = np.abs(log_L[above] - predicted) <= t.ppf(0.975, dof) * spread
         entry["coverage95"] = float(inside.mean())
     for form in forms:
-        other = fit_form(form, fitter.log_N, fitter.log_D, log_L[below], fitter.objective)
+        other = replace(fitter, form=form_named(form)).compared(log_L[below])
         error = np.expm1(other(c.log_N[above], c.log_D[above]) - log_L[above])
         entry[f"rms_error_{form}"] = float(np.sqrt((error**2).mean()))
     return entry

@@ -46,10 +46,12 @@ def bend_surface(
     if rank < design.shape[1]:
         return None
 
+    Q = directions.shape[1]
+
     def correction(x: Array, y: Array) -> Array:
         x, y = np.clip(x, log_N.min(), log_N.max()), np.clip(y, log_D.min(), log_D.max())
-        along = surface.directions(x, y, log_N, log_D) @ coefficients[:5]
-        return np.asarray(along + _bends(x, y, log_N, log_D) @ coefficients[5:])
+        along = surface.directions(x, y, log_N, log_D) @ coefficients[:Q]
+        return np.asarray(along + _bends(x, y, log_N, log_D) @ coefficients[Q:])
 
     return correction
 
@@ -83,13 +85,14 @@ def bend_test(
     bends = bends - basis @ (basis.T @ bends)
     left = residual_P - basis @ (basis.T @ residual_P)
     gram = bends.T @ bends
-    if len(residual_P) < 5 + BENDS + 2 or np.linalg.cond(gram) > 1e10:
+    Q = directions.shape[1]
+    if len(residual_P) < Q + BENDS + 2 or np.linalg.cond(gram) > 1e10:
         return None
     project = np.linalg.solve(gram, bends.T)
     bend = project @ left
     shape = bends @ bend
     if replicate_residual_RP is None:
-        free = len(residual_P) - 5 - BENDS
+        free = len(residual_P) - Q - BENDS
         ratio = (shape @ shape / BENDS) / max(((left - shape) ** 2).sum() / free, 1e-300)
         name, p_value = "F", float(f.sf(ratio, BENDS, free))
     else:

@@ -10,16 +10,16 @@ Shapes: P points, K budgets, G sizes tried at a budget.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.checks.lack_of_fit import bend_surface
-from jetscale.analysis.fitting.forms import fit_form
-from jetscale.analysis.fitting.joint import Task
-from jetscale.analysis.fitting.surface import Surfaces
-from jetscale.analysis.fitting.surface_fit import Fitter, Undetermined
+from jetscale.analysis.fitting.surface import FORMS, Surfaces, form_named
+from jetscale.analysis.fitting.surface_fit import Undetermined
+from jetscale.analysis.fitting.task import Task
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -105,22 +105,31 @@ def _others(task: Task, surface: Surfaces, log_C: float) -> dict[str, tuple[floa
     bend = bend_surface(surface, c.log_N[regular], c.log_D[regular], residual)
     if bend is not None:
         found["bends added"] = (_exponent(task, lambda x, y: surface.log_loss(x, y)[0] + bend(x, y)), None)
+    for form in FORMS.names():
+        if form_named(form).additive or form == task.settings.approach3.form:
+            continue
+        other = _other_form(task, form, WORSE**2 * (residual**2).mean())
+        if other is not None:
+            found[f"{form} form"] = (_exponent(task, other), _lowest(task, other, log_C, wide=True)[1])
+    return found
+
+
+def _other_form(task: Task, form: str, limit: float) -> _LogLoss | None:
+    """Fit another form; None where it cannot be fitted, or its mean squared residual is above `limit`."""
+    c, regular = task.curves, task.regular
+    log_N, log_D, log_L = c.log_N[regular], c.log_D[regular], task.log_L_P[regular]
     try:
-        coupled = fit_form(
-            "coupled", c.log_N[regular], c.log_D[regular], task.log_L_P[regular], task.fitter.objective
-        )
+        found = replace(task.fitter, log_N=log_N, log_D=log_D, form=form_named(form)).compared(log_L)
     except Undetermined:
-        return found
-    off = coupled(c.log_N[regular], c.log_D[regular]) - task.log_L_P[regular]
-    if (off**2).mean() > WORSE**2 * (residual**2).mean():
-        return found  # no description of these data
-    found["coupled form"] = (_exponent(task, coupled), _lowest(task, coupled, log_C, wide=True)[1])
+        return None
+    if ((found(log_N, log_D) - log_L) ** 2).mean() > limit:
+        return None  # no description of these data
     return found
 
 
 def _refitted(task: Task, chosen: Mask, log_C: float) -> tuple[float | None, float | None]:
     c = task.curves
-    fitter = Fitter(c.log_N[chosen], c.log_D[chosen], task.fitter.objective, tied=task.fitter.tied)
+    fitter = replace(task.fitter, log_N=c.log_N[chosen], log_D=c.log_D[chosen])
     try:
         found, certificate = fitter.point(task.log_L_P[chosen])
     except Undetermined:

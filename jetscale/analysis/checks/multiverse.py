@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jetscale.analysis.errors.estimate import estimate
+from jetscale.analysis.fitting.approach import approaches
 from jetscale.analysis.fitting.curves import CurveSet, build
+from jetscale.analysis.fitting.numbers import Quantity
+from jetscale.analysis.fitting.surface import SurfaceForm, form_named
 from jetscale.analysis.settings import CurveSettings, FitSettings
 from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.analysis.tables.selection import select
@@ -22,15 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Change = Callable[[FitSettings], None]
-SHOWN = (
-    "approach1.a",
-    "approach2.a",
-    "approach2.b",
-    "approach3.a",
-    "approach3.alpha",
-    "approach3.beta",
-    "approach3.L_inf",
-)
 OUTLIERS = (0, 1, 3, 5, 10, 20)
 MAX_DROPPED = 0.1  # of the rows
 DELTAS = (1e-4, 1e-3, 1e-2)
@@ -40,17 +34,24 @@ WINDOWS = (4.0, 16.0, 64.0)
 def multiverse(losses: LossTable, settings: FitSettings) -> dict[str, list[dict[str, Any]]]:
     """Rows of every subset: the choice made, and the quantities it gives (None where undetermined)."""
     tables = {}
+    shown = shown_quantities(form_named(settings.approach3.form))
     for name, frame in losses.groups().items():
         built: dict[str, CurveSet] = {}
         tables[name] = [
-            _row(choice, name, frame, losses, _changed(settings, change), built)
+            _row(choice, shown, name, frame, losses, _changed(settings, change), built)
             for choice, change in _choices(frame, settings)
         ]
     return tables
 
 
+def shown_quantities(form: SurfaceForm) -> list[str]:
+    """Keys ("approach2.a") of the quantities that are compared between choices and models of errors."""
+    return [f"{one.name}.{name}" for one in approaches() for name in one.shown(form)]
+
+
 def _row(
     choice: str,
+    shown: list[str],
     name: str,
     frame: pd.DataFrame,
     losses: LossTable,
@@ -67,7 +68,8 @@ def _row(
         found = estimate(name, rows, losses, settings, built[same]).quantities
     except UsageError as error:
         return {"choice": choice, "problem": str(error)}
-    return {"choice": choice} | {key: found[key].value for key in SHOWN}
+    none = Quantity(None)  # of a form that another choice does not fit
+    return {"choice": choice} | {key: found.get(key, none).value for key in shown}
 
 
 def _changed(settings: FitSettings, change: Change) -> FitSettings:

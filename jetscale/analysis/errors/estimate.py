@@ -5,24 +5,21 @@ Shapes: R replicates, E evaluations, P points.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.errors import resampling
-from jetscale.analysis.errors.profile import QUANTITIES, profile
+from jetscale.analysis.errors.profile import profile
+from jetscale.analysis.fitting import approach, approach3
 from jetscale.analysis.fitting import curves as curve_building
-from jetscale.analysis.fitting import joint
-from jetscale.analysis.fitting.cost import Cost
+from jetscale.analysis.fitting.approach import Draws, approaches, fit_all, grid_bias
 from jetscale.analysis.fitting.curves import CurveSet
-from jetscale.analysis.fitting.isoflop import EDGE
-from jetscale.analysis.fitting.numbers import Quantity, Scale, summarise
-from jetscale.analysis.fitting.objective import Objective
-from jetscale.analysis.fitting.outliers import Outliers, find_outliers, none_of
+from jetscale.analysis.fitting.numbers import Quantity, summarise
 from jetscale.analysis.fitting.surface import Surfaces
-from jetscale.analysis.fitting.surface_fit import Certificate, Fitter, SurfaceFit, Undetermined
+from jetscale.analysis.fitting.task import Task, make_task
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.analysis.tables.test_blocks import MIN_FILLED_BLOCKS, BlockLosses, keys_of
@@ -32,21 +29,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-MIN_SLICES = 3  # two vertices always lie on a line
-SCALES: dict[str, Scale] = {f"approach3.{key}": "log" for key in ("A", "B", "L_inf", "alpha", "beta")}
-SCALES |= {"approach3.a": "logit", "approach3.b": "logit"}
-SURFACE_KEYS = ("L_inf", "A", "B", "alpha", "beta", "a", "b", "objective")
-
-
-@dataclass(frozen=True)
-class Point:
-    """The fit of the data themselves; values are NaN where the data do not determine them."""
-
-    values: dict[str, float]
-    surface: Surfaces | None
-    certificate: Certificate | None
-    warnings: list[str]
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -54,21 +36,22 @@ class Estimate:
 
     Attributes
     ----------
-    task, point : what was fitted and what came out.
+    task : what was fitted, and the surface that came out.
     method : model of errors of `quantities`.
     replicates, draws : perturbed data and their fits; None and empty for method "none".
     quantities : "approach3.a" and the like.
     errors : the same under other models of errors.
+    bias : of a and b on this grid, predicted by the surface, by approach and name; empty without a surface.
     warnings : what a reader must know.
     """
 
-    task: joint.Task
-    point: Point
+    task: Task
     method: str
     replicates: resampling.Replicates | None
-    draws: joint.Draws
+    draws: Draws
     quantities: dict[str, Quantity]
     errors: dict[str, dict[str, Quantity]]
+    bias: dict[str, dict[str, float]]
     warnings: list[str]
 
 
@@ -79,7 +62,15 @@ def estimate(
     settings: FitSettings,
     curves: CurveSet | None = None,
 ) -> Estimate:
-    """Fit the selected rows of one subset, with errors; `curves`: of these rows, where they exist already.
+    """Fit the selected rows of one subset, with errors.
+
+    Parameters
+    ----------
+    name : of the subset.
+    frame : its rows, of one split and kind of weights.
+    losses : the table they come from.
+    settings : of the fit.
+    curves : of these rows, where they exist already.
 
     Raises
     ------
@@ -89,102 +80,41 @@ def estimate(
     log_L_E = np.log(frame["loss"].to_numpy(float))
     blocks = _blocks(frame, losses)
     curves = curves or curve_building.build(frame, settings.curves.resolved(losses.own_runs))
-    log_L_P = curves.log_losses(log_L_E[None])[0]
-    found = _fit_surface(joint.fitter_of(curves, settings), log_L_P)
-    outliers = _find_outliers(curves, log_L_P, log_L_E, found)
-    cost = Cost.of_points(curves.log_N, curves.log_D, curves.log_C, losses.flops_per_param_sample)
-    task = joint.prepare(name, curves, log_L_P, settings, cost, outliers)
-    point = _point(task, found)
-    method, reason = resampling.choose_method(settings.uncertainty.method, curves, point.surface is not None)
-    replicates, draws = _replicate(task, point, method, log_L_E, blocks)
+    task = approach.prepared(make_task(name, curves, log_L_E, settings, losses.flops_per_param_sample))
+    values, warnings = _point(task)
+    parameters = len(task.fitter.form.parameters)
+    has_surface = task.surface is not None
+    method, reason = resampling.choose_method(settings.uncertainty.method, curves, parameters, has_surface)
+    replicates, draws = _replicate(task, method, log_L_E, blocks)
     dof = np.inf if replicates is None else replicates.dof
-    quantities = _summaries(point, draws, method, dof)
-    if point.surface is not None:
-        quantities = _with_grid_bias(quantities, task, point.surface)
+    quantities = _summaries(task, values, draws, method, dof)
+    bias = {} if task.surface is None else grid_bias(task, task.surface)
+    quantities |= _widened(quantities, bias)
     errors = {}
     if blocks is not None and settings.uncertainty.test_jet_samples:
-        _, by_jets = _replicate(task, point, "test_jets", log_L_E, blocks)
-        errors["test_jets"] = _summaries(point, by_jets, "test_jets", np.inf)
-    settled = point.certificate is not None and not point.certificate.digits
+        _, by_jets = _replicate(task, "test_jets", log_L_E, blocks)
+        errors["test_jets"] = _summaries(task, values, by_jets, "test_jets", np.inf)
+    settled = task.found.certificate is not None and not task.found.certificate.digits
     profiled = settings.uncertainty.profile and settled and (draws or not curves.is_curve)
-    if point.surface is not None and profiled:
-        errors["profile"] = _profile(
-            task, point.surface, draws, point.certificate is None or point.certificate.has_floor
-        )
-    warnings = curves.warnings + point.warnings + ([reason] if reason else [])
+    if task.surface is not None and profiled:
+        errors["profile"] = _profile(task, task.surface, draws)
+    warnings = curves.warnings + warnings + ([reason] if reason else [])
     if losses.blocks is not None and blocks is None:
         warnings.append(
             "test jets are not resampled: some evaluation lacks block losses, or has too few jets"
         )
-    return Estimate(task, point, method, replicates, draws, quantities, errors, warnings)
+    return Estimate(task, method, replicates, draws, quantities, errors, bias, warnings)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Approach 3 on the data; `problem` says why there is no fit."""
-
-    fitter: Fitter
-    fit: SurfaceFit | None
-    certificate: Certificate | None
-    problem: str
-
-
-def _fit_surface(fitter: Fitter, log_L_P: Array) -> _Found:
-    try:
-        return _Found(fitter, *fitter.point(log_L_P), "")
-    except Undetermined as error:
-        return _Found(fitter, None, None, str(error))
-
-
-def _find_outliers(curves: CurveSet, log_L_P: Array, log_L_E: Array, found: _Found) -> Outliers:
-    """Judge by the fit that was made where it is robust, else by a robust one."""
-    if found.fit is None:
-        return none_of(len(log_L_P))
-    robust, fitter = found.fit, found.fitter
-    if fitter.objective != Objective():
-        fitter = replace(fitter, objective=Objective())
-        robust, _ = fitter.point(log_L_P)
-    return find_outliers(curves, log_L_P, log_L_E, robust.surfaces, fitter.parameters)
-
-
-def _point(task: joint.Task, found: _Found) -> Point:
-    """Fit of the data by all approaches; what they do not determine is NaN with a warning."""
-    warnings = []
-    log_L_RP, ones = task.log_L_P[None], np.ones((1, len(task.log_L_P)))
-    draws = joint.fit_jointly(task, log_L_RP, ones, surface=False)
-    surface, certificate = None, found.certificate
-    if found.fit is None or certificate is None:
-        warnings.append(f"approach 3: {found.problem}")
-        draws |= {f"approach3.{key}": np.array([np.nan]) for key in SURFACE_KEYS}
-    else:
-        surface = found.fit.surfaces
-        draws |= joint.surface_draws(task, surface) | {"approach3.objective": found.fit.objective}
-        warnings += certificate.warnings()
-        if certificate.undetermined():
-            draws |= {"approach3.a": np.array([np.nan]), "approach3.b": np.array([np.nan])}
-        elif task.cost.warning:
-            warnings.append(f"approach 3: {task.cost.warning}")
-        if not certificate.has_floor:
-            draws["approach3.L_inf"] = np.array([np.nan])
-    values = {key: float(value[0]) for key, value in draws.items()}
-    if len(task.used_slices) < MIN_SLICES:
-        warnings.append(f"approach 2: {_why_no_slices(task)}")
-        values |= {key: np.nan for key in values if key.startswith("approach2.")}
-    if not np.isfinite(values["approach1.a"]):
-        warnings.append(f"approach 1: no exponent: {joint.envelope_problem(task)}")
-    return Point(values, surface, certificate, warnings + task.outliers.warnings())
-
-
-def _why_no_slices(task: joint.Task) -> str:
-    if task.profiles.reason:
-        return f"no exponent: {task.profiles.reason}"
-    problems = [vertex.problem for vertex in task.vertices_N if vertex.problem]
-    at_edge = sum(EDGE in problem for problem in problems)
-    used, total = len(task.used_slices), len(task.vertices_N)
-    if 2 * at_edge > len(problems):
-        return f"no exponent: {EDGE} in {at_edge} of {total} slices; {used} usable, {MIN_SLICES} needed"
-    example = f" ({problems[0]})" if problems else ""
-    return f"no exponent: {used} of {total} slices usable, {MIN_SLICES} needed{example}"
+def _point(task: Task) -> tuple[dict[str, float], list[str]]:
+    """Fit of the data by all approaches, and warnings: those of the last approach, the surface, first."""
+    values: dict[str, float] = {}
+    warnings: list[str] = []
+    for one in approaches():
+        found, said = one.point(task)
+        values |= approach.joined(one.name, found)
+        warnings = said + warnings
+    return values, warnings + task.outliers.warnings()
 
 
 def _blocks(frame: pd.DataFrame, losses: LossTable) -> BlockLosses | None:
@@ -197,64 +127,63 @@ def _blocks(frame: pd.DataFrame, losses: LossTable) -> BlockLosses | None:
 
 
 def _replicate(
-    task: joint.Task, point: Point, method: str, log_L_E: Array, blocks: BlockLosses | None
-) -> tuple[resampling.Replicates | None, joint.Draws]:
+    task: Task, method: str, log_L_E: Array, blocks: BlockLosses | None
+) -> tuple[resampling.Replicates | None, Draws]:
     if method == "none":
         return None, {}
     fitted, noise = None, None
-    if point.surface is not None:
-        fitted = point.surface.log_loss(task.curves.log_N, task.curves.log_D)[0]
-        noise = resampling.wild_noise(task.curves, task.fitter, task.log_L_P, point.surface)
-    settings = task.settings.uncertainty
-    replicates = resampling.draw(method, task.curves, log_L_E, fitted, noise, blocks, settings)
-    draws = joint.fit_jointly(
-        task, replicates.log_L_RP, replicates.weight_RP, surface=point.surface is not None
-    )
-    return replicates, draws
+    if task.surface is not None:
+        fitted = task.surface.log_loss(task.curves.log_N, task.curves.log_D)[0]
+        noise = resampling.wild_noise(task.curves, task.fitter, task.log_L_P, task.surface)
+    settings, parameters = task.settings.uncertainty, len(task.fitter.form.parameters)
+    replicates = resampling.draw(method, task.curves, parameters, log_L_E, fitted, noise, blocks, settings)
+    return replicates, fit_all(task, replicates.log_L_RP, replicates.weight_RP)
 
 
-def _summaries(point: Point, draws: joint.Draws, method: str, dof: float) -> dict[str, Quantity]:
-    found = {
-        key: summarise(value, draws.get(key), method, dof, SCALES.get(key, "linear"))
-        for key, value in point.values.items()
-    }
-    if point.certificate is not None:
-        for name, digits in point.certificate.digits.items():
-            found[f"approach3.{name}"] = found[f"approach3.{name}"].rounded(digits)
+def _summaries(
+    task: Task, values: dict[str, float], draws: Draws, method: str, dof: float
+) -> dict[str, Quantity]:
+    found: dict[str, Quantity] = {}
+    for one in approaches():
+        own = {
+            name: summarise(value, draws.get(f"{one.name}.{name}"), method, dof, one.scale(task, name))
+            for name, value in approach.part(one.name, values).items()
+        }
+        found |= approach.joined(one.name, one.settled(task, own))
     return found
 
 
-def _with_grid_bias(
-    quantities: dict[str, Quantity], task: joint.Task, surface: Surfaces
-) -> dict[str, Quantity]:
-    """Widen the intervals of approaches 1 and 2 towards the truth by the bias the fitted surface predicts."""
-    widened = dict(quantities)
-    for name, bias in joint.grid_bias(task, surface).items():
-        quantity = quantities[name]
-        if quantity.ci95 is not None and np.isfinite(bias):
-            low, high = quantity.ci95
-            widened[name] = Quantity(
-                quantity.value, quantity.sd, (low - max(bias, 0.0), high - min(bias, 0.0))
-            )
+def _widened(quantities: dict[str, Quantity], bias: dict[str, dict[str, float]]) -> dict[str, Quantity]:
+    """Widen intervals towards the truth by the bias that the fitted surface predicts, where there is one."""
+    widened = {}
+    for name, of_exponents in bias.items():
+        for key, shift in approach.joined(name, of_exponents).items():
+            quantity = quantities[key]
+            if quantity.ci95 is not None and np.isfinite(shift):
+                low, high = quantity.ci95
+                ends = (low - max(shift, 0.0), high - min(shift, 0.0))
+                widened[key] = Quantity(quantity.value, quantity.sd, ends)
     return widened
 
 
-def _profile(task: joint.Task, surface: Surfaces, draws: joint.Draws, has_floor: bool) -> dict[str, Quantity]:
-    """Profile likelihood, N* and D* at the largest budget of the data; none for the tied form.
+def _profile(task: Task, surface: Surfaces, draws: Draws) -> dict[str, Quantity]:
+    """Profile likelihood of what the form has targets for; N* and D* are those of the largest budget.
 
     Where C is not k N D, a, N* and D* are no functions of the parameters that it holds: they are left out. So
     is L_inf where no floor was found.
     """
-    if task.fitter.tied:
-        return {}
     reach = float(task.curves.log_C.max() - np.log(task.cost.k))
     spreads = None
-    if task.curves.is_curve:
-        log_N, log_D = (value[:, 0] for value in joint.surfaces_of(draws).optimum(np.array([reach]), 0.0))
-        named = {name: draws[f"approach3.{name}"] for name in QUANTITIES[:4]}
-        named |= {"N_star": log_N, "D_star": log_D}
+    replicates = approach3.surfaces_of(draws, surface.form)
+    if task.curves.is_curve and replicates is not None:
+        named = approach.part(approach3.NAME, draws)
+        optimum = surface.form.optimum(replicates.theta, np.array([reach]), 0.0)
+        if optimum is not None:
+            named |= {"N_star": optimum[0][:, 0], "D_star": optimum[1][:, 0]}
         spreads = {name: float(np.nanstd(draw)) for name, draw in named.items()}
     found = profile(task.fitter, task.log_L_P, surface, reach, spreads)
     left_out = set() if task.cost.is_constant else {"a", "N_star", "D_star"}
-    left_out |= set() if has_floor else {"L_inf"}
-    return {f"approach3.{name}": quantity for name, quantity in found.items() if name not in left_out}
+    if task.found.certificate is not None and not task.found.certificate.has_floor:
+        left_out.add("L_inf")
+    kept = {name: quantity for name, quantity in found.items() if name not in left_out}
+    return approach.joined(approach3.NAME, kept)

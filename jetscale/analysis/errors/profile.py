@@ -21,9 +21,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.errors.profile_targets import Target, targets
+from jetscale.analysis.fitting.constraints import Target
 from jetscale.analysis.fitting.numbers import Quantity
-from jetscale.analysis.fitting.solver import natural_bounds
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.fitting.surface_fit import Fitter
 
@@ -33,7 +32,6 @@ Ends = tuple[float | None, float | None]
 SCAN = np.array([0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24])  # standard deviations
 PRECISION = 1e-10  # of an end: as a share of its distance to the best value
 LOWER = 1e-6  # fall of the likelihood ratio that counts as another, lower minimum
-QUANTITIES = ("a", "alpha", "beta", "L_inf", "N_star", "D_star")
 
 
 def profile(
@@ -54,9 +52,9 @@ def profile(
     """
     theta = fitter.centred(surface)[0]
     tau, dof = _scale(fitter, log_L, theta)
-    bounds = natural_bounds(log_L[None], fitter.parameters)
+    bounds = fitter.form.bounds(log_L[None])
     found = {}
-    for name, target in targets(bounds, log_reach - float(fitter.centre.sum())).items():
+    for name, target in fitter.form.targets(bounds, log_reach - float(fitter.centre.sum())).items():
         wanted = None if replicate_sd is None else replicate_sd.get(name)
         if replicate_sd is None or wanted is not None:
             found[name] = _Profile(fitter, log_L, theta, target, tau).interval(dof, wanted)
@@ -144,7 +142,7 @@ class _Profile:
         """Profile far out to both sides; None where some minimum goes on falling, round after round."""
         t_T = self.best + step * np.concatenate([-SCAN[::-1], [0.0], SCAN])
         t_T = np.unique(np.clip(t_T, self.target.low, self.target.high))
-        objective_T, phi_TF = self.minima(t_T, np.broadcast_to(self.phi, (len(t_T), 1, 4)))
+        objective_T, phi_TF = self.minima(t_T, np.broadcast_to(self.phi, (len(t_T), 1, len(self.phi))))
         stale = np.arange(len(t_T))  # those with a neighbour that has come lower since
         for _ in t_T:  # a minimum that is found at one end reaches the other in so many rounds
             if not len(stale):
@@ -223,8 +221,9 @@ class _Profile:
         fitter, theta = self.fitter, self.theta
         at_best = fitter.solve(theta[None], self.log_L[None], np.ones((1, len(self.log_L))))
         covariance = 2 * self.unit * np.linalg.pinv(at_best.curvature[0], hermitian=True)
-        moved = theta + 1e-5 * np.concatenate([np.eye(5), -np.eye(5)])
-        up, down = self.target.of(moved).reshape(2, 5)
+        Q = len(theta)
+        moved = theta + 1e-5 * np.concatenate([np.eye(Q), -np.eye(Q)])
+        up, down = self.target.of(moved).reshape(2, Q)
         slope = (up - down) / 2e-5
         return float(np.sqrt(max(float(slope @ covariance @ slope), 0.0)))
 

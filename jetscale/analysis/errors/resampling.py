@@ -31,7 +31,6 @@ Array = NDArray[np.float64]
 
 # Webb's six-point distribution: mean 0, variance 1, symmetric
 WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])
-N_PARAMETERS = 5
 OUTLIER = 6.0  # robust standard deviations
 _PURPOSES = ("blocks", "seeds", "wild", "runs", "test_jets")
 
@@ -53,7 +52,7 @@ class Replicates:
     dof: float
 
 
-def choose_method(asked: str, curves: CurveSet, has_surface: bool) -> tuple[str, str]:
+def choose_method(asked: str, curves: CurveSet, parameters: int, has_surface: bool) -> tuple[str, str]:
     """Return the model of errors, and why it cannot be a better one ("" where nothing need be said)."""
     if asked not in ("auto", "hierarchical", "wild", "runs", "none"):
         raise UsageError(f"uncertainty.method={asked!r}: choose auto, hierarchical, wild, runs or none")
@@ -66,7 +65,7 @@ def choose_method(asked: str, curves: CurveSet, has_surface: bool) -> tuple[str,
         return asked, ""
     if seeded:
         return "hierarchical", ""
-    if has_surface and len(curves.cell_runs) > N_PARAMETERS + 1:
+    if has_surface and len(curves.cell_runs) > parameters + 1:
         return "wild", ""
     return "none", (
         f"no interval: {len(curves.cell_runs)} {'sizes with one seed' if curves.is_curve else 'runs'} "
@@ -77,6 +76,7 @@ def choose_method(asked: str, curves: CurveSet, has_surface: bool) -> tuple[str,
 def draw(
     method: str,
     curves: CurveSet,
+    parameters: int,
     log_L_E: Array,
     fitted_P: Array | None,
     noise_P: Array | None,
@@ -105,7 +105,7 @@ def draw(
     assert noise_P is not None
     data_P = curves.log_losses(log_L_E[None])[0]
     clusters = len(curves.cell_runs)
-    dof = max(clusters - N_PARAMETERS, 1)
+    dof = max(clusters - parameters, 1)
     flips_RC = _rng(settings.seed, "wild", clusters).choice(WEBB, size=(settings.replicates, clusters))
     by_jets_RP = curves.log_losses(log_L_RE) - data_P
     return Replicates(method, fitted_P + flips_RC[:, curves.cell] * noise_P + by_jets_RP, ones, dof)
@@ -124,7 +124,7 @@ def wild_noise(curves: CurveSet, fitter: Fitter, log_L_P: Array, surface: Surfac
     spread = np.median(np.sort(robust)[fitter.parameters :]) / 0.6745
     regular = (robust <= OUTLIER * spread).astype(float)
     squares = replace(fitter, objective=Objective("squared"))
-    start = squares.centred(surface)[:, : squares.parameters]
+    start = squares.form.reduced(squares.centred(surface))
     solution = squares.solve(start, log_L_P[None], regular[None])
     fitted = squares.uncentred(solution.theta)
     residual = log_L_P - fitted.log_loss(curves.log_N, curves.log_D)[0]

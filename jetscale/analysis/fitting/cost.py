@@ -135,18 +135,18 @@ class Cost:
 
     def optimum(self, surfaces: Surfaces, log_C: Array) -> tuple[Array, Array]:
         """Return ln N* and ln D* (R, K) at budgets of shape (K,) or (R, K)."""
-        start, _ = surfaces.optimum(log_C, self.coefficients[0])
-        if self.is_constant:
-            return start, surfaces.optimum(log_C, self.coefficients[0])[1]
-        budget = np.broadcast_to(log_C, start.shape)
-        alpha, beta = surfaces.alpha[:, None], surfaces.beta[:, None]
-        level = (np.log(surfaces.alpha / surfaces.beta) + surfaces.log_A - surfaces.log_B)[:, None]
+        form, theta = surfaces.form, surfaces.theta
+        closed = form.optimum(theta, log_C, self.coefficients[0])
+        if closed is not None and self.is_constant:
+            return closed
+        budget = np.broadcast_to(log_C, (len(theta), np.shape(log_C)[-1]))
+        start = 0.5 * (budget - self.coefficients[0]) if closed is None else closed[0]
         low, high = start - _REACH, start + _REACH
         for _ in range(_HALVINGS):  # the gain of a larger model over its cost falls along the constraint
             log_N = 0.5 * (low + high)
             log_D = self.log_data(budget, log_N)
             eta_N, eta_D = (np.maximum(eta, MIN_ELASTICITY) for eta in self.elasticities(log_N, log_D))
-            larger = level - alpha * log_N + beta * log_D > np.log(eta_N / eta_D)
+            larger = form.log_trade(theta, log_N, log_D) > np.log(eta_N / eta_D)
             low, high = np.where(larger, log_N, low), np.where(larger, high, log_N)
         log_N = 0.5 * (low + high)
         return log_N, self.log_data(budget, log_N)
@@ -157,8 +157,9 @@ class Cost:
 
     def exponents(self, surfaces: Surfaces, log_C_low: float, log_C_high: float) -> tuple[Array, Array]:
         """A and b, (R,): exact for C = k N D, else slopes of ln N* and ln D* over this range of budgets."""
-        if self.is_constant:
-            return surfaces.a, surfaces.b
+        exact = surfaces.form.exponents(surfaces.theta)
+        if self.is_constant and exact is not None:
+            return exact
         log_C = np.linspace(log_C_low, max(log_C_high, log_C_low + 0.1), BUDGETS)
         x = log_C - log_C.mean()
         slopes = [value @ x / (x @ x) for value in self.optimum(surfaces, log_C)]

@@ -18,24 +18,17 @@ Shapes: R replicates, P points, Q = 5 parameters (ln A, ln B, ln E, alpha, beta)
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.fitting.models import Model, additive
+from jetscale.analysis.fitting.constraints import Bounds, Constraint, Index, unconstrained
 from jetscale.analysis.fitting.objective import Objective
+from jetscale.analysis.fitting.surface import SurfaceForm
 
 Array = NDArray[np.float64]
-Index = NDArray[np.intp]
 
-# (phi_RF, numbers of these replicates) -> (theta_RQ, dtheta/dphi of shape (R, Q, F), second derivatives of
-# theta_Q by phi of shape (R, Q, F, F), None where they are 0)
-Constraint = Callable[[Array, Index], tuple[Array, Array, Array | None]]
-
-EXPONENT_BOUNDS = (1e-3, 4.0)
-FLOOR_BOUND = 1e-4  # E as a share of the lowest loss: below this there is no floor
 NEAR = 1e-5  # predicted relative decrease from which on steps take the objective's own curvature
 FAR = 100  # steps after which they do so in any case: in a bent valley the bound's creep from the first
 SAME = 1e-12  # relative rounding of the objective, allowed to a step that lowers its gradient
@@ -68,40 +61,6 @@ class Solution:
     hessian: Array
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """Box that steps are projected onto; (F,) each."""
-
-    low: Array
-    high: Array
-
-    def active(self, phi_RF: Array, gradient_RF: Array) -> NDArray[np.bool_]:
-        """Parameters at a bound that the objective pushes outwards: they do not take part in a step."""
-        outwards = ((phi_RF <= self.low) & (gradient_RF > 0)) | ((phi_RF >= self.high) & (gradient_RF < 0))
-        return np.asarray(outwards)
-
-
-def natural_bounds(log_L_RP: Array, parameters: int) -> Bounds:
-    """Bounds of ln A, ln B, ln E and the one or two exponents."""
-    low = np.array(
-        [-500.0, -500.0, np.log(FLOOR_BOUND) + log_L_RP.min(), *[EXPONENT_BOUNDS[0]] * (parameters - 3)]
-    )
-    high = np.array([500.0, 500.0, 500.0, *[EXPONENT_BOUNDS[1]] * (parameters - 3)])
-    return Bounds(low, high)
-
-
-def free(phi_RF: Array, _: Index) -> tuple[Array, Array, Array | None]:
-    """No constraint: the five parameters themselves."""
-    return phi_RF, np.broadcast_to(np.eye(5), (len(phi_RF), 5, 5)), None
-
-
-def tied(phi_RF: Array, _: Index) -> tuple[Array, Array, Array | None]:
-    """One exponent for both terms, alpha = beta: phi = (ln A, ln B, ln E, exponent)."""
-    tangent = np.zeros((5, 4))
-    tangent[[0, 1, 2, 3, 4], [0, 1, 2, 3, 3]] = 1.0
-    return phi_RF[:, [0, 1, 2, 3, 3]], np.broadcast_to(tangent, (len(phi_RF), 5, 4)), None
-
-
 def solve(
     start_RF: Array,
     x_P: Array,
@@ -109,10 +68,10 @@ def solve(
     log_L_RP: Array,
     weight_RP: Array,
     objective: Objective,
-    constraint: Constraint = free,
+    form: SurfaceForm,
+    constraint: Constraint = unconstrained,
     bounds: Bounds | None = None,
     *,
-    model: Model = additive,
     tolerance: float = 1e-9,
     max_iterations: int = 400,
 ) -> Solution:
@@ -123,7 +82,7 @@ def solve(
     """
     rows = max(1, _CHUNK_ELEMENTS // max(1, len(x_P)))
     parts = [
-        _Batch(x_P, y_P, log_L_RP, weight_RP, objective, constraint, bounds, model).minimise(
+        _Batch(x_P, y_P, log_L_RP, weight_RP, objective, form, constraint, bounds).minimise(
             start_RF[begin : begin + rows],
             np.arange(begin, min(begin + rows, len(start_RF))),
             tolerance,
@@ -165,9 +124,9 @@ class _Batch:
     log_L_RP: Array
     weight_RP: Array
     objective: Objective
+    form: SurfaceForm
     constraint: Constraint
     bounds: Bounds | None
-    model: Model
 
     def project(self, phi_RF: Array) -> Array:
         return phi_RF if self.bounds is None else np.clip(phi_RF, self.bounds.low, self.bounds.high)
@@ -254,8 +213,7 @@ class _Batch:
         log_L = self.log_L_RP[index] if len(self.log_L_RP) > 1 else self.log_L_RP
         weight = self.weight_RP[index] if len(self.weight_RP) > 1 else self.weight_RP
         # constraints without bounds of their own (profiles) must not leave the domain either
-        outside = (theta[:, 3:] < 0.5 * EXPONENT_BOUNDS[0]).any(axis=1) | (np.abs(theta) > 1000).any(axis=1)
-        outside = np.asarray(outside | ~np.isfinite(theta).all(axis=1))
+        outside = self.form.outside(theta)
         theta = np.where(outside[:, None], 0.0, theta)
         value, gradient_RQ, *second_RQQ = self.moments(theta, log_L, weight)
         value = np.where(outside, np.inf, value)
@@ -270,7 +228,7 @@ class _Batch:
     ) -> tuple[Array, Array, Array, Array]:
         """Objective (R,); in Huber's units J' W r (R, Q), J' W J and the second derivatives (R, Q, Q)."""
         with np.errstate(all="ignore"):  # far from the data terms overflow: such a step is not taken
-            fitted_RP, J_RQP, bend = self.model(theta_RQ, self.x_P, self.y_P)
+            fitted_RP, J_RQP, bend = self.form.derivatives(theta_RQ, self.x_P, self.y_P)
             residual_RP, raw = fitted_RP - log_L_RP, self.objective.residual == "raw"
             if raw:
                 fitted_RP = np.exp(fitted_RP)

@@ -5,26 +5,17 @@ Shapes: R replicates, P points, Q = 5 parameters (ln A, ln B, ln E, alpha, beta)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis.fitting.constraints import Bounds, Constraint
 from jetscale.analysis.fitting.objective import Objective
-from jetscale.analysis.fitting.solver import (
-    EXPONENT_BOUNDS,
-    FLOOR_BOUND,
-    Bounds,
-    Constraint,
-    Solution,
-    free,
-    natural_bounds,
-    solve,
-    tied,
-)
-from jetscale.analysis.fitting.starts import projected_starts
-from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.fitting.solver import Solution, solve
+from jetscale.analysis.fitting.surface import FLOOR_BOUND, SurfaceForm, Surfaces, form_named
 
 Array = NDArray[np.float64]
 
@@ -54,7 +45,7 @@ class Certificate:
         of ten; 1e-15 stands for 0 up to rounding.
     starts, agreeing : starts made, and those that ended within 1e-6 (relative) of the lowest objective.
     condition : condition number of the Gauss-Newton matrix, centred ln N and ln D.
-    floor_share : E over the lowest loss; near 0: no floor was found.
+    floor_share : E over the lowest loss; near 0: no floor was found; NaN: the form has none.
     at_bound : names of the parameters at a bound.
     correlation : of ln N and ln D over the points.
     digits : how many digits rounding errors leave of a quantity, where these are fewer than a double should
@@ -74,14 +65,14 @@ class Certificate:
 
     @property
     def has_floor(self) -> bool:
-        """Whether a loss was found below which the fit cannot fall."""
-        return self.floor_share >= 0.02
+        """Whether a loss was found below which the fit cannot fall, as far as the form has one."""
+        return not self.floor_share < 0.02
 
     def undetermined(self) -> str:
         """Why the exponents a and b cannot be given; empty where they can."""
         if not self.converged:
             return f"it did not converge (predicted relative decrease {self.decrease:.1e})"
-        bounded = [name for name in self.at_bound if name in ("alpha", "beta")]
+        bounded = [name for name in self.at_bound if name != "L_inf"]
         if bounded:
             return f"{', '.join(bounded)} at a bound: the loss does not fall with N and D as the form does"
         if abs(self.correlation) > COLLINEAR:
@@ -128,18 +119,18 @@ class Fitter:
     ----------
     log_N, log_D : (P,).
     objective : what is minimised.
-    tied : one exponent for both terms, alpha = beta.
+    form : of the surface.
     """
 
     log_N: Array
     log_D: Array
     objective: Objective
-    tied: bool = False
+    form: SurfaceForm = field(default_factory=lambda: form_named("separate"))
 
     @property
     def parameters(self) -> int:
         """How many are fitted."""
-        return 4 if self.tied else 5
+        return len(self.form.free)
 
     @property
     def centre(self) -> Array:
@@ -158,28 +149,23 @@ class Fitter:
         """`solver.solve` in centred coordinates."""
         x, y = self.log_N - self.centre[0], self.log_D - self.centre[1]
         if constraint is None:
-            bounds = natural_bounds(log_L, self.parameters)
-            constraint = tied if self.tied else free
-        return solve(start, x, y, log_L, weight, self.objective, constraint, bounds, tolerance=tolerance)
+            bounds, constraint = self.form.bounds(log_L), self.form.constraint
+        return solve(
+            start, x, y, log_L, weight, self.objective, self.form, constraint, bounds, tolerance=tolerance
+        )
 
     def starts(self, log_L: Array, weight: Array, count: int) -> Array:
         """(R, count, parameters) in centred coordinates."""
         x, y = self.log_N - self.centre[0], self.log_D - self.centre[1]
-        return projected_starts(x, y, log_L, weight, count, tied=self.tied)[:, :, : self.parameters]
+        return self.form.starts(x, y, log_L, weight, count)
 
     def uncentred(self, theta: Array) -> Surfaces:
         """Surfaces of ln N and ln D themselves."""
-        shifted = theta.copy()
-        shifted[:, 0] += theta[:, 3] * self.centre[0]
-        shifted[:, 1] += theta[:, 4] * self.centre[1]
-        return Surfaces.from_theta(shifted)
+        return Surfaces(self.form.moved(theta, -self.centre[0], -self.centre[1]), self.form)
 
     def centred(self, surfaces: Surfaces) -> Array:
-        """Inverse of `uncentred`."""
-        theta = surfaces.theta
-        theta[:, 0] -= theta[:, 3] * self.centre[0]
-        theta[:, 1] -= theta[:, 4] * self.centre[1]
-        return theta
+        """Inverse of `uncentred`: theta, (R, Q)."""
+        return self.form.moved(surfaces.theta, self.centre[0], self.centre[1])
 
     def replicates(self, log_L: Array, weight: Array, *, starts: int = 2) -> SurfaceFit:
         """Fit every replicate from its own best grid nodes; `log_L`, `weight`: (R, P) or (1, P)."""
@@ -203,7 +189,7 @@ class Fitter:
         """
         self.check_points(log_L)
         content = (self.log_N.tobytes(), self.log_D.tobytes(), log_L.tobytes())
-        return _point(*content, self.objective, self.tied, starts)
+        return _point(*content, self.objective, self.form, starts)
 
     def search(self, log_L: Array, starts: int = 12) -> tuple[SurfaceFit, Certificate]:
         """Do what `point` promises, whether it was done before or not."""
@@ -212,12 +198,39 @@ class Fitter:
             self.starts(log_L[None], weights, starts)[0], *_tile(starts, log_L[None], weights)
         )
         rounding = self.rounding(log_L)
-        best = _lowest(solution, rounding)
+        best = _lowest(solution, rounding, self.form)
         final = self.solve(solution.phi[[best]], log_L[None], weights, tolerance=1e-14)
         agreeing = int((solution.objective <= final.objective[0] * (1 + AGREEMENT) + rounding).sum())
         certificate = self.certify(final, log_L, starts, agreeing)
         objective = np.where(final.objective <= rounding, 0.0, final.objective)
         return SurfaceFit(self.uncentred(final.theta), objective), certificate
+
+    def compared(self, log_L: Array) -> Callable[[Array, Array], Array]:
+        """Fit for a comparison with the additive form: without a certificate, next to it where the form can.
+
+        Parameters
+        ----------
+        log_L : (P,).
+
+        Returns
+        -------
+        Function of ln N and ln D (T,) that predicts ln L (T,).
+
+        Raises
+        ------
+        Undetermined
+            As in `point`.
+        """
+        additive = replace(self, form=form_named("separate"))
+        starts = None
+        if not self.form.additive:
+            starts = self.form.nearby(additive.centred(additive.point(log_L)[0].surfaces))
+        if starts is None:
+            surfaces = self.point(log_L)[0].surfaces
+            return lambda x, y: surfaces.log_loss(x, y)[0]
+        solution = self.solve(starts, log_L[None], np.ones((1, len(log_L))))
+        theta, (x_mean, y_mean) = solution.theta[[solution.objective.argmin()]], self.centre
+        return lambda x, y: self.form.log_loss(theta, x - x_mean, y - y_mean)[0]
 
     def rounding(self, log_L: Array) -> float:
         """The objective below which residuals are rounding errors."""
@@ -239,11 +252,10 @@ class Fitter:
         """Certificate of the one replicate in `solution`."""
         theta = solution.theta[0]
         rounding = self.rounding(log_L)
-        low, high = EXPONENT_BOUNDS
-        floor_share = float(np.exp(theta[2] - log_L.min()))
-        at_bound = [
-            name for name, v in (("alpha", theta[3]), ("beta", theta[4])) if v < 1.01 * low or v > 0.99 * high
-        ]
+        has_floor = "L_inf" in self.form.reported
+        log_floor = Surfaces(theta[None], self.form).log_floor[0] if has_floor else np.nan
+        floor_share = float(np.exp(log_floor - log_L.min()))
+        at_bound = [self.form.parameters[q] for q in self.form.shapes if self._at_limit(q, theta[q])]
         if floor_share < 1.5 * FLOOR_BOUND:
             at_bound.append("L_inf")
         return Certificate(
@@ -263,13 +275,18 @@ class Fitter:
             digits=self.digits(solution),
         )
 
+    def _at_limit(self, column: int, value: float) -> bool:
+        """Whether a parameter that is no logarithm is within 1% of a limit."""
+        low, high = self.form.limit(self.form.parameters[column])
+        return bool(value - low < 0.01 * abs(low) or high - value < 0.01 * abs(high))
+
     def condition(self, theta: Array, log_L: Array) -> float:
         """Condition number of J' W J, at most 1e16; from J itself, where rounding takes half the digits."""
-        surface = Surfaces.from_theta(theta[None])
+        surface = Surfaces(theta[None], self.form)
         x, y = self.log_N - self.centre[0], self.log_D - self.centre[1]
         total, directions = surface.log_loss(x, y)[0], surface.directions(x, y)
-        if self.tied:
-            directions = np.column_stack([directions[:, :3], directions[:, 3] + directions[:, 4]])
+        _, tangent, _ = self.form.constraint(self.form.reduced(theta[None]), np.array([0]))
+        directions = directions @ tangent[0]
         residual = total - log_L
         if self.objective.residual == "raw":
             residual, directions = np.exp(total) - np.exp(log_L), directions * np.exp(total)[:, None]
@@ -287,41 +304,58 @@ class Fitter:
         unit = np.sqrt(np.maximum(np.diag(solution.curvature[0]), np.finfo(float).tiny))
         values, vectors = np.linalg.eigh(curvature / np.outer(unit, unit))
         noise = NOISE * np.finfo(float).eps
-        theta, last = solution.theta[0], self.parameters - 1
-        identity = np.eye(self.parameters)
-        alpha, beta = theta[3:]
-        share = beta / (alpha + beta) ** 2 * identity[3] - alpha / (alpha + beta) ** 2 * identity[last]
-        relative = {
-            "L_inf": identity[2],
-            "A": identity[0] + self.centre[0] * identity[3],
-            "B": identity[1] + self.centre[1] * identity[last],
-            "alpha": identity[3] / alpha,
-            "beta": identity[last] / beta,
-            "a": share * (alpha + beta) / beta,
-            "b": share * (alpha + beta) / alpha,
-        }
         found = {}
-        for name, direction in relative.items():
+        for name, direction in self.sensitivities(solution.phi[0]).items():
             along = (direction / unit) @ vectors / np.maximum(np.abs(values), noise)
             count = int(-np.log10(max(noise * float(np.linalg.norm(along)), 1e-16)))
             if count < DIGITS:
                 found[name] = max(count, 0)
         return found
 
+    def sensitivities(self, phi: Array) -> dict[str, Array]:
+        """Relative derivatives of the reported quantities, and of a and b, by the free parameters.
+
+        Parameters
+        ----------
+        phi : (F,) free parameters of a centred surface.
+
+        Returns
+        -------
+        By name, (F,): by differences over 2e-6, good to nine digits. Without a and b where the form has no
+        closed form of them.
+        """
+        F, h = len(phi), 1e-6
+        points = np.concatenate([phi + h * np.eye(F), phi - h * np.eye(F), phi[None]])
+        theta, _, _ = self.form.constraint(points, np.arange(len(points)))
+        surfaces = self.uncentred(theta)
+        values = self.form.values(surfaces.theta)
+        exponents = self.form.exponents(surfaces.theta)
+        if exponents is not None:
+            values |= {"a": exponents[0], "b": exponents[1]}
+        found = {}
+        for name, value in values.items():
+            up, down = value[:F], value[F : 2 * F]
+            found[name] = (up - down) / (2 * h * max(abs(float(value[-1])), np.finfo(float).tiny))
+        return found
+
 
 @lru_cache(maxsize=64)
 def _point(
-    log_N: bytes, log_D: bytes, log_L: bytes, objective: Objective, tied: bool, starts: int
+    log_N: bytes, log_D: bytes, log_L: bytes, objective: Objective, form: SurfaceForm, starts: int
 ) -> tuple[SurfaceFit, Certificate]:
     """Remember fits: a multiverse and windows of other forms ask for the same one again and again."""
     x, y, z = (np.frombuffer(content) for content in (log_N, log_D, log_L))
-    return Fitter(x, y, objective, tied).search(z, starts)
+    return Fitter(x, y, objective, form).search(z, starts)
 
 
-def _lowest(solution: Solution, rounding: float) -> int:
-    """Number of the lowest solution; of those that are equal up to rounding the one of smallest alpha."""
+def _lowest(solution: Solution, rounding: float, form: SurfaceForm) -> int:
+    """Number of the lowest solution; of those that are equal up to rounding the one of smallest alpha.
+
+    Which parameter decides among equals is of no account, as long as rounding does not: the first that is no
+    logarithm.
+    """
     equal = np.flatnonzero(solution.objective <= solution.objective.min() * (1 + EQUAL) + rounding)
-    return int(equal[solution.theta[equal, 3].argmin()])
+    return int(equal[solution.theta[equal, form.shapes[0]].argmin()])
 
 
 def _at_most(value: float, rounding: float) -> float:

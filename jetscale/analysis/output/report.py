@@ -10,13 +10,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jetscale.analysis.checks import misfit
+from jetscale.analysis.checks.multiverse import shown_quantities
+from jetscale.analysis.fitting.approach import approaches
 from jetscale.analysis.fitting.numbers import Quantity, plain
-from jetscale.analysis.output.published import PUBLISHED
+from jetscale.analysis.fitting.surface import FORMS, form_named
 from jetscale.common import figure_style as style
 from jetscale.common.files import atomic_path, file_name
 
 if TYPE_CHECKING:
     from jetscale.analysis.answers.fit_result import FitResult
+
+SYMBOLS = {"alpha": "α", "beta": "β", "L_inf": "L∞"}
+
+# Exponents published in arXiv:2606.19781, tables 1 (approach 2) and 2 (approach 3), for comparison only.
+# subset: approach: (a, its error, b, its error); errors from 100 samples of 80% of the test jets
+PUBLISHED: dict[str, dict[int, tuple[float, float, float, float]]] = {
+    "scratch": {2: (0.517, 0.002, 0.483, 0.002), 3: (0.539, 0.001, 0.461, 0.001)},
+    "qcd": {2: (0.526, 0.004, 0.474, 0.004), 3: (0.425, 0.002, 0.575, 0.002)},
+    "qcd_res2p": {2: (0.265, 0.005, 0.735, 0.005), 3: (0.288, 0.009, 0.712, 0.009)},
+    "qcd_res34p": {2: (0.283, 0.005, 0.717, 0.005), 3: (0.311, 0.005, 0.689, 0.005)},
+    "bsm_all": {2: (0.224, 0.005, 0.776, 0.005), 3: (0.249, 0.005, 0.751, 0.005)},
+}
 
 
 def write_report(result: FitResult, out: Path) -> Path:
@@ -27,17 +41,27 @@ def write_report(result: FitResult, out: Path) -> Path:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["number"] = number
     environment.filters["interval"] = interval
+    environment.filters["cell"] = cell
+    environment.filters["symbol"] = symbol
     environment.filters["share"] = share
     environment.filters["percent"] = percent
     environment.filters["in_words"] = misfit.described
     here = files("jetscale.analysis.output")
     template = environment.from_string(here.joinpath("report.html.j2").read_text())
     results = plain(result.to_json())
+    form = form_named(result.settings["approach3"]["form"])
     page = template.render(
         results=results,
         names=style.ordered(list(result.subsets)),
         figures={name: _embedded(path) for name, path in figures.items()},
-        published=PUBLISHED,
+        approaches=approaches(),
+        published={
+            name: {f"approach{number}": values for number, values in of.items()}
+            for name, of in PUBLISHED.items()
+        },
+        shown=shown_quantities(form),
+        formula=form.formula,
+        other_forms={name: form_named(name).formula for name in FORMS.names()[1:]},
         coverage=json.loads(here.joinpath("coverage.json").read_text()),
     )
     with atomic_path(out / "report.html") as aside:
@@ -83,6 +107,18 @@ def interval(entry: dict[str, Any] | None) -> str:
         return "–"
     ends = entry["ci95"]
     return str(Quantity(entry["value"], entry["sd"], None if ends is None else (ends[0], ends[1])))
+
+
+def cell(value: Any) -> str:
+    """A text, a number or an entry of results.json, for a table."""
+    if value is None or isinstance(value, dict):
+        return interval(value)
+    return value if isinstance(value, str) else number(value, 2)
+
+
+def symbol(name: str) -> str:
+    """Name of a quantity as formulas write it."""
+    return SYMBOLS.get(name, name)
 
 
 def share(value: float | None) -> str:

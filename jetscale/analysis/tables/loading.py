@@ -1,18 +1,122 @@
-"""`load_losses`: any source to a loss table."""
+"""`load_losses`: any source to a loss table, and the registry of sources.
+
+A source of your own is one class in one file, loaded by ``--trust MODULE``; ``source=NAME`` reads it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from jetscale.analysis.settings import ColumnSettings, WandbSettings
 from jetscale.analysis.tables.loss_table import LossTable, checked
-from jetscale.analysis.tables.sources import foreign as table
+from jetscale.analysis.tables.sources import foreign
 from jetscale.analysis.tables.sources.units import FLOPS_PER_PARAM_TOKEN
 from jetscale.analysis.tables.variants import variants_named, with_variants
+from jetscale.common.registry import Registry
 from jetscale.common.usage import UsageError
 
-SOURCES = ("local", "table", "wandb", "wandb-offline")
+
+@dataclass(frozen=True)
+class Request:
+    """What a source is asked for; fields as the parameters of `load_losses`."""
+
+    path: str
+    columns: ColumnSettings
+    where: str
+    flops_per_param_sample: float
+    best_of_cell: bool
+    unfinished: bool
+    wandb: WandbSettings
+    cache: Path | None
+
+
+class Source(ABC):
+    """Where losses come from.
+
+    Attributes
+    ----------
+    selects : whether `read` itself does what `where` and `best_of_cell` ask for, by columns that only it
+        sees; otherwise `where` selects rows of what it returns, and `best_of_cell` is refused.
+    """
+
+    selects: bool = False
+
+    @abstractmethod
+    def read(self, request: Request) -> LossTable:
+        """Read the table; it is checked afterwards.
+
+        Raises
+        ------
+        UsageError
+            What cannot be read, with file, row, value and how to repair it.
+        """
+
+
+class Runs(Source):
+    """Run directories of jetscale below a folder."""
+
+    def read(self, request: Request) -> LossTable:
+        """See `Source.read`."""
+        from jetscale.analysis.tables.sources import local
+
+        return local.load(Path(request.path), unfinished=request.unfinished)
+
+
+class Table(Source):
+    """A file with named columns."""
+
+    selects = True
+
+    def read(self, request: Request) -> LossTable:
+        """See `Source.read`."""
+        return foreign.load(
+            Path(request.path),
+            request.columns,
+            where=request.where,
+            flops_per_param_sample=request.flops_per_param_sample,
+            best_of_cell=request.best_of_cell,
+        )
+
+
+class WandbServer(Source):
+    """Runs of a project, by W&B's API."""
+
+    def read(self, request: Request) -> LossTable:
+        """See `Source.read`."""
+        from jetscale.analysis.tables.sources import wandb_api
+
+        wanted = request.wandb
+        return wandb_api.load(
+            request.path,
+            group=wanted.group,
+            filters=wanted.filters,
+            cache=request.cache,
+            refresh=wanted.refresh,
+        )
+
+
+class WandbFolder(Source):
+    """A folder of offline W&B runs."""
+
+    def read(self, request: Request) -> LossTable:
+        """See `Source.read`."""
+        from jetscale.analysis.tables.sources import wandb_offline
+
+        return wandb_offline.load(Path(request.path))
+
+
+SOURCES: Registry[type[Source]] = Registry(
+    "source",
+    {
+        "local": f"{__name__}:Runs",
+        "table": f"{__name__}:Table",
+        "wandb": f"{__name__}:WandbServer",
+        "wandb-offline": f"{__name__}:WandbFolder",
+    },
+)
 
 
 def load_losses(
@@ -33,7 +137,8 @@ def load_losses(
     ----------
     path : a folder of runs (`local`), a .csv, .jsonl or .parquet file (`table`), ``entity/project`` (`wandb`)
         or a folder of offline W&B runs (`wandb-offline`).
-    source : one of those names; empty: `local` for a folder, `table` for a file.
+    source : one of those names, or that of a registered `Source`; empty: `local` for a folder, `table` for a
+        file.
     columns : names of a table's columns, such as ``{"N": "Model Size", "C": "Training FLOP"}``; ``{"run":
         ""}`` does not use the column that is there.
     where : pandas query that selects rows, by a table's own columns or, of runs, by those that `LossTable`
@@ -51,21 +156,49 @@ def load_losses(
         What cannot be read, with file, row, value and how to repair it; two runs that nothing tells apart.
     """
     kind = source or ("local" if Path(path).is_dir() else "table")
-    if kind == "table":
-        names = columns if isinstance(columns, ColumnSettings) else _columns(columns or {})
-        losses = table.load(
-            Path(path),
-            names,
-            where=where,
-            flops_per_param_sample=flops_per_param_sample,
-            best_of_cell=best_of_cell,
-        )
-        return checked(with_variants(losses))
-    if best_of_cell:
+    reader = SOURCES[kind]()
+    if best_of_cell and not reader.selects:
         raise UsageError(f"best_of_cell is for source=table, not for source={kind}")
-    losses = _runs(kind, path, unfinished, wandb or WandbSettings(), cache)
-    chosen = table.rows_where(variants_named(losses), where, losses.source)
-    return checked(with_variants(replace(losses, frame=chosen)))
+    names = columns if isinstance(columns, ColumnSettings) else _columns(columns or {})
+    request = Request(
+        path=str(path),
+        columns=names,
+        where=where,
+        flops_per_param_sample=flops_per_param_sample,
+        best_of_cell=best_of_cell,
+        unfinished=unfinished,
+        wandb=wandb or WandbSettings(),
+        cache=cache,
+    )
+    losses = reader.read(request)
+    if not reader.selects:
+        chosen = foreign.rows_where(variants_named(losses), where, losses.source)
+        losses = replace(losses, frame=chosen)
+    return checked(with_variants(losses))
+
+
+def load_with_held_out(
+    path: str, held_out: str, source: str, *, where: str = "", **how: Any
+) -> tuple[LossTable, LossTable | None]:
+    """Read losses, and apart from them the rows that are to be predicted instead of fitted.
+
+    Parameters
+    ----------
+    path, source, where : as in `load_losses`; `how` : its other parameters.
+    held_out : a pandas query, or another file of the same columns; empty: no rows are held out.
+    """
+    if not held_out:
+        return load_losses(path, source, where=where, **how), None
+    if Path(held_out).is_file():
+        return load_losses(path, source, where=where, **how), load_losses(
+            held_out, source, where=where, **how
+        )
+    if not SOURCES[source].selects:
+        # read once: what is a variant among all runs is one among the held-out ones too
+        return without_rows(load_losses(path, source, where=where, **how), held_out)
+    every = f"({where}) and " if where else ""
+    predicted = load_losses(path, source, where=f"{every}({held_out})", **how)
+    return load_losses(path, source, where=f"{every}not ({held_out})", **how), predicted
 
 
 def without_rows(losses: LossTable, query: str) -> tuple[LossTable, LossTable]:
@@ -76,27 +209,11 @@ def without_rows(losses: LossTable, query: str) -> tuple[LossTable, LossTable]:
     UsageError
         Not a query of its columns, or one that selects nothing or everything.
     """
-    held_out = table.rows_where(losses.frame, query, losses.source)
+    held_out = foreign.rows_where(losses.frame, query, losses.source)
     return (
         checked(replace(losses, frame=losses.frame.drop(held_out.index))),
         checked(replace(losses, frame=held_out)),
     )
-
-
-def _runs(
-    kind: str, path: str | Path, unfinished: bool, wanted: WandbSettings, cache: Path | None
-) -> LossTable:
-    from jetscale.analysis.tables.sources import local, wandb_api, wandb_offline
-
-    if kind == "local":
-        return local.load(Path(path), unfinished=unfinished)
-    if kind == "wandb-offline":
-        return wandb_offline.load(Path(path))
-    if kind == "wandb":
-        return wandb_api.load(
-            str(path), group=wanted.group, filters=wanted.filters, cache=cache, refresh=wanted.refresh
-        )
-    raise UsageError(f"source={kind!r}: choose one of {', '.join(SOURCES)}")
 
 
 def _columns(names: dict[str, str]) -> ColumnSettings:

@@ -30,7 +30,7 @@ def apportion(n: int, weights_K: npt.NDArray[np.float64]) -> Counts:
         counts[_last_seat(counts, weights_K)] -= 1
     while counts.sum() < n:
         counts[_next_seat(counts, weights_K)] += 1
-    while True:  # mend a seat at the very edge that the floor above rounded to the wrong side
+    while True:  # correct a seat at the very edge that the floor above rounded to the wrong side
         last, following = _last_seat(counts, weights_K), _next_seat(counts, weights_K)
         if last == following or _key(counts[last] - 1, weights_K[last]) <= _key(
             counts[following], weights_K[following]

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jetscale.common.fields import Range
-from jetscale.jets.datasets.anatomy import ANATOMY, FLAVOURS
-from jetscale.jets.datasets.label_map import LabelMap
+from jetscale.jets.datasets.base import Dataset, LabelMap
 from jetscale.jets.errors import JetDataError
 
 EVERYTHING = "*"
@@ -86,10 +85,10 @@ class Composition:
         ----------
         request : by class name, bucket (QCD, Res2P, Res34P) or glob either a weight, or a mapping with
             ``weight`` and any of ``classes`` (names, buckets or globs; then the key is only a name),
-            ``prongs`` (numbers, see `jetscale.jets.datasets.anatomy`),
-            ``flavours`` (classes that have one of them),
-            ``without`` (classes that have none of them), ``jet_pt`` and ``jet_sdmass`` ([low, high] in GeV,
-            low included). Weights need not add up to 1; a component of weight 0 is left out.
+            ``prongs`` (numbers, see `jetscale.jets.datasets.base.Anatomy`), ``flavours`` (classes that have
+            one of them), ``without`` (classes that have none of them), ``jet_pt`` and ``jet_sdmass`` ([low,
+            high] in GeV, low included). Weights need not add up to 1; a component of weight 0 is left out.
+        labels : classes of the dataset that the jets come from
 
         Raises
         ------
@@ -97,7 +96,7 @@ class Composition:
             See `check_request`; a selector that matches nothing (the nearest names are given); components
             that overlap.
         """
-        check_request(request)
+        check_request(request, labels.dataset)
         total = math.fsum(_weight(entry) for entry in request.values())
         components: list[Component] = []
         for name, entry in request.items():
@@ -126,14 +125,20 @@ class Composition:
         ]
 
 
-def check_request(request: Mapping[str, Any]) -> None:
+def check_request(request: Mapping[str, Any], dataset: Dataset) -> None:
     """Check the form of a request, which needs no data.
+
+    Parameters
+    ----------
+    request : see `Composition.from_request`
+    dataset : that the jets come from
 
     Raises
     ------
     JetDataError
         Not a mapping, an unknown key, a value of the wrong kind, a weight or an end of a window out of its
-        limits, no weight above 0, an empty window, a flavour that no class has.
+        limits, no weight above 0, an empty window, a flavour or number of prongs that no class of the dataset
+        has, a window in a column that the dataset lacks.
     """
     if not isinstance(request, Mapping):
         raise JetDataError(
@@ -144,7 +149,7 @@ def check_request(request: Mapping[str, Any]) -> None:
         if not isinstance(name, str):
             raise JetDataError(f"composition: {name!r} is no text; classes, buckets and names are, e.g. X_bb")
         if isinstance(entry, Mapping):
-            _check_entry(name, entry)
+            _check_entry(name, entry, dataset)
         weight = _weight(entry)
         if isinstance(weight, bool) or not isinstance(weight, (int, float)):
             raise JetDataError(
@@ -161,11 +166,13 @@ def _weight(entry: Any) -> Any:
     return entry.get("weight") if isinstance(entry, Mapping) else entry
 
 
-def _check_entry(name: str, entry: Mapping[str, Any]) -> None:
+def _check_entry(name: str, entry: Mapping[str, Any], dataset: Dataset) -> None:
     for key in entry:
         if key not in _KEYS:
             raise JetDataError(f"composition: {name!r} has no key {key!r}; there are {', '.join(_KEYS)}")
     for key in WINDOWS:
+        if key in entry:
+            dataset.require((key,), f"composition: {key} of {name!r}", "leave it out")
         window = entry.get(key, (0, 1))
         numbers = isinstance(window, (list, tuple)) and all(
             isinstance(end, (int, float)) and not isinstance(end, bool) and GEV.holds(end) for end in window
@@ -180,15 +187,21 @@ def _check_entry(name: str, entry: Mapping[str, Any]) -> None:
     for selector in _listed(entry.get("classes", name)):
         if not isinstance(selector, str):
             raise JetDataError(f"composition: {name!r} asks classes: {selector!r}; names, buckets or globs")
+    _check_anatomy(name, entry, dataset)
+
+
+def _check_anatomy(name: str, entry: Mapping[str, Any], dataset: Dataset) -> None:
     for key in ("flavours", "without"):
         for flavour in _listed(entry.get(key, ())):
-            if flavour not in FLAVOURS:
-                raise JetDataError(
-                    f"composition: {name!r} asks {key}: {flavour!r}; there are {', '.join(FLAVOURS)}"
-                )
+            if flavour not in dataset.flavours:
+                known = ", ".join(dataset.flavours) or f"none of {dataset.title}"
+                raise JetDataError(f"composition: {name!r} asks {key}: {flavour!r}; there are {known}")
+    possible = sorted({anatomy.prongs for anatomy in dataset.anatomy.values()})
     for prongs in _listed(entry.get("prongs", ())):
-        if isinstance(prongs, bool) or prongs not in (1, 2, 3, 4):
-            raise JetDataError(f"composition: {name!r} asks prongs: {prongs!r}; there are 1 (QCD), 2, 3, 4")
+        if isinstance(prongs, bool) or prongs not in possible:
+            known = ", ".join("1 (QCD)" if number == 1 else str(number) for number in possible)
+            known = known or f"none of {dataset.title}"
+            raise JetDataError(f"composition: {name!r} asks prongs: {prongs!r}; there are {known}")
 
 
 def _listed(value: Any) -> list[Any]:
@@ -208,8 +221,8 @@ def _component(name: str, entry: Any, total: float, labels: LabelMap) -> Compone
         ("without", lambda anatomy, wanted: anatomy.flavours.isdisjoint(wanted)),
     ):
         if key in entry:
-            wanted = _listed(entry[key])
-            chosen = {number for number in chosen if keeps(ANATOMY[labels.names[number]], wanted)}
+            wanted, anatomy = _listed(entry[key]), labels.dataset.anatomy
+            chosen = {number for number in chosen if keeps(anatomy[labels.names[number]], wanted)}
             if not chosen:
                 raise JetDataError(f"composition: no class of {name!r} is left after {key}: {entry[key]}")
     windows = tuple((key, float(entry[key][0]), float(entry[key][1])) for key in WINDOWS if key in entry)

@@ -14,11 +14,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from jetscale.jets.datasets.label_map import LabelMap
+from jetscale.jets.datasets.base import LabelMap
 from jetscale.jets.errors import JetDataError, JetsRunOut
 from jetscale.jets.ordering.apportion import apportion, run_out
 from jetscale.jets.ordering.compositions import Composition
-from jetscale.jets.ordering.randomness import permutation
+from jetscale.jets.randomness import permutation
 from jetscale.jets.stores.packed_store import Store
 
 Integers = npt.NDArray[np.int64]
@@ -30,8 +30,15 @@ BLOCK = 1_000
 class JetOrder(Protocol):
     """Where the jets of each block of positions lie in the store."""
 
+    @property
+    def n_jets(self) -> int:
+        """Positions before a jet comes again."""
+
     def block(self, number: int) -> tuple[Integers, Integers]:
-        """Part and row of positions ``number * BLOCK`` to ``(number + 1) * BLOCK``, at most."""
+        """Part and row of positions ``number * BLOCK`` to ``(number + 1) * BLOCK``.
+
+        The last block may be shorter.
+        """
 
 
 class StoreOrder:
@@ -39,7 +46,11 @@ class StoreOrder:
 
     def __init__(self, store: Store, labels: LabelMap) -> None:
         self._walk = Walk(store, labels.labels_of(tuple(range(labels.n_classes))), seed=None)
-        self.n_jets = self._walk.n_jets
+
+    @property
+    def n_jets(self) -> int:
+        """Jets in the store whose label has a class."""
+        return self._walk.n_jets
 
     def block(self, number: int) -> tuple[Integers, Integers]:
         """Part and row of the block's positions; the last block is short."""
@@ -67,6 +78,11 @@ class MixedOrder:
         for k, before, here in self._deal(number):
             part_B[here], row_B[here] = self._walks[k].locate(before, before + len(here))
         return part_B, row_B
+
+    @property
+    def n_jets(self) -> int:
+        """Positions before a jet comes again."""
+        return self.single_pass()[0]
 
     @property
     def available(self) -> list[int]:
@@ -157,24 +173,24 @@ class Walk:
             self._counts_P = np.array([len(self._rows(part)) for part in range(len(self._counts_P))])
         self.n_jets = int(self._counts_P.sum())
         self._pass: tuple[int, Integers, Integers] | None = None
-        self._window = _Window(0, 0, 0, np.empty(0, np.int64))
+        self._stretch = _Stretch(0, 0, 0, np.empty(0, np.int64))
 
     def locate(self, start: int, stop: int) -> tuple[Integers, Integers]:
         """Part and row of the component's jets number `start` to `stop`, counted over all passes."""
         part_B, row_B = np.empty(stop - start, np.int64), np.empty(stop - start, np.int64)
         at = start
         while at < stop:
-            if not self._window.start <= at < self._window.stop:
-                self._window = self._open_window(at)
-            window = self._window
-            end = min(stop, window.stop)
-            part_B[at - start : end - start] = window.part
-            row_B[at - start : end - start] = window.rows[at - window.start : end - window.start]
+            if not self._stretch.start <= at < self._stretch.stop:
+                self._stretch = self._open_stretch(at)
+            stretch = self._stretch
+            end = min(stop, stretch.stop)
+            part_B[at - start : end - start] = stretch.part
+            row_B[at - start : end - start] = stretch.rows[at - stretch.start : end - stretch.start]
             at = end
         return part_B, row_B
 
-    def _open_window(self, jet: int) -> _Window:
-        """The window that holds the component's jet number `jet`."""
+    def _open_stretch(self, jet: int) -> _Stretch:
+        """The stretch that holds the component's jet number `jet`."""
         number, place = divmod(jet, self.n_jets)
         parts, ends = self._parts_of_pass(number)
         turn = int(np.searchsorted(ends, place, side="right"))
@@ -183,7 +199,7 @@ class Walk:
         rows = self._rows(part)
         if self._seed is not None:
             rows = rows[permutation(len(rows), "window", self._seed, self._key, number, part)]
-        return _Window(stop - len(rows), stop, part, rows)
+        return _Stretch(stop - len(rows), stop, part, rows)
 
     def _parts_of_pass(self, number: int) -> tuple[Integers, Integers]:
         """Parts in the order of a pass, and how many of the component's jets lie up to the end of each."""
@@ -216,7 +232,7 @@ class Walk:
 
 
 @dataclass(frozen=True)
-class _Window:
+class _Stretch:
     """Jets of one component in one part, in the order of a pass: number `start` to `stop` of its walk."""
 
     start: int

@@ -9,8 +9,8 @@ from pathlib import Path
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.reading.locations import File
 
-FORMATS = {".root": "a ROOT file", ".parquet": "a parquet file"}
-"""By suffix: what is expected in the file."""
+FORMATS = {".root": "a ROOT file", ".parquet": "a parquet file", ".h5": "an HDF5 file"}
+"""By suffix: what is expected in the file. Files of other suffixes are not checked."""
 
 _HEAD = 4096
 _EXCERPT = 60
@@ -72,17 +72,15 @@ def check_contents(path: Path, called: File) -> None:
     Raises
     ------
     JetDataError
-        Neither ``.root`` nor ``.parquet``; empty; something else, which is named with the way out.
+        It is empty, or something else, which is named with the way out.
     """
-    if path.suffix not in FORMATS:
-        raise JetDataError(f"{called}: neither .root (JetClass) nor .parquet (JetClass-II)")
-    wanted = FORMATS[path.suffix]
     with path.open("rb") as stream:
         head = stream.read(_HEAD)
     if not head:
         raise JetDataError(f"{called}: the file is empty (0 bytes); {_AGAIN}")
+    wanted = FORMATS.get(path.suffix)
     what, way_out = _kind_of(head)
-    if what != wanted:
+    if wanted and what != wanted:
         raise JetDataError(f"{called}: cannot be read, it is {what}, not {wanted}; {way_out}")
 
 

@@ -80,7 +80,7 @@ def folder_of(location: str) -> Folder:
     return RemoteFolder(location) if "://" in location else Path(location)
 
 
-def files_below(folder: Folder, suffix: str) -> Listing:
+def files_below(folder: Folder, suffix: str | tuple[str, ...]) -> Listing:
     """Files in `folder` and its sub-folders, linked ones too, but no hidden ones; none if it is absent.
 
     Raises
@@ -92,7 +92,7 @@ def files_below(folder: Folder, suffix: str) -> Listing:
     return _remote_listing(folder, suffix) if isinstance(folder, RemoteFolder) else _listing(folder, suffix)
 
 
-def _listing(folder: Path, suffix: str) -> Listing:
+def _listing(folder: Path, suffix: str | tuple[str, ...]) -> Listing:
     listing = Listing([], [])
     for path, status in _walk_local(folder, ()):
         if path.name.endswith(suffix):
@@ -163,7 +163,7 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _remote_listing(folder: RemoteFolder, suffix: str) -> Listing:
+def _remote_listing(folder: RemoteFolder, suffix: str | tuple[str, ...]) -> Listing:
     with _remote(folder.url):
         system, root = _file_system(folder.url)
         system.invalidate_cache()

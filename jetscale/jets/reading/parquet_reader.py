@@ -1,4 +1,4 @@
-"""JetClass-II parquet files."""
+"""Parquet files with lists of numbers per jet and one label, as those of JetClass-II."""
 
 from __future__ import annotations
 
@@ -11,39 +11,65 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jetscale.jets.datasets.labels import JETCLASS2_LABELS
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.reading.locations import File
 from jetscale.jets.reading.raw import Array, RawJets, assemble
 
-LABEL = "jet_label"
-
 
 class ParquetReader:
-    """One open file, of which only the row groups that an entry range touches are read."""
+    """One open file, of which only the row groups that an entry range touches are read.
 
-    def __init__(self, path: Path, called: File) -> None:
+    Parameters
+    ----------
+    path : the file
+    called : the name for errors
+    label : column of the label, whole numbers
+    n_labels : labels are below this number
+    """
+
+    def __init__(self, path: Path, called: File, label: str, n_labels: int) -> None:
         self._path = called
+        self._label, self._n_labels = label, n_labels
         self._file = pq.ParquetFile(path)
         self.n_jets = int(self._file.metadata.num_rows)
 
     def read(self, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
         """Jets of an entry range, at most `step` at a time."""
-        wanted = [*columns, LABEL]
+        wanted = [*columns, self._label]
         schema = self._file.schema_arrow
         missing = sorted(set(wanted) - set(schema.names))
         if missing:
             raise JetDataError(f"{self._path}: no column {', '.join(missing)}")
         for name in wanted:
             _check_type(self._path, name, schema.field(name).type)
+        if not pa.types.is_integer(kind := _plain_type(schema.field(self._label).type)):
+            raise JetDataError(f"{self._path}: column {self._label} is {kind}, not an integer")
         groups, entry = _row_groups(self._file.metadata, start, stop)
         for batch in self._file.iter_batches(
             batch_size=step, row_groups=groups, columns=wanted, use_threads=False
         ):
             low, high = max(start, entry), min(stop, entry + batch.num_rows)
             if low < high:
-                yield _cast(self._path, low, columns, batch.slice(low - entry, high - low))
+                yield self._cast(low, columns, batch.slice(low - entry, high - low))
             entry += batch.num_rows
+
+    def _cast(self, entry: int, columns: Sequence[str], batch: Any) -> RawJets:
+        path = self._path
+        labels = _numbers(path, entry, self._label, batch.column(self._label))
+        bad = np.flatnonzero((labels < 0) | (labels >= self._n_labels))
+        if len(bad):
+            raise JetDataError(
+                f"{path}: entry {entry + bad[0]}: {self._label} is {labels[bad[0]]}, "
+                f"outside 0 to {self._n_labels - 1}"
+            )
+        return assemble(
+            path,
+            entry,
+            columns,
+            lambda name: _jagged(path, entry, name, batch.column(name)),
+            lambda name: _numbers(path, entry, name, batch.column(name)),
+            labels.astype(np.uint8),
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -80,26 +106,6 @@ def _check_type(path: File, name: str, stored: Any) -> None:
     if not numeric or is_list != name.startswith("part_"):
         wanted = "a list of numbers" if name.startswith("part_") else "one number"
         raise JetDataError(f"{path}: column {name} is {stored}, not {wanted} per jet")
-    if name == LABEL and not pa.types.is_integer(kind):
-        raise JetDataError(f"{path}: column {name} is {stored}, not an integer")
-
-
-def _cast(path: File, entry: int, columns: Sequence[str], batch: Any) -> RawJets:
-    labels = _numbers(path, entry, LABEL, batch.column(LABEL))
-    bad = np.flatnonzero((labels < 0) | (labels >= len(JETCLASS2_LABELS)))
-    if len(bad):
-        raise JetDataError(
-            f"{path}: entry {entry + bad[0]}: {LABEL} is {labels[bad[0]]}, "
-            f"outside 0 to {len(JETCLASS2_LABELS) - 1}"
-        )
-    return assemble(
-        path,
-        entry,
-        columns,
-        lambda name: _jagged(path, entry, name, batch.column(name)),
-        lambda name: _numbers(path, entry, name, batch.column(name)),
-        labels.astype(np.uint8),
-    )
 
 
 def _jagged(path: File, entry: int, name: str, stored: Any) -> tuple[npt.NDArray[np.int64], Array]:

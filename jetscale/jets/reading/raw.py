@@ -28,18 +28,14 @@ JET_COLUMNS = (
     "jet_tau3",
     "jet_tau4",
 )
-"""Per-jet quantities that are read and kept with every jet (GeV, 1)."""
+"""Per-jet quantities that are read and kept with every jet (GeV, 1), as far as the dataset has them."""
 
-ALWAYS_READ = (
-    "part_px",
-    "part_py",
-    "part_energy",
-    "part_charge",
-    "part_isPhoton",
-    "part_isElectron",
-    "part_isMuon",
-)
-"""Constituent columns that are checked against each other, in the order of `kernels.all_possible`."""
+MOMENTUM = ("part_px", "part_py", "part_energy")
+IDENTITY = ("part_charge", "part_isPhoton", "part_isElectron", "part_isMuon")
+"""What a particle identity is made of."""
+ALWAYS_READ = (*MOMENTUM, *IDENTITY)
+"""Constituent columns that are checked against each other, in the order of `kernels.all_possible`; those of
+`IDENTITY` only where a dataset has all of them."""
 
 _LARGEST = float(np.finfo(np.float32).max)
 _ROUNDING = 1 + 2.0**-21
@@ -70,7 +66,7 @@ class RawJets:
 
     @property
     def n_jets(self) -> int:
-        """B."""
+        """Number of jets, B."""
         return len(self.labels)
 
     def entry_of(self, constituent: int) -> int:
@@ -157,7 +153,7 @@ def leading_first(raw: RawJets) -> RawJets:
     """The same jets with their constituents by falling pT, as published files have them.
 
     A jet that is so already (within the rounding of px and py) stays as it lies, one that is sorted the other
-    way is turned round, and any other is sorted; constituents of equal pT keep the file's order.
+    way is reversed, and any other is sorted; constituents of equal pT keep the file's order.
     """
     px, py = raw.constituents["part_px"], raw.constituents["part_py"]
     rises = np.empty(max(len(px), 1) - 1, np.bool_)

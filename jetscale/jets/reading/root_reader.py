@@ -1,4 +1,4 @@
-"""JetClass ROOT files."""
+"""ROOT files with a TTree of lists of numbers per jet and one-hot labels, as those of JetClass."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ import numpy as np
 import numpy.typing as npt
 import uproot
 
-from jetscale.jets.datasets.labels import JETCLASS_LABELS
-from jetscale.jets.datasets.schemas import JETCLASS_TREE
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.reading.baskets import Known, NumberBranch
 from jetscale.jets.reading.locations import File
-from jetscale.jets.reading.raw import RawJets, assemble
+from jetscale.jets.reading.raw import Array, RawJets, assemble
 
 
 class RootReader:
-    """TTree ``tree`` of one open file."""
+    """The TTree of one open file.
 
-    def __init__(self, path: Path, called: File) -> None:
+    Parameters
+    ----------
+    path : the file
+    called : the name for errors
+    tree : name of the TTree
+    labels : names of the labels; each is a branch ``label_NAME`` that is 1 for its jets and 0 for others
+    """
+
+    def __init__(self, path: Path, called: File, tree: str, labels: Sequence[str]) -> None:
         self._path = called
+        self._name, self._labels = tree, tuple(labels)
         with ExitStack() as opened:
-            self._stream = opened.enter_context(path.open("rb", buffering=0))
             file = opened.enter_context(uproot.open(path))
             end = int(file.file.fEND)
             size = path.stat().st_size
@@ -34,49 +39,69 @@ class RootReader:
                 raise JetDataError(
                     f"{called}: truncated, {size} of {end} bytes; download or simulate it again"
                 )
-            self._tree = _tree(called, file)
+            self._tree = _tree(called, file, tree)
             self.n_jets = int(self._tree.num_entries)
-            self._known: Known = {}
             self._opened = opened.pop_all()
 
     def read(self, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
         """Jets of an entry range, at most `step` at a time."""
-        labels = [f"label_{name}" for name in JETCLASS_LABELS]
+        labels = [f"label_{name}" for name in self._labels]
         wanted = [*columns, *labels]
         missing = sorted(set(wanted) - set(self._tree.keys()))
         if missing:
-            raise JetDataError(f"{self._path}: no branch {', '.join(missing)} in {JETCLASS_TREE!r}")
-        branches = {name: self._branch(name) for name in wanted}
-        for low in range(start, stop, step):
-            arrays = {name: branch.read(low, min(low + step, stop)) for name, branch in branches.items()}
-            one_hot = np.stack([arrays[name][0].astype(np.float32) for name in labels], axis=1)
+            raise JetDataError(f"{self._path}: no branch {', '.join(missing)} in {self._name!r}")
+        for name in wanted:
+            self._check_branch(name)
+        chunks = self._tree.iterate(
+            wanted, entry_start=start, entry_stop=stop, step_size=step, library="ak", how=dict
+        )
+        for arrays in chunks:
+            flat = {name: _numbers(array) for name, array in arrays.items() if not name.startswith("part_")}
+            one_hot = np.stack([flat[name].astype(np.float32) for name in labels], axis=1)
             yield assemble(
                 self._path,
-                low,
+                start,
                 columns,
-                lambda name: (arrays[name][1], arrays[name][0]),  # noqa: B023 (called before the next round)
-                lambda name: arrays[name][0],  # noqa: B023
-                _label_index(self._path, low, one_hot),
+                lambda name: _lists(arrays[name]),  # noqa: B023 (called before the next round)
+                lambda name: flat[name],  # noqa: B023
+                _label_index(self._path, start, one_hot, self._labels),
             )
+            start += len(one_hot)
 
-    def _branch(self, name: str) -> NumberBranch:
-        branch = NumberBranch(self._tree[name], self._stream, self._known, name.startswith("part_is"))
-        if branch.is_list != name.startswith("part_") or not branch.is_numeric:
+    def _check_branch(self, name: str) -> None:
+        """Stop at a branch that is not numbers per constituent, or one number per jet, as its name says."""
+        branch = self._tree[name]
+        kind = branch.interpretation
+        is_list = isinstance(kind, uproot.AsJagged)
+        content = kind.content if is_list else kind
+        plain = isinstance(content, uproot.AsDtype) and content.inner_shape == ()
+        if is_list != name.startswith("part_") or not plain or content.from_dtype.kind not in "biuf":
             wanted = "a list of numbers" if name.startswith("part_") else "one number"
             raise JetDataError(f"{self._path}: branch {name} is {branch.typename}, not {wanted} per jet")
-        if branch.n_entries != self.n_jets:
+        if branch.num_entries != self.n_jets:
             raise JetDataError(
-                f"{self._path}: branch {name} has {branch.n_entries} entries, {JETCLASS_TREE!r} has "
+                f"{self._path}: branch {name} has {branch.num_entries} entries, {self._name!r} has "
                 f"{self.n_jets}; write the tree again with every branch filled for every jet"
             )
-        return branch
 
     def close(self) -> None:
         """Close the file."""
         self._opened.close()
 
 
-def _tree(called: File, file: Any) -> Any:
+def _numbers(array: Any) -> Array:
+    """One number per jet, (B,)."""
+    return np.asarray(ak.to_layout(array).data)
+
+
+def _lists(array: Any) -> tuple[npt.NDArray[np.int64], Array]:
+    """Offsets from 0, (B + 1,), and values, (T,), of one list per jet."""
+    packed = ak.to_layout(array).to_ListOffsetArray64(True)
+    offsets = np.asarray(packed.offsets.data)
+    return offsets, np.asarray(packed.content.data)[: offsets[-1]]
+
+
+def _tree(called: File, file: Any, tree_name: str) -> Any:
     """The TTree with the jets.
 
     Raises
@@ -85,21 +110,21 @@ def _tree(called: File, file: Any) -> Any:
         There is none, or an older cycle of its name holds other jets, which nothing would read.
     """
     kinds = {str(name): str(kind) for name, kind in file.classnames(recursive=False).items()}
-    cycles = [name for name in kinds if name.partition(";")[0] == JETCLASS_TREE]
+    cycles = [name for name in kinds if name.partition(";")[0] == tree_name]
     if not cycles:
         held = ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "nothing"
         raise JetDataError(
-            f"{called}: no TTree {JETCLASS_TREE!r}; it holds {held}; the jets must be in a TTree of that name"
+            f"{called}: no TTree {tree_name!r}; it holds {held}; the jets must be in a TTree of that name"
         )
     newest, *older = sorted(cycles, key=lambda name: -int(name.partition(";")[2]))
     if "RNTuple" in kinds[newest]:
         raise JetDataError(
-            f"{called}: {JETCLASS_TREE!r} is an RNTuple, not a TTree: write it with mktree "
+            f"{called}: {tree_name!r} is an RNTuple, not a TTree: write it with mktree "
             "(`file.mktree(name, types)`, then `extend`, in uproot; `file[name] = ...` makes an RNTuple)"
         )
     tree = file[newest]
     if not isinstance(tree, uproot.TTree):
-        raise JetDataError(f"{called}: {JETCLASS_TREE!r} is a {kinds[newest]}, not a TTree with jets")
+        raise JetDataError(f"{called}: {tree_name!r} is a {kinds[newest]}, not a TTree with jets")
     for name in older:
         if not _is_earlier_state(file[name], tree):
             raise JetDataError(
@@ -121,14 +146,14 @@ def _is_earlier_state(older: Any, newest: Any) -> bool:
     return equal
 
 
-def _label_index(path: File, entry: int, one_hot: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Index of the one label that is set, of (B, 10) published as float, bool and int32."""
+def _label_index(
+    path: File, entry: int, one_hot: npt.NDArray[np.float32], labels: Sequence[str]
+) -> npt.NDArray[np.uint8]:
+    """Index of the one label that is set, of (B, L) published as float, bool and int32."""
     good = ((one_hot == 0) | (one_hot == 1)).all(axis=1) & (one_hot.sum(axis=1) == 1)
     if not good.all():
         at = int(np.flatnonzero(~good)[0])
-        found = {
-            name: float(value) for name, value in zip(JETCLASS_LABELS, one_hot[at], strict=True) if value != 0
-        }
+        found = {name: float(value) for name, value in zip(labels, one_hot[at], strict=True) if value != 0}
         raise JetDataError(f"{path}: entry {entry + at}: labels are not one-hot, non-zero are {found}")
     index: npt.NDArray[np.uint8] = one_hot.argmax(axis=1).astype(np.uint8)
     return index

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from jetscale.jets.errors import JetDataError, mention_once
 from jetscale.jets.kernels import all_possible, all_within, first_below_pt
-from jetscale.jets.reading.raw import ALWAYS_READ, Array, RawJets, demand, where
+from jetscale.jets.reading.raw import ALWAYS_READ, IDENTITY, Array, RawJets, demand, where
 
 _LARGEST = float(np.finfo(np.float32).max)
 _WITHIN = {
@@ -39,13 +39,26 @@ def check_jets(raw: RawJets) -> None:
     floats = {name: values for name, values in part.items() if values.dtype == np.float32}
     if not (
         all(all_within(values.view(np.uint32), _limit_bits(name)) for name, values in floats.items())
-        and all_possible(*(part[name] for name in ALWAYS_READ))
+        and _all_possible(raw)
         and _one_flag_at_most(raw).all()
     ):
         _name_the_first(raw)
     low = first_below_pt(part["part_px"], part["part_py"], part["part_energy"], np.float32(_ENERGY_SHARE))
     if low >= 0:
         _mention_low_energy(raw, low)
+
+
+def _has_identity(raw: RawJets) -> bool:
+    return all(name in raw.constituents for name in IDENTITY)
+
+
+def _all_possible(raw: RawJets) -> bool:
+    """Whether every constituent has an energy and a pT, and charge and flags that fit, where it has these."""
+    part = raw.constituents
+    if _has_identity(raw):
+        return bool(all_possible(*(part[name] for name in ALWAYS_READ)))
+    moves = (part["part_energy"] > 0) & ((part["part_px"] != 0) | (part["part_py"] != 0))
+    return bool(moves.all())
 
 
 @lru_cache
@@ -55,9 +68,9 @@ def _limit_bits(name: str) -> np.uint32:
 
 
 def _one_flag_at_most(raw: RawJets) -> npt.NDArray[np.bool_]:
-    """(T,) whether no two flags are set; (1,) where only those of `all_possible` were read."""
+    """(T,) whether no two flags are set; (1,) where there are none, or only those of `all_possible`."""
     flags = [values for name, values in raw.constituents.items() if name.startswith("part_is")]
-    if len(flags) == 3:
+    if not flags or (len(flags) == 3 and _has_identity(raw)):
         return np.ones(1, np.bool_)
     kinds = np.zeros(len(flags[0]), np.int8)
     for values in flags:
@@ -111,6 +124,8 @@ def _name_the_first(raw: RawJets) -> None:
         "part_px",
         "and part_py are both 0: pT must be > 0",
     )
+    if not _has_identity(raw):
+        return
     charge = part["part_charge"]
     demand(raw, np.abs(charge) * (1 - np.abs(charge)) == 0, "part_charge", "is none of -1, 0, +1")
     flags = ("part_isPhoton", "part_isElectron", "part_isMuon")

@@ -20,15 +20,13 @@ from filelock import FileLock
 
 from jetscale import __version__
 from jetscale.common.files import CHECKSUM, DamagedFile, fsync_directory, read_sealed, write_sealed
-from jetscale.jets.errors import JetDataError, raise_problems
+from jetscale.jets.datasets.files import SourceFile, missing_message
+from jetscale.jets.errors import JetDataError, raise_problems, read_errors_named
 from jetscale.jets.reading.locations import File, RemoteFolder, stamp
-from jetscale.jets.reading.readers import reading
-from jetscale.jets.reading.source_files import SourceFile, missing_message
+from jetscale.jets.stores.checked import RECORDS, read_record, whole_record
 from jetscale.jets.stores.packed_store import Store, write_manifest
-from jetscale.jets.stores.parts import PartJob, write_parts
-from jetscale.jets.stores.records import RECORDS, read_record, whole_record
+from jetscale.jets.stores.passes import SPILLS, PartJob, SpillJob, spill_path, try_spill, write_parts
 from jetscale.jets.stores.request import StoreRequest
-from jetscale.jets.stores.spill import SPILLS, SpillJob, spill_path, try_spill
 from jetscale.jets.stores.workers import Workers, available_cores
 
 PART_BYTES = 1 << 27
@@ -63,7 +61,7 @@ def ensure_store(
     ------
     JetDataError
         There is neither store nor source files; the store was made from other files or settings; source
-        files are unusable (see `jetscale.jets.reading.readers.JetFileReader`; all of them are named, the
+        files are unusable (see `jetscale.jets.datasets.files.JetFileReader`; all of them are named, the
         others are done and kept); the store's folder cannot be written to.
     """
     if not request.path.exists():
@@ -90,25 +88,25 @@ def _lock(request: StoreRequest) -> Iterator[None]:
 
 @contextmanager
 def _writing(request: StoreRequest) -> Iterator[None]:
-    """A disk that is full or cannot be written to becomes a `JetDataError` that names it and the mend."""
+    """A disk that is full or cannot be written to becomes a `JetDataError` that names it and the way out."""
     try:
         yield
     except OSError as error:
         folder = request.store_dir
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            mend = "making it takes twice its own size: free some space, or name a folder on another disk"
+            way_out = "making it takes twice its own size: free some space, or name a folder on another disk"
         else:
-            mend = "make the folder writable, or name another"
+            way_out = "make the folder writable, or name another"
         raise JetDataError(
-            f"{request.path}: cannot be written below {folder} ({error}); {mend} "
+            f"{request.path}: cannot be written below {folder} ({error}); {way_out} "
             "(data.store=FOLDER, or store=FOLDER of jetscale.prepare) and start again, what is done is kept"
         ) from error
 
 
 def open_store(request: StoreRequest) -> Store:
-    """Open a store that exists and hold it against the settings and the source files that are there.
+    """Open a store that exists, and compare it with the settings and the source files that are there.
 
-    Where the source files are gone, or behind a URL, the store stands for itself: a run needs no network.
+    Source files that are gone, or behind a URL, are not compared: a run needs no network.
 
     Raises
     ------
@@ -116,19 +114,19 @@ def open_store(request: StoreRequest) -> Store:
         It is incomplete, or was made from other files or settings.
     """
     store = Store.open(request.path)
-    hold_against_settings(store, request)
+    check_settings(store, request)
     if not isinstance(request.directory, RemoteFolder):
-        _hold_against_files(store, request)
+        _check_files(store, request)
     return store
 
 
-def hold_against_settings(store: Store, request: StoreRequest) -> None:
-    """Stop at a store of another format, dataset, split, feature set or selection.
+def check_settings(store: Store, request: StoreRequest) -> None:
+    """Check that the store was made with the settings of `request`.
 
     Raises
     ------
     JetDataError
-        It names what differs.
+        It has another format, dataset, split, feature set or selection; the message names what differs.
     """
     wanted = request.definition()
     made = {key: store.definition[key] for key in wanted if key in store.definition}
@@ -141,7 +139,7 @@ def hold_against_settings(store: Store, request: StoreRequest) -> None:
         )
 
 
-def _hold_against_files(store: Store, request: StoreRequest) -> None:
+def _check_files(store: Store, request: StoreRequest) -> None:
     now = {file.name: file.size for file in request.sources()}
     then = {source["name"]: source["size"] for source in store.definition["sources"]}
     changed = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
@@ -207,7 +205,14 @@ class _Build:
 
     def _first_pass(self, workers: Workers) -> None:
         jobs = [
-            SpillJob(file, self.staging, self.request.features, self.request.selection, self.n_parts)
+            SpillJob(
+                file,
+                self.staging,
+                self.request.dataset,
+                self.request.features,
+                self.request.selection,
+                self.n_parts,
+            )
             for file, spill in zip(self.sources, self.spills, strict=True)
             if not self._is_done(file, spill)
         ]
@@ -226,7 +231,7 @@ class _Build:
     def _is_done(self, file: SourceFile, spill: Path) -> bool:
         """Whether an interrupted build has read the file, and file and result are still the same."""
         record = whole_record(self.staging, spill)
-        with reading(file.path):
+        with read_errors_named(file.path):
             return record is not None and record["stamp"] == stamp(file.path, file.size)
 
     def _sources_with_checksums(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Arrow files of which no byte is used before it was compared with its checksum.
+"""Arrow files of which no byte is used before it was compared with its checksum, and their records.
 
 `describe` makes the record of a whole file, `ArrowFile` reads the file by its record. Checksums are XXH3-64
 of blocks of `BLOCK` bytes, so that a few jets of a large file cost a few blocks. Bytes to verify are read,
@@ -8,6 +8,7 @@ signal that ends the process. Arrow itself crashes on a damaged schema or footer
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from jetscale.common.files import DamagedFile, read_sealed, write_sealed
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.stores.packed_jets import Array, PackedJets, map_batches
 
@@ -25,7 +27,14 @@ what a disk reads ahead anyway. A store of 100M jets has 300,000 of them, 5 MB o
 SUMS = "xxh3_64"
 """Key of the checksums in a record: 16 hex digits for each block of the file."""
 
+RECORDS = "records"
+"""Folder of the records of an unfinished build. A file counts as made when its record is there too; one that
+was damaged while the build was interrupted is made again."""
+REMEDY = "start again, what is damaged is made again"
+
 Integers = npt.NDArray[np.int64]
+
+log = logging.getLogger(__name__)
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -204,3 +213,39 @@ def wrong_size(path: Path, size: int, remedy: str) -> str | None:
     except FileNotFoundError:
         return f"{path}: the part is missing; {remedy}"
     return None if found == size else f"{path}: the part has {found} bytes instead of {size}; {remedy}"
+
+
+def keep_record(folder: Path, name: str, record: dict[str, Any]) -> None:
+    """Keep the record of the file `name` (made by `describe`) of the build in `folder`."""
+    write_sealed(_place(folder, name), record)
+
+
+def read_record(folder: Path, name: str) -> dict[str, Any]:
+    """Record of a file.
+
+    Raises
+    ------
+    JetDataError
+        It is missing or damaged.
+    """
+    try:
+        return read_sealed(_place(folder, name))
+    except (DamagedFile, FileNotFoundError) as error:
+        raise JetDataError(f"{error}; {REMEDY}") from error
+
+
+def whole_record(folder: Path, path: Path) -> dict[str, Any] | None:
+    """Record of the file `path` of the build in `folder`, if each of its bytes is as it was written."""
+    if not (path.exists() and _place(folder, path.name).exists()):
+        return None
+    try:
+        record = read_record(folder, path.name)
+        ArrowFile(path, record, REMEDY).verify_all()
+    except JetDataError as error:
+        log.warning("left by an interrupted build: %s", error)
+        return None
+    return record
+
+
+def _place(folder: Path, name: str) -> Path:
+    return folder / RECORDS / f"{name}.json"

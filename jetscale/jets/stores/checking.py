@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from jetscale.common.files import CHECKSUM, checksum_file
+from jetscale.jets.datasets.files import SourceFile
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.reading.locations import local_copy
-from jetscale.jets.reading.source_files import SourceFile
-from jetscale.jets.stores.building import hold_against_settings
+from jetscale.jets.stores.building import check_settings
 from jetscale.jets.stores.packed_store import MANIFEST, Part, Store
 from jetscale.jets.stores.request import StoreRequest
 from jetscale.jets.stores.workers import available_cores
@@ -41,7 +41,7 @@ def check_store(
     """
     try:
         store = Store.read_manifest(request.path)
-        hold_against_settings(store, request)
+        check_settings(store, request)
     except JetDataError as error:
         return None, [str(error)]
     problems: list[str] = []

@@ -32,7 +32,7 @@ class PackedJets:
     x_TF : (T, F) float16 continuous inputs, contiguous by row, or by column as `pack` leaves them
     pid_T : (T,) uint8 identity 1-8, or None for a feature set without one
     labels : (B,) uint8 label as published
-    jets : `JET_COLUMNS`, each (B,) float32
+    jets : those of `jetscale.jets.reading.raw.JET_COLUMNS` that the dataset has, each (B,) float32
     """
 
     offsets: Array
@@ -43,7 +43,7 @@ class PackedJets:
 
     @property
     def n_jets(self) -> int:
-        """B."""
+        """Number of jets, B."""
         return len(self.labels)
 
     def slice(self, start: int, stop: int) -> PackedJets:
@@ -87,12 +87,12 @@ def pack(raw: RawJets, features: FeatureSet) -> PackedJets:
         x_TF=half_FT.T,
         pid_T=particle_identity(raw) if features.has_pid else None,
         labels=raw.labels,
-        jets={name: raw.jets[name] for name in JET_COLUMNS},
+        jets={name: raw.jets[name] for name in JET_COLUMNS if name in raw.jets},
     )
 
 
-class Room:
-    """Memory for results of `gather`, used again by the next: fresh pages cost as much as the copy."""
+class Buffers:
+    """Memory for results of `gather`; each overwrites the last, as new memory costs as much as the copy."""
 
     def __init__(self) -> None:
         self._held: dict[str, Array] = {}
@@ -105,38 +105,48 @@ class Room:
         return self._held[name][:size].reshape(shape)
 
 
-def gather(pieces: Sequence[PackedJets], rows: Array, room: Room) -> PackedJets:
-    """The jets of these rows of all `pieces` one after the other, in this order, copied once into `room`."""
+def gather(pieces: Sequence[PackedJets], rows: Array, buffers: Buffers) -> PackedJets:
+    """The jets of these rows of all `pieces` one after the other, in this order, copied into `buffers`."""
     starts = np.cumsum([0, *(piece.n_jets for piece in pieces)])
     lengths = np.concatenate([np.diff(piece.offsets) for piece in pieces])
     offsets = np.concatenate([[0], np.cumsum(lengths[rows], dtype=np.int64)])
     places = np.full(starts[-1], -1)
     places[rows] = offsets[:-1]
     n = int(offsets[-1])
-    x_TF = room.array("x", (n, pieces[0].x_TF.shape[1]), np.float16)
-    pid_T = None if pieces[0].pid_T is None else room.array("pid", (n,), np.uint8)
+    x_TF = buffers.array("x", (n, pieces[0].x_TF.shape[1]), np.float16)
+    pid_T = None if pieces[0].pid_T is None else buffers.array("pid", (n,), np.uint8)
     for piece, start in zip(pieces, starts[:-1], strict=True):
         to = places[start : start + piece.n_jets]
         x, target = piece.x_TF.view(np.uint16), x_TF.view(np.uint16)
         if x.flags.c_contiguous:
-            copy_runs(x.reshape(-1), piece.offsets, to, target.reshape(-1), x.shape[1], 0)
+            copy_runs(x.reshape(-1), piece.offsets, to, target.reshape(-1), x.shape[1])
         else:
             copy_columns(x.T, piece.offsets, to, target)
         if piece.pid_T is not None and pid_T is not None:
-            copy_runs(piece.pid_T, piece.offsets, to, pid_T, 1, 0)
+            copy_runs(piece.pid_T, piece.offsets, to, pid_T, 1)
     return PackedJets(
         offsets=offsets,
         x_TF=x_TF,
         pid_T=pid_T,
         labels=np.concatenate([piece.labels for piece in pieces])[rows],
-        jets={name: np.concatenate([piece.jets[name] for piece in pieces])[rows] for name in JET_COLUMNS},
+        jets={name: np.concatenate([piece.jets[name] for piece in pieces])[rows] for name in pieces[0].jets},
     )
 
 
-def packed_schema(features: FeatureSet, extra: Mapping[str, Any], metadata: Mapping[str, str]) -> Any:
-    """Arrow schema of packed jets with `extra` columns (name to Arrow type)."""
+def packed_schema(
+    features: FeatureSet, of_jets: Sequence[str], extra: Mapping[str, Any], metadata: Mapping[str, str]
+) -> Any:
+    """Arrow schema of packed jets.
+
+    Parameters
+    ----------
+    features : inputs of the constituents
+    of_jets : columns of jets that are kept
+    extra : further columns, name to Arrow type
+    metadata : of the schema
+    """
     fields = [pa.field("label", pa.uint8(), nullable=False)]
-    fields += [pa.field(name, pa.float32(), nullable=False) for name in JET_COLUMNS]
+    fields += [pa.field(name, pa.float32(), nullable=False) for name in of_jets]
     fields += [pa.field(name, kind, nullable=False) for name, kind in extra.items()]
     row = pa.list_(pa.field("item", pa.float16(), nullable=False), features.n_features)
     fields.append(pa.field("x", pa.list_(pa.field("item", row, nullable=False)), nullable=False))
@@ -166,5 +176,5 @@ def view(batch: Any) -> PackedJets:
         x_TF=rows.values.to_numpy().reshape(-1, rows.type.list_size),
         pid_T=pid,
         labels=batch.column("label").to_numpy(),
-        jets={name: batch.column(name).to_numpy() for name in JET_COLUMNS},
+        jets={name: batch.column(name).to_numpy() for name in JET_COLUMNS if name in batch.schema.names},
     )

@@ -78,8 +78,13 @@ class Part:
         """Published labels of jets."""
         return self._labels.rows(rows)
 
+    @property
+    def of_jets(self) -> tuple[str, ...]:
+        """Names of the columns of jets that the store keeps; `column` gives their values."""
+        return tuple(self._of_jets)
+
     def column(self, name: str, rows: Integers) -> Array:
-        """One of `jetscale.jets.reading.raw.JET_COLUMNS` of jets."""
+        """Values of a column of jets, (B,) float32; `rows` (B,) are their places in this part."""
         return self._of_jets[name].rows(rows)
 
     def bounds(self, rows: Integers) -> tuple[Array, Array]:
@@ -183,7 +188,7 @@ def remedy(path: Path) -> str:
 
 
 def write_manifest(folder: Path, definition: dict[str, Any], entries: list[dict[str, Any]]) -> None:
-    """Write ``store.json`` of a store with these parts (see `jetscale.jets.stores.parts.describe_part`)."""
+    """Write ``store.json`` of a store with these parts (see `jetscale.jets.stores.passes.describe_part`)."""
     manifest = {
         "fingerprint": fingerprint(definition),
         "jetscale": __version__,

@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from jetscale.common.orphans import die_with_parent
+from jetscale.common.trust import import_trusted
 from jetscale.jets.errors import JetDataError
 
 Job = TypeVar("Job")
@@ -64,7 +65,7 @@ class Workers:
             return
         if self._pool is None:
             context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-            self._pool = ProcessPoolExecutor(self.n_workers, context, die_with_parent)
+            self._pool = ProcessPoolExecutor(self.n_workers, context, _start_worker)
         futures = [self._pool.submit(function, job) for job in jobs]
         try:
             for future in as_completed(futures):
@@ -92,3 +93,9 @@ def end(pool: ProcessPoolExecutor) -> None:
     for process in list((pool._processes or {}).values()):
         process.kill()
     pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Know the user's additions, end with the main process, and leave ctrl-C to it."""
+    import_trusted()
+    die_with_parent()

@@ -36,7 +36,7 @@ def draw_residuals(subset: SubsetFit, sample: str) -> Figure | None:
     found = np.array([]) if draws is None else draws[np.isfinite(draws)]
     if len(found) and np.ptp(found) > 1e-9:
         spread.hist(found, bins=40, color=COLOURS[5], edgecolor="k", lw=0.3)
-        spread.axvline(float(surface.a[0]), color=COLOURS[1], lw=1.5, label="fit")
+        spread.axvline(subset.approach3["a"].value or 0.0, color=COLOURS[1], lw=1.5, label="fit")
         spread.legend()
         spread.set(xlabel="a, approach 3", ylabel=f"replicates ({subset.method})")
     else:

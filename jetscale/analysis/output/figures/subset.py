@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.fitting.joint import Task, envelope_members
+from jetscale.analysis.fitting.approach1 import envelope_members
+from jetscale.analysis.fitting.approach2 import slices_of
 from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.fitting.task import Task
 from jetscale.common.figure_style import (
     COLOURS,
     DASHES,
@@ -95,16 +97,17 @@ def draw_contours(axes: Axes, task: Task, surface: Surfaces | None, sample: str)
 def draw_slices(axes: Axes, task: Task, surface: Surfaces | None) -> None:
     """IsoFLOP slices: observed solid, parametric dashed, vertices starred."""
     axes.set(xlabel="parameters N", ylabel="test loss", title="isoFLOP slices")
-    slices = task.profiles.slices
+    found = slices_of(task)
+    slices = found.profiles.slices
     if not slices:
-        text = f"no slice:\n{task.profiles.reason}"
+        text = f"no slice:\n{found.profiles.reason}"
         axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", wrap=True)
         return
     axes.set_xscale("log")
     shown = np.unique(np.linspace(0, len(slices) - 1, min(MAX_SLICES_DRAWN, len(slices))).round().astype(int))
     colours = _colours_of_compute(axes, np.exp([slices[number].log_C for number in shown]))
     for number, colour in zip(shown, colours, strict=True):
-        one, vertex = slices[number], task.vertices_N[number]
+        one, vertex = slices[number], found.vertices_N[number]
         log_N = one.at(task.curves.log_N)
         order = np.argsort(log_N)
         loss = np.exp(one.at(task.log_L_P)[order])
@@ -139,13 +142,13 @@ def draw_optima(axes: Axes, subset: SubsetFit, task: Task, surface: Surfaces | N
     c = task.curves
     _log_axes(axes, c.log_C, np.concatenate([c.log_N, c.log_D]))
     log_C = np.linspace(c.log_C.min(), c.log_C.max(), 50)
-    used = task.used_slices
-    budgets = np.exp([one.log_C for one in used])
+    found = slices_of(task)
+    budgets = np.exp([one.log_C for one in found.used])
     for rank, (symbol, vertices, exponent, intercept) in enumerate(
-        (("N", task.vertices_N, "a", "log_cN"), ("D", task.vertices_D, "b", "log_cD"))
+        (("N", found.vertices_N, "a", "log_cN"), ("D", found.vertices_D, "b", "log_cD"))
     ):
         colour = COLOURS[1 + rank]
-        paired = zip(task.vertices_N, task.vertices_D, vertices, strict=True)
+        paired = zip(found.vertices_N, found.vertices_D, vertices, strict=True)
         stars = [v.position for in_N, in_D, v in paired if not in_N.problem and not in_D.problem]
         if stars:
             axes.plot(budgets, np.exp(stars), MARKERS[rank], color=colour, ms=5, mfc="none", ls="none")

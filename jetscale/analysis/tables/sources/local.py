@@ -1,7 +1,8 @@
-"""Run directories to a loss table; every file is verified first (`jetscale.runs.done`)."""
+"""Loss table of run directories; every file is verified first (`jetscale.runs.done`)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,42 @@ def load(path: Path, *, unfinished: bool = False, phase: str = "finetune") -> Lo
     unfinished : take runs without done.json too (their curves so far).
     phase : which phase's losses; fine-tuning is the paper's.
 
+    Returns
+    -------
+    The loss table, checked.
+
     Raises
     ------
     UsageError
         No run below `path`; a file of a run that is damaged, missing or of another run, named.
     """
-    import pandas as pd
-
     folders = sorted(metrics.parent for metrics in path.rglob(METRICS)) if path.is_dir() else []
     folders += [done.parent for done in sorted(path.rglob(DONE)) if done.parent not in folders]
     if not folders:
         raise UsageError(f"{path}: no run directory (a folder with {METRICS}) below it")
+    return load_folders(folders, path, unfinished=unfinished, phase=phase)
+
+
+def load_folders(folders: Sequence[Path], path: Path, *, unfinished: bool, phase: str) -> LossTable:
+    """Read run directories.
+
+    Parameters
+    ----------
+    folders : the run directories, at least one.
+    path : a folder above them; they are named relative to it.
+    unfinished, phase : as in `load`.
+
+    Returns
+    -------
+    The loss table, checked.
+
+    Raises
+    ------
+    UsageError
+        As in `load`.
+    """
+    import pandas as pd
+
     frames, blocks, warnings, settings = [], [], [], {}
     unverified: list[str] = []
     for folder in folders:

@@ -23,6 +23,7 @@ from jetscale.common.files import DamagedFile
 from jetscale.common.paper import FLOPS_PER_PARAM_JET
 from jetscale.common.usage import UsageError
 from jetscale.runs import parquet
+from jetscale.runs.layout import wandb_artifact_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +124,8 @@ def _without_blocks(frame: pd.DataFrame, blocks: BlockLosses | None) -> list[str
     if not lacking:
         return []
     which = f"{len(lacking)} runs, such as {lacking[0]}"
-    return [f"no block losses (artifact test-blocks-<run id>) of {which}; their test jets are not resampled"]
+    artifact = wandb_artifact_name("<run id>")
+    return [f"no block losses (artifact {artifact}) of {which}; their test jets are not resampled"]
 
 
 def _fragment(run: Any, phase: str) -> Fragment:

@@ -1,8 +1,12 @@
-"""Offline W&B folders to a loss table, without a server.
+"""Loss table of offline W&B folders, without a server.
+
+A run's W&B folder is in its run directory, whose files are exact and have checksums: where every run has its
+run directory, those are read. Only folders that were copied without it are read from W&B's own files, with a
+warning.
 
 A ``run-ID.wandb`` file is a LevelDB log of protobuf records: after a 7-byte file header, 32 KiB blocks of
 records, each crc32 (4 bytes), length (2, little-endian), type (1: whole, 2: first, 3: middle, 4: last part).
-The wandb package ships the message types but, since 0.30, no reader.
+The wandb package contains the message types but, since 0.30, no reader, and promises neither.
 """
 
 from __future__ import annotations
@@ -11,13 +15,16 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jetscale.analysis.tables.loss_table import LossTable, checked
+from jetscale.analysis.tables.sources.local import load_folders
 from jetscale.analysis.tables.sources.wandb_rows import Fragment, table
 from jetscale.common.paper import FLOPS_PER_PARAM_JET
 from jetscale.common.usage import UsageError
+from jetscale.runs.layout import METRICS
 
 BLOCK = 32 * 1024
 FILE_HEADER = 7
@@ -28,6 +35,15 @@ WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 def load(path: Path, *, phase: str = "finetune") -> LossTable:
     """Read every offline run below `path`.
 
+    Parameters
+    ----------
+    path : a folder above W&B's folders.
+    phase : which phase's losses.
+
+    Returns
+    -------
+    The loss table, checked.
+
     Raises
     ------
     UsageError
@@ -37,9 +53,27 @@ def load(path: Path, *, phase: str = "finetune") -> LossTable:
     files = sorted({file.resolve() for file in path.rglob("*.wandb")}) if path.is_dir() else []
     if not files:
         raise UsageError(f"{path}: no offline W&B run (a .wandb file) below it")
+    folders = sorted({_run_directory(file) for file in files})
+    if all((folder / METRICS).is_file() and folder.is_relative_to(path.resolve()) for folder in folders):
+        return _of_run_directories(folders, path, phase)
     frame, warnings, settings = table((read_fragment(file) for file in files), phase)
+    warnings.append(
+        f"{path}: read from W&B's own files, whose format is not documented, because not every W&B folder is "
+        f"in a run directory (beside {METRICS}); source=local reads run directories, which are exact"
+    )
     source = f"{path} (offline W&B)"
     return checked(LossTable(frame, source, FLOPS_PER_PARAM_JET, "jet", warnings, settings=settings))
+
+
+def _run_directory(file: Path) -> Path:
+    """Run directory of ``<run>/wandb/offline-run-*/run-ID.wandb``."""
+    return file.parents[2]
+
+
+def _of_run_directories(folders: list[Path], path: Path, phase: str) -> LossTable:
+    losses = load_folders(folders, path.resolve(), unfinished=True, phase=phase)
+    text = f"{path}: read from the run directories around the W&B folders, which are exact (source=local)"
+    return replace(losses, source=f"{path} (offline W&B)", warnings=[*losses.warnings, text])
 
 
 def read_fragment(path: Path) -> Fragment:

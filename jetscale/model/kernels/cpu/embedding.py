@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from jetscale.model.kernels.cpu.jit import Floats, Ints, kernel
+from jetscale.common.compiled import compiled as kernel
+from jetscale.model.kernels.cpu.jit import Floats, Ints
 from jetscale.model.kernels.cpu.simd import (
     LANES,
     add,

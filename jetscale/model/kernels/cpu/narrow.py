@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from jetscale.model.kernels.cpu.jit import Floats, kernel
+from jetscale.common.compiled import compiled as kernel
+from jetscale.model.kernels.cpu.jit import Floats
 from jetscale.model.kernels.cpu.simd import (
     LANES,
     add_combination,

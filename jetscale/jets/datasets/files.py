@@ -1,0 +1,287 @@
+"""The jet files of a dataset and split: which there are, and each of them opened, with every value checked.
+
+Files that look like jets but are not read are reported, never passed over in silence.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from jetscale.jets.datasets.base import DATASETS, SPLITS, Dataset, JetFile, all_datasets
+from jetscale.jets.errors import JetDataError, mention_once, raise_problems, read_errors_named
+from jetscale.jets.reading.contents import check_contents
+from jetscale.jets.reading.locations import File, Folder, Found, files_below
+from jetscale.jets.reading.manifests import compare_with_manifest
+from jetscale.jets.reading.raw import IDENTITY, JET_COLUMNS, MOMENTUM, RawJets
+from jetscale.jets.reading.sanity import check_jets
+
+STEP = 5_000
+"""Jets read at once: 15 MB of JetClass. With larger steps the arrays leave cache and heap: slower."""
+
+_ARCHIVE = re.compile(r".*\.(?:tar|tgz|zip|7z|tar\.\w+)", re.IGNORECASE)
+_BESIDE = re.compile(
+    r".*\.(?:json|txt|md|md5|sha\d+|xxh\w*|sum|ya?ml|log|csv|png|pdf|html?|py)", re.IGNORECASE
+)
+"""Small files that people and programs put beside data."""
+_DEPTH = 5
+_MOST_FOLDERS = 2_000
+"""How far to look for jets that were put elsewhere: in ``Pythia/train_100M`` of any folder, in a second."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One jet file: where it is, its published name and its size in bytes."""
+
+    path: File
+    name: str
+    process: str
+    number: int
+    size: int
+
+
+def needed_columns(dataset: Dataset, features: Sequence[str]) -> tuple[str, ...]:
+    """Columns to read of a dataset for inputs that need `features`: those, what is checked, what is kept."""
+    checked = (*MOMENTUM, *(IDENTITY if all(name in dataset.columns for name in IDENTITY) else ()))
+    return tuple(dict.fromkeys((*checked, *features, *kept_columns(dataset))))
+
+
+def kept_columns(dataset: Dataset) -> tuple[str, ...]:
+    """Columns of jets that a store of the dataset keeps."""
+    return tuple(name for name in JET_COLUMNS if name in dataset.columns)
+
+
+class JetFileReader:
+    """An open jet file: its number of jets, and any range of them.
+
+    Columns are selected by name and judged by what they hold, never by the type's name: ROOT files written by
+    uproot have counter branches and ``float[]`` where the published ones have ``vector<float>``.
+
+    Parameters
+    ----------
+    dataset : whose file it is
+    path : the file
+    called : the name for errors, where `path` is a copy of another file
+
+    Raises
+    ------
+    JetDataError
+        The file cannot be opened, is truncated, holds no jets, or is not the one of the manifest beside it.
+    """
+
+    def __init__(self, dataset: Dataset, path: Path, called: File | None = None) -> None:
+        self.path = called or path
+        self._dataset = dataset
+        if path.suffix not in dataset.suffixes:
+            raise JetDataError(f"{self.path}: {dataset.title} is read as {dataset.layout}")
+        with read_errors_named(self.path):
+            compare_with_manifest(path, self.path)
+            check_contents(path, self.path)
+            self._reader = dataset.open(path, self.path)
+        self.n_jets = self._reader.n_jets
+        if self.n_jets == 0:
+            raise JetDataError(f"{self.path}: the file holds no jets; download or simulate it again")
+
+    def jets(
+        self, features: Sequence[str], start: int = 0, stop: int | None = None, step: int = STEP
+    ) -> Iterator[RawJets]:
+        """Jets `start` to `stop`, at most `step` at a time, checked.
+
+        Parameters
+        ----------
+        features : columns wanted beyond those always read (`needed_columns`)
+        start, stop : entry numbers; None for the end of the file
+        step : jets at a time
+
+        Raises
+        ------
+        JetDataError
+            A truncated file, a missing branch, a branch of the wrong type, constituent branches of different
+            lengths, a non-finite input, an empty jet, labels that are not one-hot or out of range, an entry
+            range outside the file.
+        """
+        stop = self.n_jets if stop is None else stop
+        if not 0 <= start <= stop <= self.n_jets:
+            raise JetDataError(f"{self.path}: entries {start} to {stop} asked, the file has {self.n_jets}")
+        chunks = self._reader.read(needed_columns(self._dataset, features), start, stop, step)
+        while True:
+            with read_errors_named(self.path):
+                raw = next(chunks, None)
+            if raw is None:
+                break
+            check_jets(raw)
+            start += raw.n_jets
+            yield raw
+        if start != stop:
+            raise JetDataError(f"{self.path}: ends at entry {start} instead of {stop}: it is truncated")
+
+    def __enter__(self) -> JetFileReader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._reader.close()
+
+
+def find_sources(directory: Folder, name: str, split: str) -> list[SourceFile]:
+    """Jet files of one split in the folder that the dataset called `name` has below `directory`, by name.
+
+    The split follows from the files' names alone; sub-folders do not matter, and may be links.
+
+    Raises
+    ------
+    JetDataError
+        Files whose names are not published ones, empty files, one file or name at two places, files that look
+        like jets but are not read (all are named); a folder that cannot be listed, a link that leads nowhere.
+    """
+    dataset = DATASETS[name]
+    if split not in SPLITS:
+        raise JetDataError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+    folder = directory / dataset.folder
+    listing = files_below(folder, dataset.suffixes)
+    problems = _unread_jets(listing.others, dataset, folder)
+    chosen = _Chosen(problems)
+    for item in listing.files:
+        try:
+            file = dataset.file_of(item.file.name)
+        except ValueError as error:
+            problems.append(f"{item.file}: {error}; rename it, or move it out of {folder}")
+            continue
+        chosen.add(item, file, split)
+    raise_problems(problems)
+    _mention_misplaced(directory)
+    return [chosen.of_split[name] for name in sorted(chosen.of_split)]
+
+
+class _Chosen:
+    """Files of a split; a file that is there twice, whatever split it is there for, becomes a problem."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.of_split: dict[str, SourceFile] = {}
+        self._problems = problems
+        self._at: dict[tuple[int, int], File] = {}
+
+    def add(self, item: Found, file: JetFile, split: str) -> None:
+        """Take a file, if it is one of the split."""
+        path, name = item.file, item.file.name
+        if item.identity in self._at:
+            self._problems.append(
+                f"{path}: duplicated file, the same file as {self._at[item.identity]}; remove one of them"
+            )
+        elif file.split != split:
+            pass
+        elif item.size == 0:
+            self._problems.append(f"{path}: the file is empty (0 bytes); download or simulate it again")
+        elif name in self.of_split:
+            self._problems.append(
+                f"{path}: duplicated file, also at {self.of_split[name].path}; remove one of them"
+            )
+        else:
+            self.of_split[name] = SourceFile(path, name, file.process, file.number, item.size)
+        if item.identity is not None:
+            self._at.setdefault(item.identity, path)
+
+
+def missing_message(directory: Folder, name: str, split: str, store: Path) -> str:
+    """Message for a dataset and split that has neither a store nor files to make it from."""
+    dataset = DATASETS[name]
+    looked = directory / dataset.folder
+    message = (
+        f"no {split} jets of {name}: looked for a packed store at {store} and for "
+        f"{dataset.file_names} files of the {split} split below {looked}. "
+        f"The public files come from {dataset.origin}; put them below {looked}."
+    )
+    if isinstance(directory, Path):
+        message += _seen_elsewhere(directory, dataset, split)
+        if dataset.numbered:
+            message += (
+                " A stand-in is made by: "
+                f"python -m jetscale.simulate dataset={name} n_jets=100000 out={directory}"
+            )
+    return message
+
+
+def _unread_jets(others: Sequence[File], dataset: Dataset, folder: Folder) -> list[str]:
+    """One message for each file that looks like jets but has another suffix; archives are warned of."""
+    problems = []
+    for file in others:
+        if looks_like_jets(file.name):
+            problems.append(
+                f"{file}: looks like jets but is not read: {dataset.title} is read as {dataset.layout}; "
+                f"{_way_out(file.name, dataset)}, or move it out of {folder}"
+            )
+        elif _ARCHIVE.fullmatch(file.name):
+            mention_once(str(file), f"{file}: an archive is not read; unpack it, if its jets are wanted")
+    return problems
+
+
+def looks_like_jets(name: str) -> bool:
+    """Whether a file of this name may hold jets, in whatever format, packed or unfinished."""
+    return bool(_like_jets(tuple(DATASETS.names())).fullmatch(name)) and not _BESIDE.fullmatch(name)
+
+
+@lru_cache
+def _like_jets(names: tuple[str, ...]) -> re.Pattern[str]:
+    """Pattern of file names that the datasets of these names have, with any further suffix."""
+    datasets = [DATASETS[name] for name in names]
+    processes = "|".join(re.escape(process) for dataset in datasets for process in dataset.processes)
+    suffixes = "|".join(
+        sorted({re.escape(suffix[1:]) for dataset in datasets for suffix in dataset.suffixes})
+    )
+    return re.compile(rf"(?:{processes})_\d+\b.*|.*\.(?:{suffixes})(?:\..*)?", re.IGNORECASE)
+
+
+def _way_out(name: str, dataset: Dataset) -> str:
+    low, suffixes = name.lower(), " or ".join(dataset.suffixes)
+    if low.endswith(dataset.suffixes):
+        return f"rename it to end in {suffixes}"
+    if low.endswith(tuple(suffix for other in all_datasets() for suffix in other.suffixes)):
+        return "convert it (docs/formats.md)"
+    if low.endswith((".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".tar", ".tgz", ".7z")):
+        return "unpack it"
+    return f"finish its download or convert it, so that its name ends in {suffixes}"
+
+
+def _mention_misplaced(directory: Folder) -> None:
+    """Warn of jets beside the folders of the datasets, where nothing looks for them; of local ones only."""
+    if not isinstance(directory, Path) or not directory.is_dir():
+        return
+    folders = {dataset.title: directory / dataset.folder for dataset in all_datasets()}
+    read = [folder.resolve() for folder in folders.values()]
+    names = tuple(folder.name.lower() for folder in folders.values())
+    for path in sorted(directory.iterdir()):
+        alike = path.name.lower().startswith(names) if path.is_dir() else looks_like_jets(path.name)
+        if alike and not any(folder.is_relative_to(path.resolve()) for folder in read):
+            places = ", ".join(f"{title} belongs in {folder}" for title, folder in folders.items())
+            mention_once(str(path), f"{path}: looks like jets but is not read; {places}")
+
+
+def _seen_elsewhere(directory: Path, dataset: Dataset, split: str) -> str:
+    """A sentence on files that may be what was looked for in vain; empty if there are none."""
+    seen = []
+    theirs = files_below(directory / dataset.folder, dataset.suffixes).files
+    if theirs:
+        seen.append(f"the {len(theirs)} files there belong to other splits than {split} by their names")
+    stray = list(_stray(directory))
+    if stray:
+        more = f" and {len(stray) - 3} more" if len(stray) > 3 else ""
+        seen.append(f"not read, for their place, are {', '.join(map(str, stray[:3]))}{more}")
+    return f" Seen: {'; '.join(seen)}." if seen else ""
+
+
+def _stray(directory: Path) -> Iterator[Path]:
+    """Files that look like jets below `directory` but outside the datasets' folders."""
+    known = {dataset.folder for dataset in all_datasets()}
+    for number, (folder, folders, names) in enumerate(os.walk(directory, followlinks=True)):
+        depth = len(Path(folder).relative_to(directory).parts)
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith(".") and depth < _DEPTH and (depth or name not in known)
+        ]
+        yield from (Path(folder, name) for name in sorted(names) if looks_like_jets(name) and name[0] != ".")
+        if number == _MOST_FOLDERS:
+            return

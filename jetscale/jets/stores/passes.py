@@ -1,0 +1,267 @@
+"""The two passes of a build: source files to spill files, spill files to parts of the store.
+
+First pass: one source file to one spill file, its jets dealt to the parts of the store. Which part a jet goes
+to depends on the file's name and the entry number alone, so that neither the number of workers nor the order
+in which files are read matters.
+
+Second pass: the spill files to one part, an Arrow file with one record batch of shuffled jets of all sources.
+Its column ``rows_by_label`` lists the part's rows sorted by label: with the counts per label that the
+manifest keeps it finds the n-th jet of any class without an index over the whole store.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from jetscale import __version__
+from jetscale.common.files import CHECKSUM, atomic_path, checksum_file, fingerprint
+from jetscale.jets.datasets.base import DATASETS
+from jetscale.jets.datasets.files import JetFileReader, SourceFile, kept_columns
+from jetscale.jets.errors import JetDataError, read_errors_named
+from jetscale.jets.randomness import permutation, raw_words
+from jetscale.jets.reading.locations import local_copy, stamp
+from jetscale.jets.stores.checked import (
+    REMEDY,
+    ArrowFile,
+    describe,
+    keep_record,
+    read_record,
+    whole_record,
+)
+from jetscale.jets.stores.packed_jets import (
+    Buffers,
+    PackedJets,
+    gather,
+    map_batches,
+    pack,
+    packed_schema,
+    view,
+)
+from jetscale.jets.stores.request import selected
+
+Parts = npt.NDArray[np.uint32]
+
+SPILLS = "spill"
+"""Folder of the spill files, inside that of the build."""
+GROUP = 20_000
+"""Jets dealt at once: 15 MB packed, which the C library recycles; with 40,000 it maps memory anew each time
+and takes a third longer. A part of a store of 100M jets reads 14 jets (10 kB) from each."""
+
+
+@dataclass(frozen=True)
+class SpillJob:
+    """What to read, and the folder of the build that it is for."""
+
+    source: SourceFile
+    folder: Path
+    dataset: str
+    features: str
+    selection: str
+    n_parts: int
+
+
+@dataclass(frozen=True)
+class SpillResult:
+    """What became of a source file: done, or a `problem` that its user must solve."""
+
+    source: SourceFile
+    problem: str | None
+
+
+def spill_path(folder: Path, name: str) -> Path:
+    """Spill file of the source file `name` in the folder of a build."""
+    return folder / SPILLS / f"{name}.arrow"
+
+
+def try_spill(job: SpillJob) -> SpillResult:
+    """`write_spill`; an unusable source becomes a result, so that the other files go on."""
+    try:
+        write_spill(job)
+    except JetDataError as error:
+        return SpillResult(job.source, str(error))
+    return SpillResult(job.source, None)
+
+
+def write_spill(job: SpillJob) -> None:
+    """Read, check, select and pack a source file; its record says what it was and what came of it.
+
+    Raises
+    ------
+    JetDataError
+        See `jetscale.jets.datasets.files.JetFileReader`; the file changed while it was read.
+    """
+    dataset = DATASETS[job.dataset]
+    features = dataset.feature_set(job.features)
+    file, size = job.source.path, job.source.size
+    target = spill_path(job.folder, job.source.name)
+    with read_errors_named(file):
+        before = stamp(file, size)
+    with local_copy(file, size, target.parent) as path:
+        with read_errors_named(file):
+            checksum = checksum_file(path)
+        schema = packed_schema(features, kept_columns(dataset), {"part": pa.uint32()}, {})
+        n_jets = 0
+        with (
+            JetFileReader(dataset, path, file) as source,
+            atomic_path(target) as aside,
+        ):
+            with pa.ipc.new_file(str(aside), schema) as writer:
+                for jets, parts in _groups(source, job):
+                    writer.write_batch(jets.record_batch(schema, {"part": parts}))
+                    n_jets += jets.n_jets
+            with read_errors_named(file):
+                if stamp(file, size) != before:
+                    raise JetDataError(f"{file}: changed while it was read; start again when it is whole")
+    record = {**describe(target), CHECKSUM: checksum, "stamp": before, "n_jets": n_jets}
+    keep_record(job.folder, target.name, record)
+
+
+def _groups(source: JetFileReader, job: SpillJob) -> Iterator[tuple[PackedJets, Parts]]:
+    """Yield about `GROUP` selected jets at a time and their parts, sorted by part.
+
+    The arrays are reused: jets that were yielded are overwritten by the next.
+    """
+    dataset = DATASETS[job.dataset]
+    features = dataset.feature_set(job.features)
+    part_of_entry = (raw_words(source.n_jets, "part", job.source.name) % job.n_parts).astype(np.uint32)
+    held: list[PackedJets] = []
+    passed: list[npt.NDArray[np.bool_]] = []
+    first, buffers = 0, Buffers()
+    for raw in source.jets(features.reads):
+        held.append(pack(raw, features))
+        passed.append(selected(raw, job.selection))
+        last = raw.first_entry + raw.n_jets
+        if last - first >= GROUP or last == source.n_jets:
+            rows = np.flatnonzero(np.concatenate(passed))
+            rows = rows[_stable_order(part_of_entry[first + rows], job.n_parts)]
+            yield gather(held, rows, buffers), part_of_entry[first + rows]
+            held, passed, first = [], [], last
+
+
+def _stable_order(parts: Parts, n_parts: int) -> npt.NDArray[np.int64]:
+    small = parts.astype(np.uint16) if n_parts <= 1 << 16 else parts  # numpy sorts 16-bit keys by radix
+    return np.argsort(small, kind="stable")
+
+
+class Spill:
+    """A spill file, memory-mapped, with the jets of some parts, compared with their checksums.
+
+    Parameters
+    ----------
+    folder : of the build
+    name : of the source file
+    n_parts : of the whole store
+    parts : those that will be asked for
+
+    Raises
+    ------
+    JetDataError
+        The file is damaged.
+    """
+
+    def __init__(self, folder: Path, name: str, n_parts: int, parts: range) -> None:
+        path = spill_path(folder, name)
+        file = ArrowFile(path, read_record(folder, path.name), REMEDY)
+        self._groups: list[tuple[PackedJets, Any]] = []
+        for batch in file.batches:
+            part_B = batch.column("part").to_numpy()
+            file.verify(part_B)
+            jets, bounds = view(batch), np.searchsorted(part_B, np.arange(n_parts + 1))
+            file.verify_jets(jets, int(bounds[parts.start]), int(bounds[parts.stop]))
+            self._groups.append((jets, bounds))
+
+    def pieces(self, part: int) -> list[PackedJets]:
+        """Jets dealt to `part`, in the source's order."""
+        ranges = [(jets, int(bounds[part]), int(bounds[part + 1])) for jets, bounds in self._groups]
+        return [jets.slice(start, stop) for jets, start, stop in ranges if start < stop]
+
+
+@dataclass(frozen=True)
+class PartJob:
+    """Which parts to make from which spill files.
+
+    Attributes
+    ----------
+    numbers : the parts, in one job so that each spill file is opened once
+    folder : of the build
+    sources : names of the source files, whose spill files are there
+    definition : the store's identity as JSON, goes into the schema's metadata
+    """
+
+    numbers: range
+    folder: Path
+    sources: tuple[str, ...]
+    definition: str
+
+
+def part_name(number: int) -> str:
+    """File name of a part."""
+    return f"part_{number:05d}.arrow"
+
+
+def write_parts(job: PartJob) -> list[dict[str, Any]]:
+    """Write the parts that are not there yet; return the manifest's entries of all that hold jets.
+
+    Raises
+    ------
+    JetDataError
+        A spill file is damaged.
+    """
+    definition: dict[str, Any] = json.loads(job.definition)
+    entries = {number: whole_record(job.folder, job.folder / part_name(number)) for number in job.numbers}
+    missing = [number for number, entry in entries.items() if entry is None]
+    spills = [Spill(job.folder, name, definition["n_parts"], job.numbers) for name in job.sources if missing]
+    buffers = Buffers()
+    for number in missing:
+        pieces = [piece for spill in spills for piece in spill.pieces(number)]
+        if pieces:
+            target = job.folder / part_name(number)
+            _write_part(target, number, pieces, buffers, definition, job.definition)
+            entry = describe_part(target, definition["n_labels"])
+            keep_record(job.folder, target.name, entry)
+            entries[number] = entry
+    return [entry for entry in entries.values() if entry is not None]
+
+
+def _write_part(
+    target: Path,
+    number: int,
+    pieces: list[PackedJets],
+    buffers: Buffers,
+    definition: dict[str, Any],
+    definition_json: str,
+) -> None:
+    n_jets = sum(piece.n_jets for piece in pieces)
+    rows = permutation(n_jets, "rows", definition["dataset"], definition["split"], number)
+    jets = gather(pieces, rows, buffers)
+    metadata = {
+        "jetscale.version": __version__,
+        "jetscale.fingerprint": fingerprint(definition),
+        "jetscale.definition": definition_json,
+    }
+    dataset = DATASETS[definition["dataset"]]
+    features = dataset.feature_set(definition["features"]["name"])
+    schema = packed_schema(features, kept_columns(dataset), {"rows_by_label": pa.uint32()}, metadata)
+    rows_by_label = np.argsort(jets.labels, kind="stable").astype(np.uint32)
+    with atomic_path(target) as aside, pa.ipc.new_file(str(aside), schema) as writer:
+        writer.write_batch(jets.record_batch(schema, {"rows_by_label": rows_by_label}))
+
+
+def describe_part(path: Path, n_labels: int) -> dict[str, Any]:
+    """Entry of a part that is whole in the manifest: its record, and jets, constituents, jets per label."""
+    _, (batch,) = map_batches(path)
+    jets = view(batch)
+    return {
+        **describe(path),
+        "n_jets": jets.n_jets,
+        "n_constituents": int(jets.offsets[-1]),
+        "label_counts": np.bincount(jets.labels, minlength=n_labels).tolist(),
+    }
