@@ -4,7 +4,8 @@
 
 Without a table, the published Chinchilla table is used if it is beside the repository; else 240 similar rows
 are simulated. Every replicate is started globally, and compared with the minimum that eight distant starts
-reach, converged to rounding. Other recipes for the point fit are timed in the same session (`benchmarks.fit_peers`).
+reach, converged to rounding. Other recipes for the point fit are timed in the same session
+(`benchmarks.fit_peers`).
 """
 
 from __future__ import annotations
