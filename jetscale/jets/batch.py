@@ -38,7 +38,13 @@ class JetBatch:
         return self.x_TF.shape[0]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> JetBatch:
-        """Move what the model computes with; lengths and positions stay on the CPU."""
+        """Move what the model computes with; lengths and positions stay on the CPU.
+
+        Parameters
+        ----------
+        device : where to
+        non_blocking : do not wait for a copy from page-locked memory
+        """
         return JetBatch(
             x_TF=self.x_TF.to(device, non_blocking=non_blocking),
             pid_T=None if self.pid_T is None else self.pid_T.to(device, non_blocking=non_blocking),

@@ -44,7 +44,14 @@ class RootReader:
             self._opened = opened.pop_all()
 
     def read(self, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
-        """Jets of an entry range, at most `step` at a time."""
+        """Jets of an entry range, at most `step` at a time.
+
+        Parameters
+        ----------
+        columns : published names of columns
+        start, stop : entry numbers, `stop` exclusive
+        step : most jets at a time
+        """
         labels = [f"label_{name}" for name in self._labels]
         wanted = [*columns, *labels]
         missing = sorted(set(wanted) - set(self._tree.keys()))

@@ -77,7 +77,13 @@ class SpillResult:
 
 
 def spill_path(folder: Path, name: str) -> Path:
-    """Spill file of the source file `name` in the folder of a build."""
+    """Spill file of a source file.
+
+    Parameters
+    ----------
+    folder : of the build
+    name : of the source file
+    """
     return folder / SPILLS / f"{name}.arrow"
 
 
@@ -256,7 +262,13 @@ def _write_part(
 
 
 def describe_part(path: Path, n_labels: int) -> dict[str, Any]:
-    """Entry of a part that is whole in the manifest: its record, and jets, constituents, jets per label."""
+    """Entry of a part that is whole in the manifest: its record, and jets, constituents, jets per label.
+
+    Parameters
+    ----------
+    path : the part
+    n_labels : labels of the dataset
+    """
     _, (batch,) = map_batches(path)
     jets = view(batch)
     return {
