@@ -29,12 +29,12 @@ class JetBatch:
 
     @property
     def n_jets(self) -> int:
-        """B."""
+        """Number of jets in the batch, B."""
         return self.lengths_B.numel()
 
     @property
     def n_constituents(self) -> int:
-        """T."""
+        """Number of constituents in the batch, T."""
         return self.x_TF.shape[0]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> JetBatch:

@@ -169,7 +169,7 @@ def find_sources(directory: Folder, name: str, split: str) -> list[SourceFile]:
 
 
 class _Chosen:
-    """Files of a split; a file that is there twice, whatever split it is there for, becomes a problem."""
+    """Files of a split; a file that is there twice becomes a problem, even in another split."""
 
     def __init__(self, problems: list[str]) -> None:
         self.of_split: dict[str, SourceFile] = {}
@@ -246,7 +246,7 @@ def _unread_jets(others: Sequence[File], dataset: Dataset, folder: Folder) -> li
 
 
 def looks_like_jets(name: str) -> bool:
-    """Whether a file of this name may hold jets, in whatever format, packed or unfinished."""
+    """Whether a file of this name may hold jets, in any format, packed or unfinished."""
     return bool(_like_jets(tuple(DATASETS.names())).fullmatch(name)) and not _BESIDE.fullmatch(name)
 
 
