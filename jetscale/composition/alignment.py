@@ -25,6 +25,11 @@ def covered(x_BO: Array, of_MO: Array) -> float:
     them (Kynkäänniemi et al., arXiv:1904.06991, eq. 1). With x downstream and `of` the composition this is
     precision: composition jets that look like downstream jets; the other way round recall: downstream jets
     similar to some jet of the composition. Both fall as samples grow: compare equal numbers.
+
+    Parameters
+    ----------
+    x_BO : (B, O) jets that define the support
+    of_MO : (M, O) jets that are asked about
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -46,6 +51,11 @@ def separation(x_BO: Array, of_MO: Array, seed: int) -> tuple[Array, Array]:
     Boosted trees, 5-fold cross-validation (classifier two-sample test: Lopez-Paz and Oquab,
     arXiv:1610.06545).
 
+    Parameters
+    ----------
+    x_BO, of_MO : (B, O) and (M, O) coordinates of the two samples
+    seed : of the trees and of the folds
+
     Returns
     -------
     (B,) and (M,) float64: the higher, the more like the first sample.
@@ -64,7 +74,12 @@ def separation(x_BO: Array, of_MO: Array, seed: int) -> tuple[Array, Array]:
 
 
 def auc(score_B: Array, score_M: Array) -> float:
-    """Area under the ROC curve: 0.5 where the samples cannot be told apart, 1 where always."""
+    """Area under the ROC curve: 0.5 where the samples cannot be told apart, 1 where always.
+
+    Parameters
+    ----------
+    score_B, score_M : (B,) and (M,), higher for the first sample
+    """
     from sklearn.metrics import roc_auc_score
 
     target = np.repeat([1, 0], [len(score_B), len(score_M)])
@@ -75,6 +90,10 @@ def wasserstein(values_B: Array, of_M: Array) -> float:
     """Earth mover's distance of one observable, in standard deviations of the second sample.
 
     The mean |difference| of sorted values (Villani, Optimal Transport, 2009, ch. 6).
+
+    Parameters
+    ----------
+    values_B, of_M : (B,) and (M,) values of the two samples
     """
     from scipy.stats import wasserstein_distance
 

@@ -87,7 +87,13 @@ def _samples(settings: Compare, requests: dict[str, Any]) -> dict[str, JetTable]
 
 
 def as_table(rows: dict[str, Row], settings: Compare) -> Table:
-    """Measures as a table, the least distinguishable composition first."""
+    """Measures as a table, the least distinguishable composition first.
+
+    Parameters
+    ----------
+    rows : measures by composition
+    settings : of the command, for the title
+    """
     names = ", ".join(settings.downstream)
     downstream = DATASETS[settings.downstream_dataset].title
     table = Table(

@@ -27,7 +27,12 @@ def effective_number(classes_B: Integers) -> float:
 
 
 def width(values_B: Array, reference_B: Array) -> float:
-    """Central 90% range of an observable, over that of the reference."""
+    """Central 90% range of an observable, over that of the reference.
+
+    Parameters
+    ----------
+    values_B, reference_B : (B,) values of the two samples
+    """
     ours, theirs = (np.diff(np.quantile(values, [0.05, 0.95])).item() for values in (values_B, reference_B))
     return ours / theirs
 
@@ -37,6 +42,11 @@ def vendi(x_BO: Array, scale: float) -> float:
 
     exp of the entropy of the eigenvalues of K / B, K the matrix of similarities exp(-d^2 / (2 scale^2)): 1
     where all jets are alike, B where none is like another. Friedman and Dieng, arXiv:2210.02410, eq. 4.
+
+    Parameters
+    ----------
+    x_BO : (B, O) coordinates of jets
+    scale : distance over which jets become unlike
     """
     similarity_BB = np.exp(-cdist(x_BO, x_BO, "sqeuclidean") / (2 * scale**2))
     return _hill(np.maximum(eigvalsh(similarity_BB / len(x_BO), check_finite=False), 0.0))

@@ -50,7 +50,13 @@ def measured(
     seed: int,
     limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> Measured:
-    """A statistic with its standard error; see `measured_all`."""
+    """A statistic with its standard error; see `measured_all`.
+
+    Parameters
+    ----------
+    statistic : of the rows chosen from each sample
+    sizes, draws, seed, limits : see `measured_all`
+    """
     return measured_all(lambda rows: [statistic(rows)], sizes, draws, seed, limits)[0]
 
 

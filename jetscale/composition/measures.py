@@ -128,7 +128,15 @@ MEASURES: Registry[Measure] = Registry(
 
 
 def measure(jets: JetTable, downstream: JetTable, draws: int, seed: int) -> Row:
-    """Every measure of `jets`; see `Comparison` for the parameters."""
+    """Every measure of `jets`; see `Comparison` for the parameters.
+
+    Parameters
+    ----------
+    jets : of the composition
+    downstream : jets to compare with, with the same observables
+    draws : half-samples behind each standard error
+    seed : of the half-samples
+    """
     comparison = Comparison(jets, downstream, draws, seed)
     row: Row = {}
     for name in MEASURES.names():

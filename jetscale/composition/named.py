@@ -29,6 +29,12 @@ def shipped(conf: Path) -> dict[str, dict[str, Any]]:
 def choose(known: Mapping[str, Any], names: list[str], own: Mapping[str, Any]) -> dict[str, Any]:
     """Compositions to look at: `names` of the known ones (all, where none is named), and the user's own.
 
+    Parameters
+    ----------
+    known : compositions of the experiments, by name
+    names : of these, those to look at; empty for all
+    own : the user's compositions, by name
+
     Raises
     ------
     UsageError

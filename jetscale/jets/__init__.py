@@ -1,3 +1,3 @@
-"""Jet files to batches: schemas, labels, features, packed store, compositions, order, DataModules."""
+"""Jet files to batches: datasets, features, packed stores, compositions, order, DataModules."""
 
 from __future__ import annotations

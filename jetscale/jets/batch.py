@@ -29,16 +29,22 @@ class JetBatch:
 
     @property
     def n_jets(self) -> int:
-        """B."""
+        """Number of jets in the batch, B."""
         return self.lengths_B.numel()
 
     @property
     def n_constituents(self) -> int:
-        """T."""
+        """Number of constituents in the batch, T."""
         return self.x_TF.shape[0]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> JetBatch:
-        """Move what the model computes with; lengths and positions stay on the CPU."""
+        """Move what the model computes with; lengths and positions stay on the CPU.
+
+        Parameters
+        ----------
+        device : where to
+        non_blocking : do not wait for a copy from page-locked memory
+        """
         return JetBatch(
             x_TF=self.x_TF.to(device, non_blocking=non_blocking),
             pid_T=None if self.pid_T is None else self.pid_T.to(device, non_blocking=non_blocking),

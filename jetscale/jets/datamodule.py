@@ -180,7 +180,7 @@ class JetDataModule(L.LightningDataModule):
 
     @property
     def n_classes(self) -> int:
-        """Number of classes K: all of the dataset's label map, whatever the composition."""
+        """Number of classes K: all of the dataset's label map, in every composition."""
         return self.source.labels.n_classes
 
     @property
@@ -200,7 +200,7 @@ class JetDataModule(L.LightningDataModule):
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the data, seed aside: the store's content, the composition, how jets become inputs."""
+        """Identity of the data without the seed: the store's content, the composition, how jets become inputs."""
         return self.source.fingerprint()
 
     def train_dataloader(self) -> StepLoader:

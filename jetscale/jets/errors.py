@@ -31,6 +31,11 @@ class JetsRunOut(JetDataError):
 def raise_problems(problems: Sequence[str], heading: str = "files cannot be used") -> None:
     """Nothing without `problems`; otherwise one error that lists them, up to `MOST_LISTED`.
 
+    Parameters
+    ----------
+    problems : one message each
+    heading : what they have in common, after their number
+
     Raises
     ------
     JetDataError
@@ -46,7 +51,13 @@ def raise_problems(problems: Sequence[str], heading: str = "files cannot be used
 
 
 def mention_once(key: str, message: str) -> None:
-    """Warn of what is no error, once a process for each `key`."""
+    """Warn of what is no error, once a process for each `key`.
+
+    Parameters
+    ----------
+    key : identifies the warning
+    message : of the warning
+    """
     if key not in _mentioned:
         _mentioned.add(key)
         log.warning(message)

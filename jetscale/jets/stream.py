@@ -66,7 +66,12 @@ class JetStream:
         self._blocks: dict[int, _Places] = {}
 
     def batch(self, start: int, stop: int) -> JetBatch:
-        """Jets at positions `start` to `stop` (exclusive), a pure function of the two numbers."""
+        """Jets at positions `start` to `stop` (exclusive), a pure function of the two numbers.
+
+        Parameters
+        ----------
+        start, stop : positions, `stop` exclusive
+        """
         first, *others = [
             self._block(number)[max(start - number * BLOCK, 0) : stop - number * BLOCK]
             for number in range(start // BLOCK, -(-stop // BLOCK))

@@ -129,7 +129,7 @@ def test_not_a_parquet_file(tmp_path: Path) -> None:
 
 
 def test_neither_suffix_and_no_file(tmp_path: Path) -> None:
-    with pytest.raises(JetDataError, match=r"x.h5: neither .root \(JetClass\) nor .parquet"):
+    with pytest.raises(JetDataError, match=r"x.h5: JetClass-II is read as parquet files"):
         read_all(tmp_path / "x.h5")
     with pytest.raises(JetDataError, match=r"x.root: cannot be read \(No such file or directory\)"):
         read_all(tmp_path / "x.root")

@@ -282,6 +282,9 @@ class Recorder(L.LightningModule):
         self.seen.append(batch.positions_B.tolist())
         return ((batch.x_TF.mean() - self.weight) ** 2).sum()
 
+    def validation_step(self, batch: JetBatch, _: int) -> None:
+        """Nothing: the module has jets to validate on, and Lightning wants a step for them."""
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
@@ -299,6 +302,7 @@ def trainer(path: Path, *callbacks: Callback) -> L.Trainer:
     return L.Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
         default_root_dir=path, callbacks=list(callbacks), enable_checkpointing=False,
+        limit_val_batches=0,
     )  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def test_other_choices(fill: SimpleNamespace, tmp_path: Path) -> None:
     [
         (
             "dataset=jetclass3",
-            "dataset=jetclass3: must be one of jetclass, jetclass2, all; did you mean jetclass",
+            "must be one of jetclass, jetclass2, top_tagging, all, or one that --trust MODULE",
         ),
         ("split=training", "split=training: must be one of train, val, test, all"),
         ("features=all", "features=all: must be one of paper, part17"),

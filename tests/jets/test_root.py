@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +27,7 @@ def compare(path: Path, step: int) -> None:
         pieces = list(reader.jets(PART17.reads, step=step))
         assert [piece.first_entry for piece in pieces] == list(range(0, tree.num_entries, step))
         counts = np.concatenate([np.diff(piece.offsets) for piece in pieces])
-        assert np.array_equal(counts, tree["jet_nparticles"].array().to_numpy())
+        assert np.array_equal(counts, ak.num(tree["part_px"].array()).to_numpy())
         for name in (*PART17.reads, "part_px"):
             expected = tree[name].array(library="ak")
             where = "constituents" if name.startswith("part_") else "jets"
@@ -69,22 +70,26 @@ def test_every_compression(write: SimpleNamespace, tmp_path: Path, packing: str)
     compare(path, 50)
 
 
-@pytest.mark.parametrize("damage", ["checksum", "seek"])
-def test_damaged_basket(tmp_path: Path, damage: str) -> None:
+def test_damaged_basket(tmp_path: Path) -> None:
+    """A byte that is changed in a basket's head or content is found, or does not matter."""
     path = tmp_path / "HToBB_000.root"
-    content = bytearray(BY_ROOT.read_bytes())
+    original = BY_ROOT.read_bytes()
     with uproot.open(BY_ROOT) as file:
         branch = file["tree"]["part_isMuon"]
         seek, size = (int(branch.member(name)[1]) for name in ("fBasketSeek", "fBasketBytes"))
-    content[seek + (size - 3 if damage == "checksum" else 3)] ^= 0x40
-    path.write_bytes(content)
-    wanted = (
-        "the checksum of a compressed block does not fit"
-        if damage == "checksum"
-        else "basket 1 of part_isMuon"
-    )
-    with (
-        open_jets(path) as reader,
-        pytest.raises(JetDataError, match=rf"HToBB_000.root: cannot be read, damaged.*{wanted}"),
-    ):
+    with open_jets(BY_ROOT) as reader:
+        (whole,) = reader.jets(PART17.reads)
+    unharmed = 0
+    for place in (*range(0, 70, 10), *range(70, size, 9), size - 3):
+        content = bytearray(original)
+        content[seek + place] ^= 0x40
+        path.write_bytes(content)
+        with open_jets(path) as reader, suppress(JetDataError):
+            (raw,) = reader.jets(PART17.reads)
+            assert np.array_equal(raw.offsets, whole.offsets)
+            for name, values in raw.constituents.items():
+                assert np.array_equal(values, whole.constituents[name])
+            unharmed += 1
+    assert unharmed < 10, "bytes that do not matter"
+    with open_jets(path) as reader, pytest.raises(JetDataError, match="computed checksum"):
         list(reader.jets(PART17.reads))

@@ -163,7 +163,8 @@ def test_a_folder_that_must_not_be_listed(data: Path) -> None:
         ("HToBB_000.tar", "unpack it"),
         ("HToBB_000.root.part", "finish its download"),
         ("HToBB_000.root.1", "finish its download"),
-        ("HToBB_000.h5", "finish its download or convert it, so that its name ends in .root"),
+        ("HToBB_000.h5", r"convert it \(docs"),
+        ("HToBB_000.hdf", "finish its download or convert it, so that its name ends in .root"),
         ("ttbarlep_000.npz", "or convert it"),
     ],
 )
@@ -231,6 +232,6 @@ def test_what_was_seen_where_nothing_was_found(tmp_path: Path) -> None:
     assert "HToBB_002.root and 2 more." in message
     (tmp_path / "my_jets").rename(tmp_path / "JetClass")
     with pytest.raises(
-        JetDataError, match="the 5 files there belong to other splits than val by their numbers"
+        JetDataError, match="the 5 files there belong to other splits than val by their names"
     ):
         ensure_store(request(tmp_path, tmp_path / "store", "jetclass", split="val"))

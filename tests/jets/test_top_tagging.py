@@ -145,7 +145,7 @@ def test_bad_files(tmp_path: Path, table, message: str, suffix: str) -> None:
 
 
 def test_no_jets(tmp_path: Path) -> None:
-    path = write_top_tagging(tmp_path / "train.parquet", 0)
+    path = write_top_tagging(tmp_path / "train.parquet", table=table_of(3, seed=0).iloc[:0])
     with pytest.raises(JetDataError, match=r"train.parquet: the file holds no jets"):
         JetFileReader(TOP_TAGGING, path)
 

@@ -24,7 +24,7 @@ def write(path: Path, n_jets: int, seed: int) -> None:
     counts = np.where(is_gluon, rng.integers(25, 40, n_jets), rng.integers(3, 10, n_jets))
     n = int(counts.sum())
     particles = {
-        "pt": rng.exponential(10.0, n) + 1.0,
+        "pt": rng.exponential(np.repeat(np.where(is_gluon, 3.0, 30.0), counts)) + 1.0,
         "eta": rng.normal(0.3, 0.1, n),
         "phi": rng.normal(1.0, 0.1, n),
         "mass": np.full(n, 0.13957),

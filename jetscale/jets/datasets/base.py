@@ -88,6 +88,12 @@ class JetReader(Protocol):
     def read(self, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
         """Jets `start` to `stop` (entry numbers) with these columns, at most `step` at a time, in order.
 
+        Parameters
+        ----------
+        columns : published names of columns
+        start, stop : entry numbers, `stop` exclusive
+        step : most jets at a time
+
         Raises
         ------
         JetDataError
@@ -270,6 +276,11 @@ def all_datasets() -> list[Dataset]:
 
 def jet_file(dataset: str, process: str, number: int) -> JetFile:
     """File of a process and number of a dataset that can be simulated, placed in its split.
+
+    Parameters
+    ----------
+    dataset, process : names
+    number : file number
 
     Raises
     ------

@@ -45,7 +45,13 @@ class SourceFile:
 
 
 def needed_columns(dataset: Dataset, features: Sequence[str]) -> tuple[str, ...]:
-    """Columns to read of a dataset for inputs that need `features`: those, what is checked, what is kept."""
+    """Columns to read of a dataset for inputs that need `features`: those, what is checked, what is kept.
+
+    Parameters
+    ----------
+    dataset : whose files are read
+    features : columns that the inputs are made of
+    """
     checked = (*MOMENTUM, *(IDENTITY if all(name in dataset.columns for name in IDENTITY) else ()))
     return tuple(dict.fromkeys((*checked, *features, *kept_columns(dataset))))
 
@@ -131,6 +137,12 @@ def find_sources(directory: Folder, name: str, split: str) -> list[SourceFile]:
 
     The split follows from the files' names alone; sub-folders do not matter, and may be links.
 
+    Parameters
+    ----------
+    directory : data directory, perhaps remote
+    name : of the dataset
+    split : train, val or test
+
     Raises
     ------
     JetDataError
@@ -157,7 +169,7 @@ def find_sources(directory: Folder, name: str, split: str) -> list[SourceFile]:
 
 
 class _Chosen:
-    """Files of a split; a file that is there twice, whatever split it is there for, becomes a problem."""
+    """Files of a split; a file that is there twice becomes a problem, even in another split."""
 
     def __init__(self, problems: list[str]) -> None:
         self.of_split: dict[str, SourceFile] = {}
@@ -165,7 +177,14 @@ class _Chosen:
         self._at: dict[tuple[int, int], File] = {}
 
     def add(self, item: Found, file: JetFile, split: str) -> None:
-        """Take a file, if it is one of the split."""
+        """Take a file, if it is one of the split.
+
+        Parameters
+        ----------
+        item : the file as it was found
+        file : what its name tells
+        split : that is wanted
+        """
         path, name = item.file, item.file.name
         if item.identity in self._at:
             self._problems.append(
@@ -186,7 +205,15 @@ class _Chosen:
 
 
 def missing_message(directory: Folder, name: str, split: str, store: Path) -> str:
-    """Message for a dataset and split that has neither a store nor files to make it from."""
+    """Message for a dataset and split that has neither a store nor files to make it from.
+
+    Parameters
+    ----------
+    directory : data directory, perhaps remote
+    name : of the dataset
+    split : train, val or test
+    store : where the store would be
+    """
     dataset = DATASETS[name]
     looked = directory / dataset.folder
     message = (
@@ -219,7 +246,7 @@ def _unread_jets(others: Sequence[File], dataset: Dataset, folder: Folder) -> li
 
 
 def looks_like_jets(name: str) -> bool:
-    """Whether a file of this name may hold jets, in whatever format, packed or unfinished."""
+    """Whether a file of this name may hold jets, in any format, packed or unfinished."""
     return bool(_like_jets(tuple(DATASETS.names())).fullmatch(name)) and not _BESIDE.fullmatch(name)
 
 

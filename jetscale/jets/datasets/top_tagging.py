@@ -53,7 +53,14 @@ class _Reader:
         self._names = names
 
     def read(self, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
-        """Jets of an entry range, at most `step` at a time."""
+        """Jets of an entry range, at most `step` at a time.
+
+        Parameters
+        ----------
+        columns : published names of columns
+        start, stop : entry numbers, `stop` exclusive
+        step : most jets at a time
+        """
         from jetscale.jets.reading.momenta import jets_from_momenta
 
         for low in range(start, stop, step):
@@ -91,7 +98,13 @@ class _HdfTable:
         self.columns = list(self._store.select(KEY, start=0, stop=1).columns)
 
     def rows(self, start: int, stop: int, columns: list[str]) -> Any:
-        """Rows `start` to `stop` as a data frame."""
+        """Some rows as a data frame.
+
+        Parameters
+        ----------
+        start, stop : row numbers, `stop` exclusive
+        columns : names of columns
+        """
         return self._store.select(KEY, start=start, stop=stop)[columns]
 
     def close(self) -> None:
@@ -112,7 +125,13 @@ class _ParquetTable:
         self._ends = np.cumsum(sizes)
 
     def rows(self, start: int, stop: int, columns: list[str]) -> Any:
-        """Rows `start` to `stop` as a data frame."""
+        """Some rows as a data frame.
+
+        Parameters
+        ----------
+        start, stop : row numbers, `stop` exclusive
+        columns : names of columns
+        """
         first = int(np.searchsorted(self._ends, start, side="right"))
         last = int(np.searchsorted(self._ends, stop, side="left"))
         before = int(self._ends[first - 1]) if first else 0

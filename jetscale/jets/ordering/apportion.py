@@ -44,6 +44,11 @@ def run_out(available_K: Counts, weights_K: npt.NDArray[np.float64]) -> int:
     """Jets in all that can be taken before a component has none left.
 
     Where seats tie with the first one that cannot be filled, none of them is counted.
+
+    Parameters
+    ----------
+    available_K : (K,) int64, jets of each component
+    weights_K : (K,) float64 > 0, adding up to 1
     """
     end = _key(available_K, weights_K).min() * (1 - 1e-12)  # a hair before the place of that seat
     return int(np.ceil(weights_K * end - 0.5).sum())

@@ -176,7 +176,12 @@ class Walk:
         self._stretch = _Stretch(0, 0, 0, np.empty(0, np.int64))
 
     def locate(self, start: int, stop: int) -> tuple[Integers, Integers]:
-        """Part and row of the component's jets number `start` to `stop`, counted over all passes."""
+        """Part and row of the component's jets number `start` to `stop`, counted over all passes.
+
+        Parameters
+        ----------
+        start, stop : numbers of jets, `stop` exclusive
+        """
         part_B, row_B = np.empty(stop - start, np.int64), np.empty(stop - start, np.int64)
         at = start
         while at < stop:

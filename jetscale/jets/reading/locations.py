@@ -83,6 +83,11 @@ def folder_of(location: str) -> Folder:
 def files_below(folder: Folder, suffix: str | tuple[str, ...]) -> Listing:
     """Files in `folder` and its sub-folders, linked ones too, but no hidden ones; none if it is absent.
 
+    Parameters
+    ----------
+    folder : local or remote
+    suffix : of the files that are wanted, or several
+
     Raises
     ------
     JetDataError
@@ -190,7 +195,13 @@ def _below(name: str, root: str) -> tuple[str, ...]:
 
 
 def stamp(file: File, size: int) -> str:
-    """What changes when a file is replaced: size and time of change; of a remote file the size alone."""
+    """What changes when a file is replaced: size and time of change; of a remote file the size alone.
+
+    Parameters
+    ----------
+    file : local or remote
+    size : of a remote file, bytes
+    """
     if isinstance(file, RemoteFile):
         return str(size)
     now = file.stat()
@@ -200,6 +211,12 @@ def stamp(file: File, size: int) -> str:
 @contextmanager
 def local_copy(file: File, size: int, folder: Path) -> Iterator[Path]:
     """Path to read: a local file's own, or that of a remote file's copy in `folder`, removed afterwards.
+
+    Parameters
+    ----------
+    file : local or remote
+    size : of the file, bytes
+    folder : for the copy
 
     Raises
     ------

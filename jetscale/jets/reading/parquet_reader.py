@@ -34,7 +34,14 @@ class ParquetReader:
         self.n_jets = int(self._file.metadata.num_rows)
 
     def read(self, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
-        """Jets of an entry range, at most `step` at a time."""
+        """Jets of an entry range, at most `step` at a time.
+
+        Parameters
+        ----------
+        columns : published names of columns
+        start, stop : entry numbers, `stop` exclusive
+        step : most jets at a time
+        """
         wanted = [*columns, self._label]
         schema = self._file.schema_arrow
         missing = sorted(set(wanted) - set(schema.names))

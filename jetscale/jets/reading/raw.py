@@ -82,7 +82,16 @@ def assemble(
     flat: Callable[[str], Array],
     labels: npt.NDArray[np.uint8],
 ) -> RawJets:
-    """Cast the columns that a reader fetches, by `jagged` (offsets from 0, values) or `flat`.
+    """Jets of the columns that a reader fetches by `jagged` or `flat`, cast to this room's types.
+
+    Parameters
+    ----------
+    path : the file
+    first_entry : entry number of the first jet
+    columns : published names of columns
+    jagged : offsets (B + 1,) from 0 and values (T,) of a ``part_*`` column
+    flat : values (B,) of a ``jet_*`` column
+    labels : (B,) uint8, position of each label in the dataset's labels
 
     Raises
     ------
@@ -128,7 +137,14 @@ def _cast(raw: RawJets, name: str, values: Array) -> Array:
 
 
 def where(raw: RawJets, name: str, at: int) -> str:
-    """File, entry and constituent of a value."""
+    """File, entry and constituent of a value.
+
+    Parameters
+    ----------
+    raw : the jets
+    name : of the column
+    at : position in the column
+    """
     if name not in raw.constituents:
         return f"{raw.path}: entry {raw.first_entry + at}"
     entry = raw.entry_of(at)
@@ -137,6 +153,13 @@ def where(raw: RawJets, name: str, at: int) -> str:
 
 def demand(raw: RawJets, good: Array, name: str, why: str) -> None:
     """Stop at the first constituent that is not `good`, (T,) bool, and say why.
+
+    Parameters
+    ----------
+    raw : the jets
+    good : (T,) bool
+    name : of the column that is reported
+    why : end of the message
 
     Raises
     ------

@@ -44,7 +44,14 @@ class RootReader:
             self._opened = opened.pop_all()
 
     def read(self, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
-        """Jets of an entry range, at most `step` at a time."""
+        """Jets of an entry range, at most `step` at a time.
+
+        Parameters
+        ----------
+        columns : published names of columns
+        start, stop : entry numbers, `stop` exclusive
+        step : most jets at a time
+        """
         labels = [f"label_{name}" for name in self._labels]
         wanted = [*columns, *labels]
         missing = sorted(set(wanted) - set(self._tree.keys()))
@@ -91,14 +98,22 @@ class RootReader:
 
 def _numbers(array: Any) -> Array:
     """One number per jet, (B,)."""
-    return np.asarray(ak.to_layout(array).data)
+    return _as_stored(np.asarray(ak.to_layout(array).data))
 
 
 def _lists(array: Any) -> tuple[npt.NDArray[np.int64], Array]:
     """Offsets from 0, (B + 1,), and values, (T,), of one list per jet."""
     packed = ak.to_layout(array).to_ListOffsetArray64(True)
     offsets = np.asarray(packed.offsets.data)
-    return offsets, np.asarray(packed.content.data)[: offsets[-1]]
+    return offsets, _as_stored(np.asarray(packed.content.data)[: offsets[-1]])
+
+
+def _as_stored(values: Array) -> Array:
+    """Booleans as bytes where one is neither 0 nor 1, so that it is refused; numpy takes it for True."""
+    if values.dtype != np.bool_:
+        return values
+    stored = values.view(np.uint8)
+    return stored if (stored > 1).any() else values
 
 
 def _tree(called: File, file: Any, tree_name: str) -> Any:

@@ -123,6 +123,11 @@ def open_store(request: StoreRequest) -> Store:
 def check_settings(store: Store, request: StoreRequest) -> None:
     """Check that the store was made with the settings of `request`.
 
+    Parameters
+    ----------
+    store : as it is
+    request : as it should be
+
     Raises
     ------
     JetDataError

@@ -118,7 +118,13 @@ class ArrowFile:
         self.verify_spans(starts, starts + [column.nbytes for column in columns])
 
     def verify_jets(self, jets: PackedJets, start: int, stop: int) -> None:
-        """Verify all columns of jets `start` to `stop` of a batch; see `verify`."""
+        """Verify all columns of jets `start` to `stop` of a batch; see `verify`.
+
+        Parameters
+        ----------
+        jets : a batch, views into the file
+        start, stop : numbers of jets, `stop` exclusive
+        """
         offsets = jets.offsets[start : stop + 1]
         self.verify(offsets)
         low, high = int(offsets[0]), int(offsets[-1])
@@ -137,7 +143,12 @@ class ArrowFile:
         return place
 
     def is_verified(self, start: int, stop: int) -> bool:
-        """Whether all bytes `start` to `stop` of the file were verified."""
+        """Whether all bytes `start` to `stop` of the file were verified.
+
+        Parameters
+        ----------
+        start, stop : first byte, and the one behind the last
+        """
         return bool(self._good[start // BLOCK : _n_blocks(stop)].all())
 
     def verify_spans(self, starts: Integers, stops: Integers) -> None:
@@ -145,6 +156,10 @@ class ArrowFile:
 
         Of each block that is first of a span one is added, of each behind the last one is taken away: the
         running sum counts the spans over a block.
+
+        Parameters
+        ----------
+        starts, stops : (n,) int64, first byte of each span, and the one behind its last
         """
         filled = stops > starts
         first, behind = starts[filled] // BLOCK, -(-stops[filled] // BLOCK)
@@ -186,6 +201,10 @@ class Column:
     def ranges(self, starts: Integers, stops: Integers) -> Array:
         """The column, of which rows ``starts[i]:stops[i]`` are verified.
 
+        Parameters
+        ----------
+        starts, stops : (n,) int64, first row of each range, and the one behind its last
+
         Raises
         ------
         JetDataError
@@ -207,7 +226,14 @@ class Column:
 
 
 def wrong_size(path: Path, size: int, remedy: str) -> str | None:
-    """Message for a file that is missing or has another size; None where it has this one."""
+    """Message for a file that is missing or has another size; None where it has this one.
+
+    Parameters
+    ----------
+    path : the file
+    size : in bytes, as recorded
+    remedy : how to repair what it belongs to
+    """
     try:
         found = path.stat().st_size
     except FileNotFoundError:
@@ -216,12 +242,24 @@ def wrong_size(path: Path, size: int, remedy: str) -> str | None:
 
 
 def keep_record(folder: Path, name: str, record: dict[str, Any]) -> None:
-    """Keep the record of the file `name` (made by `describe`) of the build in `folder`."""
+    """Keep the record of a file of a build.
+
+    Parameters
+    ----------
+    folder : of the build
+    name : of the file
+    record : made by `describe`
+    """
     write_sealed(_place(folder, name), record)
 
 
 def read_record(folder: Path, name: str) -> dict[str, Any]:
     """Record of a file.
+
+    Parameters
+    ----------
+    folder : of the build
+    name : of the file
 
     Raises
     ------
@@ -235,7 +273,13 @@ def read_record(folder: Path, name: str) -> dict[str, Any]:
 
 
 def whole_record(folder: Path, path: Path) -> dict[str, Any] | None:
-    """Record of the file `path` of the build in `folder`, if each of its bytes is as it was written."""
+    """Record of a file of a build, if each of its bytes is as it was written; else None.
+
+    Parameters
+    ----------
+    folder : of the build
+    path : the file
+    """
     if not (path.exists() and _place(folder, path.name).exists()):
         return None
     try:

@@ -47,7 +47,12 @@ class PackedJets:
         return len(self.labels)
 
     def slice(self, start: int, stop: int) -> PackedJets:
-        """Jets `start` to `stop`, as views."""
+        """Jets `start` to `stop`, as views.
+
+        Parameters
+        ----------
+        start, stop : numbers of jets, `stop` exclusive
+        """
         low, high = int(self.offsets[start]), int(self.offsets[stop])
         return PackedJets(
             offsets=self.offsets[start : stop + 1] - low,
@@ -58,7 +63,13 @@ class PackedJets:
         )
 
     def record_batch(self, schema: Any, extra: Mapping[str, Array]) -> Any:
-        """Arrow record batch of `schema` (see `packed_schema`)."""
+        """Arrow record batch of `schema` (see `packed_schema`).
+
+        Parameters
+        ----------
+        schema : its columns and their types
+        extra : further columns by name, each (B,)
+        """
         offsets = pa.array(self.offsets.astype(np.int32))
         flat = pa.array(np.ascontiguousarray(self.x_TF).reshape(-1))
         columns: dict[str, Any] = {"label": self.labels, **self.jets, **extra}
@@ -77,6 +88,11 @@ def pack(raw: RawJets, features: FeatureSet) -> PackedJets:
 
     Rounding is at most 0.05 % of a value (0.2 % in pT and E, whose logarithms are stored), far below the
     detector's resolution; tests/jets/test_precision.py shows it.
+
+    Parameters
+    ----------
+    raw : jets as read
+    features : the inputs
     """
     raw = leading_first(raw)
     x_FT = features.compute(raw).T
@@ -98,7 +114,14 @@ class Buffers:
         self._held: dict[str, Array] = {}
 
     def array(self, name: str, shape: tuple[int, ...], kind: type[np.generic]) -> Array:
-        """Uninitialised array that is valid until the name is asked for again."""
+        """Uninitialised array that is valid until the name is asked for again.
+
+        Parameters
+        ----------
+        name : of the buffer
+        shape : of the array
+        kind : type of its items
+        """
         size = math.prod(shape)
         if name not in self._held or self._held[name].size < size:
             self._held[name] = np.empty(size + size // 8, kind)
@@ -106,7 +129,14 @@ class Buffers:
 
 
 def gather(pieces: Sequence[PackedJets], rows: Array, buffers: Buffers) -> PackedJets:
-    """The jets of these rows of all `pieces` one after the other, in this order, copied into `buffers`."""
+    """The jets of these rows, in this order, copied once.
+
+    Parameters
+    ----------
+    pieces : jets of several sources
+    rows : (n,) int64, counted over all `pieces`
+    buffers : memory for the result, whose next use overwrites it
+    """
     starts = np.cumsum([0, *(piece.n_jets for piece in pieces)])
     lengths = np.concatenate([np.diff(piece.offsets) for piece in pieces])
     offsets = np.concatenate([[0], np.cumsum(lengths[rows], dtype=np.int64)])

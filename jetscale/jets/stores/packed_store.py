@@ -84,7 +84,13 @@ class Part:
         return tuple(self._of_jets)
 
     def column(self, name: str, rows: Integers) -> Array:
-        """Values of a column of jets, (B,) float32; `rows` (B,) are their places in this part."""
+        """Values of a column of jets, (B,) float32.
+
+        Parameters
+        ----------
+        name : see `of_jets`
+        rows : (B,) int64, places of jets in this part
+        """
         return self._of_jets[name].rows(rows)
 
     def bounds(self, rows: Integers) -> tuple[Array, Array]:
@@ -93,7 +99,12 @@ class Part:
         return offsets[rows], offsets[rows + 1]
 
     def constituents(self, start_B: Integers, stop_B: Integers) -> tuple[Array, Array | None]:
-        """Inputs (T, F) and identities (T,) of the whole part, of which these ranges are verified."""
+        """Inputs (T, F) and identities (T,) of the whole part, of which these ranges are verified.
+
+        Parameters
+        ----------
+        start_B, stop_B : (B,) first constituent of each jet, and the one behind its last
+        """
         pid_T = None if self._pid_T is None else self._pid_T.ranges(start_B, stop_B)
         return self._x_TF.ranges(start_B, stop_B), pid_T
 
@@ -188,7 +199,14 @@ def remedy(path: Path) -> str:
 
 
 def write_manifest(folder: Path, definition: dict[str, Any], entries: list[dict[str, Any]]) -> None:
-    """Write ``store.json`` of a store with these parts (see `jetscale.jets.stores.passes.describe_part`)."""
+    """Write ``store.json`` of a store with these parts (see `jetscale.jets.stores.passes.describe_part`).
+
+    Parameters
+    ----------
+    folder : of the store
+    definition : what identifies it
+    entries : of its parts, in order
+    """
     manifest = {
         "fingerprint": fingerprint(definition),
         "jetscale": __version__,

@@ -52,7 +52,7 @@ Parts = npt.NDArray[np.uint32]
 SPILLS = "spill"
 """Folder of the spill files, inside that of the build."""
 GROUP = 20_000
-"""Jets dealt at once: 15 MB packed, which the C library recycles; with 40,000 it maps memory anew each time
+"""Jets dealt at once: 15 MB packed, which the C library recycles; with 40,000 it asks for new memory each time
 and takes a third longer. A part of a store of 100M jets reads 14 jets (10 kB) from each."""
 
 
@@ -77,7 +77,13 @@ class SpillResult:
 
 
 def spill_path(folder: Path, name: str) -> Path:
-    """Spill file of the source file `name` in the folder of a build."""
+    """Spill file of a source file.
+
+    Parameters
+    ----------
+    folder : of the build
+    name : of the source file
+    """
     return folder / SPILLS / f"{name}.arrow"
 
 
@@ -256,7 +262,13 @@ def _write_part(
 
 
 def describe_part(path: Path, n_labels: int) -> dict[str, Any]:
-    """Entry of a part that is whole in the manifest: its record, and jets, constituents, jets per label."""
+    """Entry of a part that is whole in the manifest: its record, and jets, constituents, jets per label.
+
+    Parameters
+    ----------
+    path : the part
+    n_labels : labels of the dataset
+    """
     _, (batch,) = map_batches(path)
     jets = view(batch)
     return {

@@ -39,7 +39,13 @@ def selection_cuts(name: str) -> dict[str, tuple[float, float]]:
 
 
 def selected(raw: RawJets, name: str) -> npt.NDArray[np.bool_]:
-    """Which of the B jets of `raw` pass the selection called `name`, (B,) bool."""
+    """Which of the jets pass the selection of that name, (B,) bool.
+
+    Parameters
+    ----------
+    raw : B jets as read
+    name : of the selection
+    """
     passed = np.ones(raw.n_jets, np.bool_)
     for column, (low, high) in selection_cuts(name).items():
         passed &= (raw.jets[column] > low) & (raw.jets[column] < high)
@@ -100,7 +106,14 @@ class StoreRequest:
 
 
 def store_request(settings: DataSettings, dataset: str, split: str) -> StoreRequest:
-    """Store that these settings ask for, of the dataset of that name; raises as `StoreRequest`."""
+    """Store that these settings ask for, of the dataset of that name; raises as `StoreRequest`.
+
+    Parameters
+    ----------
+    settings : where the jets are, and how they become inputs
+    dataset : its name
+    split : train, val or test
+    """
     return StoreRequest(
         settings.directory, settings.store_dir, dataset, split, settings.features, settings.selection
     )

@@ -55,6 +55,11 @@ class Workers:
     def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
         """Yield ``function(job)`` for all jobs as they finish.
 
+        Parameters
+        ----------
+        function : of one job; must be importable by name
+        jobs : in any order
+
         Raises
         ------
         JetDataError
