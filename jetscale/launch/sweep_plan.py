@@ -163,7 +163,13 @@ def _entry(run: RunPlan, sweep: Path) -> dict[str, Any]:
 
 
 def plan_sweep(jobs: Sequence[Job], report: Report | None = None) -> Plan:
-    """Plan a sweep; with `report`, measure the time of a step of every kind of phase too.
+    """Plan a sweep.
+
+    Parameters
+    ----------
+    jobs : the runs of the sweep, at least one
+    report : told of progress while the time of a step is measured for every kind of phase; with None
+        nothing is measured
 
     Raises
     ------

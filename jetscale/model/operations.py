@@ -93,7 +93,18 @@ def attend_embedded(
     head_dim: int,
     plan: PackingPlan,
 ) -> Tensor:
-    """`attend` on `tokens`: the first block of a model, where both can be made in one."""
+    """`attend` on `tokens`: the first block of a model, where both can be computed in one.
+
+    Parameters
+    ----------
+    x_TF, pid_T, weight_DF, bias_D, table, class_D : as in `tokens`
+    norm_D, qkv_weight, out_weight, head_dim : as in `attend`
+    plan : layout of the batch
+
+    Returns
+    -------
+    (S, D) tokens.
+    """
     x_SD = tokens(x_TF, pid_T, weight_DF, bias_D, table, class_D, plan)
     return attend(x_SD, norm_D, qkv_weight, out_weight, head_dim, plan)
 
@@ -101,9 +112,17 @@ def attend_embedded(
 def attend_class(
     x_SD: Tensor, norm_D: Tensor, qkv_weight: Tensor, out_weight: Tensor, head_dim: int, plan: PackingPlan
 ) -> Tensor:
-    """Make the rows of `attend` that belong to class tokens, (B, D), and no others.
+    """Compute the rows of `attend` that belong to class tokens, and no others.
 
-    Keys and values are made for every token, queries for class tokens alone.
+    Keys and values are computed for every token, queries for class tokens alone.
+
+    Parameters
+    ----------
+    x_SD, norm_D, qkv_weight, out_weight, head_dim, plan : as in `attend`
+
+    Returns
+    -------
+    (B, D) class tokens.
     """
     normed_SD = layer_norm(x_SD, norm_D)
     q_weight, kv_weight = qkv_weight.tensor_split([x_SD.shape[1]])
@@ -126,7 +145,16 @@ def feed_forward(x_SD: Tensor, norm_D: Tensor, gate_up_weight: Tensor, down_weig
 
 
 def layer_norm(x_SD: Tensor, weight_D: Tensor) -> Tensor:
-    """(x - mean) / sqrt(variance + 1e-5) weight, row by row."""
+    """Norm each row: (x - mean) / sqrt(variance + 1e-5) weight.
+
+    Parameters
+    ----------
+    x_SD, weight_D : (S, D) rows and (D,) scale
+
+    Returns
+    -------
+    (S, D).
+    """
     return functional.layer_norm(x_SD, weight_D.shape, weight_D)
 
 

@@ -53,14 +53,34 @@ class Block(nn.Module):
             init_normal(linear.weight, gain)
 
     def forward(self, x_SD: Tensor, plan: PackingPlan, ops: Operations) -> Tensor:
-        """All tokens in, all tokens out, (S, D)."""
+        """Apply the block to every token.
+
+        Parameters
+        ----------
+        x_SD : (S, D) tokens
+        plan, ops : layout of the batch, and how to compute it
+
+        Returns
+        -------
+        (S, D) tokens.
+        """
         x_SD = ops.attend(
             x_SD, self.attention_norm.weight, self.qkv.weight, self.out.weight, self.head_dim, plan
         )
         return ops.feed_forward(x_SD, self.feedforward_norm.weight, self.gate_up.weight, self.down.weight)
 
     def embedded_forward(self, embedding: Embedding, plan: PackingPlan, ops: Operations) -> Tensor:
-        """Constituents in, all tokens out, (S, D): exactly `forward` on the tokens made of them."""
+        """Apply the block to constituents that are not embedded yet: `forward` on their tokens.
+
+        Parameters
+        ----------
+        embedding : constituents and the weights that make tokens of them, see `operations.tokens`
+        plan, ops : layout of the batch, and how to compute it
+
+        Returns
+        -------
+        (S, D) tokens.
+        """
         x_SD = ops.attend_embedded(
             *embedding,
             self.attention_norm.weight,
@@ -72,7 +92,17 @@ class Block(nn.Module):
         return ops.feed_forward(x_SD, self.feedforward_norm.weight, self.gate_up.weight, self.down.weight)
 
     def class_forward(self, x_SD: Tensor, plan: PackingPlan, ops: Operations) -> Tensor:
-        """All tokens in, class tokens out, (B, D): exactly the rows of `forward` that the head reads."""
+        """Compute the rows of `forward` that the head reads.
+
+        Parameters
+        ----------
+        x_SD : (S, D) tokens
+        plan, ops : layout of the batch, and how to compute it
+
+        Returns
+        -------
+        (B, D) class tokens.
+        """
         x_BD = ops.attend_class(
             x_SD, self.attention_norm.weight, self.qkv.weight, self.out.weight, self.head_dim, plan
         )

@@ -61,9 +61,18 @@ class Backbone:
 
 
 def find_or_pretrain(settings: TrainSettings, wandb: WandbRun) -> Backbone | None:
-    """The backbone of these settings and this data: from the library, else pretrained now; None for scratch.
+    """The backbone of these settings and this data: from the library, otherwise pretrained now.
 
     Where another process is pretraining the same one, wait for it and take its result.
+
+    Parameters
+    ----------
+    settings : the run's
+    wandb : where the metrics of a pretraining go
+
+    Returns
+    -------
+    None for a run from scratch.
     """
     if not settings.pretrain.composition:
         return None

@@ -22,12 +22,20 @@ from jetscale.training.settings import ModelSettings, Phase, PhaseSettings, Sett
 
 
 def build(settings: TrainSettings, name: Phase) -> tuple[PhaseSettings, Network, JetDataModule]:
-    """Phase with its steps capped, freshly initialised model, and data ready to be read.
+    """Make the parts of a phase: its settings with steps capped, a fresh network, and data ready to be read.
 
-    Notes
-    -----
     Initial weights and data order come from the seed and the phase alone, so that runs of one seed differ in
     nothing but what they were pretrained on: same head, same jets in the same order.
+
+    Parameters
+    ----------
+    settings : the run's
+    name : which phase
+
+    Raises
+    ------
+    JetsRunOut
+        The phase needs more jets than there are.
     """
     seed = settings.pretrain_seed if name == Phase.PRETRAIN else settings.seed
     torch.manual_seed(seed_for(seed, f"{name} weights"))
@@ -55,7 +63,17 @@ def check_design(settings: TrainSettings) -> None:
 
 
 def design(settings: TrainSettings, name: Phase) -> tuple[PhaseSettings, Network, JetDataModule]:
-    """The same before any data is looked at; weights are drawn from torch's generator as it stands."""
+    """Make the same parts before any data is looked at.
+
+    Parameters
+    ----------
+    settings, name : as in `build`; weights are drawn from torch's generator in its present state
+
+    Raises
+    ------
+    SettingsError, JetDataError, UsageError
+        See `check_design`.
+    """
     pretrain = name == Phase.PRETRAIN
     phase: PhaseSettings = settings.pretrain if pretrain else settings.finetune
     data = JetDataModule(

@@ -50,7 +50,19 @@ class TestLoss:
 def evaluate(
     model: Network, batches: Iterable[JetBatch], device: torch.device, precision: str = "32-true"
 ) -> TestLoss:
-    """Evaluate on this rank's batches and sum over ranks."""
+    """Evaluate a network on this rank's batches and add up over the ranks.
+
+    Parameters
+    ----------
+    model : the network, on `device`; it is in training mode afterwards
+    batches : test jets
+    device : where to compute
+    precision : ``32-true``, or ``bf16-mixed`` for the forward pass in half precision
+
+    Returns
+    -------
+    Losses of all ranks' jets in fixed blocks, and how many jets were classified right.
+    """
     jets = np.zeros(N_BLOCKS, dtype=np.int64)
     loss_sum = np.zeros(N_BLOCKS, dtype=np.float64)
     correct = 0

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from jetscale.training.checkpoint import CheckpointError, Checkpoints, read_checkpoint, write_weights
+from jetscale.training.checkpoint import (
+    CheckpointError,
+    Checkpoints,
+    read_checkpoint,
+    require_arch,
+    write_weights,
+)
 
 
 def state(step: int) -> dict[str, object]:
@@ -139,6 +145,13 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be read"):
         read_checkpoint(path)
     assert not (tmp_path / "ran").exists()
+
+
+def test_weights_of_another_network_are_refused_and_older_ones_are_the_transformers(tmp_path):
+    require_arch({"arch": "deepsets"}, "deepsets", tmp_path)
+    require_arch({}, "transformer", tmp_path)
+    with pytest.raises(CheckpointError, match=r"holds the weights of model.arch=transformer, .*=deepsets;"):
+        require_arch({}, "deepsets", tmp_path)
 
 
 def test_weights_come_back_to_the_last_bit(tmp_path):

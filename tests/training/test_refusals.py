@@ -57,6 +57,10 @@ def test_a_shell_of_four_tasks_is_told_how_to_start(monkeypatch) -> None:
         ({"finetune": {"max_flops": 1e12}}, "finetune.steps=195 within max_flops=1e+12: the learning rate"),
         ({"finetune": {"max_flops": 10.0}}, "finetune.max_flops=10 does not pay one step of a model"),
         ({"subset": "a", "pretrain": {"composition": {"X_bbx": 1}}}, "'X_bbx' matches no class"),
+        (
+            {"model": {"arch": "deepsets", "depth": 2}},
+            "model.depth=2: the network model.arch=deepsets has no such option; leave it out",
+        ),
     ],
 )
 def test_a_phase_that_cannot_be_trained_is_found_before_the_first(content, message) -> None:
@@ -64,6 +68,22 @@ def test_a_phase_that_cannot_be_trained_is_found_before_the_first(content, messa
     with pytest.raises((SettingsError, JetDataError)) as refused:
         check_design(settings)
     assert message in str(refused.value)
+
+
+def test_the_name_of_a_network_is_checked_and_part_of_a_run_unless_it_is_the_first() -> None:
+    with pytest.raises(SettingsError, match=r"^model.arch=deepset: must be one of .* mean deepsets\?$"):
+        from_config({"model": {"arch": "deepset"}})
+    pretrained = {"subset": "a", "pretrain": {"composition": {"QCD": 1}}}
+    usual, named, other = (
+        from_config({**pretrained, "model": model})
+        for model in ({}, {"arch": "transformer"}, {"arch": "deepsets"})
+    )
+    # as before there was a choice, so that finished runs and backbones are found again
+    assert usual.backbone_identity()["model"] == {"dim": 64, "depth": 4, "head_dim": 8}
+    assert usual.identity() == named.identity() != other.identity()
+    check_design(from_config({"model": {"arch": "deepsets", "dim": 9}}))  # heads are a transformer's
+    with pytest.raises(SettingsError, match=r"^model\.dim=9 must be a positive multiple of model\.head"):
+        from_config({"model": {"dim": 9}})
 
 
 def test_a_warm_up_as_long_as_the_phase_is_one() -> None:

@@ -10,6 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jetscale.common.config_safety import CONF
+from jetscale.model.deepsets import DeepSets
+from jetscale.training.backbone import Backbone
+from jetscale.training.checkpoint import CheckpointError
 from tests.runs import TINY, killed_after, metrics_of, runs_under, same_run
 
 # windows above 1.2 TeV hold none of the few hundred jets here
@@ -65,6 +68,37 @@ def test_killed_anywhere_the_run_is_the_same_to_the_last_bit(train, warm, tmp_pa
         killed_after(warm, steps, arguments, tmp_path / "backbones", broken, pretrain_steps=80)
     train(*arguments)
     same_run(broken, tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_deep_sets_killed_in_either_phase_go_on_to_the_last_bit(train, warm, tmp_path, simulated_data):
+    words = [
+        "+experiment=qcd",
+        "model.arch=deepsets",
+        *TINY,
+        "data.repeat=true",
+        f"data.dir={simulated_data}",
+    ]
+    train(*words, f"hydra.run.dir={tmp_path}/whole", "pretrain.library=whole_backbones")
+    words += [f"hydra.run.dir={tmp_path}/broken", "pretrain.library=backbones"]
+    for steps in (15, 24 + 15):
+        killed_after(warm, steps, words, tmp_path / "backbones", tmp_path / "broken", pretrain_steps=24)
+    train(*words)
+    same_run(tmp_path / "broken", tmp_path / "whole")
+    done = json.loads((tmp_path / "whole/done.json").read_text())
+    assert done["n_params"]["blocks"] == 7 * 8**2 + 6 * 8
+    assert done["pretrain"]["n_params"]["head"] == 188 * 9
+
+
+@pytest.mark.slow
+def test_a_backbone_of_another_network_is_refused_by_name(train, tmp_path):
+    train("+experiment=qcd", *TINY)
+    (backbone,) = (tmp_path / "multirun/backbones").iterdir()
+    with pytest.raises(CheckpointError) as refused:
+        Backbone(backbone, {}).load_into(DeepSets(8, 10))
+    weights = backbone / "checkpoints/final.pt"
+    assert str(refused.value).startswith(f"{weights} holds the weights of model.arch=transformer, and the")
+    assert "model.arch=deepsets" in str(refused.value)
 
 
 @pytest.mark.slow

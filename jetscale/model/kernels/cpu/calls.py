@@ -18,7 +18,20 @@ LAYER_NORM_EPS = 1e-5
 
 
 def embed(x_TF: Tensor, pid_T: Tensor, plan: PackingPlan, vectors: Tensor, scales: Tensor) -> Tensor:
-    """(S, W) sums of `vectors` (K, W), row by row times `scales` (S,): see `embedding`."""
+    """Sum up the vectors of each row and scale it, see `embedding`.
+
+    Parameters
+    ----------
+    x_TF : (T, F) features, F a multiple of 8
+    pid_T : (T,) int64 identities
+    plan : layout of the batch
+    vectors : (V, W) one for each feature, then one for each identity, last the class token's
+    scales : (S,) factor of each row
+
+    Returns
+    -------
+    (S, W) rows.
+    """
     out = x_TF.new_empty(plan.n_tokens, vectors.shape[1])
     constituents = flat(x_TF), x_TF.shape[1], pid_T.numpy(), plan.starts_B1
     others = flat(vectors), vectors.shape[1], flat(scales), flat(out)
@@ -29,7 +42,18 @@ def embed(x_TF: Tensor, pid_T: Tensor, plan: PackingPlan, vectors: Tensor, scale
 def embed_backward(
     d_out: Tensor, x_TF: Tensor, pid_T: Tensor, plan: PackingPlan, scales: Tensor, n_vectors: int
 ) -> Tensor:
-    """(K, W) gradient of the vectors of `embed`."""
+    """Gradient of the vectors of `embed`.
+
+    Parameters
+    ----------
+    d_out : (S, W) gradient of the rows
+    x_TF, pid_T, plan, scales : as given to `embed`
+    n_vectors : V
+
+    Returns
+    -------
+    (V, W) gradient; the shares of the blocks of jets are added in order.
+    """
     n_blocks = -(-plan.n_jets // embedding.BLOCK)
     shares = d_out.new_empty(n_blocks, n_vectors, d_out.shape[1])
     constituents = flat(x_TF), x_TF.shape[1], pid_T.numpy(), plan.starts_B1
@@ -40,7 +64,16 @@ def embed_backward(
 
 
 def layer_norm(x_SD: Tensor, weight_D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The normed rows, and of each row mean and 1 / standard deviation."""
+    """Norm each row: (x - mean) / sd weight, with sd = sqrt(variance + 1e-5).
+
+    Parameters
+    ----------
+    x_SD, weight_D : (S, D) rows and (D,) scale
+
+    Returns
+    -------
+    (S, D) normed rows, (S,) mean of each, (S,) 1 / sd of each.
+    """
     rows, dim = x_SD.shape
     normed_SD, means, over_sds = torch.empty_like(x_SD), x_SD.new_empty(rows), x_SD.new_empty(rows)
     results = (flat(normed_SD), flat(means), flat(over_sds))
@@ -56,7 +89,19 @@ def layer_norm_backward(
     d_normed_SD: Tensor,
     d_residual_SD: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of the rows, that of the residual path added, and of the weight."""
+    """Gradient of `layer_norm`.
+
+    Parameters
+    ----------
+    x_SD, weight_D : as given to `layer_norm`
+    means, over_sds : (S,) as it returned them
+    d_normed_SD : (S, D) gradient of the normed rows
+    d_residual_SD : (S, D) gradient that reaches x on the path around the norm
+
+    Returns
+    -------
+    (S, D) gradient of x, that of the residual path added; (D,) gradient of the weight.
+    """
     rows, dim = x_SD.shape
     d_x_SD, d_weights = torch.empty_like(x_SD), x_SD.new_empty(-(-rows // rowwise.BLOCK), dim)
     inputs = (x_SD, weight_D, means, over_sds, d_normed_SD, d_residual_SD)
@@ -68,14 +113,34 @@ def layer_norm_backward(
 
 
 def swiglu(gate_up: Tensor, width: int) -> Tensor:
-    """(S, M) silu(gate) times up, of (S, 2 M)."""
+    """Multiply silu(gate) and up.
+
+    Parameters
+    ----------
+    gate_up : (S, 2 M) gate, then up
+    width : M
+
+    Returns
+    -------
+    (S, M).
+    """
     hidden_SM = gate_up.new_empty(len(gate_up), width)
     for_all(rowwise.swiglu, len(gate_up), flat(gate_up), width, flat(hidden_SM))
     return hidden_SM
 
 
 def swiglu_backward(gate_up: Tensor, d_hidden_SM: Tensor) -> tuple[Tensor, Tensor]:
-    """`swiglu` again and the gradient of its input."""
+    """Gradient of `swiglu`.
+
+    Parameters
+    ----------
+    gate_up : (S, 2 M) as given to `swiglu`
+    d_hidden_SM : (S, M) gradient of its result
+
+    Returns
+    -------
+    (S, M) the result once more, which therefore need not be kept; (S, 2 M) gradient of `gate_up`.
+    """
     hidden_SM, d_gate_up = torch.empty_like(d_hidden_SM), torch.empty_like(gate_up)
     arrays = (flat(gate_up), hidden_SM.shape[1], flat(d_hidden_SM), flat(hidden_SM), flat(d_gate_up))
     for_all(rowwise.swiglu_backward, len(gate_up), *arrays)
@@ -85,7 +150,18 @@ def swiglu_backward(gate_up: Tensor, d_hidden_SM: Tensor) -> tuple[Tensor, Tenso
 def scale_backward(
     d_scaled: Tensor, scaled: Tensor, x_SD: Tensor, means: Tensor, over_sds: Tensor, d_residual_SD: Tensor
 ) -> Tensor:
-    """(S, D) gradient of x through the factor 1 / sd(x) of `scaled`, that of the residual path added."""
+    """Gradient of x through the factor 1 / sd(x) of something that was computed from its normed rows.
+
+    Parameters
+    ----------
+    d_scaled, scaled : (S, W) gradient of the scaled rows, and the rows
+    x_SD, means, over_sds : (S, D), (S,), (S,) input and statistics of the norm
+    d_residual_SD : (S, D) gradient that reaches x on other paths
+
+    Returns
+    -------
+    (S, D) sum of both gradients.
+    """
     d_x_SD = d_residual_SD.clone()
     inputs = flat(d_scaled), flat(scaled), scaled.shape[1], flat(x_SD), flat(means), flat(over_sds)
     for_all(rowwise.scale_backward, len(x_SD), *inputs, x_SD.shape[1], flat(d_x_SD))
@@ -93,7 +169,17 @@ def scale_backward(
 
 
 def attention(qkv: Tensor, starts: Ints) -> tuple[Tensor, Tensor, Tensor]:
-    """(S, D) attended values of qkv (S, 3 D), and what `attention_backward` needs of the softmax."""
+    """Attend from every token to all tokens of its jet.
+
+    Parameters
+    ----------
+    qkv : (S, 3 D) queries, keys and values
+    starts : (B + 1,) first row of each jet, then S
+
+    Returns
+    -------
+    (S, D) attended values; for `attention_backward`, the largest score and 1 / (sum of weights) of each query.
+    """
     n_jets, heads = len(starts) - 1, qkv.shape[1] // (3 * LANES)
     out_SD = qkv.new_empty(len(qkv), heads * LANES)
     kept = [qkv.new_empty(ragged.statistics_size(len(qkv), n_jets, heads)) for _ in range(2)]
@@ -102,7 +188,17 @@ def attention(qkv: Tensor, starts: Ints) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def attention_backward(qkv: Tensor, starts: Ints, *tensors: Tensor) -> Tensor:
-    """(S, 3 D) gradient; `tensors` are the results of `attention` and the gradient of its first."""
+    """Gradient of `attention`.
+
+    Parameters
+    ----------
+    qkv, starts : as given to `attention`
+    tensors : its three results, then the (S, D) gradient of the first
+
+    Returns
+    -------
+    (S, 3 D) gradient of `qkv`.
+    """
     d_qkv = torch.empty_like(qkv)
     heads = qkv.shape[1] // (3 * LANES)
     for_all(ragged.backward, len(starts) - 1, flat(qkv), starts, heads, *map(flat, tensors), flat(d_qkv))
@@ -110,7 +206,18 @@ def attention_backward(qkv: Tensor, starts: Ints, *tensors: Tensor) -> Tensor:
 
 
 def pool(n_SD: Tensor, starts: Ints, query_HBD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(H, B, D) means of the rows weighted by each class query (H, B, D), and what `pool_backward` needs."""
+    """Average the tokens of each jet, weighted by its class queries, see `pooling`.
+
+    Parameters
+    ----------
+    n_SD : (S, D) normed tokens
+    starts : (B + 1,) first row of each jet, then S
+    query_HBD : (H, B, D) the query of each head and jet, already multiplied by the key weights
+
+    Returns
+    -------
+    (H, B, D) weighted means; tiles of the queries and weights of the tokens, for `pool_backward`.
+    """
     queries = _tiles(query_HBD)
     weights, means = n_SD.new_empty(queries.shape[1], len(n_SD), LANES), torch.empty_like(queries)
     layout = (flat(n_SD), n_SD.shape[1], starts, flat(queries), queries.shape[1])
@@ -121,7 +228,18 @@ def pool(n_SD: Tensor, starts: Ints, query_HBD: Tensor) -> tuple[Tensor, Tensor,
 def pool_backward(
     n_SD: Tensor, starts: Ints, d_mean_HBD: Tensor, queries: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of the queries and of the rows."""
+    """Gradient of `pool`.
+
+    Parameters
+    ----------
+    n_SD, starts : as given to `pool`
+    d_mean_HBD : (H, B, D) gradient of the means
+    queries, weights : as `pool` returned them
+
+    Returns
+    -------
+    (H, B, D) gradient of the queries; (S, D) gradient of the tokens.
+    """
     d_queries, d_n_SD = torch.empty_like(queries), torch.zeros_like(n_SD)
     layout = (flat(n_SD), n_SD.shape[1], starts, flat(queries), queries.shape[1])
     results = (flat(d_queries), flat(d_n_SD))

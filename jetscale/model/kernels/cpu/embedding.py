@@ -85,7 +85,15 @@ def backward(
     width: int,
     shares: Floats,
 ) -> None:
-    """Shares of blocks `first` to `last` - 1, of BLOCK jets, in the gradient of `vectors`: (blocks, V, W)."""
+    """Shares of blocks of BLOCK jets in the gradient of `vectors`.
+
+    Parameters
+    ----------
+    first, last : blocks `first` to `last` - 1 are computed
+    d_out : (S, W) gradient of the rows of `forward`
+    features, n_features, pid, starts, scales, width : as given to `forward`
+    shares : (blocks, V, W) result
+    """
     n_jets = len(starts) - 1
     n_vectors = len(shares) // width // -(-n_jets // BLOCK)
     for block in range(first, last):

@@ -28,7 +28,15 @@ BLOCK = 256  # rows summed up together: short sums round less
 
 @kernel
 def linear(first: int, last: int, x: Floats, n_in: int, weight: Floats, n_out: int, out: Floats) -> None:
-    """Out = x W^T for rows `first` to `last` - 1 of x (S, I) and out (S, O), W (O, I)."""
+    """Compute x W^T.
+
+    Parameters
+    ----------
+    first, last : rows `first` to `last` - 1 are computed
+    x, n_in : (S, I), and I
+    weight, n_out : (O, I), and O
+    out : (S, O) result
+    """
     transposed = np.empty(len(weight), np.float32)
     for column in range(0, n_in, LANES):
         for at_out in range(0, n_out, LANES):
@@ -39,7 +47,15 @@ def linear(first: int, last: int, x: Floats, n_in: int, weight: Floats, n_out: i
 
 @kernel
 def multiply(first: int, last: int, x: Floats, n_in: int, matrix: Floats, n_out: int, out: Floats) -> None:
-    """Out = x M for rows `first` to `last` - 1 of x (S, I) and out (S, O), M (I, O)."""
+    """Compute x M.
+
+    Parameters
+    ----------
+    first, last : rows `first` to `last` - 1 are computed
+    x, n_in : (S, I), and I
+    matrix, n_out : (I, O), and O
+    out : (S, O) result
+    """
     for at_out in range(0, n_out, LANES):
         for row in range(first, last, 4):
             # four rows share one load of the tile; beyond the last row, the last one is done again
@@ -61,7 +77,16 @@ def multiply(first: int, last: int, x: Floats, n_in: int, matrix: Floats, n_out:
 def weight_gradient(
     first: int, last: int, d_out: Floats, n_out: int, x: Floats, n_in: int, rows: int, shares: Floats
 ) -> None:
-    """Share of row blocks `first` to `last` - 1, of BLOCK rows, in d_out^T x; shares is (blocks, O, I)."""
+    """Compute the shares of blocks of BLOCK rows in d_out^T x.
+
+    Parameters
+    ----------
+    first, last : blocks `first` to `last` - 1 are computed
+    d_out, n_out : (S, O), and O
+    x, n_in : (S, I), and I
+    rows : S
+    shares : (blocks, O, I) result
+    """
     for block in range(first, last):
         for at_out in range(0, n_out, LANES):
             for at_in in range(0, n_in, LANES):

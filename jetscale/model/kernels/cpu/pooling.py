@@ -38,12 +38,20 @@ from jetscale.model.kernels.cpu.simd import (
 
 ZERO, ONE, LOWEST = np.float32(0), np.float32(1), np.float32(-3e38)
 LOG2_E = np.float32(math.log2(math.e))
-TILE = LANES * LANES
 
 
 @kernel
 def dot(n: Floats, dim: int, starts: Ints, jet: int, tiles: Floats, tile_at: int, out: Floats) -> None:
-    """Out = products of the tokens of a jet with 8 vectors of `dim`, a vector of 8 per token."""
+    """Multiply the tokens of one jet with 8 vectors.
+
+    Parameters
+    ----------
+    n, dim : (S, D) tokens, and D
+    starts : (B + 1,) first token of each jet, then S
+    jet : which jet
+    tiles, tile_at : tiles of vectors, and where those 8 begin
+    out : (tokens of the jet, 8) result
+    """
     first, last = starts[jet], starts[jet + 1]
     out[: (last - first) * LANES] = ZERO
     for column in range(0, dim, LANES):
@@ -82,7 +90,9 @@ def forward(
         for group in range(groups):
             tile_at = (jet * groups + group) * dim * LANES
             scores = weights[(group * n_tokens + first) * LANES :]
+            # Scores of 8 heads, in the lanes, with each token; their place takes the weights further down.
             dot(n, dim, starts, jet, queries, tile_at, scores)
+            # Softmax over the tokens; the largest score is taken away first, so that nothing overflows.
             largest = splat(LOWEST)
             for token in range(count):
                 largest = maximum(largest, load(scores, token * LANES))
@@ -95,6 +105,7 @@ def forward(
             over_sum = divide(splat(ONE), sums)
             for token in range(count):
                 store(scores, token * LANES, multiply(load(scores, token * LANES), over_sum))
+            # Weighted means, 8 channels at a time.
             for column in range(0, dim, LANES):
                 mean = zero_tile()
                 for token in range(count):
@@ -117,7 +128,20 @@ def backward(
     d_queries: Floats,
     d_n: Floats,
 ) -> None:
-    """Gradients of `forward`: `d_queries` is overwritten, `d_n` added to."""
+    """Gradient of `forward`, for jets `first_jet` to `last_jet` - 1.
+
+    With weights p of the tokens, it is that of a softmax: d score = p (d mean . n - sum over tokens of
+    p (d mean . n)). Then d query sums d score times n, and d n is d score times query plus p times d mean.
+
+    Parameters
+    ----------
+    first_jet, last_jet : the jets that this call computes
+    n, dim, starts, queries, groups : as given to `forward`
+    weights : as `forward` left them
+    d_means : tiles, gradient of the means
+    d_queries : tiles, overwritten with the gradient of the queries
+    d_n : (S, D), to which the gradient of the tokens is added
+    """
     n_tokens = starts[len(starts) - 1]
     d_scores = np.empty(np.max(np.diff(starts)) * LANES, np.float32)
     for jet in range(first_jet, last_jet):
@@ -125,12 +149,14 @@ def backward(
         for group in range(groups):
             tile_at = (jet * groups + group) * dim * LANES
             own = weights[(group * n_tokens + first) * LANES :]
+            # d p = d mean . n for each token, then d score = p (d p - sum over tokens of p d p).
             dot(n, dim, starts, jet, d_means, tile_at, d_scores)
             mean = splat(ZERO)
             for at in range(0, count * LANES, LANES):
                 mean = multiply_add(load(own, at), load(d_scores, at), mean)
             for at in range(0, count * LANES, LANES):
                 store(d_scores, at, multiply(load(own, at), subtract(load(d_scores, at), mean)))
+            # Each token reaches the result twice: through its score, and as what is averaged.
             for column in range(0, dim, LANES):
                 query = load_tile(queries, tile_at + column * LANES, LANES)
                 d_mean = load_tile(d_means, tile_at + column * LANES, LANES)

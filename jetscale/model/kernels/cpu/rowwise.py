@@ -32,7 +32,15 @@ BLOCK = 256  # rows whose share of a weight's gradient is summed up together: sh
 
 @kernel
 def swiglu(first: int, last: int, gate_up: Floats, columns: int, out: Floats) -> None:
-    """Out = silu(gate) up, for rows [gate, up] of `columns` floats each."""
+    """Multiply silu(gate) and up, row by row.
+
+    Parameters
+    ----------
+    first, last : rows `first` to `last` - 1 are computed
+    gate_up : (rows, 2 M) gate, then up
+    columns : M
+    out : (rows, M) result
+    """
     one, shut, rate = splat(ONE), splat(SHUT), splat(MINUS_LOG2_E)
     for row in range(first, last):
         for column in range(0, columns, LANES):
@@ -46,7 +54,15 @@ def swiglu(first: int, last: int, gate_up: Floats, columns: int, out: Floats) ->
 def swiglu_backward(
     first: int, last: int, gate_up: Floats, columns: int, d_out: Floats, out: Floats, d_gate_up: Floats
 ) -> None:
-    """Gradient of `swiglu`, rows [d_gate, d_up], and its result once more, which so need not be kept."""
+    """Gradient of `swiglu`, and its result once more, which therefore need not be kept.
+
+    Parameters
+    ----------
+    first, last, gate_up, columns : as in `swiglu`
+    d_out : (rows, M) gradient of its result
+    out : (rows, M) the result is written here
+    d_gate_up : (rows, 2 M) the gradients of gate and up are written here
+    """
     one, shut, rate = splat(ONE), splat(SHUT), splat(MINUS_LOG2_E)
     for row in range(first, last):
         for column in range(0, columns, LANES):
@@ -73,7 +89,16 @@ def layer_norm(
     means: Floats,
     over_sds: Floats,
 ) -> None:
-    """Out = (x - mean) / sqrt(variance + eps) weight, row by row; keeps mean and 1 / sqrt."""
+    """Norm each row: (x - mean) / sqrt(variance + eps) weight.
+
+    Parameters
+    ----------
+    first, last : rows `first` to `last` - 1 are computed
+    x, columns : (rows, D), and D
+    weight, eps : (D,) scale, and what is added to the variance
+    out : (rows, D) result
+    means, over_sds : (rows,) mean and 1 / sqrt(variance + eps) are written here
+    """
     over_columns = ONE / np.float32(columns)
     for row in range(first, last):
         start = row * columns
