@@ -408,6 +408,11 @@ class TrainSettings:
         check_additions("loggers", self.loggers)
 
 
+def _require_mapping(key: str, named: Any) -> None:
+    if not isinstance(named, Mapping):
+        raise SettingsError(f"{key}={named}: must be {{NAME: {{_target_: my_lab.MyClass}}}}")
+
+
 def check_additions(key: str, named: Any) -> None:
     """Raise where `named`, the value of `key`, is no mapping of names to ``_target_`` mappings that may run.
 
@@ -421,8 +426,7 @@ def check_additions(key: str, named: Any) -> None:
     SettingsError
         It has another form, or a ``_target_`` is neither Lightning's and harmless nor trusted by ``--trust``.
     """
-    if not isinstance(named, Mapping):
-        raise SettingsError(f"{key}={named}: must be {{NAME: {{_target_: my_lab.MyClass}}}}")
+    _require_mapping(key, named)
     for name, entry in named.items():
         if not isinstance(entry, Mapping) or not isinstance(entry.get("_target_"), str):
             raise SettingsError(
@@ -447,6 +451,8 @@ def from_config(config: DictConfig | Mapping[str, Any]) -> TrainSettings:
     assert isinstance(plain, Mapping)
     refuse_resolvers(plain, "the settings")
     _check_fields(plain)
+    for key in ("callbacks", "loggers"):
+        _require_mapping(key, plain.get(key, {}))  # OmegaConf cannot merge a list with the empty mapping
     try:
         # plain first: to a node that is typed already Hydra may have added keys (+foo=1)
         settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainSettings), plain))

@@ -301,8 +301,7 @@ class SaveAtThree(Callback):
 def trainer(path: Path, *callbacks: Callback) -> L.Trainer:
     return L.Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
-        default_root_dir=path, callbacks=list(callbacks), enable_checkpointing=False,
-        limit_val_batches=0,
+        default_root_dir=path, callbacks=list(callbacks), enable_checkpointing=False, limit_val_batches=0,
     )  # fmt: skip
 
 
@@ -311,10 +310,8 @@ def trainer(path: Path, *callbacks: Callback) -> L.Trainer:
 def test_lightning_goes_on_with_exactly_the_next_batch(settings: DataSettings, tmp_path: Path) -> None:
     undisturbed = Recorder()
     trainer(tmp_path, SaveAtThree(tmp_path / "three.ckpt")).fit(undisturbed, module(settings))
-    data = module(settings)
-    data.start_step = 3
     resumed = Recorder()
-    trainer(tmp_path).fit(resumed, data, ckpt_path=tmp_path / "three.ckpt", weights_only=False)
+    trainer(tmp_path).fit(resumed, module(settings), ckpt_path=tmp_path / "three.ckpt", weights_only=False)
     assert undisturbed.seen == [list(range(step * 32, step * 32 + 32)) for step in range(6)]
     assert resumed.seen == undisturbed.seen[3:]
     assert torch.equal(resumed.weight, undisturbed.weight)
