@@ -27,7 +27,19 @@ from sphinx.util.docutils import SphinxDirective
 
 THIRD_PARTY = {
     *("awkward", "fastjet", "fsspec", "hydra", "joblib", "lightning", "matplotlib", "np", "numba", "numpy"),
-    *("omegaconf", "pa", "pandas", "pd", "pyarrow", "pythia8", "pythia8mc", "rich", "scipy", "sklearn"),
+    *(
+        "omegaconf",
+        "pa",
+        "pandas",
+        "pd",
+        "psutil",
+        "pyarrow",
+        "pythia8",
+        "pythia8mc",
+        "rich",
+        "scipy",
+        "sklearn",
+    ),
     *("submitit", "torch", "torchmetrics", "triton", "uproot", "wandb", "xxhash"),
 }
 """Libraries whose classes may be named in a signature without a page of this site to link to."""
