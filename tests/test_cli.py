@@ -139,7 +139,7 @@ def test_every_command_checks_its_keys(command, message):
         command(["a/b", "watch=0"])
 
 
-def test_an_argument_without_a_key_is_the_positional_one():
+def test_an_argument_without_a_key_is_the_positional_one(capsys):
     for words in (["multirun/paper", "--dry-run"], ["--dry-run", "path=multirun/paper"]):
         assert parse(Settings, words, "prog", positional="path") == Settings(
             path="multirun/paper", dry_run=True
@@ -147,6 +147,9 @@ def test_an_argument_without_a_key_is_the_positional_one():
     assert parse(Settings, ["s/dim=8/seed=0"], "prog", positional="path").path == "s/dim=8/seed=0"
     with pytest.raises(UsageError, match="multirun/paper"):
         parse(Settings, ["multirun/paper"], "prog")
+    with pytest.raises(SystemExit):
+        parse(Settings, ["--help"], "prog", positional="path")
+    assert "usage: prog PATH [key=value ...]" in capsys.readouterr().out
     with pytest.raises(UsageError, match="unknown flag '--path2'"):
         parse(Settings, ["--path2"], "prog", positional="path")
 

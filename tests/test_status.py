@@ -212,7 +212,7 @@ def test_no_content_of_any_file_is_a_crash(tmp_path, name, content):
         assert name in " ".join(look(sweep)["notes"])
 
 
-def test_a_done_marker_that_cannot_be_read_is_a_failure_with_its_mend(tmp_path):
+def test_a_done_marker_that_cannot_be_read_is_a_failure_that_names_the_way_out(tmp_path):
     run = begin(tmp_path / "s/scratch/dim=8/seed=0")
     (run / "done.json").write_text("{")
     assert one(tmp_path / "s")["state"] == "failed"

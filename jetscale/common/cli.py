@@ -70,7 +70,9 @@ def parse(
         After ``--help``, with status 0.
     """
     if any(argument in ("-h", "--help") for argument in argv):
-        sys.stdout.write(usage(settings, program))
+        sys.stdout.write(
+            usage(settings, program if positional is None else f"{program} {positional.upper()}")
+        )
         raise SystemExit(0)
     known = keys_of(settings)
     parsed = settings()

@@ -1,1 +1,1 @@
-"""Run directories: what is in their files, and how damage to any of them is found. Needs no torch."""
+"""Run directories: names, readers and writers of their files, and how damage is found. Needs no torch."""

@@ -1,7 +1,7 @@
-"""Parquet files that hold a checksum of their own bytes: pyarrow reads changed ones without a word.
+"""Parquet files that hold a checksum of their bytes, because pyarrow reads changed bytes without an error.
 
-The checksum stands in the file's key-value metadata, which parquet stores as plain text. It is written as
-zeros first, computed over the file as it then is, and put in their place. Files without one (of earlier
+The checksum is in the file's key-value metadata, which parquet stores as plain text. It is written as zeros
+first, computed over the file with these zeros, and put in their place. Files without one (of earlier
 versions, or of other programs) are read as they are.
 """
 
@@ -26,7 +26,14 @@ _SEAL = re.compile(re.escape(_VALUE) + rb"([0-9a-f]{32})")
 
 
 def write_table(table: pa.Table, path: Path, **options: Any) -> None:
-    """Write `table` with its checksum, atomically; `options` are those of `pyarrow.parquet.write_table`."""
+    """Write a table with its checksum, atomically.
+
+    Parameters
+    ----------
+    table : the table
+    path : the file
+    options : of `pyarrow.parquet.write_table`
+    """
     import pyarrow.parquet as pq
 
     metadata = {**(table.schema.metadata or {}), _KEY: _VALUE + _ZEROS}
@@ -39,7 +46,13 @@ def write_table(table: pa.Table, path: Path, **options: Any) -> None:
 
 
 def write_frame(frame: pd.DataFrame, path: Path) -> None:
-    """Write a data frame without its index but with its `attrs`, as pandas does, and with a checksum."""
+    """Write a data frame with a checksum, atomically.
+
+    Parameters
+    ----------
+    frame : written without its index but with its `attrs`, as pandas does
+    path : the file
+    """
     import json
 
     import pyarrow as pa
@@ -55,7 +68,7 @@ def check(path: Path) -> None:
     Raises
     ------
     DamagedFile
-        A byte of it is another one than was written.
+        Its bytes are not those that were written.
     """
     content = bytearray(path.read_bytes())
     seals = list(_SEAL.finditer(content))

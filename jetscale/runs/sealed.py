@@ -1,4 +1,4 @@
-"""JSON files that jetscale writes and reads back: sealed since format 2, read without a seal before it."""
+"""JSON files that jetscale writes and reads back: with a checksum since format 2, without one in format 1."""
 
 from __future__ import annotations
 
@@ -13,14 +13,27 @@ FORMAT = 2
 
 
 def write_json_sealed(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` with the number of the format and a checksum, atomically."""
+    """Write a JSON object with the number of the format and a checksum, atomically.
+
+    Parameters
+    ----------
+    path : the file
+    content : keys and values
+    """
     write_sealed(path, {"format": FORMAT, **content})
 
 
 def read_json(path: Path) -> tuple[dict[str, Any], bool]:
-    """Content of a file without format and checksum, and whether a checksum vouches for it.
+    """Read a JSON object.
 
-    A file counts as one of an earlier version only where it has neither key: damage to one of them is damage.
+    Parameters
+    ----------
+    path : the file
+
+    Returns
+    -------
+    Its content without format and checksum, and whether it was compared with a checksum. A file counts as one
+    of format 1 only if it has neither key, so that damage to one of them is found.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A sweep's status as JSON; its keys stay."""
+"""A sweep's status as JSON. Scripts rely on its keys: add some, but rename none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from jetscale.status.sweep import Group, Sweep
 
 
 def as_json(sweep: Sweep) -> dict[str, Any]:
-    """One JSON-able object; docs/tracking.md says what its keys mean. What is unknown is null."""
+    """The status as plain values for JSON.
+
+    Parameters
+    ----------
+    sweep : the status
+
+    Returns
+    -------
+    Keys and values, explained in docs/tracking.md; what is unknown is None.
+    """
     return {
         "path": str(sweep.path),
         "planned": sweep.planned,

@@ -1,4 +1,4 @@
-"""A sweep: its runs, planned and found, in groups of one subset and width."""
+"""A sweep: its runs, planned and found, in groups of one subset, width and variant."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jetscale.status.reading import Reader, whole
 
 @dataclass
 class Group:
-    """Runs of one subset and width (and variant), which differ in their seed."""
+    """Runs of one subset, width and variant, which differ in their seed."""
 
     subset: str
     dim: int
@@ -37,7 +37,7 @@ class Group:
 
     @property
     def jets_per_second(self) -> float | None:
-        """Of one run: the median of the running ones, else of the done ones."""
+        """Throughput of one run: the median of the running ones, else of the done ones."""
         for state in ("running", "done"):
             speeds = [run.jets_per_second for run in self.runs if run.state == state]
             known = [speed for speed in speeds if speed is not None]
@@ -47,7 +47,7 @@ class Group:
 
     @property
     def measured(self) -> list[RunStatus]:
-        """The runs whose losses are averaged: the done ones, where there is none all that have a loss."""
+        """The runs whose losses are averaged: the done ones, or if there are none, all that have a loss."""
         done = [run for run in self.runs if run.state == "done"]
         return [run for run in done or self.runs if run.test_loss]
 
@@ -65,19 +65,19 @@ class Group:
 
     @property
     def error(self) -> str | None:
-        """That of its last failed run."""
+        """The error of its last failed run."""
         errors = [run.error for run in self.runs if run.state == "failed" and run.error]
         return errors[-1] if errors else None
 
 
 @dataclass
 class Sweep:
-    """What is known of a sweep now.
+    """The status of a sweep at one time.
 
     Attributes
     ----------
     path : its folder
-    planned : whether ``plan.json`` says which runs wait; without it only runs that have begun are known
+    planned : whether ``plan.json`` lists the waiting runs; without it only runs that have begun are known
     groups : in the order of subset (as planned) and width
     seconds : run time that each unfinished run still needs, by directory; None where no rate is measured yet
     notes : what could not be read
@@ -106,7 +106,7 @@ class Sweep:
 
     @property
     def jets_per_second(self) -> float:
-        """Of all running runs together."""
+        """Throughput of all running runs together."""
         return sum(run.jets_per_second or 0.0 for run in self.runs if run.state == "running")
 
     @property
@@ -143,7 +143,7 @@ class Sweep:
 
 @dataclass
 class Watcher:
-    """Reads one sweep, again and again; what cannot change is read once.
+    """Reads one sweep again and again; unchanged files of finished runs are read once.
 
     Attributes
     ----------
@@ -155,7 +155,7 @@ class Watcher:
     reader: Reader = field(default_factory=Reader)
 
     def look(self) -> Sweep:
-        """The sweep as it is now.
+        """Read the present status of the sweep.
 
         Raises
         ------
@@ -263,9 +263,10 @@ def _groups(runs: Iterable[RunStatus]) -> list[Group]:
 
 
 def _seconds_left(groups: list[Group]) -> dict[str, float | None]:
-    """Run time left of each run, from measured seconds per step: its own, its group's, its width's.
+    """Run time left of each run, from measured seconds per step.
 
-    Other subsets of a width train the same model on other jets. Nothing is guessed from other widths.
+    They are those of the run itself, else of its group, else of its width: other subsets train the same model
+    on other jets. Other widths are not used, so a width without a measurement has no time (None).
     """
     left: dict[str, float | None] = {}
     for group in groups:

@@ -1,4 +1,4 @@
-"""A sweep's status as a table: one row a subset and width, then what runs, what failed, and the time left."""
+"""A sweep's status as a table: one row for each subset, width and variant, then running and failed runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,18 @@ _LONGEST_NAME = 44  # a folder named after many overrides must not push what hap
 
 
 def render(sweep: Sweep, height: int | None = None) -> RenderableType:
-    """The whole status; with a `height` in lines, groups where nothing happens are folded until it fits."""
+    """The status for a terminal.
+
+    Parameters
+    ----------
+    sweep : the status
+    height : lines of the terminal; where the table is longer, groups in which no run is running or failed are
+        combined. None for no limit
+
+    Returns
+    -------
+    What `rich` prints.
+    """
     running = [run for run in sweep.runs if run.state == "running"]
     failed = [run for run in sweep.runs if run.state == "failed"]
     below = [

@@ -1,3 +1,3 @@
-"""What a run writes: metrics, test-loss blocks, done marker, W&B."""
+"""A run in W&B, and the dashboard of a project there."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m jetscale.tracking.dashboard ENTITY/PROJECT``: the W&B dashboard of a project's sweeps, as code.
+"""``python -m jetscale.tracking.dashboard ENTITY/PROJECT``: build the W&B dashboard of a project's sweeps.
 
 Two saved views: ``jetscale`` (scaling, throughput, the curves of both phases) and ``jetscale failures``
 (runs that failed, crashed or were killed, with their errors). They draw what

@@ -1,4 +1,4 @@
-"""What the user's environment tells W&B: the variables that its users know, its keys, and who wins.
+"""W&B settings from the user's environment: its usual variables, its key, and their order of precedence.
 
 A setting given to jetscale wins over a variable of the environment, which wins over jetscale's default.
 """
@@ -26,7 +26,7 @@ _MODES: dict[str, Mode] = {
     "online": "online", "run": "online", "shared": "online", "offline": "offline", "dryrun": "offline",
     "disabled": "disabled",
 }  # fmt: skip
-"""Values of ``WANDB_MODE``; ``run`` and ``dryrun`` are W&B's older words."""
+"""Values of ``WANDB_MODE``; ``run`` and ``dryrun`` are older names."""
 _FALSE = ("", "0", "false", "no", "off")
 
 
@@ -49,7 +49,7 @@ class Destination:
     notes: str | None = None
 
     def obeying(self) -> Destination:
-        """Add what the environment says where no setting does.
+        """Fill in from the environment what no setting gives.
 
         ``WANDB_PROJECT`` and ``WANDB_ENTITY`` count where the setting is None; ``WANDB_RUN_GROUP``,
         ``WANDB_NAME``, ``WANDB_JOB_TYPE`` and ``WANDB_NOTES``, which no setting gives, always;
@@ -68,7 +68,7 @@ class Destination:
 
 
 def chosen_mode(setting: str) -> Mode:
-    """Whether to send a run, keep it on disk, or neither; warns and keeps it where that is not clear.
+    """Decide whether a run is sent, kept on disk for W&B, or neither; in doubt it is kept, with a warning.
 
     Parameters
     ----------

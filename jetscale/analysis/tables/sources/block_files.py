@@ -40,7 +40,17 @@ def read_phase(path: Path, phase: str) -> pa.Table:
 
 
 def read(path: Path, run: str, phase: str) -> BlockLosses | None:
-    """Block losses of one run's `test_blocks.parquet`; None where it has none of this phase.
+    """Block losses in one run's ``test_blocks.parquet``.
+
+    Parameters
+    ----------
+    path : the file
+    run : name of the run in the loss table
+    phase : ``pretrain`` or ``finetune``
+
+    Returns
+    -------
+    One evaluation for each step and kind of weights; None where the file has none of this phase.
 
     Raises
     ------
@@ -76,7 +86,7 @@ def block_losses(table: pa.Table, run: str) -> BlockLosses | None:
 
 
 def join(parts: list[BlockLosses]) -> BlockLosses | None:
-    """Block losses of several runs as one; None of none."""
+    """Combine the block losses of several runs; returns None for an empty list."""
     if not parts:
         return None
     return BlockLosses(
@@ -87,10 +97,15 @@ def join(parts: list[BlockLosses]) -> BlockLosses | None:
 
 
 def write_joined(path: Path, blocks: BlockLosses | None) -> None:
-    """Write block losses of many runs, one row per evaluation; of None, no file is left.
+    """Write the block losses of many runs, one row per evaluation.
 
-    Sums are kept in 32 bits, as `read` gives them. Bytes of equal significance stand together: of 4 bytes a
-    sum, 3.1 are left instead of 4.0.
+    Sums have 32 bits, as `read` returns them. Bytes of equal significance are stored together, so that the 4
+    bytes of a sum compress to 3.1.
+
+    Parameters
+    ----------
+    path : the file
+    blocks : what to write; for None, an existing file is removed
     """
     import pyarrow as pa
 
@@ -112,7 +127,7 @@ def write_joined(path: Path, blocks: BlockLosses | None) -> None:
 
 
 def read_joined(path: Path) -> BlockLosses | None:
-    """What `write_joined` wrote; None where there is no such file.
+    """Read what `write_joined` wrote; returns None where there is no such file.
 
     Raises
     ------

@@ -28,7 +28,14 @@ def blocks_beside(path: Path) -> Path:
 
 
 def write(path: Path, losses: LossTable, blocks: BlockLosses | None) -> None:
-    """Write the table, and these of its block losses, beside it."""
+    """Write a loss table, and its block losses beside it.
+
+    Parameters
+    ----------
+    path : the file of the table
+    losses : the table
+    blocks : block losses to keep with it, None for none
+    """
     frame = losses.frame.copy(deep=False)
     frame.attrs[FACTS] = {
         "source": losses.source,
@@ -43,7 +50,16 @@ def write(path: Path, losses: LossTable, blocks: BlockLosses | None) -> None:
 
 
 def of_frame(frame: pd.DataFrame, path: Path) -> LossTable | None:
-    """Table of a frame that was read from `path`, not yet checked; None where another program wrote it.
+    """Make a loss table of a data frame.
+
+    Parameters
+    ----------
+    frame : as read from `path`
+    path : the file, to find the block losses beside it
+
+    Returns
+    -------
+    The table, not yet checked; None where another program wrote the file.
 
     Raises
     ------

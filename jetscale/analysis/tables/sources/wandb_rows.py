@@ -1,7 +1,7 @@
-"""What both W&B sources share: history rows of one run, as `jetscale.tracking` logs them, to the loss table.
+"""Loss table from W&B history rows, as `jetscale.tracking` logs them; used by both W&B sources.
 
 A test line is a row with ``<phase>/test_loss`` (raw weights) or ``<phase>/test_loss_ema``, with our own
-``step``, ``jets`` and ``flops`` beside it; W&B's own step counter is never used: a resumed run restarts it.
+``step``, ``jets`` and ``flops`` in the same row. W&B's step counter is not used: a resumed run restarts it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WEIGHTS = {"raw": "", "ema": "_ema"}
 
 
 def loss_key(phase: str, weights: str) -> str:
-    """History key of a test loss."""
+    """History key of a test loss of `phase` and `weights` (``raw`` or ``ema``)."""
     return f"{phase}/test_loss{WEIGHTS[weights]}"
 
 
