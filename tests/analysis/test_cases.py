@@ -261,7 +261,8 @@ def test_a_constant_cost_is_in_closed_form() -> None:
     N, D = (np.log(values.ravel()) for values in np.meshgrid(SIZES, DATA))
     cost = Cost.of_points(N, D, np.log(240) + N + D, 240.0)
     assert cost == Cost.constant(240.0)
-    assert cost.exponents(TRUTH, 1.0, 2.0)[0][0] == TRUTH.a[0]
+    alpha, beta = TRUTH["alpha"][0], TRUTH["beta"][0]
+    assert cost.exponents(TRUTH, 1.0, 2.0)[0][0] == beta / (alpha + beta)
 
 
 def test_a_cost_that_is_no_function_of_size_and_data_is_said(load: Load) -> None:

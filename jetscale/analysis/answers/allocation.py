@@ -22,7 +22,18 @@ _HIGHEST = 400.0  # ln C
 
 
 def compute_for_loss(surfaces: Surfaces, loss: float, cost: Cost) -> Array:
-    """Logarithm of the least compute that reaches `loss`, (R,); infinite where the floor is above it."""
+    """Logarithm of the least compute that reaches `loss`, (R,); infinite where the floor is above it.
+
+    Parameters
+    ----------
+    surfaces : R of them.
+    loss : to be reached, nats.
+    cost : C of N and D.
+
+    Returns
+    -------
+    (R,) ln C in FLOPs.
+    """
     closed = surfaces.form.compute_for_loss(surfaces.theta, loss, float(np.log(cost.k)))
     if closed is not None and cost.is_constant:
         return closed
@@ -44,6 +55,13 @@ def size_range(surfaces: Surfaces, log_C: float, cost: Cost, tolerance: float) -
     """Return ln N of the smallest and largest model within `tolerance` of the best loss at C; (R,) each.
 
     The loss on the constraint falls to the optimum and rises after it, so each side has one crossing.
+
+    Parameters
+    ----------
+    surfaces : R of them.
+    log_C : ln of the budget in FLOPs.
+    cost : C of N and D.
+    tolerance : relative excess over the best loss, 0.01 for 1%.
     """
     budget = np.array([log_C])
     best_N = cost.optimum(surfaces, budget)[0][:, 0]
@@ -64,7 +82,14 @@ def size_range(surfaces: Surfaces, log_C: float, cost: Cost, tolerance: float) -
 def compute_multiplier(
     one: Surfaces, one_cost: Cost, other: Surfaces, other_cost: Cost, log_C: float
 ) -> Array:
-    """Logarithm of the compute `other` needs, over C, for the loss that `one` reaches with C; (R,)."""
+    """Logarithm of the compute `other` needs, over C, for the loss that `one` reaches with C; (R,).
+
+    Parameters
+    ----------
+    one, one_cost : surfaces and cost that set the loss.
+    other, other_cost : those that are to reach it; as many surfaces.
+    log_C : ln of the budget of `one` in FLOPs.
+    """
     loss = np.exp(one_cost.optimal_log_loss(one, np.array([log_C]))[:, 0])
     needed = [
         compute_for_loss(Surfaces.from_theta(theta, other.form), float(value), other_cost)[0]
@@ -78,6 +103,16 @@ def nearest_width(log_N: float, dims: Array, sizes: Array, step: int = 8) -> tup
 
     The parameter count of a width-d transformer is a polynomial of degree 2 in d; it is taken through the
     trained widths, so at least three of them are needed.
+
+    Parameters
+    ----------
+    log_N : ln of the wanted number of parameters.
+    dims, sizes : (S,) width and N of the runs; NaN widths are left out.
+    step : widths are multiples of it.
+
+    Returns
+    -------
+    Width and its N; None where fewer than three widths are known.
     """
     dims, first = np.unique(dims[np.isfinite(dims)], return_index=True)
     if len(dims) < 3:

@@ -85,7 +85,16 @@ def _evaluated(losses: LossTable, settings: FitSettings) -> dict[str, pd.DataFra
 def fit_subset(
     name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSettings, held_out: pd.DataFrame | None
 ) -> SubsetFit:
-    """Fit the selected rows of one subset and judge the fit, on held-out rows too."""
+    """Fit the selected rows of one subset and judge the fit, on held-out rows too.
+
+    Parameters
+    ----------
+    name : of the subset.
+    frame : its selected rows.
+    losses : the table they come from.
+    settings : of the fit.
+    held_out : rows to predict; None for none.
+    """
     found = estimate(name, frame, losses, settings)
     curves = found.task.curves
     details = describe(found)
@@ -122,7 +131,14 @@ def describe(found: Estimate) -> dict[str, Any]:
 
 
 def judge(found: Estimate, surface: Surfaces, held_out: pd.DataFrame | None) -> dict[str, Any]:
-    """Lack of fit, expanding-window hold-out, and the errors on rows held out by the user."""
+    """Lack of fit, expanding-window hold-out, and the errors on rows held out by the user.
+
+    Parameters
+    ----------
+    found : the estimates.
+    surface : fit of the data.
+    held_out : rows to predict; None for none.
+    """
     judged: dict[str, Any] = {
         "lack_of_fit": _lack_of_fit(found, surface),
         "windows": heldout.windows(found.task, float(found.task.exponents(surface)[0][0])),

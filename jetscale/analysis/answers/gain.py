@@ -148,7 +148,16 @@ def _has(names: Iterable[str], reference: str) -> bool:
 
 
 def paired(subset: list[Run], scratch: list[Run]) -> tuple[list[Run], list[Run], bool]:
-    """Runs of the seeds that both have, in one order; all runs, unpaired, where too few seeds agree."""
+    """Runs of the seeds that both have, in one order; all runs, unpaired, where too few seeds agree.
+
+    Parameters
+    ----------
+    subset, scratch : runs of one size.
+
+    Returns
+    -------
+    The runs chosen of each, and whether they are paired by seed.
+    """
     common = sorted({run.seed for run in subset} & {run.seed for run in scratch})
     if len(common) < min(2, len(subset), len(scratch)):
         return subset, scratch, False
@@ -159,7 +168,19 @@ def paired(subset: list[Run], scratch: list[Run]) -> tuple[list[Run], list[Run],
 def compare(
     subset: list[Run], scratch: list[Run], pairs: bool, log_D: float, scratch_log_D: list[float]
 ) -> Difference:
-    """Mean of ln L of `subset` at `log_D` less that of `scratch`, each run at its own ln D."""
+    """Mean of ln L of `subset` at `log_D` less that of `scratch`, each run at its own ln D.
+
+    Parameters
+    ----------
+    subset, scratch : runs.
+    pairs : whether they are paired, in one order.
+    log_D : ln D at which the runs of the subset are read.
+    scratch_log_D : ln D for each run of scratch.
+
+    Returns
+    -------
+    Difference of ln L; its value is NaN where a curve does not reach there.
+    """
     one = [run.at(log_D) for run in subset]
     other = [run.at(x) for run, x in zip(scratch, scratch_log_D, strict=True)]
     log_L, reference = (np.array([value for value, _ in values]) for values in (one, other))
@@ -181,20 +202,34 @@ def multiplier(difference: Difference, scratch: list[Run], log_D: float) -> tupl
     """D' / D at which scratch's mean curve first has the same loss, and the least it can be (of 95%).
 
     Its interval inverts that of the difference along the curve; None where an end of it is not on the curve.
+
+    Parameters
+    ----------
+    difference : of ln L at `log_D`, subset less scratch.
+    scratch : its runs.
+    log_D : ln D of the subset.
+
+    Returns
+    -------
+    D' / D with its interval, and the lower end of the interval.
     """
+    # scratch's mean curve, on the D of all its runs, over the range that all of them have
     first, last = max(run.log_D[0] for run in scratch), min(run.log_D[-1] for run in scratch)
     grid = np.unique(np.concatenate([run.log_D for run in scratch]))
     grid = grid[(grid >= first) & (grid <= last)]
     mean = np.mean([np.interp(grid, run.log_D, run.log_L) for run in scratch], axis=0)
+    # the loss of the subset is scratch's at the same D plus the difference: where is scratch first so low?
     level = float(np.interp(log_D, grid, mean)) + difference.value
     value, reach = _first_reached(grid, mean, level), difference.reach
     ratio = float(np.exp(value - log_D)) if np.isfinite(value) else None
     if reach is None or difference.sd is None:
         return Quantity(ratio), None
+    # a higher level is reached earlier: the upper end of the loss gives the lower end of D'
     low, high = (_first_reached(grid, mean, level + shift) for shift in (reach, -reach))
     at_least = float(np.exp(min(low, last) - log_D))
     if ratio is None or not np.isfinite([low, high]).all():
         return Quantity(ratio), at_least
+    # the width of the interval in ln D' over that in ln L is the slope that carries the standard deviation
     sd = ratio * (high - low) / (2 * reach) * difference.sd if reach > 0 else 0.0
     return Quantity(ratio, sd, (at_least, float(np.exp(high - log_D)))), at_least
 

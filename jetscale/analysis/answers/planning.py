@@ -143,7 +143,16 @@ def _rate(law: Law, rate: float) -> float:
 def allocate(
     law: Law, laws: Laws, flops: float, loss: float, reference: str, simulate_seconds: float
 ) -> Allocation:
-    """Plan one subset for `flops`, or for `loss` where that is positive."""
+    """Plan one subset for `flops`, or for `loss` where that is positive.
+
+    Parameters
+    ----------
+    law, laws : of this subset, and of all.
+    flops : budget; not used where `loss` is positive.
+    loss : to be reached, nats; 0: the budget counts.
+    reference : subset that the multiplier is given against.
+    simulate_seconds : CPU seconds a jet; 0: not counted.
+    """
     cost = law.cost
 
     def quantity(of: Callable[[Surfaces], Array]) -> Quantity:

@@ -138,7 +138,13 @@ def run_variance(scans: list[Scan]) -> tuple[float | None, int]:
 
 
 def best(one: Scan, variance: float | None, dof: int) -> Best:
-    """Vertex of the parabola through the lowest rate and its neighbours."""
+    """Vertex of the parabola through the lowest rate and its neighbours.
+
+    Parameters
+    ----------
+    one : the scan of a width.
+    variance, dof : of ln L of a run, pooled; None where it is not known.
+    """
     x, lowest = np.log(one.rates), int(one.log_L.argmin())
     paper = np.flatnonzero(np.isclose(one.rates, PAPER_RATE, rtol=1e-6))
     at_paper = np.zeros(len(x))

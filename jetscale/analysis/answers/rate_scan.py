@@ -97,6 +97,11 @@ def _width(found: Best, dof: int) -> dict[str, Any]:
 def analyse(path: Path, weights: str = "") -> Rates:
     """Read the runs below `path` and find best rates and rules.
 
+    Parameters
+    ----------
+    path : folder of the sweep.
+    weights : raw or ema; empty: ema where the runs have it.
+
     Raises
     ------
     UsageError

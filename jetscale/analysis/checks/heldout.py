@@ -50,7 +50,12 @@ class Prediction:
 
 
 def compare(predicted_log_L: Array, log_L: Array) -> Prediction:
-    """Errors of predictions; both (T,)."""
+    """Errors of predictions; both (T,).
+
+    Parameters
+    ----------
+    predicted_log_L, log_L : (T,) predicted and observed ln L.
+    """
     predicted, observed = np.exp(predicted_log_L), np.exp(log_L)
     total = ((observed - observed.mean()) ** 2).sum()
     r2 = 1 - ((predicted - observed) ** 2).sum() / total if total > 0 else float("nan")
@@ -59,7 +64,13 @@ def compare(predicted_log_L: Array, log_L: Array) -> Prediction:
 
 
 def predict_rows(surface: Surfaces, frame: pd.DataFrame) -> Prediction:
-    """Errors of a surface on rows of a loss table."""
+    """Errors of a surface on rows of a loss table.
+
+    Parameters
+    ----------
+    surface : the first of its surfaces predicts.
+    frame : rows with n_params, jets and loss.
+    """
     log_N, log_D, log_L = (np.log(frame[name].to_numpy(float)) for name in ("n_params", "jets", "loss"))
     return compare(surface.log_loss(log_N, log_D)[0], log_L)
 

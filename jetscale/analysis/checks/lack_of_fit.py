@@ -37,6 +37,16 @@ def bend_surface(
     """Return the correction of ln L that the residuals' bends make; None where they are not known.
 
     Beyond the points the bends stay as at the nearest one.
+
+    Parameters
+    ----------
+    surface : the fitted one.
+    log_N, log_D : (P,) the points.
+    residual_P : (P,) observed minus fitted ln L.
+
+    Returns
+    -------
+    Function of ln N and ln D (T,) to the correction (T,).
     """
     directions, bends = surface.directions(log_N, log_D), _bends(log_N, log_D, log_N, log_D)
     design = np.hstack([directions, bends])

@@ -32,7 +32,17 @@ WINDOWS = (4.0, 16.0, 64.0)
 
 
 def multiverse(losses: LossTable, settings: FitSettings) -> dict[str, list[dict[str, Any]]]:
-    """Rows of every subset: the choice made, and the quantities it gives (None where undetermined)."""
+    """Rows of every subset: the choice made, and the quantities it gives (None where undetermined).
+
+    Parameters
+    ----------
+    losses : the table.
+    settings : the choices in force.
+
+    Returns
+    -------
+    By subset, one entry a choice.
+    """
     tables = {}
     shown = shown_quantities(form_named(settings.approach3.form))
     for name, frame in losses.groups().items():

@@ -98,7 +98,15 @@ def curves_table(
 def grid_table(
     surface: Surfaces, N_P: Array, D_P: Array, noise: Noise, rng: np.random.Generator
 ) -> LossTable:
-    """Final losses at the points (N_P, D_P), C = 6 N D; most of the test noise is common to all points."""
+    """Final losses at the points (N_P, D_P), C = 6 N D; most of the test noise is common to all points.
+
+    Parameters
+    ----------
+    surface : the truth.
+    N_P, D_P : (P,) parameters and samples.
+    noise : of the losses.
+    rng : draws it.
+    """
     import pandas as pd
 
     log_L = surface.log_loss(np.log(N_P), np.log(D_P))[0] + noise.runs * rng.standard_normal(len(N_P))

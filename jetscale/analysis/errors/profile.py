@@ -105,19 +105,24 @@ class _Profile:
         """Value, standard deviation and 95% interval of t."""
         from scipy.stats import t as student
 
+        # 1. A length to scan by: from the curvature, or the replicates' where points are correlated.
         step = self.curvature_sd()
         if self.base <= self.fitter.rounding(self.log_L):  # no scatter: nothing to compare a rise with
             return Quantity(self.best)
         if not np.isfinite(step) or step <= 0:
             return Quantity(self.best)
+        # 2. Profile far out, so that each end lies between two values that were fitted.
         scan = self.scan(max(step, wanted_sd or 0.0))
         if scan is None:  # no minimum to count a rise from
             return Quantity(self.best)
+        # 3. Ends at level 1 give the standard deviation of independent points, `naive`; correlated points
+        # have the replicates' one, so their levels are stretched by the ratio of the two.
         reached = [abs(end - self.best) for end in self.ends(scan, 1.0) if end is not None]
         if not reached:
             return Quantity(self.best)
         naive = float(np.mean(reached))
         ratio = 1.0 if wanted_sd is None else wanted_sd / naive
+        # 4. Ends at the 95% level.
         low, high = self.ends(scan, ratio * float(student.ppf(0.975, dof)))
         if low is None or high is None:
             return Quantity(self.best)

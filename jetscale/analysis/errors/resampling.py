@@ -53,7 +53,15 @@ class Replicates:
 
 
 def choose_method(asked: str, curves: CurveSet, parameters: int, has_surface: bool) -> tuple[str, str]:
-    """Return the model of errors, and why it cannot be a better one ("" where nothing need be said)."""
+    """Return the model of errors, and why it cannot be a better one ("" where nothing need be said).
+
+    Parameters
+    ----------
+    asked : `uncertainty.method`.
+    curves : the points.
+    parameters : of the form.
+    has_surface : whether it could be fitted.
+    """
     if asked not in ("auto", "hierarchical", "wild", "runs", "none"):
         raise UsageError(f"uncertainty.method={asked!r}: choose auto, hierarchical, wild, runs or none")
     seeded = curves.is_curve and min(curves.seeds_per_cell) >= 2
@@ -83,7 +91,18 @@ def draw(
     blocks: BlockLosses | None,
     settings: UncertaintySettings,
 ) -> Replicates:
-    """Make the replicates; for ``wild``: ln losses of the surface and the noise about it, at the points."""
+    """Make the replicates; for ``wild``: ln losses of the surface and the noise about it, at the points.
+
+    Parameters
+    ----------
+    method : model of errors.
+    curves : the points.
+    parameters : of the form.
+    log_L_E : (E,) ln losses of the evaluations.
+    fitted_P, noise_P : (P,) for ``wild``: ln L of the surface, and the residuals that are flipped.
+    blocks : test losses by block; None where they are not known.
+    settings : how many replicates, and the seed.
+    """
     P = len(curves.log_N)
     ones = np.ones((1, P))
     if method == "test_jets":
@@ -119,6 +138,13 @@ def wild_noise(curves: CurveSet, fitter: Fitter, log_L_P: Array, surface: Surfac
     their residuals. Independent points are divided by 1 - leverage (HC3, which keeps its level
     in small designs); for curves, where a whole curve flips at once, all are stretched by sqrt(G / (G - p))
     for G curves.
+
+    Parameters
+    ----------
+    curves : the points.
+    fitter : fits the surface to them.
+    log_L_P : (P,) their ln L.
+    surface : the robust fit.
     """
     robust = np.abs(log_L_P - surface.log_loss(curves.log_N, curves.log_D)[0])
     spread = np.median(np.sort(robust)[fitter.parameters :]) / 0.6745

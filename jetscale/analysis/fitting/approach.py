@@ -127,7 +127,13 @@ def _approach(name: str) -> Approach:
 
 
 def joined(approach: str, found: Mapping[str, Value]) -> dict[str, Value]:
-    """Keys "approach2.a" of the names "a" of one approach."""
+    """Keys "approach2.a" of the names "a" of one approach.
+
+    Parameters
+    ----------
+    approach : name of it.
+    found : by name of a quantity.
+    """
     return {f"{approach}.{name}": value for name, value in found.items()}
 
 
@@ -160,6 +166,11 @@ def grid_bias(task: Task, surface: Surfaces) -> dict[str, dict[str, float]]:
     """Errors of a and b on this grid if `surface` were the truth, by approach and name.
 
     A parabola is not the profile of the surface, and sizes come in steps.
+
+    Parameters
+    ----------
+    task : prepared.
+    surface : one surface.
     """
     smooth = surface.log_loss(task.curves.log_N, task.curves.log_D)
     a, b = task.exponents(surface)

@@ -95,6 +95,12 @@ def _values(task: Task, surfaces: Surfaces) -> dict[str, Array]:
 
 
 def surfaces_of(draws: Draws, form: SurfaceForm) -> Surfaces | None:
-    """Surfaces of the replicates of approach 3; None where it was not fitted."""
+    """Surfaces of the replicates of approach 3; None where it was not fitted.
+
+    Parameters
+    ----------
+    draws : as `fit_all` returns them, or replicates.parquet holds them.
+    form : of the surfaces.
+    """
     found = part(NAME, draws)
     return Surfaces(form.theta_of(found), form) if "a" in found else None

@@ -43,7 +43,13 @@ class Bounds:
 
 
 def unconstrained(phi_RF: Array, _: Index) -> tuple[Array, Array, Array | None]:
-    """Leave every parameter free: phi is theta, (R, Q)."""
+    """Leave every parameter free: phi is theta, (R, Q).
+
+    Parameters
+    ----------
+    phi_RF : (R, F).
+    _ : numbers of the rows; no row has a value of its own.
+    """
     Q = phi_RF.shape[1]
     return phi_RF, np.broadcast_to(np.eye(Q), (len(phi_RF), Q, Q)), None
 

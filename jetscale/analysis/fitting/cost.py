@@ -64,7 +64,13 @@ class Cost:
 
     @classmethod
     def of_points(cls, log_N: Array, log_D: Array, log_C: Array, k: float) -> Cost:
-        """Cost of points (P,) whose C is known; `k` is taken where it agrees."""
+        """Cost of points (P,) whose C is known; `k` is taken where it agrees.
+
+        Parameters
+        ----------
+        log_N, log_D, log_C : (P,) ln of parameters, samples and FLOPs.
+        k : of C = k N D.
+        """
         log_k = log_C - log_N - log_D
         middle = float(np.exp(np.median(log_k)))
         if abs(middle / k - 1) < 1e-9:
@@ -111,7 +117,16 @@ class Cost:
         return self._terms(log_N, log_D)[0]
 
     def elasticities(self, log_N: Array, log_D: Array) -> tuple[Array, Array]:
-        """Dln C / dln N and dln C / dln D."""
+        """Dln C / dln N and dln C / dln D.
+
+        Parameters
+        ----------
+        log_N, log_D : of one shape.
+
+        Returns
+        -------
+        Two arrays of that shape; 1 for C = k N D.
+        """
         _, by_N, by_D = self._terms(log_N, log_D)
         return 1 + by_N, 1 + by_D
 
@@ -120,7 +135,12 @@ class Cost:
         return log_N + log_D + self.log_k(log_N, log_D)
 
     def log_data(self, log_C: Array, log_N: Array) -> Array:
-        """Ln D that the budget buys at this size."""
+        """Ln D that the budget buys at this size.
+
+        Parameters
+        ----------
+        log_C, log_N : of one shape.
+        """
         if self.is_constant:
             return np.asarray(log_C - self.coefficients[0] - log_N)
         log_D = log_C - self.coefficients[0] - log_N
@@ -134,7 +154,13 @@ class Cost:
         return np.asarray(log_D)
 
     def optimum(self, surfaces: Surfaces, log_C: Array) -> tuple[Array, Array]:
-        """Return ln N* and ln D* (R, K) at budgets of shape (K,) or (R, K)."""
+        """Return ln N* and ln D* (R, K) at budgets of shape (K,) or (R, K).
+
+        Parameters
+        ----------
+        surfaces : R of them.
+        log_C : ln of the budgets in FLOPs.
+        """
         form, theta = surfaces.form, surfaces.theta
         closed = form.optimum(theta, log_C, self.coefficients[0])
         if closed is not None and self.is_constant:
@@ -152,11 +178,23 @@ class Cost:
         return log_N, self.log_data(budget, log_N)
 
     def optimal_log_loss(self, surfaces: Surfaces, log_C: Array) -> Array:
-        """Ln of the lowest loss at each budget, (R, K)."""
+        """Ln of the lowest loss at each budget, (R, K).
+
+        Parameters
+        ----------
+        surfaces : R of them.
+        log_C : (K,) or (R, K) ln of the budgets in FLOPs.
+        """
         return surfaces.log_loss(*self.optimum(surfaces, log_C))
 
     def exponents(self, surfaces: Surfaces, log_C_low: float, log_C_high: float) -> tuple[Array, Array]:
-        """A and b, (R,): exact for C = k N D, else slopes of ln N* and ln D* over this range of budgets."""
+        """A and b, (R,): exact for C = k N D, else slopes of ln N* and ln D* over this range of budgets.
+
+        Parameters
+        ----------
+        surfaces : R of them.
+        log_C_low, log_C_high : ends of the budgets, in ln of FLOPs.
+        """
         exact = surfaces.form.exponents(surfaces.theta)
         if self.is_constant and exact is not None:
             return exact

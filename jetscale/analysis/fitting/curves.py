@@ -122,6 +122,10 @@ class CurveSet:
         """Of cells of three seeds or more: the cell and, by run, its median distance from the middle seed.
 
         Beside the distance in ln L: ln D and ln L of the run where the curve ends.
+
+        Parameters
+        ----------
+        log_L_E : (E,) ln losses of the evaluations.
         """
         ones = np.ones((1, len(self.runs)))
         for cell, curve in enumerate(self._curves):
@@ -145,6 +149,15 @@ class CurveSet:
         """Turn ln L of the evaluations (R, E) into ln L of the points (R, P).
 
         `weight_RS`: weights of the runs inside their cells, all alike by default.
+
+        Parameters
+        ----------
+        log_L_RE : (R, E) ln losses of the evaluations.
+        weight_RS : (R, S) weights of the runs inside their cells; all alike by default.
+
+        Returns
+        -------
+        (R, P).
         """
         if not self.is_curve:
             return log_L_RE
@@ -231,6 +244,7 @@ def _curve(
     frame: pd.DataFrame, run_codes: Index, members: list[int], steps: CurveSteps, warnings: list[str]
 ) -> tuple[_Curve, str]:
     """Operators of one cell, and which points were cut as a plateau ("" for none)."""
+    # the evaluations of each run, in order of steps
     step_E = frame["step"].to_numpy(float)
     rows = [np.flatnonzero(run_codes == run) for run in members]
     rows = [row[np.argsort(step_E[row], kind="stable")] for row in rows]
@@ -239,10 +253,13 @@ def _curve(
         float(frame[name].to_numpy(float)[members_E].max()) if name in frame else 0.0
         for name in ("schedule", "warmup")
     )
+    # Bins in steps, the same for all runs of the cell: K labels; without a width every step is its own bin.
     width = steps.bin * (schedule if schedule > 0 else float(step_E[members_E].max()))
     bins = [np.floor(step_E[row] / width) if width > 0 else step_E[row] for row in rows]
     labels = np.unique(np.concatenate(bins))
     log_D_E, log_C_E = (np.log(frame[name].to_numpy(float)) for name in ("jets", "flops"))
+    # One linear operator a run takes its ln L to its bins and smooths them: (K, evaluations of the run). It
+    # is made once, and serves the data and every replicate.
     operators, holds, log_D, log_C = [], [], [], []
     for row, bin_of in zip(rows, bins, strict=True):
         mean, count = _bin_means(np.searchsorted(labels, bin_of), len(labels))
@@ -252,6 +269,7 @@ def _curve(
         log_C.append(np.where(holds[-1], mean @ log_C_E[row], np.nan))
     log_D_K, log_C_K = np.nanmean(log_D, axis=0), np.nanmean(log_C, axis=0)
     curve = _Curve(rows, members, operators, np.stack(holds), log_D_K, log_C_K, np.arange(len(labels)))
+    # The start is dropped by the last step of a bin: a bin that reaches beyond the warm-up stays whole.
     last_step = np.full(len(labels), -np.inf)
     for row, bin_of in zip(rows, bins, strict=True):
         np.maximum.at(last_step, np.searchsorted(labels, bin_of), step_E[row])
@@ -263,6 +281,7 @@ def _curve(
             f"N = {size:.4g}: every evaluation lies in the first {drop:g} steps; only the last is used"
         )
         keep = np.array([len(labels) - 1])
+    # A plateau is looked for in the mean over the seeds, without the running minimum, which would hide it.
     cut = ""
     if steps.cut_plateau:
         log_L = curve.apply(
@@ -301,6 +320,11 @@ def smoother(x_T: Array, half_width: float) -> csr_array:
     """Local-linear smoother (T, T) of a curve over ascending `x_T` = ln D: a power law passes unchanged.
 
     Tricube weights over `half_width`; a point with fewer than three in its window is kept as it is.
+
+    Parameters
+    ----------
+    x_T : (T,) ln D, ascending.
+    half_width : of the window, in ln D; 0: the identity.
     """
     from scipy.sparse import csr_array, identity
 
@@ -347,6 +371,10 @@ def plateau_end(log_D_K: Array, log_L_K: Array) -> int:
     flatter: by 3 standard errors, which the scatter about the local lines gives. The slope of E + B / D^beta
     is steepest at its start, so a curve that follows the law loses nothing; nor does one whose first slopes
     are unknown (fewer than three points within a factor 2) or lost in noise.
+
+    Parameters
+    ----------
+    log_D_K, log_L_K : (K,) the curve, ascending in D.
     """
     if len(log_D_K) < PLATEAU_MIN_POINTS:
         return 0

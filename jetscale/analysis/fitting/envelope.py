@@ -92,7 +92,19 @@ def fit_envelope(
 def problems(
     log_N: Array, log_D: Array, log_C: Array, member_RP: Mask, inner_P: Mask | None, present_RP: Mask
 ) -> list[str]:
-    """Why each replicate's envelope gives no exponent; "" where it gives one."""
+    """Why each replicate's envelope gives no exponent; "" where it gives one.
+
+    Parameters
+    ----------
+    log_N, log_D, log_C : (P,) the points.
+    member_RP : (R, P) the points on the envelope.
+    inner_P : (P,) as in `fit_envelope`.
+    present_RP : (R, P) the points of a replicate.
+
+    Returns
+    -------
+    R texts.
+    """
     on = np.flatnonzero(member_RP.any(axis=0))
     size_M = _numbers(log_N)[on]
     if inner_P is None:

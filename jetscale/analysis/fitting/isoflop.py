@@ -32,7 +32,12 @@ class Slice:
     fraction: Array
 
     def at(self, value_RP: Array) -> Array:
-        """Interpolate a quantity of the points, (..., P) to (..., M)."""
+        """Interpolate a quantity of the points, (..., P) to (..., M).
+
+        Parameters
+        ----------
+        value_RP : (..., P).
+        """
         return np.asarray(
             (1 - self.fraction) * value_RP[..., self.low] + self.fraction * value_RP[..., self.high]
         )
@@ -114,7 +119,12 @@ def _curves(log_N: Array, log_C: Array, copy: Index) -> list[Index]:
 
 
 def copies(log_N: Array, log_C: Array) -> Index:
-    """Number of each final loss among those of one N and C, in their order; (P,)."""
+    """Number of each final loss among those of one N and C, in their order; (P,).
+
+    Parameters
+    ----------
+    log_N, log_C : (P,).
+    """
     order = np.lexsort((log_C, log_N))
     fresh = np.r_[True, (np.diff(log_N[order]) != 0) | (np.diff(log_C[order]) > 1e-9)]
     begin = np.flatnonzero(fresh)[np.cumsum(fresh) - 1]
@@ -155,6 +165,13 @@ def polynomial_vertices(x_M: Array, y_RM: Array, weight_RM: Array, degree: int, 
     """Position of the local minimum of a weighted least-squares polynomial inside the sampled range; (R,).
 
     NaN where there is none, or where fewer than `min_points` distinct x (`degree` + 2 at least) are present.
+
+    Parameters
+    ----------
+    x_M : (M,) ln N or ln D of the members.
+    y_RM, weight_RM : (R, M) or (1, M) ln L and weights.
+    degree : 2 or 3.
+    min_points : distinct x that are needed.
     """
     y_RM, weight_RM = np.broadcast_arrays(y_RM, weight_RM)
     middle, scale = x_M.mean(), max(float(np.ptp(x_M)) / 2, 1e-12)
@@ -189,7 +206,13 @@ def _minimum(c: Array) -> Array:
 
 
 def check_slice(x_M: Array, y_M: Array, degree: int, min_points: int) -> Vertex:
-    """Vertex of the data themselves, with the reason where the slice cannot be used."""
+    """Vertex of the data themselves, with the reason where the slice cannot be used.
+
+    Parameters
+    ----------
+    x_M, y_M : (M,) ln N or ln D, and ln L.
+    degree, min_points : as in `polynomial_vertices`.
+    """
     sizes = len(np.unique(x_M))
     needed = max(min_points, degree + 2)
     if sizes < needed:
@@ -208,7 +231,17 @@ def check_slice(x_M: Array, y_M: Array, degree: int, min_points: int) -> Vertex:
 
 
 def windowed(x_M: Array, y_M: Array, window: float) -> Index:
-    """Members within a factor `window` of the size with the lowest loss; all of them for 0."""
+    """Members within a factor `window` of the size with the lowest loss; all of them for 0.
+
+    Parameters
+    ----------
+    x_M, y_M : (M,) ln N and ln L.
+    window : factor of N.
+
+    Returns
+    -------
+    Numbers of the members that stay.
+    """
     if window <= 0:
         return np.arange(len(x_M))
     return np.flatnonzero(np.abs(x_M - _size_of_lowest(x_M, y_M)) <= np.log(window) + 1e-9)
@@ -222,7 +255,13 @@ def _size_of_lowest(x_M: Array, y_M: Array) -> float:
 
 
 def power_law(log_C_K: Array, position_RK: Array) -> tuple[Array, Array]:
-    """Least-squares slope and intercept of ln N* on ln C over the slices each replicate can use; (R,)."""
+    """Least-squares slope and intercept of ln N* on ln C over the slices each replicate can use; (R,).
+
+    Parameters
+    ----------
+    log_C_K : (K,) ln of the budgets.
+    position_RK : (R, K) ln N* or ln D*; NaN where a replicate has no vertex.
+    """
     present = np.isfinite(position_RK)
     m = present.astype(float)
     count = m.sum(axis=1)

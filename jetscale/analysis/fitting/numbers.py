@@ -23,6 +23,10 @@ def levelled(value: Array) -> Array:
     """Give values that are equal up to rounding one value, along the last axis; (..., P).
 
     A value within `TIE` of the next smaller one takes the smallest of their group; infinite ones stay.
+
+    Parameters
+    ----------
+    value : (..., P).
     """
     order = np.argsort(value, axis=-1, kind="stable")
     ascending = np.take_along_axis(value, order, axis=-1)
@@ -35,7 +39,13 @@ def levelled(value: Array) -> Array:
 
 
 def beyond_rounding(value: float, size: float = 1.0) -> float:
-    """Return the value; 0 where rounding alone explains it, as a difference of numbers of this size."""
+    """Return the value; 0 where rounding alone explains it, as a difference of numbers of this size.
+
+    Parameters
+    ----------
+    value : the difference.
+    size : of the numbers.
+    """
     return 0.0 if abs(value) <= TIE * size else value
 
 
@@ -104,6 +114,14 @@ def summarise(
     t(0.975, dof) / 1.96, on a scale on which the quantity is free (`log` where it is positive, `logit`
     between 0 and 1). Replicates without a value (no usable slice) are left out; with more than a tenth of
     them no interval is given.
+
+    Parameters
+    ----------
+    value : of the data; NaN: not determined.
+    draws_R : (R,) of the replicates; None: no error is known.
+    method : model of errors.
+    dof : degrees of freedom behind the spread.
+    scale : on which percentiles are taken.
     """
     if not np.isfinite(value):
         return Quantity(None)

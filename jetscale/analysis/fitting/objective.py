@@ -52,7 +52,13 @@ class Objective:
         return {"huber": self.delta, "squared": np.inf, "absolute": ABSOLUTE_DELTA}[self.penalty]
 
     def value(self, residual_RP: Array, weight_RP: Array) -> Array:
-        """Objective of every replicate, (R,)."""
+        """Objective of every replicate, (R,).
+
+        Parameters
+        ----------
+        residual_RP : (R, P).
+        weight_RP : (R, P) or (1, P).
+        """
         size_RP = np.abs(residual_RP)
         inner_RP = np.minimum(size_RP, self.corner)
         huber_RP = inner_RP * (size_RP - 0.5 * inner_RP)

@@ -82,7 +82,13 @@ def limit(dof: int) -> float:
 
 
 def robust_sigma(residual_P: Array, parameters: int) -> float:
-    """Standard deviation by the median; the smallest residuals, as many as parameters, are the fit's own."""
+    """Standard deviation by the median; the smallest residuals, as many as parameters, are the fit's own.
+
+    Parameters
+    ----------
+    residual_P : (P,).
+    parameters : of the fit.
+    """
     return float(np.median(np.sort(np.abs(residual_P))[parameters:]) / 0.6745)
 
 

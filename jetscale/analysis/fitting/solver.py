@@ -79,6 +79,18 @@ def solve(
 
     A replicate descends until a further step is predicted to lower its objective by less than `tolerance`
     (relative), or no step lowers it any more; then Newton steps take its gradient down to rounding.
+
+    Parameters
+    ----------
+    start_RF : (R, F) free parameters.
+    x_P, y_P : (P,) ln N and ln D, centred.
+    log_L_RP, weight_RP : (R, P) or (1, P) observed ln L and weights.
+    objective : what is minimised.
+    form : of the surface.
+    constraint : free parameters to those of the form; by default they are the same.
+    bounds : box of the free parameters; None: no bounds.
+    tolerance : relative decrease of the objective that is not worth a further step.
+    max_iterations : damped steps at most.
     """
     rows = max(1, _CHUNK_ELEMENTS // max(1, len(x_P)))
     parts = [
@@ -143,7 +155,9 @@ class _Batch:
     def minimise(self, start_RF: Array, index: Index, tolerance: float, max_iterations: int) -> Solution:
         state = self.evaluate(self.project(start_RF), index)
         steps = min(POLISH, max_iterations)
+        # 1. Newton steps alone: a start near its minimum (a warm start, a profile) needs no more.
         away = np.flatnonzero(~self.polish(state, index, steps))
+        # 2. The others descend by damped steps, then Newton steps take their gradient down to rounding.
         part = state.take(away)
         self.descend(part, index[away], tolerance, max_iterations)
         self.polish(part, index[away], steps)
@@ -156,20 +170,23 @@ class _Batch:
         damping, near = np.full(R, 1e-3), np.zeros(R, dtype=bool)
         active, state = np.arange(R), whole.take(np.arange(R))
         for iteration in range(max_iterations if R else 0):
+            # far from the minimum by the bound J' W J, near it by the second derivatives (see the module)
             step, decrease, by_bound = _damped_step(*self.without_active(state), damping, near)
             promise = self.objective.scale * np.maximum(1.0, damping)  # a short step promises little
             decrease, by_bound = promise * decrease, promise * by_bound
             trial = self.evaluate(self.project(state.phi + step), index[active])
             good = (trial.value <= state.value) & (decrease > 0)
             state.accept(trial, good)
+            # Levenberg: a step that helped is trusted further, one that did not is shortened
             damping = np.where(good, np.maximum(damping / 5, 1e-10), damping * 8)
             stuck = damping > 1e12
+            # a replicate that creeps, or can go no lower, changes to second derivatives, once
             comes = ~near & ((decrease <= NEAR * state.value) | (iteration == FAR) | stuck)
             damping[comes], near = 0.1, near | comes
             # far from the minimum the curvature may be indefinite, and the decrease 0 by chance
             rests = np.maximum(np.abs(decrease), by_bound) <= tolerance * state.value
             done = ~comes & (rests | stuck)
-            if done.any():
+            if done.any():  # those that are done leave the batch, so the last ones do not cost as all
                 whole.put(active[done], state.take(done))
                 active, state = active[~done], state.take(~done)
                 damping, near = damping[~done], near[~done]
@@ -185,6 +202,7 @@ class _Batch:
         for _ in range(steps):
             trial = self.evaluate(self.project(state.phi + step), index[active])
             next_step, next_size = self.newton(trial)
+            # kept where the gradient is closer to 0; the objective may rise by its rounding, no more
             good = (next_size < size) & (trial.value <= state.value * (1 + SAME) + np.finfo(float).tiny)
             active, state, step, size = active[good], trial.take(good), next_step[good], next_size[good]
             if not len(active):
@@ -198,6 +216,7 @@ class _Batch:
         gradient, _, curvature = self.without_active(state)
         diagonal = np.einsum("rff->rf", curvature)
         usable = (diagonal > 0).all(axis=1)
+        # a unit diagonal: parameters of very different sizes would make the eigenvalues meaningless
         diagonal = np.sqrt(np.where(usable[:, None], diagonal, 1.0))
         curvature = np.where(usable[:, None, None], curvature, np.eye(curvature.shape[1]))
         values, vectors = np.linalg.eigh(curvature / (diagonal[:, :, None] * diagonal[:, None, :]))

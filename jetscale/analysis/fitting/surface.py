@@ -86,21 +86,44 @@ class SurfaceForm(ABC):
         """A and b, (R,) each, of N* ~ C^a and D* ~ C^b for C = k N D; None where they change with C.
 
         Without them a and b are slopes of the optimum over the budgets of the table, found numerically.
+
+        Parameters
+        ----------
+        theta_RQ : (R, Q).
         """
         return None
 
     def optimum(self, theta_RQ: Array, log_C: Array, log_k: float) -> tuple[Array, Array] | None:  # noqa: ARG002
-        """Ln N* and ln D* (R, K) at budgets (K,) or (R, K) for C = k N D; None: found numerically."""
+        """Ln N* and ln D* (R, K) at budgets (K,) or (R, K) for C = k N D; None: found numerically.
+
+        Parameters
+        ----------
+        theta_RQ : (R, Q).
+        log_C : ln of the budgets in FLOPs.
+        log_k : ln of k.
+        """
         return None
 
     def compute_for_loss(self, theta_RQ: Array, loss: float, log_k: float) -> Array | None:  # noqa: ARG002
-        """Ln of the least C = k N D that reaches `loss`, (R,); None: it is found numerically."""
+        """Ln of the least C = k N D that reaches `loss`, (R,); None: it is found numerically.
+
+        Parameters
+        ----------
+        theta_RQ : (R, Q).
+        loss : nats.
+        log_k : ln of k.
+        """
         return None
 
     def log_trade(self, theta_RQ: Array, x_RK: Array, y_RK: Array) -> Array:
         """How much more a larger model gains than more data: ln(dL/dln N / dL/dln D), (R, K).
 
         By differences over 2e-3 in ln N and ln D: the ratio is good to about 1e-8.
+
+        Parameters
+        ----------
+        theta_RQ : (R, Q).
+        x_RK, y_RK : (R, K) ln N and ln D.
         """
         h, tiny = 1e-3, 1e-300
         by_N = self.log_loss(theta_RQ, x_RK - h, y_RK) - self.log_loss(theta_RQ, x_RK + h, y_RK)
@@ -108,7 +131,14 @@ class SurfaceForm(ABC):
         return np.asarray(np.log(np.maximum(by_N, tiny)) - np.log(np.maximum(by_D, tiny)))
 
     def directions(self, theta_Q: Array, x_P: Array, y_P: Array, dx: float, dy: float) -> Array:
-        """First derivatives of ln L of one surface, (P, Q), by its parameters in x - dx and y - dy."""
+        """First derivatives of ln L of one surface, (P, Q), by its parameters in x - dx and y - dy.
+
+        Parameters
+        ----------
+        theta_Q : (Q,) parameters of the surface.
+        x_P, y_P : (P,) ln N and ln D.
+        dx, dy : what is taken off them.
+        """
         centred = self.moved(theta_Q[None], dx, dy)
         return np.asarray(self.derivatives(centred, x_P - dx, y_P - dy)[1][0].T)
 
@@ -120,7 +150,13 @@ class SurfaceForm(ABC):
         return self.parameters
 
     def constraint(self, phi_RF: Array, index: Index) -> tuple[Array, Array, Array | None]:
-        """Turn free parameters into theta (`constraints.Constraint`)."""
+        """Turn free parameters into theta (`constraints.Constraint`).
+
+        Parameters
+        ----------
+        phi_RF : (R, F).
+        index : numbers of the rows.
+        """
         return unconstrained(phi_RF, index)
 
     def reduced(self, theta_RQ: Array) -> Array:
@@ -131,6 +167,12 @@ class SurfaceForm(ABC):
         """Points from which a fit starts, (R, count, F), in centred ln N and ln D.
 
         By default the best nodes of a grid in alpha and beta, at which the additive form is linear.
+
+        Parameters
+        ----------
+        x_P, y_P : (P,) centred ln N and ln D.
+        log_L_RP, weight_RP : (R, P) or (1, P).
+        count : starts for each replicate.
         """
         if unknown := set(self.free) - set(SurfaceForm.parameters):
             raise UsageError(f"{type(self).__name__}: no start for {', '.join(unknown)}; write its `starts`")
@@ -145,7 +187,12 @@ class SurfaceForm(ABC):
         return None
 
     def bounds(self, log_L_RP: Array) -> Bounds:
-        """Box of the free parameters (F,) for these ln L: a floor E is at least 1e-4 of the lowest loss."""
+        """Box of the free parameters (F,) for these ln L: a floor E is at least 1e-4 of the lowest loss.
+
+        Parameters
+        ----------
+        log_L_RP : (R, P) observed ln L.
+        """
         ends = np.array([self.limit(name) for name in self.free])
         if "log_E" in self.free:
             ends[self.free.index("log_E"), 0] = np.log(FLOOR_BOUND) + log_L_RP.min()
@@ -157,7 +204,7 @@ class SurfaceForm(ABC):
         Parameters
         ----------
         bounds : of the centred parameters.
-        reach : centred ln N + ln D of the largest budget, for an N* of its own.
+        reach : centred ln N + ln D of the largest budget, where N* and D* are profiled.
         """
         if self.free != self.parameters:
             return {}
@@ -286,7 +333,13 @@ class Surfaces:
 
     @classmethod
     def from_theta(cls, theta_RQ: Array, form: SurfaceForm | None = None) -> Surfaces:
-        """Surfaces of parameters (R, Q) or (Q,); without a form E + A / N^alpha + B / D^beta."""
+        """Surfaces of parameters (R, Q) or (Q,); without a form E + A / N^alpha + B / D^beta.
+
+        Parameters
+        ----------
+        theta_RQ : (R, Q) or (Q,).
+        form : what the columns mean.
+        """
         return cls(np.atleast_2d(theta_RQ), form or form_named("separate"))
 
     @classmethod

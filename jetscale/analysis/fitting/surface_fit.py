@@ -146,7 +146,15 @@ class Fitter:
         bounds: Bounds | None = None,
         tolerance: float = 1e-9,
     ) -> Solution:
-        """`solver.solve` in centred coordinates."""
+        """`solver.solve` in centred coordinates.
+
+        Parameters
+        ----------
+        start : (R, F).
+        log_L, weight : (R, P) or (1, P).
+        constraint, bounds : those of the form by default.
+        tolerance : as in `solver.solve`.
+        """
         x, y = self.log_N - self.centre[0], self.log_D - self.centre[1]
         if constraint is None:
             bounds, constraint = self.form.bounds(log_L), self.form.constraint
@@ -155,7 +163,13 @@ class Fitter:
         )
 
     def starts(self, log_L: Array, weight: Array, count: int) -> Array:
-        """(R, count, parameters) in centred coordinates."""
+        """(R, count, parameters) in centred coordinates.
+
+        Parameters
+        ----------
+        log_L, weight : (R, P) or (1, P).
+        count : starts for each replicate.
+        """
         x, y = self.log_N - self.centre[0], self.log_D - self.centre[1]
         return self.form.starts(x, y, log_L, weight, count)
 
@@ -168,7 +182,13 @@ class Fitter:
         return self.form.moved(surfaces.theta, self.centre[0], self.centre[1])
 
     def replicates(self, log_L: Array, weight: Array, *, starts: int = 2) -> SurfaceFit:
-        """Fit every replicate from its own best grid nodes; `log_L`, `weight`: (R, P) or (1, P)."""
+        """Fit every replicate from its own best grid nodes; `log_L`, `weight`: (R, P) or (1, P).
+
+        Parameters
+        ----------
+        log_L, weight : (R, P) or (1, P).
+        starts : for each replicate.
+        """
         solutions = [
             self.solve(start, log_L, weight)
             for start in np.moveaxis(self.starts(log_L, weight, starts), 1, 0)
@@ -182,6 +202,11 @@ class Fitter:
     def point(self, log_L: Array, *, starts: int = 12) -> tuple[SurfaceFit, Certificate]:
         """Fit once, from `starts` nodes far apart, to the last digit; `log_L`: (P,).
 
+        Parameters
+        ----------
+        log_L : (P,).
+        starts : nodes of the grid.
+
         Raises
         ------
         Undetermined
@@ -192,7 +217,13 @@ class Fitter:
         return _point(*content, self.objective, self.form, starts)
 
     def search(self, log_L: Array, starts: int = 12) -> tuple[SurfaceFit, Certificate]:
-        """Do what `point` promises, whether it was done before or not."""
+        """Do what `point` promises, whether it was done before or not.
+
+        Parameters
+        ----------
+        log_L : (P,).
+        starts : nodes of the grid.
+        """
         weights = np.ones((1, len(log_L)))
         solution = self.solve(
             self.starts(log_L[None], weights, starts)[0], *_tile(starts, log_L[None], weights)
@@ -249,7 +280,14 @@ class Fitter:
             )
 
     def certify(self, solution: Solution, log_L: Array, starts: int, agreeing: int) -> Certificate:
-        """Certificate of the one replicate in `solution`."""
+        """Certificate of the one replicate in `solution`.
+
+        Parameters
+        ----------
+        solution : of one replicate.
+        log_L : (P,).
+        starts, agreeing : how many were made, and ended in this minimum.
+        """
         theta = solution.theta[0]
         rounding = self.rounding(log_L)
         has_floor = "L_inf" in self.form.reported
@@ -281,7 +319,13 @@ class Fitter:
         return bool(value - low < 0.01 * abs(low) or high - value < 0.01 * abs(high))
 
     def condition(self, theta: Array, log_L: Array) -> float:
-        """Condition number of J' W J, at most 1e16; from J itself, where rounding takes half the digits."""
+        """Condition number of J' W J, at most 1e16; from J itself, where rounding takes half the digits.
+
+        Parameters
+        ----------
+        theta : (Q,) centred parameters.
+        log_L : (P,).
+        """
         surface = Surfaces(theta[None], self.form)
         x, y = self.log_N - self.centre[0], self.log_D - self.centre[1]
         total, directions = surface.log_loss(x, y)[0], surface.directions(x, y)

@@ -73,8 +73,7 @@ def draw_figures(result: FitResult, out: Path) -> dict[str, Path]:
     """SVG and PNG of every figure; names to SVG paths."""
     from jetscale.analysis.output.figures.gain import draw_gain
     from jetscale.analysis.output.figures.losses import draw_losses
-    from jetscale.analysis.output.figures.residuals import draw_residuals
-    from jetscale.analysis.output.figures.subset import draw_subset
+    from jetscale.analysis.output.figures.subset import draw_residuals, draw_subset
 
     sample = result.losses.sample
     paths: dict[str, Path] = {}

@@ -204,6 +204,11 @@ def load_with_held_out(
 def without_rows(losses: LossTable, query: str) -> tuple[LossTable, LossTable]:
     """The table less the rows that the pandas query selects, and the table of those rows.
 
+    Parameters
+    ----------
+    losses : a table.
+    query : of its columns.
+
     Raises
     ------
     UsageError

@@ -126,7 +126,13 @@ def checked(table: LossTable) -> LossTable:
 
 
 def check_values(frame: pd.DataFrame, source: str) -> None:
-    """Refuse N, D, C and losses that are not finite and positive, and losses of another unit; UsageError."""
+    """Refuse N, D, C and losses that are not finite and positive, and losses of another unit; UsageError.
+
+    Parameters
+    ----------
+    frame : rows.
+    source : where they come from, for messages.
+    """
     for column in POSITIVE:
         values = frame[column].to_numpy(dtype=float)
         bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))

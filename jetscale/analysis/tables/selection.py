@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 def select(frame: pd.DataFrame, settings: FitSettings, losses: LossTable) -> pd.DataFrame:
     """Test losses of the chosen weights, with N and C as asked, the largest losses left out if asked.
 
+    Parameters
+    ----------
+    frame : rows of one subset.
+    settings : of the fit.
+    losses : the table they come from.
+
     Raises
     ------
     UsageError
@@ -34,6 +40,12 @@ def select(frame: pd.DataFrame, settings: FitSettings, losses: LossTable) -> pd.
 
 def of_weights(frame: pd.DataFrame, asked: str, losses: LossTable) -> pd.DataFrame:
     """Test losses of the weights asked for: raw or ema; empty: ema where the runs have it.
+
+    Parameters
+    ----------
+    frame : rows of one subset.
+    asked : raw, ema or empty.
+    losses : the table they come from.
 
     Raises
     ------

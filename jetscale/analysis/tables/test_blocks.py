@@ -105,7 +105,18 @@ class BlockLosses:
 
 
 def resampled_blocks(replicates: int, rng: np.random.Generator, blocks: int) -> Array:
-    """Bootstrap weights of the blocks, (R, B): drawn with replacement."""
+    """Bootstrap weights of the blocks, (R, B): drawn with replacement.
+
+    Parameters
+    ----------
+    replicates : R.
+    rng : draws them.
+    blocks : B.
+
+    Returns
+    -------
+    (R, B) how often each block was drawn.
+    """
     return rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=replicates).astype(float)
 
 

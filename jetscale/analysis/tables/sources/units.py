@@ -33,13 +33,27 @@ SAMPLE_UNITS = {
 
 
 def cost_per_sample(ratio_P: Array) -> float:
-    """Median of C / (N D) over the rows where it is known."""
+    """Median of C / (N D) over the rows where it is known.
+
+    Parameters
+    ----------
+    ratio_P : (P,) C / (N D) of each row; NaN where it is not known.
+
+    Returns
+    -------
+    FLOPs a parameter and sample; 6 where no row is known.
+    """
     usable = ratio_P[np.isfinite(ratio_P) & (ratio_P > 0)]
     return float(np.median(usable)) if len(usable) else FLOPS_PER_PARAM_TOKEN
 
 
 def mixed_unit_warnings(ratio_P: Array) -> list[str]:
-    """Say so where C / (N D) spreads over more than any model's cost does."""
+    """Say so where C / (N D) spreads over more than any model's cost does.
+
+    Parameters
+    ----------
+    ratio_P : (P,) C / (N D) of each row.
+    """
     usable = ratio_P[np.isfinite(ratio_P) & (ratio_P > 0)]
     spread = float(usable.max() / usable.min()) if len(usable) else 1.0
     if spread <= MIXED:
@@ -69,7 +83,12 @@ def unit_warnings(k: float) -> list[str]:
 
 
 def derived_unit_warnings(ratio_P: Array) -> list[str]:
-    """What is odd about D / N where D was computed as C / (k N)."""
+    """What is odd about D / N where D was computed as C / (k N).
+
+    Parameters
+    ----------
+    ratio_P : (P,) D / N of each row.
+    """
     usable = ratio_P[np.isfinite(ratio_P) & (ratio_P > 0)]
     low, high = PLAUSIBLE_DATA
     middle = float(np.median(usable)) if len(usable) else 1.0
