@@ -62,11 +62,12 @@ def _run_one(config: DictConfig, directory: Path) -> RunRecord:
 
 
 def _run() -> None:
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        sys.stdout.write(train_help(CONF))
-        return
     try:
-        sys.argv[1:] = hydra_arguments(take_trust(sys.argv[1:]))
+        words = take_trust(sys.argv[1:])
+        if {"-h", "--help"} & set(words):
+            sys.stdout.write(train_help(words, CONF))
+            return
+        sys.argv[1:] = hydra_arguments(words)
         check_config_files(sys.argv[1:], CONF)
         check_command_line(sys.argv[1:], CONF)
         os.environ[_FULL_ERROR] = "1"  # have Hydra raise its errors, instead of printing them its way

@@ -32,7 +32,7 @@ def test_multirun_flag_moves_to_the_front():
 
 
 def test_help_names_every_choice_and_key():
-    text = train_help(CONF)
+    text = train_help([], CONF)
     for choice in (*EXPERIMENTS, *BUDGETS, "slurm", "perlmutter", "--dry"):
         assert choice in text
     for key in ("finetune.max_flops=None", "checkpoint_every=2000", "optimiser steps", "model.dim=64"):

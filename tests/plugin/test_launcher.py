@@ -40,6 +40,16 @@ def test_a_launcher_that_its_module_registers_runs_the_sweep(train, site: Path) 
     assert (site / "diary.txt").read_text().splitlines()[2:] == [diary[1].replace("1 ", "0 ", 1)]
 
 
+def test_help_lists_the_launchers_of_the_user(train, site: Path) -> None:
+    assert "|diary|" not in train("--help").stdout
+    shown = train("--trust", "toy_lab.launcher", "--config-dir", "conf", "--help").stdout
+    assert "hydra/launcher=basic|diary|joblib|mine|perlmutter|slurm" in shown
+    assert "model.arch=transformer  (one of transformer, deepsets" in shown
+    unknown = train("--trust", "no_lab", "--help", check=False)
+    assert unknown.stderr.startswith("jetscale.train: --trust no_lab: cannot be imported")
+    assert unknown.stderr.count("\n") == 1
+
+
 def test_a_launcher_of_a_file_of_the_users_runs_with_trust_and_is_refused_without(train, site: Path) -> None:
     chosen = ("--config-dir", "conf", "hydra/launcher=mine")
     refused = train(*SWEEP, *chosen, check=False)
