@@ -200,7 +200,7 @@ class JetDataModule(L.LightningDataModule):
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the data without the seed: the store's content, the composition, how jets become inputs."""
+        """Identity of the data without the seed: store, composition, and how jets become inputs."""
         return self.source.fingerprint()
 
     def train_dataloader(self) -> StepLoader:

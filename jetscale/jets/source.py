@@ -85,7 +85,7 @@ class JetSource:
         return MixedOrder(self.store, self.labels, self.composition, self._seed)
 
     def fingerprint(self, n_jets: int | None = None) -> str:
-        """Identity of the data without the seed: the store's content, the composition, how jets become inputs.
+        """Identity of the data without the seed: store, composition, and how jets become inputs.
 
         Parameters
         ----------

@@ -178,7 +178,7 @@ def attention(qkv: Tensor, starts: Ints) -> tuple[Tensor, Tensor, Tensor]:
 
     Returns
     -------
-    (S, D) attended values; for `attention_backward`, the largest score and 1 / (sum of weights) of each query.
+    (S, D) attended values; for `attention_backward`, largest score and 1 / (sum of weights) of each query.
     """
     n_jets, heads = len(starts) - 1, qkv.shape[1] // (3 * LANES)
     out_SD = qkv.new_empty(len(qkv), heads * LANES)
