@@ -75,7 +75,7 @@ class StepLoader:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
+        """No state: the position belongs to the run."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -200,7 +200,7 @@ class JetDataModule(L.LightningDataModule):
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the data without the seed: store, composition, and how jets become inputs."""
+        """Identity of the data, not of the seed: content of the store, composition, how inputs are made."""
         return self.source.fingerprint()
 
     def train_dataloader(self) -> StepLoader:

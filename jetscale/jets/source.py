@@ -85,7 +85,7 @@ class JetSource:
         return MixedOrder(self.store, self.labels, self.composition, self._seed)
 
     def fingerprint(self, n_jets: int | None = None) -> str:
-        """Identity of the data without the seed: store, composition, and how jets become inputs.
+        """Identity of the data, not of the seed: content of the store, composition, how inputs are made.
 
         Parameters
         ----------
