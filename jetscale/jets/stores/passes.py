@@ -52,8 +52,8 @@ Parts = npt.NDArray[np.uint32]
 SPILLS = "spill"
 """Folder of the spill files, inside that of the build."""
 GROUP = 20_000
-"""Jets dealt at once: 15 MB packed, which the C library recycles; with 40,000 it asks for
-new memory each time and takes a third longer. A part of a store of 100M jets reads 14 jets (10 kB) from each."""
+"""Jets dealt at once: 15 MB packed, which the C library recycles. With 40,000 it asks for new memory each
+time and takes a third longer. A part of a store of 100M jets reads 14 jets (10 kB) from each."""
 
 
 @dataclass(frozen=True)
