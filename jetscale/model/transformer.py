@@ -170,7 +170,7 @@ class SetTransformer(Network):
         return logits_BK
 
     def parameter_kind(self, name: str) -> str:
-        """As `Network.parameter_kind`; the class token is a kind of its own."""
+        """As `Network.parameter_kind`; the class token is one kind."""
         return "class_token" if name == "class_token" else super().parameter_kind(name)
 
     def flops(self, lengths_B: Tensor | Sequence[int], backward: bool = True, folded: bool = False) -> int:

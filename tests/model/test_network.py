@@ -15,7 +15,7 @@ from jetscale.common.usage import UsageError
 from jetscale.jets.batch import JetBatch
 from jetscale.launch.probe import synthetic_batch
 from jetscale.model import network as networks
-from jetscale.model.cost import KINDS
+from jetscale.model.cost import KINDS, flops_6n
 from jetscale.model.deepsets import DeepSets, sum_per_jet
 from jetscale.model.network import NETWORKS, Network, build_network
 from tests.model.jets import random_jets, random_lengths
@@ -186,3 +186,21 @@ def test_a_kind_of_parameter_that_does_not_exist_is_refused() -> None:
 
     with pytest.raises(ValueError, match=f"is of kind 'decoder', must be one of {', '.join(KINDS)}"):
         Odd(8, 10).count_parameters()
+
+
+@pytest.mark.parametrize(
+    ("arch", "parameters", "operations", "share"),
+    [
+        ("transformer", [2_874, 166_282, 10_505_226], 37.1e6, 0.93),
+        ("deepsets", [730, 30_858, 1_852_426], 3.1e6, 0.42),
+    ],
+)
+def test_sizes_and_costs_in_the_documentation(
+    arch: str, parameters: list[int], operations: float, share: float
+) -> None:
+    with torch.device("meta"):
+        small, middle, large = (make(arch, dim) for dim in (8, 64, 512))
+    totals = [model.count_parameters().total for model in (small, middle, large)]
+    assert totals == parameters
+    assert middle.flops([40]) == pytest.approx(operations, rel=0.02)
+    assert middle.flops([40]) / flops_6n(totals[1], 40) == pytest.approx(share, rel=0.02)

@@ -91,7 +91,7 @@ def weight_gradient(d_out_SO: Tensor, x_SI: Tensor, weight_OI: Tensor) -> Tensor
     n_out, n_in = weight_OI.shape
     if not _is_narrow(weight_OI):
         return d_out_SO.T @ x_SI
-    # each block of rows has a share of its own; the shares are added in order, whatever the threads did
+    # Each block of rows has its share; the shares are added in order, whatever the threads did.
     n_blocks = -(-len(x_SI) // narrow.BLOCK)
     shares = x_SI.new_empty(n_blocks, n_out, n_in)
     arrays = (flat(d_out_SO), n_out, flat(x_SI), n_in, len(x_SI), flat(shares))
