@@ -79,7 +79,7 @@ class Pack:
                 self._workers[slot] = self._start(slot)
 
     def checkpoint(self) -> DelayedSubmission:
-        """Stop the workers and return the pack; submitit calls this on its signal, and queues the pack again."""
+        """Stop the workers and return the pack; submitit calls this on its signal, and queues it again."""
         self.stop()
         return DelayedSubmission(Pack(self.jobs, self.parallel, self.grace_seconds, self.trust))
 

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class RunUnfinished(RuntimeError):
-    """The job of a run left the queue before the run was finished: cancelled, killed, out of time too often."""
+    """The job of a run left the queue before the run was finished: cancelled, killed, out of time."""
 
 
 class Queue:
