@@ -159,7 +159,7 @@ def take(key: str, kind: Any, value: Any) -> Any:
 
 
 def expected(kind: Any) -> str:
-    """What a field of this type may hold, in words: ``a whole number from 1 to 8192, or null``."""
+    """Describe in words what a field of this type may hold: ``a whole number from 1 to 8192, or null``."""
     plain, limits, optional = _parts(kind)
     if plain is dict or get_origin(plain) is dict:
         return f"a mapping, each value {expected(get_args(plain)[1])}"

@@ -31,10 +31,10 @@ class DamagedFile(RuntimeError):
 
 
 class WriteError(OSError):
-    """A file cannot be written; the message names it, the reason and the mend."""
+    """A file cannot be written; the message names it, the reason and the remedy."""
 
 
-_MEND = {
+_REMEDIES = {
     errno.ENOSPC: "free some space on its file system and run the same command again: it goes on from there",
     errno.EDQUOT: "free some of your quota there and run the same command again: it goes on from there",
     errno.EROFS: "mount it for writing, or choose another place",
@@ -51,7 +51,7 @@ _MEND = {
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Name `path` and the mend where the file system refuses what the body writes there.
+    """Name `path` and the remedy where the file system refuses what the body writes there.
 
     Raises
     ------
@@ -62,18 +62,18 @@ def writing(path: Path) -> Iterator[None]:
     except WriteError:
         raise
     except OSError as error:
-        if error.errno not in _MEND:
+        if error.errno not in _REMEDIES:
             raise
         named = error.filename if isinstance(error.filename, str) else None
         if named is not None and not _concerns(Path(named), path):
             raise  # something that the body reads
         raise WriteError(
-            error.errno, f"{path} cannot be written ({os.strerror(error.errno)}): {_MEND[error.errno]}"
+            error.errno, f"{path} cannot be written ({os.strerror(error.errno)}): {_REMEDIES[error.errno]}"
         ) from error
 
 
 def _concerns(named: Path, path: Path) -> bool:
-    """Whether an error that names `named` is one of writing `path`: a file beside it or a folder above it."""
+    """Return True if the file named in an error is beside `path`, or is a folder above it."""
     return named.absolute().parent == path.absolute().parent or named.absolute() in path.absolute().parents
 
 

@@ -1,4 +1,4 @@
-"""What Hydra needs from us: its command line, typed settings, names of run directories, the closing table."""
+"""What Hydra gets from jetscale: its command line, typed settings, names of run folders, a closing table."""
 
 from __future__ import annotations
 
@@ -33,11 +33,19 @@ _LONGEST_NAME = 80
 
 
 def hydra_arguments(argv: Sequence[str]) -> list[str]:
-    """Command line as Hydra 1.3 takes it.
+    """Rewrite a command line as Hydra 1.3 takes it.
 
-    Options go to the front: Hydra rejects them between overrides (fixed in 1.4). ``--dry`` becomes the
-    sweeper's setting, and makes a sweep of one of a single run. ``~/`` behind ``=``, which shells leave as it
+    Flags go to the front: Hydra rejects them between overrides (fixed in 1.4). ``--dry`` becomes a setting of
+    the sweeper, and turns a single run into a sweep of one job. ``~/`` after ``=``, which shells leave as it
     is and Hydra cannot read, becomes the home directory.
+
+    Parameters
+    ----------
+    argv : words as typed, without the program and without ``--trust``
+
+    Returns
+    -------
+    The words in Hydra's order.
     """
     options: list[str] = []
     overrides: list[str] = []
@@ -57,7 +65,7 @@ def hydra_arguments(argv: Sequence[str]) -> list[str]:
 
 
 def run_suffix(overrides: Sequence[str]) -> str:
-    """Folder below ``seed=<s>`` for a run whose overrides go beyond subset, width and seed; empty for none.
+    """Name of the folder below ``seed=<s>`` for what a run varies besides subset, width and seed.
 
     ``finetune.lr=0.003`` stays readable; a name that is too long, or holds a slash, ends in a hash of the
     whole.
@@ -71,7 +79,7 @@ def run_suffix(overrides: Sequence[str]) -> str:
 
 
 def register() -> None:
-    """Make typed settings, ``${run_suffix:}``, ``${folder:}`` and our loader known to Hydra, any times."""
+    """Give Hydra the typed settings, ``${run_suffix:}``, ``${folder:}`` and our loader; may be repeated."""
     composing.install()
     ConfigStore.instance().store(name="settings", node=TrainSettings)
     OmegaConf.register_new_resolver("run_suffix", run_suffix, replace=True)
@@ -79,18 +87,18 @@ def register() -> None:
 
 
 class ClosingTable(Callback):
-    """Ends a sweep with its status: what is done, what failed, and with which error.
+    """Ends a sweep with a table: which runs are done, which failed, and with which error.
 
-    Printed as the process exits: Hydra leaves out ``on_multirun_end`` where a job failed.
+    It is printed as the process exits, since Hydra leaves out ``on_multirun_end`` where a job failed.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note which sweep this is."""
+        """Remember the folder of the sweep."""
         atexit.register(print_status, Path(config.hydra.sweep.dir))
 
 
 def print_status(sweep: Path) -> None:
-    """Print what `jetscale.status` shows of `sweep` to stderr, and how to send runs that W&B kept offline."""
+    """Print the table of `jetscale.status` to stderr, and how to send runs that W&B kept offline."""
     with suppress(UsageError):
         status = Watcher(sweep).look()
         if status.runs:

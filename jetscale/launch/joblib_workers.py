@@ -1,8 +1,8 @@
 """joblib's worker processes, and how they stop with their driver.
 
-Asked to stop (ctrl-C, SIGTERM, SIGUSR2), the driver passes it on: each worker writes the checkpoint of its
-run after the step at hand and begins no other, then the driver ends. A driver that is killed cannot pass it
-on: its workers notice, do the same, and end themselves.
+A driver that is asked to stop (ctrl-C, SIGTERM, SIGUSR2) passes the request on: each worker finishes its
+current step, writes the checkpoint of its run and begins no other run; then the driver ends. A driver that is
+killed cannot pass anything on: its workers notice that it has ended, do the same, and end.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from jetscale.common.orphans import when_gone
 from jetscale.launch.launchers import Launch
 
 DRIVER = "JETSCALE_DRIVER"
-"""Environment variable with the driver's process id; only its children take it for theirs."""
+"""Environment variable with the process id of the driver; a process with another parent ignores it."""
 GRACE_SECONDS = 300.0
-"""How long a worker without a driver may take for the step, or the evaluation, that it is at."""
+"""Time that a worker without a driver has to finish its current step or evaluation."""
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +33,20 @@ _driver_gone = threading.Event()
 
 
 class RunStopped(RuntimeError):
-    """A run of a worker that was asked to stop; the exception that reaches the driver."""
+    """The run of a worker that was asked to stop; this exception reaches the driver."""
 
 
 def passing_stops_on(launch: Launch) -> Launch:
-    """`launch` of joblib's launcher, so that a request to stop reaches its workers.
+    """Wrap the launch of joblib's launcher so that a request to stop reaches its workers.
 
-    Raises
-    ------
-    Preempted
-        By the launch returned: this process was asked to stop, and the workers have.
+    Parameters
+    ----------
+    launch : `JoblibLauncher.launch`
+
+    Returns
+    -------
+    A launch with the same arguments and results. It raises `Preempted` where this process was asked to stop,
+    once its workers have stopped.
     """
     from jetscale.training.preemption import SIGNALS, Preempted
 
@@ -81,7 +85,9 @@ def passing_stops_on(launch: Launch) -> Launch:
 
 @contextmanager
 def obeying_the_driver() -> Iterator[None]:
-    """Around a run: in a worker of joblib, stop when the driver says so, and end with it; else nothing.
+    """Around a run in a worker of joblib: stop when the driver asks for it, and end when the driver ends.
+
+    In any other process it does nothing.
 
     Raises
     ------
@@ -111,7 +117,7 @@ def obeying_the_driver() -> Iterator[None]:
 
 
 def _in_worker() -> bool:
-    """Whether this process is one of joblib's, which have a start method for themselves."""
+    """Return True in a worker of joblib, whose start method has a name that Python's have not."""
     return multiprocessing.get_start_method(allow_none=True) == "loky"
 
 
@@ -128,7 +134,7 @@ def _watch_driver() -> None:
 
 
 def _stop(number: int, _: object) -> None:
-    """While nothing trains: leave the run at hand, and begin no other."""
+    """Handler of signals while nothing trains: leave the current run, and begin no other."""
     from jetscale.training.preemption import EXIT_STATUS, Preempted
 
     global _asked

@@ -1,4 +1,4 @@
-"""Several runs in one Slurm job: worker processes side by side on its node or GPU, each taking the next run.
+"""Several runs in one Slurm job: worker processes share its node or GPU, and each takes the next free run.
 
 Submitit calls the pack, and calls it again after a requeue. Workers are separate processes: a run that dies
 takes no other run with it, and all runs of a worker share its imports.
@@ -21,26 +21,26 @@ from jetscale.common.trust import VARIABLE, trusted
 from jetscale.training.preemption import EXIT_STATUS
 
 _STOPPED = {EXIT_STATUS, -signal.SIGTERM, -signal.SIGUSR2}
-"""Status of a worker that was asked to stop: with a checkpoint, or before there was anything to lose."""
+"""Exit status of a worker that was asked to stop: after its checkpoint, or before it had begun a run."""
 _DEATHS = 5
-"""Times that workers of one pack may die (killed, out of memory) before the pack gives up."""
+"""The pack gives up after so many deaths of its workers (killed, out of memory)."""
 _POLL_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
 
 
 class PackStopped(RuntimeError):
-    """The pack ends with runs left; what is finished stays, the rest goes on when it is started again."""
+    """The pack ends with runs left; finished runs stay, the others continue when the sweep restarts."""
 
 
 @dataclass
 class Pack:
-    """A list of runs, worked through by `parallel` processes.
+    """A list of runs, and the number of processes that work through it.
 
     Attributes
     ----------
     jobs : file of `jetscale.launch.jobs.write_jobs`
-    parallel : processes side by side
+    parallel : processes at the same time
     grace_seconds : time that a stopped worker has for its checkpoint
     trust : modules that the driver trusted (``--trust``); the workers import them too
     """
@@ -79,12 +79,12 @@ class Pack:
                 self._workers[slot] = self._start(slot)
 
     def checkpoint(self) -> DelayedSubmission:
-        """Stop the workers; what submitit calls on its signal and then queues again."""
+        """Stop the workers and return the pack; submitit calls this on its signal, and queues it again."""
         self.stop()
         return DelayedSubmission(Pack(self.jobs, self.parallel, self.grace_seconds, self.trust))
 
     def stop(self) -> None:
-        """Have every worker checkpoint and leave; kill those that do not in time."""
+        """Have every worker write its checkpoint and end; kill those that take longer than the grace time."""
         for worker in self._workers:
             if worker.poll() is None:
                 worker.terminate()
@@ -104,7 +104,7 @@ class Pack:
 
 
 def _requeue_unless_cancelled() -> None:
-    """Have submitit queue this job again, as on its own signal: one that ends in preemption is not."""
+    """Have submitit queue this job again, as it does on its signal; it does not where a job is preempted."""
     job = os.environ.get("SLURM_JOB_ID", "")
     asked = subprocess.run(
         ["squeue", f"--jobs={job}", "--noheader", "--format=%T"], capture_output=True, text=True, check=False
@@ -115,7 +115,7 @@ def _requeue_unless_cancelled() -> None:
 
 
 def _gpu_of(slot: int) -> dict[str, str]:
-    """One GPU a worker, several workers a GPU where there are more of them."""
+    """Environment that gives a worker one GPU; where there are more workers, several share a GPU."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     gpus = [gpu for gpu in visible.split(",") if gpu]
     ranks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))  # several: one run over several devices

@@ -1,6 +1,7 @@
-"""Carry a sweep through: what is finished is left alone, what others run is waited for, a crash is gone over.
+"""Run a sweep to its end: skip finished runs, wait for runs of other processes, go on after a crash.
 
-Launchers start jobs; this decides which, and when again. Any number of drivers may work at one sweep.
+A launcher starts jobs. This module decides which jobs it starts, and when it is called again. Any number of
+drivers may work on one sweep.
 """
 
 from __future__ import annotations
@@ -17,18 +18,28 @@ from jetscale.launch.launchers import Launch
 from jetscale.runs.directory import RunBusy
 
 CRASHES = 3
-"""Times in a row that the launcher may crash without one more finished run before it is given up."""
+"""The sweep gives up after so many crashes of the launcher in a row without one more finished run."""
 POLL_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
 
 class SweepStopped(RuntimeError):
-    """The launcher crashed again and again; what is finished stays so."""
+    """The launcher crashed again and again; finished runs stay finished."""
 
 
 def carry_through(jobs: Sequence[Job], first: int, launch: Launch) -> list[JobReturn]:
-    """Launch all `jobs` that are not finished, until each is finished or has failed; their results, in order.
+    """Launch all jobs that are not finished, until each is finished or has failed.
+
+    Parameters
+    ----------
+    jobs : jobs of the sweep, checked
+    first : number of the first job, for the launcher's log
+    launch : starts jobs and returns a result for each; it is called again where it raises or jobs are left
+
+    Returns
+    -------
+    One result a job, in the order of `jobs`. A failed job's result holds its error.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Packs of runs as arrays of Slurm jobs, through submitit.
 
-Every array is noted in ``<sweep>/.slurm``, so that a driver that starts again, or a second one, finds in the
-queue what the first has submitted. The driver only submits and watches: jobs go on without it.
+Every array is recorded in ``<sweep>/.slurm``, so that a driver that starts again, or a second driver, finds
+in the queue what the first has submitted. The driver only submits and watches: jobs continue without it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from jetscale.runs.layout import DONE
 from jetscale.runs.sealed import read_json, write_json_sealed
 
 UNSET = ("SET_ME", "???")
-"""Values that a user has to replace; OmegaConf's ``???`` gives way to the ``null`` of the file it extends."""
+"""Values that a user has to replace. ``???`` alone will not do: a file with it takes the ``null`` of the file
+that it extends."""
 POLL_SECONDS = 5.0
 _LINE_SECONDS = 60.0
 _GRACE_SHARE = 0.8
@@ -35,17 +36,18 @@ log = logging.getLogger(__name__)
 
 
 class RunUnfinished(RuntimeError):
-    """A run's job left the queue before the run was finished: cancelled, killed, or out of time too often."""
+    """The job of a run left the queue before the run was finished: cancelled, killed, out of time."""
 
 
 class Queue:
-    """Slurm, as one sweep uses it.
+    """The part of Slurm's queue that belongs to one sweep.
 
     Parameters
     ----------
     sweep : folder of the sweep
     runs_per_job : runs that one job works through
-    parallel : of these at the same time, on the job's node or GPU; 1 where a run takes several devices
+    parallel : how many of these run at the same time, on the node or GPU of the job; 1 where a run takes
+        several devices
     wait : watch until all is finished; else submit and return
     array_parallelism : jobs of one array that run at once
     signal_delay_s : seconds before a time limit at which runs checkpoint and their job is requeued
@@ -87,7 +89,15 @@ class Queue:
         self._sbatch = sbatch
 
     def run(self, jobs: Sequence[Job]) -> list[JobReturn]:
-        """Submit what is not in the queue already, watch until nothing of it is left there; results in order.
+        """Submit the jobs that are not in the queue already, and watch until none of them is left in it.
+
+        Parameters
+        ----------
+        jobs : jobs that are neither done nor run by another process
+
+        Returns
+        -------
+        One result a job, in the order of `jobs`.
 
         Raises
         ------
@@ -111,7 +121,7 @@ class Queue:
         try:
             self._watch(jobs)
         except KeyboardInterrupt:
-            log.info("the jobs go on; run the same command again to watch, scancel them to stop")
+            log.info("the jobs continue; run the same command again to watch, scancel them to stop")
             raise
         return [_outcome(job) for job in jobs]
 
@@ -127,7 +137,7 @@ class Queue:
                 )
 
     def _submit(self, jobs: Sequence[Job]) -> None:
-        """One array whose tasks are packs, the costly runs first and alike ones together."""
+        """Submit one array whose tasks are packs: expensive runs first, runs of similar cost together."""
         cost = {run.job.path: run.finetune.flops for run in plan_sweep(jobs).runs}
         ordered = sorted(jobs, key=lambda job: -cost[job.path])
         packs = [ordered[at : at + self._runs_per_job] for at in range(0, len(ordered), self._runs_per_job)]
@@ -157,7 +167,7 @@ class Queue:
         log.info("submitted %d runs as %d jobs: %s", len(jobs), len(packs), ", ".join(note))
 
     def _queued_paths(self) -> set[str]:
-        """Run directories of all noted jobs that are still pending or running."""
+        """Run directories of all recorded jobs that are pending or running."""
         if not self._folder.is_dir():
             return set()
         live = _live_jobs()
@@ -183,7 +193,7 @@ class Queue:
 
 
 def _live_jobs() -> set[str]:
-    """Ids of this user's jobs in the queue, arrays spelt out (``12_0``)."""
+    """Ids of the user's jobs in the queue, one for each task of an array (``12_0``)."""
     command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
     for attempt in range(5):  # a busy controller refuses now and then
         try:
@@ -200,7 +210,7 @@ def _live_jobs() -> set[str]:
 
 
 def _submitit_name(name: str) -> str:
-    """Submitit's name of a parameter: those that not every cluster has carry the prefix."""
+    """Submitit's name of a parameter: ``slurm_`` stands before the names that only Slurm has."""
     common = {
         "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
         "stderr_to_stdout",

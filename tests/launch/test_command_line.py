@@ -44,7 +44,7 @@ def checked(*words: str) -> list[str]:
         ("finetune.learning_rate=1", "unknown key 'finetune.learning_rate'; did you mean finetune.lr=1?"),
         ("nonsense=1", "unknown key 'nonsense'; `python -m jetscale.train --help` lists all keys"),
         ("model={dim:9,dpth:3}", "unknown key 'model.dpth'; did you mean model.depth"),
-        ("model=3", "model=3: a group of keys, set one of them, for example model.dim=VALUE"),
+        ("model=3", "model=3: a group of keys, set one of them, for example model.arch=VALUE"),
         ("~model.dim", "~model.dim: a key cannot be taken away"),
         ("finetune.steps=1e1", "finetune.steps=1e1: must be a whole number from 1 to 1000000000; write 10"),
         ("study=../out", "study=../out: cannot be the name of a study or a subset"),

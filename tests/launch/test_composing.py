@@ -22,7 +22,7 @@ def composed(*overrides: str, config_dir: str = str(CONF)):
 
 
 def test_which_mappings_replace() -> None:
-    assert set(KEYS) == {"pretrain.composition", "pretrain.lr", "finetune.lr"}
+    assert set(KEYS) == {"pretrain.composition", "pretrain.lr", "finetune.lr", "callbacks", "loggers"}
 
 
 @pytest.mark.parametrize(
