@@ -22,8 +22,8 @@ from jetscale.training.settings import EmaSettings, PhaseSettings
 class LeanClassifier(JetClassifier):
     """One phase of one of our runs.
 
-    It owns its position and steps its optimiser itself: what Lightning puts around an automatic step costs
-    0.8 ms, a tenth of a step at width 8, and each logged value as much again. Losses stay on the device in
+    It owns its position and steps its optimiser itself: Lightning's automatic step with a schedule and one
+    logged value costs 0.8 ms more, a tenth of a step at width 8. Losses stay on the device in
     `window_S`, one entry for each step since the last metrics line, and are read only when a line is written.
 
     Parameters
@@ -33,7 +33,7 @@ class LeanClassifier(JetClassifier):
     ema : moving average of the weights
     window : steps between metrics lines
     hooks : step the optimiser through Lightning, so that the callbacks' ``on_before_optimizer_step`` is
-        called and the trainer's ``global_step`` counts; only for users' callbacks, since it takes time
+        called and the trainer's ``global_step`` counts; for users' callbacks
     """
 
     def __init__(
