@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,20 +82,17 @@ def test_an_approach_and_a_source_take_part_in_everything(folder: Path) -> None:
         "where=n_params < 9e8",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^  approach 4  a = 0\.[45]", done.stdout, re.MULTILINE)
+    assert "\n  approach 4  a = 0." in done.stdout
     results = json.loads((folder / "fit/results.json").read_text())
     entry = results["subsets"]["odd"]
     assert results["subsets"]["even"]["sizes"] == 8  # of 9: the query reached the source's rows
+    # a quadratic over two decades is far off, and the surface predicts by how much on this grid
+    value, bias = entry["approach4"]["a"]["value"], entry["approach4"]["quadratic_bias_a"]
     low, high = entry["approach4"]["a"]["ci95"]
-    assert low < 0.5 < high < low + 0.2
-    assert abs(entry["approach4"]["quadratic_bias_a"]) < 0.05
-    assert list(results["differences"]["even - odd"]) == [
-        f"approach{number}.{name}"
-        for number in (1, 2, 3, 4)
-        for name in ("a", "b")
-        if f"approach{number}.{name}" in results["differences"]["even - odd"]
-    ]
-    assert "approach4.a" in results["differences"]["even - odd"]
+    assert value < 0.3
+    assert abs(value - bias - 0.5) < 0.05
+    assert low < 0.5 < high
+    assert "approach4.a" in results["differences"]["odd - even"]
     choices = {row["choice"]: row["approach4.a"] for row in results["multiverse"]["odd"]}
     assert choices["rows: 3 largest losses left out"] != choices["as set"] == entry["approach4"]["a"]["value"]
     report = (folder / "fit/report.html").read_text()
