@@ -61,7 +61,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         labels=labels,
         jets={name: np.ones(N_JETS, np.float32) for name in JET_COLUMNS},
     )
-    schema = packed_schema(PAPER, {"rows_by_label": pa.uint32()}, {})
+    schema = packed_schema(PAPER, JET_COLUMNS, {"rows_by_label": pa.uint32()}, {})
     first = request.path / part_name(0)
     with pa.ipc.new_file(str(first), schema) as writer:
         by_label = np.argsort(labels, kind="stable").astype(np.uint32)
