@@ -43,7 +43,7 @@ start = time.process_time()
 assert sum(batch.n_jets for batch in batches) > 0
 grown = peak() - before
 whole = grown + before
-print(json.dumps({"opened": opened, "jets": data._store.n_jets, "grown": grown, "whole": whole}))
+print(json.dumps({"opened": opened, "jets": data.source.store.n_jets, "grown": grown, "whole": whole}))
 """
 
 
