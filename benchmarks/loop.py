@@ -70,7 +70,7 @@ class Stamped(list[JetBatch]):
 
 
 class InMemory(L.LightningDataModule):
-    """Ready batches: the loader has a benchmark of its own."""
+    """Ready batches: the loader has its own benchmark."""
 
     fingerprint = "benchmark"
     start_step = 0

@@ -25,7 +25,7 @@ class ColumnSettings:
     D : training examples seen (jets, tokens); C / (k N) where there is no such column.
     C : training compute, FLOPs; k N D where there is no such column.
     loss : test loss.
-    run : name of the run; without it every row is a run of its own.
+    run : name of the run; without it every row is a separate run.
     seed : seed of the run.
     subset : rows of each value are fitted apart.
     """

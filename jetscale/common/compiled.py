@@ -17,7 +17,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Numba's cache looks at the file of the function alone, not at the files of what it calls. So the name of
     the cache's folder changes with any source file beside that of the function, and a compiled function may
-    call only functions of its own folder. Numba writes the cache atomically, so processes may share it.
+    call only functions of the same folder. Numba writes the cache atomically, so processes may share it.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Files that are either whole under their final name or not there at all, and checksums that find damage.
 
 A checksum is XXH3-128, which runs at the speed of memory. It finds damage; it proves nothing about a forger.
-A *sealed* JSON file ends in a key `SEAL` with the checksum of its own text, so that no changed byte of it is
+A *sealed* JSON file ends in a key `SEAL` with the checksum of its text, so that no changed byte of it is
 read as if nothing had happened.
 """
 

@@ -52,7 +52,7 @@ class Checkpoints:
         """Write a new ``last`` and keep the old one as ``previous``."""
         last, previous = self._file("last"), self._file("previous")
         if last.exists():
-            # at no moment does a checkpoint stand beside the checksum of another: a kill leaves it without
+            # at no moment is a checkpoint next to the checksum of another one: a kill leaves it without
             _meta(previous).unlink(missing_ok=True)
             last.replace(previous)
             if _meta(last).exists():

@@ -35,7 +35,7 @@ from jetscale.training.user_additions import user_callbacks, user_loggers
 _HUSHED = (
     # one process a run that reads a memory map is what the measurements favour
     r"The '.*' does not have many workers",
-    # of its own logging, which our lines do not wait for
+    # about Lightning's logging, which writes none of our lines
     r"The number of training batches \(\d+\) is smaller than the logging interval",
     # Lightning 2.6 against torch 2.13
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",

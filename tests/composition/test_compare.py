@@ -29,7 +29,7 @@ def settings_of(data: Path, store: Path) -> DataSettings:
 
 
 def test_observables_are_those_of_the_files(simulated_data, store) -> None:
-    """Read again from the published columns, with code of its own."""
+    """Read again from the published columns, with separate code."""
     found = draw(settings_of(simulated_data, store), "jetclass2", {"QCD": 1}, 200, seed=0)
     (file,) = (simulated_data / "JetClassII").rglob("QCD_*.parquet")
     jets = pq.read_table(file).to_pandas()

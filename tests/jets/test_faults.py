@@ -1,4 +1,4 @@
-"""Faults put in for real while a store is made: what is said, and that a new start, mended, loses nothing."""
+"""Real faults while a store is made: the message, and that a start after the repair loses nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def build(wanted: StoreRequest) -> dict[str, str]:
 
 @pytest.fixture
 def tmpfs(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte of its own."""
+    """A separate file system of one megabyte."""
     folder = tmp_path / "small disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]

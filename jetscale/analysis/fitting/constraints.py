@@ -48,7 +48,7 @@ def unconstrained(phi_RF: Array, _: Index) -> tuple[Array, Array, Array | None]:
     Parameters
     ----------
     phi_RF : (R, F).
-    _ : numbers of the rows; no row has a value of its own.
+    _ : numbers of the rows; no row has its own value.
     """
     Q = phi_RF.shape[1]
     return phi_RF, np.broadcast_to(np.eye(Q), (len(phi_RF), Q, Q)), None

@@ -245,7 +245,7 @@ def _confounded(runs: pd.DataFrame, known: dict[str, Settings]) -> list[str]:
                 f"{subset} {' and '.join(map(_short, value))}" for subset, value in values.items()
             )
             found.append(
-                f"subsets differ in {key} ({shown}): what is said of their differences is not of pretraining "
+                f"subsets differ in {key} ({shown}), so their differences are not those of the pretraining "
                 "alone"
             )
     return found

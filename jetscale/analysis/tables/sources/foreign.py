@@ -291,7 +291,7 @@ def _assemble(
 
 
 def _name_rows(frame: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
-    """Without a run column every row is a run of its own; equal rows are kept, and named in a warning."""
+    """Without a run column every row is a separate run; equal rows are kept, and named in a warning."""
     key = ["subset", "n_params", "jets", "seed", "loss"]
     repeats = int(frame.duplicated(key).sum())
     if repeats:
