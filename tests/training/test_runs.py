@@ -11,6 +11,7 @@ import pytest
 
 from jetscale.common.config_safety import CONF
 from jetscale.model.deepsets import DeepSets
+from jetscale.runs.directory import RunDirectory
 from jetscale.training.backbone import Backbone
 from jetscale.training.checkpoint import CheckpointError
 from tests.runs import TINY, killed_after, metrics_of, runs_under, same_run
@@ -94,8 +95,11 @@ def test_deep_sets_killed_in_either_phase_go_on_to_the_last_bit(train, warm, tmp
 def test_a_backbone_of_another_network_is_refused_by_name(train, tmp_path):
     train("+experiment=qcd", *TINY)
     (backbone,) = (tmp_path / "multirun/backbones").iterdir()
+    directory = RunDirectory(backbone, json.loads((backbone / "done.json").read_text())["identity"])
+    record = directory.done_pretraining()
+    assert record is not None
     with pytest.raises(CheckpointError) as refused:
-        Backbone(backbone, {}).load_into(DeepSets(8, 10))
+        Backbone(directory, record).load_into(DeepSets(8, 10))
     weights = backbone / "checkpoints/final.pt"
     assert str(refused.value).startswith(f"{weights} holds the weights of model.arch=transformer, and the")
     assert "model.arch=deepsets" in str(refused.value)
