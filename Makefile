@@ -12,7 +12,7 @@ install: $(VENV)/.installed  ## virtual environment with jetscale and its develo
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev,launchers,ray,notebooks,docs]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,launchers,ray,notebooks,docs]'
 	touch $@
 
 # lint runs beside the tests, which sometimes wait; what it prints follows theirs where it fails
