@@ -156,7 +156,7 @@ class JetDataModule(L.LightningDataModule):
         """Make the packed store where it is missing. Any number of processes may call this at once."""
         if self.trainer is not None and self.trainer.state.fn != "fit":
             return  # the jets to train on may not be there
-        self.source.prepare()
+        _ = self.source.store  # made where it is missing, and kept open for `setup`
 
     def setup(self, stage: str | None = None) -> None:
         """Open the store, and compare the number of jets in it with the number that the run needs.

@@ -68,14 +68,10 @@ class JetSource:
         self.max_constituents = settings.max_constituents
         self.undo_deta_flip = settings.undo_deta_flip
 
-    def prepare(self) -> Store:
-        """Make the packed store where it is missing, and open it; see `ensure_store`."""
-        return ensure_store(store_request(self._settings, self.dataset.name, self._split))
-
     @cached_property
     def store(self) -> Store:
-        """The packed store, made if it is missing."""
-        return self.prepare()
+        """The packed store, made where it is missing (`ensure_store`) and opened once."""
+        return ensure_store(store_request(self._settings, self.dataset.name, self._split))
 
     @cached_property
     def order(self) -> JetOrder:

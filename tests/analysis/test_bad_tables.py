@@ -139,7 +139,7 @@ def test_mixed_evaluation_sets_are_said(load: Callable[..., object]) -> None:
 
 
 @pytest.mark.slow
-def test_ten_million_rows_are_refused_with_the_mend(tmp_path: Path) -> None:
+def test_ten_million_rows_are_refused_with_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "large.parquet"
     N = np.random.default_rng(0).uniform(1e6, 1e9, 10_000_000)
     pd.DataFrame({"N": N, "D": 20 * N, "loss": 2.0 + 1e6 / N}).to_parquet(path)

@@ -123,6 +123,34 @@ def test_networks_are_fitted_apart_and_a_run_that_names_none_is_a_transformer(tm
 
 
 @pytest.mark.parametrize(
+    ("section", "added", "named"),
+    [
+        ("callbacks", {"mine": {"_target_": "my_lab.Decay", "every": 10}}, "callbacks.mine._target_"),
+        ("finetune", {**BASE["finetune"], "dataset": "top_tagging"}, "finetune.dataset"),
+    ],
+)
+def test_a_callback_and_another_dataset_are_variants(
+    tmp_path: Path, section: str, added: Any, named: str
+) -> None:
+    for seed, config in ((0, BASE), (1, {**BASE, section: added})):
+        for dim in (8, 16):
+            one = changed(changed(config, "model.dim", dim), "seed", seed)
+            write(tmp_path, f"seed{seed}/dim={dim}", one, 0.0)
+    names = sorted(load_losses(tmp_path).groups())
+    assert len(names) == 2
+    assert all(named in name for name in names)
+
+
+def test_runs_that_name_the_dataset_that_was_meant_before_are_no_variant(tmp_path: Path) -> None:
+    now = {**BASE, "finetune": {**BASE["finetune"], "dataset": "jetclass"}, "callbacks": {}}
+    for seed, config in ((0, BASE), (1, now)):
+        for dim in (8, 16):
+            one = changed(changed(config, "model.dim", dim), "seed", seed)
+            write(tmp_path, f"seed{seed}/dim={dim}", one, 0.0)
+    assert list(load_losses(tmp_path).groups()) == ["scratch"]
+
+
+@pytest.mark.parametrize(
     ("key", "two"),
     [
         ("data.dir", "elsewhere"), ("data.workers", 4), ("pretrain.library", "x"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Settings = dict[str, str]
 
-SECTIONS = ("model", "data", "pretrain", "finetune", "ema", "eval", "device")
+SECTIONS = ("model", "data", "pretrain", "finetune", "ema", "eval", "device", "callbacks")
 WHOLE = ("pretrain.composition", "pretrain.lr", "finetune.lr")
 """Settings that are one value though they may be a mapping."""
 NOT_NUMBERS = (
@@ -31,7 +31,11 @@ NOT_NUMBERS = (
 """The grid itself, places, and when the test loss is taken: these decide no loss."""
 PRETRAINING = ("pretrain.", "jets.pretrain")
 UNTOLD = "not given"
-BEFORE = {"model.arch": "transformer"}
+BEFORE = {
+    "model.arch": "transformer",
+    "pretrain.dataset": "jetclass2",
+    "finetune.dataset": "jetclass",
+}
 """Settings that were added later, with the value of the runs that were made before and do not name them."""
 JETS = "jets."
 """Prefix of fingerprints of the jets, which only finished runs tell: unknown is not another value."""
