@@ -5,16 +5,20 @@ Legend: B jets, K classes, S the steps since the last metrics line.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from jetscale.jets.batch import JetBatch
+from jetscale.jets.datamodule import JetDataModule
+from jetscale.jets.evaluation import EvalSet
 from jetscale.model.ema import WeightAverage
 from jetscale.model.network import Network
 from jetscale.training import ranks
+from jetscale.training.evaluate import TestLoss, evaluate
 from jetscale.training.module import JetClassifier
 from jetscale.training.settings import EmaSettings, PhaseSettings
 
@@ -56,6 +60,17 @@ class LeanClassifier(JetClassifier):
         self._constituents_before = 0  # over all ranks, up to the last `count_constituents`
         self._constituents_here = 0  # on this rank, since then
         self._resumed: dict[str, Any] | None = None
+
+    @contextmanager
+    def feeding(self, data: JetDataModule, device: torch.device) -> Iterator[dict[str, Any]]:
+        """What `lightning.Trainer.fit` is to read batches from, for as long as the context lasts.
+
+        Parameters
+        ----------
+        data : the training jets
+        device : where the trainer computes
+        """
+        yield {"datamodule": data}
 
     @property
     def step(self) -> int:
@@ -103,12 +118,24 @@ class LeanClassifier(JetClassifier):
             self.average.load_state_dict(self._resumed["average"])
         self._resumed = None
 
-    def evaluated_weights(self) -> dict[str, AbstractContextManager[None]]:
-        """Contexts in which `model` holds the raw weights and, where there is one, their average."""
-        contexts: dict[str, AbstractContextManager[None]] = {"raw": nullcontext()}
-        if self.average is not None:
-            contexts["ema"] = self.average.applied()
-        return contexts
+    def test_losses(self, test: EvalSet, batch_size: int) -> Iterator[tuple[str, TestLoss]]:
+        """Losses of the raw weights and then, where there is one, of their average; every rank must call.
+
+        Parameters
+        ----------
+        test : jets to evaluate on
+        batch_size : jets in one forward pass
+
+        Returns
+        -------
+        Each with its kind of weights, ``raw`` or ``ema``.
+        """
+        contexts = {"raw": nullcontext()} | ({} if self.average is None else {"ema": self.average.applied()})
+        for weights, context in contexts.items():
+            batches = test.batches(batch_size, ranks.rank(), ranks.world_size())
+            with context:
+                result = evaluate(self.model, batches, self.device, str(self.trainer.precision))
+            yield weights, result
 
     def window_losses(self, since: int) -> Tensor:
         """Losses of the steps after `since`, mean over ranks, (steps,) float64 on the CPU.
