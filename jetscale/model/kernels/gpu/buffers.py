@@ -40,6 +40,7 @@ class JetBuffers:
     first : (1,) int32, first jet of the present batch; the step itself moves it on
     centre, scale : (F,) float32; an input is (x - centre) scale, as in `jetscale.jets.stream`
     deta_column : the column that `side` multiplies, after standardisation; -1 for none
+    longest : most tokens of a jet, its class token included, at most 256
     """
 
     x: Tensor
@@ -51,6 +52,7 @@ class JetBuffers:
     centre: Tensor
     scale: Tensor
     deta_column: int
+    longest: int
 
     @classmethod
     def allocate(
@@ -60,6 +62,7 @@ class JetBuffers:
         centre: Tensor,
         scale: Tensor,
         device: torch.device | str,
+        max_constituents: int = 128,
         deta_column: int = -1,
     ) -> JetBuffers:
         """Make room for a chunk; all jets are empty, all sides 1, the batch starts at jet 0.
@@ -69,6 +72,7 @@ class JetBuffers:
         constituents, jets : most constituents C and jets J of a chunk
         centre, scale : (F,) float32, of the feature set
         device : where to
+        max_constituents : most constituents of a jet
         deta_column : see `JetBuffers`
         """
         return cls(
@@ -81,6 +85,7 @@ class JetBuffers:
             centre=centre.to(device, torch.float32),
             scale=scale.to(device, torch.float32),
             deta_column=deta_column,
+            longest=max_constituents + 1,
         )
 
     @property
