@@ -10,10 +10,92 @@ Shapes: as in `buffers`; D width, R rows of a tile, V = F + identities + 2 vecto
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import triton
 import triton.language as tl
+from torch import Tensor
 
+from jetscale.model.kernels.gpu.buffers import JetBuffers
+
+EMBEDDING_PARTS = 64
+"""Partial sums of the gradients of the weights that make tokens."""
+
+EPSILON = tl.constexpr(1e-5)  # of torch.nn.LayerNorm
 JETS = tl.constexpr(128)  # jets whose first rows are compared with a tile's at once
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The weights that make tokens, or what belongs to each of them.
+
+    Attributes
+    ----------
+    weight, bias : (D, F) and (D,) float32
+    table : (identities, D) float32 vectors of the identities; None without
+    class_token : (D,) float32
+    """
+
+    weight: Tensor
+    bias: Tensor
+    table: Tensor | None
+    class_token: Tensor
+
+
+def embed(
+    jets: JetBuffers,
+    n_jets: int,
+    weights: Embedding,
+    norm_weight: Tensor,
+    x: Tensor,
+    normed: Tensor,
+    of_class: tuple[Tensor, Tensor] | None = None,
+) -> None:
+    """Make the tokens of a batch, and norm them for the first block.
+
+    Parameters
+    ----------
+    jets, n_jets : the chunk, and jets of a batch B
+    weights : see `Embedding`
+    norm_weight : (D,) float32 scale of the first block's norm
+    x : (rows, D) float32 tokens, written to in rows below S
+    normed : (rows, D), written to, zero in rows from S on
+    of_class : (B, D) float32 and (B, D), written to: the class tokens' rows of `x` and of `normed`
+    """
+    n_rows, width = x.shape
+    padded = triton.next_power_of_2(width)
+    tile = max(1, 4_096 // padded)
+    table = weights.bias if weights.table is None else weights.table
+    class_x, class_normed = of_class or (x, normed)
+    _embed[(triton.cdiv(n_rows, tile),)](
+        jets.x, jets.pid, jets.side, jets.centre, jets.scale, jets.offsets, jets.first,
+        weights.weight, weights.bias, table, weights.class_token, norm_weight,
+        x, normed, class_x, class_normed, n_rows,
+        B=n_jets, F=jets.n_features, D=width, DETA=jets.deta_column, HAS_PID=weights.table is not None,
+        CLASS=of_class is not None, WIDTH=padded, ROWS=tile, num_warps=4,
+    )  # fmt: skip
+
+
+def embed_backward(jets: JetBuffers, n_jets: int, d_x: Tensor, parts: Embedding) -> None:
+    """Gradient of the weights that make tokens.
+
+    Parameters
+    ----------
+    jets, n_jets : as `embed` took them
+    d_x : (rows, D) float32 gradient of the tokens
+    parts : (P, size) float32 partial sums of the gradient of each weight, written to
+    """
+    n_rows, width = d_x.shape
+    n_identities = 0 if parts.table is None else parts.table.shape[1] // width
+    n_vectors = jets.n_features + n_identities + 2
+    columns = min(128, max(16, int(triton.next_power_of_2(width))))
+    table = parts.bias if parts.table is None else parts.table
+    _embed_backward[(len(parts.bias), triton.cdiv(width, columns))](
+        jets.x, jets.pid, jets.side, jets.centre, jets.scale, jets.offsets, jets.first, d_x,
+        parts.weight, parts.bias, table, parts.class_token, n_rows,
+        B=n_jets, F=jets.n_features, D=width, DETA=jets.deta_column, IDENTITIES=n_identities,
+        VECTORS=max(16, int(triton.next_power_of_2(n_vectors))), COLUMNS=columns, ROWS=32, num_warps=4,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -88,3 +170,90 @@ def token_rows(
         x += value[:, None] * tl.load(WEIGHT + d * F + f, mask=wide, other=0.0)[None, :]
     token = tl.load(CLASS + d, mask=wide, other=0.0)[None, :]
     return tl.where((in_use & is_class)[:, None], token, x)
+
+
+@triton.jit
+def normalised(x, wide, D: tl.constexpr):
+    """(x - mean) / sd of each row, and 1 / sd; x (R, padded D) float32 is zero where `wide` is false."""
+    mean = tl.sum(x, 1) / D
+    centred = tl.where(wide[None, :], x - mean[:, None], 0.0)
+    over_sd = tl.rsqrt(tl.sum(centred * centred, 1) / D + EPSILON)
+    return centred * over_sd[:, None], over_sd
+
+
+@triton.jit
+def _embed(
+    X, PID, SIDE, CENTRE, SCALE, OFFSETS, FIRST, WEIGHT, BIAS, TABLE, CLASS_TOKEN, NORM,
+    TOKENS, NORMED, CLASS_TOKENS, CLASS_NORMED, n_rows,
+    B: tl.constexpr, F: tl.constexpr, D: tl.constexpr, DETA: tl.constexpr, HAS_PID: tl.constexpr,
+    CLASS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    row, d = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    wide = d < D
+    tokens = token_rows(
+        X, PID, SIDE, CENTRE, SCALE, OFFSETS, FIRST, WEIGHT, BIAS, TABLE, CLASS_TOKEN, row, d,
+        B, F, D, DETA, HAS_PID,
+    )  # fmt: skip
+    scaled, _ = normalised(tokens, wide, D)
+    normed = scaled * tl.load(NORM + d, mask=wide, other=0.0)[None, :]  # zero where tokens are
+    jet, in_use, is_class, _ = constituents_of_rows(OFFSETS, FIRST, row, B)
+    at = row[:, None] * D + d[None, :]
+    tl.store(TOKENS + at, tokens, mask=in_use[:, None] & wide[None, :])
+    tl.store(NORMED + at, normed.to(NORMED.dtype.element_ty), mask=(row < n_rows)[:, None] & wide[None, :])
+    if CLASS:
+        at_class = jet[:, None] * D + d[None, :]
+        class_mask = (in_use & is_class)[:, None] & wide[None, :]
+        tl.store(CLASS_TOKENS + at_class, tokens, mask=class_mask)
+        tl.store(CLASS_NORMED + at_class, normed.to(CLASS_NORMED.dtype.element_ty), mask=class_mask)
+
+
+@triton.jit
+def _embed_backward(
+    X, PID, SIDE, CENTRE, SCALE, OFFSETS, FIRST, D_TOKENS, D_WEIGHT, D_BIAS, D_TABLE, D_CLASS, n_rows,
+    B: tl.constexpr, F: tl.constexpr, D: tl.constexpr, DETA: tl.constexpr, IDENTITIES: tl.constexpr,
+    VECTORS: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """A token is z V, V being the weights one above the other: dV = z^T dx, one product for all of them.
+
+    Columns of z (R, V): F features, a one for the row's identity, a one for a constituent (the bias), a one for
+    a class token.
+    """
+    program = tl.program_id(0)
+    v = tl.arange(0, VECTORS)
+    d = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    is_feature = v < F
+    centre = tl.load(CENTRE + v, mask=is_feature, other=0.0)
+    scale = tl.load(SCALE + v, mask=is_feature, other=0.0)
+    first = tl.load(FIRST)
+    sums = tl.zeros([VECTORS, COLUMNS], tl.float32)
+    for lowest in range(program * ROWS, n_rows, tl.num_programs(0) * ROWS):
+        row = lowest + tl.arange(0, ROWS)
+        jet, in_use, is_class, constituent = constituents_of_rows(OFFSETS, FIRST, row, B)
+        real = in_use & (is_class == 0)
+        feature_mask = real[:, None] & is_feature[None, :]
+        raw = tl.load(X + constituent[:, None] * F + v[None, :], mask=feature_mask, other=0.0)
+        z = (raw.to(tl.float32) - centre[None, :]) * scale[None, :]
+        if DETA >= 0:
+            side = tl.load(SIDE + first + jet, mask=real, other=1).to(tl.float32)
+            z = tl.where((v == DETA)[None, :], z * side[:, None], z)
+        one = v[None, :] == F + IDENTITIES
+        if IDENTITIES > 0:
+            pid = tl.load(PID + constituent, mask=real, other=0).to(tl.int32)
+            one = one | (v[None, :] == F + pid[:, None])
+        z = tl.where(is_feature[None, :], z, one.to(tl.float32))
+        z = tl.where(real[:, None], z, 0.0)
+        z = tl.where((in_use & is_class)[:, None] & (v == F + IDENTITIES + 1)[None, :], 1.0, z)
+        mask = in_use[:, None] & (d < D)[None, :]
+        d_tokens = tl.load(D_TOKENS + row[:, None] * D + d[None, :], mask=mask, other=0.0)
+        # tf32 has ten bits of mantissa, bfloat16 seven
+        sums += tl.dot(tl.trans(z), d_tokens, input_precision="tf32")
+    wide = (d < D)[None, :]
+    at_weight = D_WEIGHT + program * (D * F) + d[None, :] * F + v[:, None]
+    tl.store(at_weight, sums, mask=is_feature[:, None] & wide)
+    if IDENTITIES > 0:
+        is_identity = (v >= F) & (v < F + IDENTITIES)
+        at_table = D_TABLE + program * (IDENTITIES * D) + (v - F)[:, None] * D + d[None, :]
+        tl.store(at_table, sums, mask=is_identity[:, None] & wide)
+    at_row = program * D + d[None, :] + (v * 0)[:, None]
+    tl.store(D_BIAS + at_row, sums, mask=(v == F + IDENTITIES)[:, None] & wide)
+    tl.store(D_CLASS + at_row, sums, mask=(v == F + IDENTITIES + 1)[:, None] & wide)
