@@ -10,10 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 
 from tests.runs import quiet_environment
 from tests.warm import WarmServer
+
+if not torch.cuda.is_available():  # before anything imports Triton, which looks at it once
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared" / "data"

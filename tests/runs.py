@@ -24,8 +24,9 @@ TINY = (
 
 
 def quiet_environment() -> dict[str, str]:
-    """This environment without a W&B key, one thread a process."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    """This environment without a W&B key and Triton's interpreter, one thread a process."""
+    left_out = ("WANDB", "TRITON_INTERPRET")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return {**kept, "OMP_NUM_THREADS": "1"}
 
 

@@ -1,0 +1,314 @@
+"""Attention within each jet of a ragged batch, forward and backward.
+
+softmax(q k / sqrt(E)) v within each jet, as `jetscale.model.attention`, for head dimension E = 8. All keys of a
+jet are held by one program, so a row's softmax is complete in one pass and nothing is added up between
+programs: the results do not depend on the order in which programs run.
+
+The backward pass is that of Dao et al., arXiv:2205.14135, algorithm 4, on one block of keys: with
+P = exp(S - log-sum-exp) and delta = rowsum(dO O), dV = P^T dO, dS = P (dO V^T - delta), dQ = dS K / sqrt(E),
+dK = dS^T Q / sqrt(E).
+
+Shapes: as in `buffers`; D width, H heads, L tokens of a jet, Q queries and N keys of a tile.
+"""
+
+# triton has no types
+# mypy: disable-error-code="no-untyped-def"
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from jetscale.model.kernels.gpu import HEAD_DIM, LONGEST
+from jetscale.model.kernels.gpu.buffers import JetBuffers
+
+E = tl.constexpr(HEAD_DIM)
+PADDED_E = tl.constexpr(16)  # what the tensor cores multiply at least
+SCALE = tl.constexpr(HEAD_DIM**-0.5)
+KEYS_AT_ONCE = tl.constexpr(32)  # of class attention
+
+
+def attend(jets: JetBuffers, n_jets: int, qkv: Tensor, out: Tensor, lse: Tensor) -> None:
+    """Attend from every token to all tokens of its jet.
+
+    Parameters
+    ----------
+    jets, n_jets : the chunk, and jets of a batch B
+    qkv : (rows, 3 D) queries, keys and values; any distance between rows
+    out : (rows, D), written to in rows below S
+    lse : (H, rows) float32, log-sum-exp of each row's scores, written to in rows below S
+    """
+    n_heads = out.shape[1] // HEAD_DIM
+    strides = qkv.stride(0), out.stride(0), lse.stride(0)
+    _attend[(n_heads, n_jets)](
+        qkv, out, lse, jets.offsets, jets.first, *strides, LARGE=_is_large(jets), num_warps=4
+    )
+
+
+def attend_backward(
+    jets: JetBuffers, n_jets: int, qkv: Tensor, out: Tensor, lse: Tensor, d_out: Tensor, d_qkv: Tensor
+) -> None:
+    """Gradient of `attend`.
+
+    Parameters
+    ----------
+    jets, n_jets, qkv, out, lse : as `attend` took and left them
+    d_out : (rows, D) gradient of `out`
+    d_qkv : (rows, 3 D), written to in rows below S
+    """
+    n_heads = out.shape[1] // HEAD_DIM
+    strides = qkv.stride(0), out.stride(0), lse.stride(0), d_out.stride(0), d_qkv.stride(0)
+    _attend_backward[(n_heads, n_jets)](
+        qkv, out, lse, d_out, d_qkv, jets.offsets, jets.first, *strides, LARGE=_is_large(jets), num_warps=4
+    )
+
+
+def attend_class(jets: JetBuffers, n_jets: int, q: Tensor, kv: Tensor, out: Tensor, lse: Tensor) -> None:
+    """Attend from the class token of each jet alone to all tokens of the jet.
+
+    Parameters
+    ----------
+    jets, n_jets : the chunk, and jets of a batch B
+    q : (B, D) queries of the class tokens
+    kv : (rows, 2 D) keys and values of all tokens
+    out : (B, D), written to
+    lse : (B, H) float32, written to
+    """
+    n_heads = out.shape[1] // HEAD_DIM
+    group = _group(n_heads)
+    strides = q.stride(0), kv.stride(0), out.stride(0)
+    _attend_class[(triton.cdiv(n_heads, group), n_jets)](
+        q, kv, out, lse, jets.offsets, jets.first, n_heads, *strides, GROUP=group, num_warps=4
+    )
+
+
+def attend_class_backward(
+    jets: JetBuffers,
+    n_jets: int,
+    q: Tensor,
+    kv: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    d_out: Tensor,
+    d_q: Tensor,
+    d_kv: Tensor,
+) -> None:
+    """Gradient of `attend_class`.
+
+    Parameters
+    ----------
+    jets, n_jets, q, kv, out, lse : as `attend_class` took and left them
+    d_out : (B, D) gradient of `out`
+    d_q : (B, D), written to
+    d_kv : (rows, 2 D), written to in rows below S
+    """
+    n_heads = out.shape[1] // HEAD_DIM
+    group = _group(n_heads)
+    strides = q.stride(0), kv.stride(0), out.stride(0), d_out.stride(0), d_q.stride(0), d_kv.stride(0)
+    _attend_class_backward[(triton.cdiv(n_heads, group), n_jets)](
+        q, kv, out, lse, d_out, d_q, d_kv, jets.offsets, jets.first, n_heads, *strides,
+        GROUP=group, num_warps=4,
+    )  # fmt: skip
+
+
+def _is_large(jets: JetBuffers) -> bool:
+    """Whether jets may need the largest tile; it costs registers that all jets of the launch pay for."""
+    return jets.longest > LONGEST // 2
+
+
+def _group(n_heads: int) -> int:
+    """Heads of a program of class attention."""
+    return int(min(8, triton.next_power_of_2(n_heads)))
+
+
+@triton.jit
+def jet_rows(OFFSETS, FIRST, jet):
+    """First row of a jet of the batch, and its number of tokens."""
+    first = tl.load(FIRST)
+    begin = tl.load(OFFSETS + first + jet)
+    n_tokens = tl.load(OFFSETS + first + jet + 1) - begin + 1
+    return begin - tl.load(OFFSETS + first) + jet, n_tokens
+
+
+@triton.jit
+def _attend(QKV, OUT, LSE, OFFSETS, FIRST, stride_qkv, stride_out, stride_lse, LARGE: tl.constexpr):
+    """One program a head and jet, in the smallest tile that holds the jet."""
+    head, jet = tl.program_id(0), tl.program_id(1)
+    start, n = jet_rows(OFFSETS, FIRST, jet)
+    if n <= 32:
+        _attend_tile(QKV, OUT, LSE, head, start, n, stride_qkv, stride_out, stride_lse, 32, 32)
+    elif n <= 64:
+        _attend_tile(QKV, OUT, LSE, head, start, n, stride_qkv, stride_out, stride_lse, 64, 64)
+    elif n <= 128:
+        _attend_tile(QKV, OUT, LSE, head, start, n, stride_qkv, stride_out, stride_lse, 64, 128)
+    else:
+        if LARGE:
+            _attend_tile(QKV, OUT, LSE, head, start, n, stride_qkv, stride_out, stride_lse, 16, 256)
+
+
+@triton.jit
+def _attend_tile(
+    QKV, OUT, LSE, head, start, n, stride_qkv, stride_out, stride_lse,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    width = tl.num_programs(0) * E
+    e, key = tl.arange(0, PADDED_E), tl.arange(0, KEYS)
+    at_key = QKV + (start + key)[:, None] * stride_qkv + width + head * E + e[None, :]
+    key_mask = (key < n)[:, None] & (e < E)[None, :]
+    k = tl.load(at_key, mask=key_mask, other=0.0)
+    v = tl.load(at_key + width, mask=key_mask, other=0.0)
+    for lowest in range(0, n, QUERIES):
+        query = lowest + tl.arange(0, QUERIES)
+        row = start + query
+        mask = (query < n)[:, None] & (e < E)[None, :]
+        q = tl.load(QKV + row[:, None] * stride_qkv + head * E + e[None, :], mask=mask, other=0.0)
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * SCALE
+        scores = tl.where((key < n)[None, :], scores, float("-inf"))
+        highest = tl.max(scores, 1)
+        weights = tl.exp(scores - highest[:, None])
+        total = tl.sum(weights, 1)
+        mean = tl.dot(weights.to(v.dtype), v, input_precision="ieee") / total[:, None]
+        at_out = OUT + row[:, None] * stride_out + head * E + e[None, :]
+        tl.store(at_out, mean.to(OUT.dtype.element_ty), mask=mask)
+        tl.store(LSE + head * stride_lse + row, highest + tl.log(total), mask=query < n)
+
+
+@triton.jit
+def _attend_backward(
+    QKV, OUT, LSE, D_OUT, D_QKV, OFFSETS, FIRST,
+    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, LARGE: tl.constexpr,
+):  # fmt: skip
+    """As `_attend`; fewer queries at once, since three tiles of scores are alive."""
+    head, jet = tl.program_id(0), tl.program_id(1)
+    start, n = jet_rows(OFFSETS, FIRST, jet)
+    # fmt: off
+    if n <= 32:
+        _attend_backward_tile(
+            QKV, OUT, LSE, D_OUT, D_QKV, head, start, n,
+            stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, 32, 32,
+        )
+    elif n <= 64:
+        _attend_backward_tile(
+            QKV, OUT, LSE, D_OUT, D_QKV, head, start, n,
+            stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, 64, 64,
+        )
+    elif n <= 128:
+        _attend_backward_tile(
+            QKV, OUT, LSE, D_OUT, D_QKV, head, start, n,
+            stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, 32, 128,
+        )
+    else:
+        if LARGE:
+            _attend_backward_tile(
+                QKV, OUT, LSE, D_OUT, D_QKV, head, start, n,
+                stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, 16, 256,
+            )
+    # fmt: on
+
+
+@triton.jit
+def _attend_backward_tile(
+    QKV, OUT, LSE, D_OUT, D_QKV, head, start, n,
+    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    width = tl.num_programs(0) * E
+    e, key = tl.arange(0, PADDED_E), tl.arange(0, KEYS)
+    of_key = (start + key)[:, None]
+    column = head * E + e[None, :]
+    key_mask = (key < n)[:, None] & (e < E)[None, :]
+    k = tl.load(QKV + of_key * stride_qkv + width + column, mask=key_mask, other=0.0)
+    v = tl.load(QKV + of_key * stride_qkv + 2 * width + column, mask=key_mask, other=0.0)
+    d_k = tl.zeros([KEYS, PADDED_E], tl.float32)
+    d_v = tl.zeros([KEYS, PADDED_E], tl.float32)
+    for lowest in range(0, n, QUERIES):
+        query = lowest + tl.arange(0, QUERIES)
+        row = start + query
+        of_row = row[:, None]
+        mask = (query < n)[:, None] & (e < E)[None, :]
+        q = tl.load(QKV + of_row * stride_qkv + column, mask=mask, other=0.0)
+        out = tl.load(OUT + of_row * stride_out + column, mask=mask, other=0.0)
+        d_out = tl.load(D_OUT + of_row * stride_d_out + column, mask=mask, other=0.0)
+        lse = tl.load(LSE + head * stride_lse + row, mask=query < n, other=0.0)
+        delta = tl.sum(out.to(tl.float32) * d_out.to(tl.float32), 1)
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * SCALE
+        pair = (query < n)[:, None] & (key < n)[None, :]
+        weights = tl.where(pair, tl.exp(scores - lse[:, None]), 0.0)
+        d_v += tl.dot(tl.trans(weights.to(d_out.dtype)), d_out, input_precision="ieee")
+        d_weights = tl.dot(d_out, tl.trans(v), input_precision="ieee")
+        d_scores = (weights * (d_weights - delta[:, None]) * SCALE).to(q.dtype)
+        d_q = tl.dot(d_scores, k, input_precision="ieee")
+        d_k += tl.dot(tl.trans(d_scores), q, input_precision="ieee")
+        tl.store(D_QKV + of_row * stride_d_qkv + column, d_q.to(D_QKV.dtype.element_ty), mask=mask)
+    at_key = D_QKV + of_key * stride_d_qkv + width + column
+    tl.store(at_key, d_k.to(D_QKV.dtype.element_ty), mask=key_mask)
+    tl.store(at_key + width, d_v.to(D_QKV.dtype.element_ty), mask=key_mask)
+
+
+@triton.jit
+def _attend_class(
+    Q, KV, OUT, LSE, OFFSETS, FIRST, n_heads, stride_q, stride_kv, stride_out, GROUP: tl.constexpr
+):
+    """One program a group of heads and jet; tiles are (keys, heads, channels), no matrix products.
+
+    The softmax is taken online (Milakov and Gimelshein, arXiv:1805.02867) over tiles of `KEYS_AT_ONCE` keys.
+    """
+    jet = tl.program_id(1)
+    start, n = jet_rows(OFFSETS, FIRST, jet)
+    head, e = tl.program_id(0) * GROUP + tl.arange(0, GROUP), tl.arange(0, E)
+    column = head[:, None] * E + e[None, :]
+    exists = (head < n_heads)[:, None] & (e < E)[None, :]
+    q = tl.load(Q + jet * stride_q + column, mask=exists, other=0.0).to(tl.float32)
+    highest = tl.full([GROUP], float("-inf"), tl.float32)
+    total = tl.zeros([GROUP], tl.float32)
+    mean = tl.zeros([GROUP, E], tl.float32)
+    for lowest in range(0, n, KEYS_AT_ONCE):
+        key = lowest + tl.arange(0, KEYS_AT_ONCE)
+        at_key = KV + (start + key)[:, None, None] * stride_kv + column[None, :, :]
+        mask = (key < n)[:, None, None] & exists[None, :, :]
+        k = tl.load(at_key, mask=mask, other=0.0).to(tl.float32)
+        v = tl.load(at_key + n_heads * E, mask=mask, other=0.0).to(tl.float32)
+        scores = tl.where((key < n)[:, None], tl.sum(k * q[None, :, :], 2) * SCALE, float("-inf"))
+        higher = tl.maximum(highest, tl.max(scores, 0))
+        weights, fading = tl.exp(scores - higher[None, :]), tl.exp(highest - higher)
+        total = total * fading + tl.sum(weights, 0)
+        mean = mean * fading[:, None] + tl.sum(weights[:, :, None] * v, 0)
+        highest = higher
+    mean = mean / total[:, None]
+    tl.store(OUT + jet * stride_out + column, mean.to(OUT.dtype.element_ty), mask=exists)
+    tl.store(LSE + jet * n_heads + head, highest + tl.log(total), mask=head < n_heads)
+
+
+@triton.jit
+def _attend_class_backward(
+    Q, KV, OUT, LSE, D_OUT, D_Q, D_KV, OFFSETS, FIRST, n_heads,
+    stride_q, stride_kv, stride_out, stride_d_out, stride_d_q, stride_d_kv, GROUP: tl.constexpr,
+):  # fmt: skip
+    jet = tl.program_id(1)
+    start, n = jet_rows(OFFSETS, FIRST, jet)
+    head, e = tl.program_id(0) * GROUP + tl.arange(0, GROUP), tl.arange(0, E)
+    column = head[:, None] * E + e[None, :]
+    exists = (head < n_heads)[:, None] & (e < E)[None, :]
+    q = tl.load(Q + jet * stride_q + column, mask=exists, other=0.0).to(tl.float32)
+    out = tl.load(OUT + jet * stride_out + column, mask=exists, other=0.0).to(tl.float32)
+    d_out = tl.load(D_OUT + jet * stride_d_out + column, mask=exists, other=0.0).to(tl.float32)
+    lse = tl.load(LSE + jet * n_heads + head, mask=head < n_heads, other=0.0)
+    delta = tl.sum(out * d_out, 1)
+    d_q = tl.zeros([GROUP, E], tl.float32)
+    for lowest in range(0, n, KEYS_AT_ONCE):
+        key = lowest + tl.arange(0, KEYS_AT_ONCE)
+        row = (start + key)[:, None, None]
+        mask = (key < n)[:, None, None] & exists[None, :, :]
+        at_key = KV + row * stride_kv + column[None, :, :]
+        k = tl.load(at_key, mask=mask, other=0.0).to(tl.float32)
+        v = tl.load(at_key + n_heads * E, mask=mask, other=0.0).to(tl.float32)
+        scores = tl.sum(k * q[None, :, :], 2) * SCALE
+        weights = tl.where((key < n)[:, None], tl.exp(scores - lse[None, :]), 0.0)
+        d_weights = tl.sum(v * d_out[None, :, :], 2)
+        d_scores = weights * (d_weights - delta[None, :]) * SCALE
+        d_q += tl.sum(d_scores[:, :, None] * k, 0)
+        at_d_key = D_KV + row * stride_d_kv + column[None, :, :]
+        d_k, d_v = d_scores[:, :, None] * q[None, :, :], weights[:, :, None] * d_out[None, :, :]
+        tl.store(at_d_key, d_k.to(D_KV.dtype.element_ty), mask=mask)
+        tl.store(at_d_key + n_heads * E, d_v.to(D_KV.dtype.element_ty), mask=mask)
+    tl.store(D_Q + jet * stride_d_q + column, d_q.to(D_Q.dtype.element_ty), mask=exists)

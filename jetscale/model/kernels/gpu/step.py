@@ -1,0 +1,108 @@
+"""One optimiser step, or one batch of an evaluation, of a set transformer on static memory.
+
+Both only enqueue kernels: they allocate nothing, wait for nothing and read nothing on the host, so a CUDA graph
+can capture them. Which batch they act on is `JetBuffers.first`, which they move on.
+
+Shapes: as in `jetscale.model.kernels.gpu.buffers`.
+"""
+
+# triton has no types
+# mypy: disable-error-code="no-untyped-def"
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from jetscale.model.kernels.gpu.buffers import JetBuffers, Layout, Tables, Weights
+from jetscale.model.kernels.gpu.narrow import Narrow
+from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, update
+from jetscale.model.kernels.gpu.wide import Wide
+from jetscale.model.transformer import SetTransformer
+
+WIDEST_NARROW = 128
+"""Widths up to this one keep a tile of rows and a block's weights on one multiprocessor."""
+
+
+class DeviceStep:
+    """Forward, backward and update for batches of up to `capacity` tokens.
+
+    Parameters
+    ----------
+    model : sizes are taken from it; weights are those of `state`
+    batch_size : jets of a batch, B
+    capacity : most tokens of a batch, constituents and a class token a jet
+    state : weights and the optimiser's state; products are computed in the dtype of its `half`
+    jets : the chunk
+    tables : rates of the chunk's steps; losses are written there
+    hyper : AdamW's constants, and the limit of the gradient's norm
+    """
+
+    def __init__(
+        self,
+        model: SetTransformer,
+        batch_size: int,
+        capacity: int,
+        state: FlatState,
+        jets: JetBuffers,
+        tables: Tables,
+        hyper: AdamWSettings,
+    ) -> None:
+        kind = _kind(model)
+        self.gradients = Layout.of(model, kind.parts(model, batch_size)).gradients(jets.x.device)
+        self._network = kind(model, batch_size, capacity, jets, state.weights.dtype, self.gradients)
+        self._state, self._jets, self._tables, self._hyper = state, jets, tables, hyper
+
+    @torch.no_grad()
+    def train(self) -> None:
+        """Enqueue one step: forward, backward, update; moves `tables.k` on by 1 and `jets.first` by B."""
+        self._network.train(self._state.weights)
+        update(self._state, self.gradients, self._tables, self._hyper, self._network.losses_B, self._jets)
+
+
+class DeviceEvaluation:
+    """Forward pass of batches of up to `capacity` tokens.
+
+    Parameters
+    ----------
+    model, batch_size, capacity : see `DeviceStep`
+    weights : what to evaluate
+    jets : as many whole batches as there are; the last is filled up with jets of no constituents
+
+    Attributes
+    ----------
+    losses_J, correct_J : (J,) float32 loss of each jet, and (J,) uint8, 1 where its largest logit is its class's
+    """
+
+    def __init__(
+        self, model: SetTransformer, batch_size: int, capacity: int, weights: Weights, jets: JetBuffers
+    ) -> None:
+        self._network = _kind(model)(model, batch_size, capacity, jets, weights.dtype, None)
+        self._weights, self._jets = weights, jets
+        self.losses_J = torch.zeros(len(jets.labels), device=jets.x.device)
+        self.correct_J = torch.zeros(len(jets.labels), dtype=torch.uint8, device=jets.x.device)
+
+    @torch.no_grad()
+    def evaluate(self) -> None:
+        """Enqueue the forward pass of one batch; moves `jets.first` on by B."""
+        network = self._network
+        network.evaluate(self._weights)
+        n_jets = len(network.losses_B)
+        _record[(1,)](
+            network.losses_B, network.correct_B, self.losses_J, self.correct_J, self._jets.first,
+            B=n_jets, PADDED=triton.next_power_of_2(n_jets),
+        )  # fmt: skip
+
+
+def _kind(model: SetTransformer) -> type[Narrow] | type[Wide]:
+    return Narrow if model.dim <= WIDEST_NARROW else Wide
+
+
+@triton.jit
+def _record(LOSS, CORRECT, LOSSES, ALL_CORRECT, FIRST, B: tl.constexpr, PADDED: tl.constexpr):
+    """Copy the losses of a batch to where the jets are in the chunk, and go on to the next batch."""
+    first, b = tl.load(FIRST), tl.arange(0, PADDED)
+    tl.store(LOSSES + first + b, tl.load(LOSS + b, mask=b < B), mask=b < B)
+    tl.store(ALL_CORRECT + first + b, tl.load(CORRECT + b, mask=b < B), mask=b < B)
+    tl.debug_barrier()  # every thread has read where the batch begins
+    tl.store(FIRST, first + B)
