@@ -18,8 +18,8 @@ from torch import Tensor
 class RawChunk:
     """J jets with T constituents in all, concatenated in jet order.
 
-    `JetStream.chunk` makes one. `JetStream.batch` has the same jets as inputs of a model: the halves widened to
-    float32, standardised, and the column of part_deta multiplied by `side_J`.
+    `JetStream.chunk` makes one. `JetStream.batch` has the same jets as inputs of a model: the halves widened
+    to float32, standardised, and the column of part_deta multiplied by `side_J`.
 
     Attributes
     ----------

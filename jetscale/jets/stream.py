@@ -144,7 +144,7 @@ class JetStream:
         return first.followed_by(others)
 
     def _copy_constituents(self, jets: _Places, first_J: Integers, chunk: RawChunk) -> None:
-        """Halves and identities of the jets, straight from the memory map; jet j from row ``first_J[j]`` on."""
+        """Halves and identities of the jets, from the memory map; those of jet j to row ``first_J[j]``."""
         x = chunk.x_TF.numpy().view(np.uint16).reshape(-1)
         for number in set(jets.part_B.tolist()):
             here = np.flatnonzero(jets.part_B == number)

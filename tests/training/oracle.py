@@ -1,4 +1,4 @@
-"""What the step on a GPU must compute, in plain PyTorch: the model's own forward pass, autograd, torch's AdamW."""
+"""What the step on a GPU must compute, in plain PyTorch: the model itself, autograd and torch's AdamW."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from torch.optim.adamw import adamw
 
 from jetscale.jets.batch import JetBatch
 from jetscale.model.kernels.gpu.buffers import (
-    CORRECTION1, RATE, ROOT_CORRECTION2, AVERAGE, JetBuffers, Tables, Weights,
+    AVERAGE,
+    CORRECTION1,
+    RATE,
+    ROOT_CORRECTION2,
+    JetBuffers,
+    Tables,
+    Weights,
 )  # fmt: skip
 from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState
 from jetscale.model.transformer import SetTransformer

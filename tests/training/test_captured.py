@@ -1,12 +1,13 @@
 """The captured step's chunks, feed, memory, checkpoints and evaluations, on a CPU.
 
-`oracle` stands in for the kernels: with a rate that float32 holds exactly it computes, bit for bit, what the eager
-step does, so whole phases must agree in every line, block and weight. The kernels themselves run in Triton's
-interpreter at the end of this file, and on a card in `test_on_gpu`.
+`oracle` stands in for the kernels: with a rate that float32 holds exactly it computes, bit for bit, what the
+eager step does, so whole phases must agree in every line, block and weight. The kernels themselves run in
+Triton's interpreter at the end of this file, and on a card in `test_on_gpu`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,7 +43,13 @@ from jetscale.training.outputs import Outputs, Schedule
 from jetscale.training.phase import PhaseResult, fit_phase
 from jetscale.training.preemption import NOTICE, Preempted
 from jetscale.training.settings import (
-    EmaSettings, EvalSettings, FinetuneSettings, ModelSettings, Phase, TrackingSettings, TrainSettings,
+    EmaSettings,
+    EvalSettings,
+    FinetuneSettings,
+    ModelSettings,
+    Phase,
+    TrackingSettings,
+    TrainSettings,
 )  # fmt: skip
 from tests.jets.conftest import fill_jetclass
 from tests.runs import metrics_of
@@ -294,16 +301,15 @@ def test_an_error_of_the_feed_comes_where_its_chunk_would(
         return chunk(start, stop, room)
 
     monkeypatch.setattr(stream, "chunk", failing)
-    seen = []
-    with (
-        pytest.raises(JetDataError) as caught,
-        Feed(stream, [(8 * n, 8 * n + 8) for n in range(9)], torch.device("cpu")) as feed,
-    ):
-        for fed in feed:
-            seen.append(fed.start)
+    with Feed(stream, [(8 * n, 8 * n + 8) for n in range(9)], torch.device("cpu")) as feed:
+        chunks = iter(feed)
+        for start in (0, 8):
+            fed = next(chunks)
+            assert fed.start == start
             fed.release()
+        with pytest.raises(JetDataError) as caught:
+            next(chunks)
     assert caught.value is failure
-    assert seen == [0, 8]
 
 
 def test_a_feed_can_be_left_at_any_time(stream: JetStream) -> None:
@@ -313,11 +319,12 @@ def test_a_feed_can_be_left_at_any_time(stream: JetStream) -> None:
     with Feed(stream, spans, torch.device("cpu")) as feed:
         next(iter(feed))
         assert len(feeding_threads()) == 1
-    with pytest.raises(KeyboardInterrupt), Feed(stream, spans, torch.device("cpu")) as feed:
+    with contextlib.suppress(KeyboardInterrupt), Feed(stream, spans, torch.device("cpu")) as feed:
         for fed in feed:
             fed.release()
             if fed.start == 80:
                 raise KeyboardInterrupt
+    assert feeding_threads() == []
 
 
 def test_tokens_of_batches() -> None:
@@ -329,9 +336,7 @@ def test_tokens_of_batches() -> None:
 # --------------------------------------------------------------------------------- a whole phase, oracle
 
 
-def test_a_captured_phase_is_the_eager_one_to_the_last_bit(
-    jets: Path, eager: Made, tmp_path: Path
-) -> None:
+def test_a_captured_phase_is_the_eager_one_to_the_last_bit(jets: Path, eager: Made, tmp_path: Path) -> None:
     captured = trained(settings_of(jets), tmp_path / "run", with_oracle)
     same(captured, eager)
     same_checkpoints(captured, eager)

@@ -1,7 +1,7 @@
 """How many tokens the graphs of a phase are captured for.
 
-A graph has fixed shapes: it works on all rows of its capacity, or at least starts a program for them. So there
-are two, one that holds nearly every batch and one that holds any.
+A graph has fixed shapes: it works on all rows of its capacity, or at least starts a program for them. So
+there are two, one that holds nearly every batch and one that holds any.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Chunks of jets on the device, gathered and copied ahead by a thread.
 
 The thread gathers into page-locked memory without the interpreter lock and copies on a stream beside the one
-that trains, so the training waits for nothing but the first chunk. Without a GPU it gathers, and copies nothing.
+that trains, so the training waits for the first chunk alone. Without a GPU it gathers and does not copy.
 """
 
 from __future__ import annotations
@@ -120,9 +120,7 @@ class Feed:
     device : where the chunks are wanted
     """
 
-    def __init__(
-        self, stream: JetStream, spans: Sequence[tuple[int, int]], device: torch.device
-    ) -> None:
+    def __init__(self, stream: JetStream, spans: Sequence[tuple[int, int]], device: torch.device) -> None:
         self._stream = stream
         self._spans = spans
         self._device = device

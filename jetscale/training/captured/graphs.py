@@ -15,9 +15,9 @@ _WARM_UPS = 2
 class GraphRunner:
     """Does the work of a batch with the smallest capacity that holds it.
 
-    The work of a capacity is made when a batch first needs it, captured as a CUDA graph where `changed` is on a
-    GPU, and replayed from then on; elsewhere it is called. A work is kept, and so is the memory that its graph
-    reads and writes.
+    The work of a capacity is made when a batch first needs it, captured as a CUDA graph where `changed` is on
+    a GPU, and replayed from then on; elsewhere it is called. A work is kept, and so is the memory that its
+    graph reads and writes.
 
     Parameters
     ----------

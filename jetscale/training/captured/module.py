@@ -20,7 +20,7 @@ from jetscale.model.transformer import SetTransformer
 from jetscale.training.captured.capacity import ESTIMATED_FROM, capacities
 from jetscale.training.captured.cuts import chunks, jets_of_a_chunk
 from jetscale.training.captured.evaluation import DeviceEvaluator
-from jetscale.training.captured.feed import Feed, FedChunk, tokens_of_batches
+from jetscale.training.captured.feed import FedChunk, Feed, tokens_of_batches
 from jetscale.training.captured.graphs import GraphRunner, Work
 from jetscale.training.captured.memory import ChunkMemory
 from jetscale.training.evaluate import TestLoss
@@ -32,8 +32,8 @@ from jetscale.training.settings import EmaSettings, PhaseSettings
 class CapturedClassifier(LeanClassifier):
     """One phase of one of our runs, on static memory.
 
-    Weights, AdamW's state and the average are views of flat memory, so that they read and are saved as those of
-    `LeanClassifier`; a checkpoint of either goes on in the other.
+    Weights, AdamW's state and the average are views of flat memory, so that they read and are saved as those
+    of `LeanClassifier`; a checkpoint of either goes on in the other.
 
     Parameters
     ----------
@@ -98,7 +98,9 @@ class CapturedClassifier(LeanClassifier):
         )  # fmt: skip
         return step.train
 
-    def transfer_batch_to_device(self, batch: FedChunk, device: torch.device, dataloader_idx: int) -> FedChunk:
+    def transfer_batch_to_device(
+        self, batch: FedChunk, device: torch.device, dataloader_idx: int
+    ) -> FedChunk:
         """Nothing to do: a chunk comes on the device."""
         return batch
 
@@ -126,13 +128,10 @@ class CapturedClassifier(LeanClassifier):
         first : number of the chunk's first step, counted from 0
         n_steps : of the chunk
         """
-        average = self.average
-        rows = [
-            table_row(
-                self.rate(step), step + 1, self._hyper, 0 if average is None else 1 / average.window_at(step + 1)
-            )
-            for step in range(first, first + n_steps)
-        ]
+        rows = []
+        for step in range(first, first + n_steps):
+            weight = 0.0 if self.average is None else 1 / self.average.window_at(step + 1)
+            rows.append(table_row(self.rate(step), step + 1, self._hyper, weight))
         rows_S4 = torch.tensor(rows, dtype=torch.float32)
         if self.device.type == "cuda":
             rows_S4 = rows_S4.pin_memory()  # else the copy would wait for the steps before
