@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,6 +89,18 @@ class WeightAverage:
         self.step = int(state["step"])
         for name, average in zip(self._names, self._averages, strict=True):
             average.copy_(averages[name])
+
+    @torch.no_grad()
+    def move_to(self, places: Mapping[str, Tensor]) -> None:
+        """Keep the averages in other memory from now on, with their present values.
+
+        Parameters
+        ----------
+        places : a tensor of the parameter's shape by name
+        """
+        for name, average in zip(self._names, self._averages, strict=True):
+            places[name].copy_(average)
+        self._averages = [places[name] for name in self._names]
 
     def _swap(self) -> None:
         for index, parameter in enumerate(self._parameters):

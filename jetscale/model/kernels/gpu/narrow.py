@@ -1,0 +1,366 @@
+"""The whole network at small widths, on static memory: 20 launches for forward and backward at depth 4.
+
+At width 128 and below a matrix product of a batch is too short to fill a card, and what counts is the number
+of launches. So all that acts on a row stays in one kernel between two attentions (`rows_forward`,
+`rows_backward`), and the gradients of all weights are one launch (`weights`).
+
+Legend: S tokens, B jets, D width, V = F + identities + 2 inputs of a token, depth L.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from jetscale.model.kernels.gpu.attention import (
+    attend,
+    attend_backward,
+    attend_class,
+    attend_class_backward,
+)
+from jetscale.model.kernels.gpu.buffers import Gradients, JetBuffers, Weights
+from jetscale.model.kernels.gpu.head import head_forward, head_parts, head_step
+from jetscale.model.kernels.gpu.rows import BLOCK, CLASSES, LAST, NOTHING, TOKENS
+from jetscale.model.kernels.gpu.rows_backward import rows_backward_kernel
+from jetscale.model.kernels.gpu.rows_forward import embed_kernel, rows_kernel
+from jetscale.model.kernels.gpu.weights import Product, WeightGradients, product_parts
+from jetscale.model.transformer import SetTransformer
+
+WIDEST = 128
+"""Largest width whose row tiles fit in registers."""
+
+
+class Narrow:
+    """Forward and backward pass of a `SetTransformer` of width `WIDEST` or less.
+
+    Parameters
+    ----------
+    model : sizes are taken from it
+    batch_size : jets of a batch, B
+    capacity : most tokens of a batch
+    jets : the chunk
+    gradients : takes the partial sums, as many as `parts` says; None for evaluations alone, in less memory
+    dtype : of the products, bfloat16 on a card
+
+    Attributes
+    ----------
+    losses_B, correct_B : (B,) float32 loss and uint8 of each jet of the last batch
+    """
+
+    @staticmethod
+    def parts(model: SetTransformer, batch_size: int) -> dict[str, int]:
+        """Partial sums of each parameter's gradient, by name."""
+        products = [product for product, _, _ in _products(model)]
+        return product_parts(products, model.dim) | head_parts(batch_size)
+
+    def __init__(
+        self,
+        model: SetTransformer,
+        batch_size: int,
+        capacity: int,
+        jets: JetBuffers,
+        gradients: Gradients | None,
+        dtype: torch.dtype,
+    ) -> None:
+        self._dim, self._depth, self._n_pid = model.dim, len(model.blocks), model.n_pid
+        self._batch_size, self._capacity, self._jets = batch_size, capacity, jets
+        self._gradients = gradients
+        device = jets.x.device
+        arena, self._half = _allocate(
+            dict(_halves(model, batch_size, capacity, gradients is not None)), dtype, device
+        )
+        _, self._single = _allocate(
+            dict(_singles(model, batch_size, capacity, gradients is not None)), torch.float32, device
+        )
+        self.losses_B = torch.zeros(batch_size, device=device)
+        self.correct_B = torch.zeros(batch_size, dtype=torch.uint8, device=device)
+        self._weight_gradients: WeightGradients | None = None
+        if gradients is not None:
+            plan = list(_products(model))
+            self._weight_gradients = WeightGradients(
+                [product for product, _, _ in plan],
+                [(self._half[d_y], self._half[x][:, columns]) for _, d_y, (x, columns) in plan],
+                arena, model.dim, gradients, jets, batch_size,
+            )  # fmt: skip
+
+    def at_capacity(self, capacity: int) -> Narrow:
+        """The same network on the same memory, launched for fewer tokens.
+
+        Parameters
+        ----------
+        capacity : most tokens of a batch, at most this network's
+        """
+        smaller = copy.copy(self)
+        smaller._capacity = capacity
+        return smaller
+
+    def train(self, weights: Weights, k: Tensor) -> None:
+        """Enqueue forward and backward pass of a batch: fills the partial sums of the gradients.
+
+        Parameters
+        ----------
+        weights : of the model
+        k : (1,) int32, steps begun in the chunk: one is added
+        """
+        assert self._gradients is not None
+        assert self._weight_gradients is not None
+        self._forward(weights, keep=True)
+        d_x_BD, d_out_BD = self._single["d_x_classes"], self._half[f"{self._depth - 1}.d_out"]
+        head_step(
+            self._single["x_classes"], None, weights, self._jets, self._batch_size, self._gradients,
+            self.losses_B, self.correct_B, d_x_BD, d_out_BD, k,
+        )  # fmt: skip
+        self._backward(weights)
+        self._weight_gradients(weights)
+
+    def evaluate(self, weights: Weights) -> None:
+        """Enqueue a forward pass of a batch: fills the losses."""
+        self._forward(weights, keep=False)
+        head_forward(
+            self._single["x_classes"], None, weights, self._jets, self._batch_size,
+            self.losses_B, self.correct_B,
+        )  # fmt: skip
+
+    def _forward(self, weights: Weights, keep: bool) -> None:
+        self._embed(weights, keep)
+        for index in range(self._depth):
+            last = index == self._depth - 1
+            mine = self._of_block(index)
+            launch = attend_class if last else attend
+            inputs = (mine("q"), mine("qkv")) if last else (mine("qkv"),)
+            launch(self._jets, self._batch_size, *inputs, mine("attended"), mine("lse"))
+            self._rows(weights, index, keep)
+
+    def _backward(self, weights: Weights) -> None:
+        for index in reversed(range(self._depth)):
+            last = index == self._depth - 1
+            mine = self._of_block(index)
+            self._rows_backward(weights, index)
+            launch = attend_class_backward if last else attend_backward
+            inputs = (mine("q"), mine("qkv")) if last else (mine("qkv"),)
+            outputs = (mine("d_q"), mine("d_qkv")) if last else (mine("d_qkv"),)
+            d_attended = self._half["d_attended_classes" if last else "d_attended"]
+            launch(self._jets, self._batch_size, *inputs, mine("attended"), mine("lse"), d_attended, *outputs)
+        self._rows_backward(weights, -1)
+
+    def _embed(self, weights: Weights, keep: bool) -> None:
+        jets, names = self._jets, "embed.weight embed.bias pid.weight class_token".split()
+        vectors = [weights.single(name) if name != "pid.weight" or self._n_pid else None for name in names]
+        n_inputs = jets.n_features + self._n_pid + 2
+        embed_kernel[self._grid(TOKENS.value)](
+            jets.x, jets.pid, jets.side, jets.centre, jets.scale, jets.offsets, jets.first,
+            *vectors, self._half.get("inputs"), self._single["x"],
+            *self._start(weights, 0),
+            F=jets.n_features,
+            N_PID=self._n_pid,
+            DETA=jets.deta_column,
+            VP=max(16, triton.next_power_of_2(n_inputs)),
+            NEXT=self._next(-1),
+            KEEP=keep,
+            **self._sizes(),
+        )  # fmt: skip
+
+    def _rows(self, weights: Weights, index: int, keep: bool) -> None:
+        mine, prefix = self._of_block(index), f"blocks.{index}."
+        rows = self._rows_of(index)
+        x = self._single["x" if rows == TOKENS.value else "x_classes"]
+        rows_kernel[self._grid(rows)](
+            self._jets.offsets, self._jets.first, mine("attended"), x,
+            weights.compute(prefix + "out.weight"),
+            weights.single(prefix + "feedforward_norm.weight"),
+            weights.compute(prefix + "gate_up.weight"), weights.compute(prefix + "down.weight"),
+            mine("xhat2"), mine("over_sd2"), mine("gate_up"),
+            *self._start(weights, index + 1),
+            ROWS=rows,
+            NEXT=self._next(index),
+            KEEP=keep,
+            **self._sizes(),
+        )  # fmt: skip
+
+    def _rows_backward(self, weights: Weights, index: int) -> None:
+        """Backward pass of the rows between the attention of block `index` and of the one after it.
+
+        Block -1 is the embedding.
+        """
+        mine, after, prefix = self._of_block(index), self._of_block(index + 1), f"blocks.{index}."
+        rows = self._rows_of(index)
+        of_tokens = rows == TOKENS.value
+        d_x = self._single["d_x" if of_tokens else "d_x_classes"]
+        d_attended = self._half["d_attended" if of_tokens else "d_attended_classes"]
+        of_block: list[Tensor | None] = [None] * 10
+        if index >= 0:
+            of_block = [
+                weights.single(prefix + "feedforward_norm.weight"),
+                weights.compute(prefix + "gate_up.weight"),
+                weights.compute(prefix + "down.weight"),
+                *(mine(name) for name in ("xhat2", "over_sd2", "gate_up", "hidden", "d_middle")),
+                weights.compute(prefix + "out.weight"),
+                d_attended,
+            ]
+        rows_backward_kernel[self._grid(rows)](
+            self._jets.offsets, self._jets.first, d_x, mine("d_out"),
+            after("d_qkv"), after("d_q"), self._single["d_x_classes"],
+            *self._start(weights, index + 1)[:4],
+            *of_block,
+            ROWS=rows,
+            NEXT=self._next(index),
+            FEED_FORWARD=index >= 0,
+            **self._sizes(),
+        )  # fmt: skip
+
+    def _start(self, weights: Weights, index: int) -> list[Tensor | None]:
+        """Arguments of `rows_forward._start_block` for block `index`; None for the block after the last."""
+        if index == self._depth:
+            return [None] * 8
+        mine, prefix = self._of_block(index), f"blocks.{index}."
+        norm, qkv = weights.single(prefix + "attention_norm.weight"), weights.compute(prefix + "qkv.weight")
+        names = ("xhat1", "over_sd1", "qkv", "q", "xhat_classes")
+        return [norm, qkv, *(mine(name) for name in names), self._single["x_classes"]]
+
+    def _of_block(self, index: int) -> Any:
+        """Buffers of a block by name; None for those that it does not need."""
+        shared = self._gradients is None and index < self._depth - 1
+        prefix = f"{0 if shared else index}."
+        return lambda name: self._half.get(prefix + name, self._single.get(prefix + name))
+
+    def _next(self, index: int) -> int:
+        """What comes after block `index`; block -1 is the embedding."""
+        left = self._depth - 1 - index
+        following: int = (NOTHING if left == 0 else LAST if left == 1 else BLOCK).value
+        return following
+
+    def _rows_of(self, index: int) -> int:
+        """What the rows after the attention of block `index` are."""
+        rows: int = (CLASSES if index == self._depth - 1 else TOKENS).value
+        return rows
+
+    def _grid(self, rows: int) -> tuple[int]:
+        n_rows = self._capacity if rows == TOKENS.value else self._batch_size
+        return (triton.cdiv(n_rows, self._tile),)
+
+    @property
+    def _tile(self) -> int:
+        # Short tiles make more programs, long ones read the weights less often.
+        return 16 if self._dim <= 64 else 32
+
+    def _sizes(self) -> dict[str, int]:
+        padded = max(16, triton.next_power_of_2(self._dim))
+        return {
+            "B": self._batch_size,
+            "D": self._dim,
+            "DP": padded,
+            "R": self._tile,
+            "CHUNK": min(64, max(16, triton.next_power_of_2(2 * self._dim))),
+            "num_warps": max(1, padded // 32),  # a row's sums stay inside few warps
+            "num_stages": 2,  # two programs share a multiprocessor's memory at width 128
+        }
+
+
+def _products(model: SetTransformer) -> Iterator[tuple[Product, str, tuple[str, slice]]]:
+    """All weight gradients: what, the buffer of dy, and the buffer and columns of x."""
+    dim, features, n_pid = model.dim, model.n_features, model.n_pid
+    every = slice(None)
+    constants = features + n_pid
+    d_x = "-1.d_out"
+    yield (
+        Product("embed.weight", dim, features, 0, (features, 1)),
+        d_x,
+        ("inputs", slice(0, features)),
+    )
+    if n_pid:
+        yield Product("pid.weight", dim, n_pid, 0, (1, dim)), d_x, ("inputs", slice(features, constants))
+    yield Product("embed.bias", dim, 1, 0, (1, 1)), d_x, ("inputs", slice(constants, constants + 1))
+    yield Product("class_token", dim, 1, 0, (1, 1)), d_x, ("inputs", slice(constants + 1, constants + 2))
+    for index in range(len(model.blocks)):
+        prefix, own, last = f"blocks.{index}.", f"{index}.", index == len(model.blocks) - 1
+        qkv, norm, strides = prefix + "qkv.weight", prefix + "attention_norm.weight", (dim, 1)
+        if last:
+            q = Product(qkv, dim, dim, 0, strides, jets=True, norm=norm)
+            yield q, own + "d_q", (own + "xhat_classes", every)
+            kv = Product(qkv, 2 * dim, dim, dim * dim, strides, norm=norm)
+            yield kv, own + "d_qkv", (own + "xhat1", every)
+        else:
+            yield Product(qkv, 3 * dim, dim, 0, strides, norm=norm), own + "d_qkv", (own + "xhat1", every)
+        out = Product(prefix + "out.weight", dim, dim, 0, strides, jets=last)
+        yield out, own + "d_middle", (own + "attended", every)
+        gate_up = Product(
+            prefix + "gate_up.weight", 4 * dim, dim, 0, strides, last, prefix + "feedforward_norm.weight"
+        )
+        yield gate_up, own + "gate_up", (own + "xhat2", every)
+        down = Product(prefix + "down.weight", dim, 2 * dim, 0, (2 * dim, 1), jets=last)
+        yield down, own + "d_out", (own + "hidden", every)
+
+
+def _halves(
+    model: SetTransformer, batch_size: int, capacity: int, train: bool
+) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Names and shapes of the buffers in the dtype of products; "0.qkv" belongs to block 0."""
+    dim, depth = model.dim, len(model.blocks)
+    if train:
+        yield "inputs", (capacity, model.n_features + model.n_pid + 2)
+        yield "-1.d_out", (capacity, dim)
+        yield "d_attended", (capacity, dim)
+        yield "d_attended_classes", (batch_size, dim)
+    for index in range(depth):
+        last = index == depth - 1
+        if not train and not last and index > 0:
+            continue  # block 0 lends its buffers
+        rows = batch_size if last else capacity
+        n_projected = 2 * dim if last else 3 * dim
+        yield f"{index}.qkv", (capacity, n_projected)
+        yield f"{index}.attended", (rows, dim)
+        if last:
+            yield f"{index}.q", (batch_size, dim)
+        if not train:
+            continue
+        yield f"{index}.d_qkv", (capacity, n_projected)
+        yield f"{index}.xhat1", (capacity, dim)
+        if last:
+            yield f"{index}.d_q", (batch_size, dim)
+            yield f"{index}.xhat_classes", (batch_size, dim)
+        for name, width in (("xhat2", dim), ("gate_up", 4 * dim), ("hidden", 2 * dim)):
+            yield f"{index}.{name}", (rows, width)
+        for name in ("d_middle", "d_out"):
+            yield f"{index}.{name}", (rows, dim)
+
+
+def _singles(
+    model: SetTransformer, batch_size: int, capacity: int, train: bool
+) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Names and shapes of the float32 buffers."""
+    dim, depth = model.dim, len(model.blocks)
+    heads = dim // model.head_dim
+    yield "x", (capacity, dim)
+    yield "x_classes", (batch_size, dim)
+    if train:
+        yield "d_x", (capacity, dim)
+        yield "d_x_classes", (batch_size, dim)
+    for index in range(depth):
+        last = index == depth - 1
+        if not train and not last and index > 0:
+            continue
+        yield f"{index}.lse", (batch_size, heads) if last else (heads, capacity)
+        if train:
+            yield f"{index}.over_sd1", (1, capacity)
+            yield f"{index}.over_sd2", (1, batch_size if last else capacity)
+
+
+def _allocate(
+    shapes: dict[str, tuple[int, int]], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """One flat tensor of zeros, and a view of it for each shape, at starts that vector loads want."""
+    starts, size = [], 0
+    for rows, columns in shapes.values():
+        starts.append(size)
+        size += triton.cdiv(rows * columns, 64) * 64
+    flat = torch.zeros(size, dtype=dtype, device=device)
+    views = {
+        name: flat[start : start + rows * columns].view(rows, columns)
+        for start, (name, (rows, columns)) in zip(starts, shapes.items(), strict=True)
+    }
+    return flat, views

@@ -1,0 +1,149 @@
+"""The network of fused kernels against autograd of the plain `SetTransformer` in double precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from jetscale.model.kernels.gpu.buffers import Gradients, JetBuffers, Layout
+from jetscale.model.kernels.gpu.narrow import Narrow
+from jetscale.model.kernels.gpu.optimiser import FlatState
+from jetscale.model.transformer import SetTransformer
+from tests.model.gpu.chunks import DEVICE, N_PID, assert_close, batch, chunk
+
+LENGTHS = [4, 1, 127, 9, 30, 2]
+FIRST, B = 1, 4  # jets of the chunk before and after the batch
+S = sum(LENGTHS[FIRST : FIRST + B]) + B
+N_CLASSES = 5
+
+
+class Case:
+    """A model, a chunk, and the network on them."""
+
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        n_features: int = 8,
+        n_pid: int = N_PID,
+        deta_column: int = -1,
+        capacity: int = S,
+        dtype: torch.dtype = torch.float32,
+        lengths: list[int] = LENGTHS,
+        train: bool = True,
+    ) -> None:
+        torch.manual_seed(3)
+        self.model = SetTransformer(dim, N_CLASSES, n_features, n_pid, depth).to(DEVICE)
+        for name, parameter in self.model.named_parameters():
+            if name.endswith(("norm.weight", "bias")):  # not the ones and zeros they start as
+                torch.nn.init.normal_(parameter, float(name.endswith("weight")), 0.3)
+        self.state = FlatState(self.model, half_dtype=dtype)
+        self.jets: JetBuffers = chunk(lengths, n_features, deta_column, n_classes=N_CLASSES)
+        self.jets.first.fill_(FIRST)
+        self.gradients: Gradients = Layout.of(self.model, Narrow.parts(self.model, B)).gradients(DEVICE)
+        self.network = Narrow(self.model, B, capacity, self.jets, self.gradients if train else None, dtype)
+        self.k = torch.zeros(1, dtype=torch.int32, device=DEVICE)
+
+    def train(self, network: Narrow | None = None) -> dict[str, Tensor]:
+        (network or self.network).train(self.state.weights, self.k)
+        return {name: self.gradients.summed(name) for name in self.state.layout.slots}
+
+    def expected(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Losses, whether right, and gradients."""
+        jets = batch(self.jets, FIRST, B, self.model.n_pid > 0)
+        model = SetTransformer(
+            self.model.dim, N_CLASSES, self.model.n_features, self.model.n_pid, len(self.model.blocks)
+        ).double()
+        model.load_state_dict(self.model.state_dict())
+        fields = {**vars(jets), "x_TF": jets.x_TF.double()}
+        logits = model(type(jets)(**fields))
+        losses = functional.cross_entropy(logits, jets.labels_B, reduction="none")
+        losses.mean().backward()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        return losses.detach(), logits.argmax(1) == jets.labels_B, gradients
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"dim": 8, "depth": 4, "deta_column": 0},
+        {"dim": 16, "depth": 2, "n_features": 17, "n_pid": 0, "deta_column": 15},
+        {"dim": 24, "depth": 1, "n_features": 4, "n_pid": 0},
+        {"dim": 24, "depth": 2},
+        {"dim": 72, "depth": 1, "n_features": 4},
+    ],
+    ids=lambda case: "-".join(str(value) for value in case.values()),
+)
+def test_losses_and_gradients(case: dict[str, Any]) -> None:
+    ours = Case(**case)
+    gradients = ours.train()
+    losses, correct, expected = ours.expected()
+    assert_close(ours.network.losses_B, losses)
+    assert torch.equal(ours.network.correct_B.bool().cpu(), correct)
+    assert gradients.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert gradient.abs().max() > 0, name
+        assert_close(gradients[name], gradient, 2e-5)
+    assert int(ours.k) == 1
+
+
+def test_half_precision_rounds_and_no_more() -> None:
+    ours = Case(16, 2, dtype=torch.float16)
+    gradients = ours.train()
+    losses, _, expected = ours.expected()
+    assert_close(ours.network.losses_B, losses, 5e-3)
+    for name, gradient in expected.items():
+        difference = float((gradients[name].double().cpu() - gradient).norm() / gradient.norm())
+        assert difference < 2e-2, name
+
+
+def test_capacity_and_what_a_longer_batch_left_do_not_matter() -> None:
+    """To the last bit: the two graphs of a run are the same function."""
+    tight, roomy = Case(8, 2), Case(8, 2, capacity=S + 77)
+    expected = tight.train()
+    losses = tight.network.losses_B.clone()
+    roomy.jets.first.fill_(2)  # jets of another batch first
+    roomy.train()
+    roomy.jets.first.fill_(FIRST)
+    for network in (roomy.network, roomy.network.at_capacity(S)):
+        for name, gradient in roomy.train(network).items():
+            assert torch.equal(gradient, expected[name]), name
+        assert torch.equal(network.losses_B, losses)
+
+
+def test_evaluation_is_the_forward_pass() -> None:
+    ours, evaluating = Case(8, 4, capacity=S + 20), Case(8, 4, train=False)
+    ours.train()
+    evaluating.network.evaluate(evaluating.state.weights)
+    assert torch.equal(ours.network.losses_B, evaluating.network.losses_B)
+    assert torch.equal(ours.network.correct_B, evaluating.network.correct_B)
+
+
+def test_jets_without_constituents_are_harmless() -> None:
+    """The padding of a last evaluation batch, and a batch of nothing else, as when a graph is captured."""
+    padded = Case(8, 2, lengths=[4, 1, 127, 0, 0, 0], train=False)
+    padded.network.evaluate(padded.state.weights)
+    whole = Case(8, 2, train=False)
+    whole.network.evaluate(whole.state.weights)
+    assert torch.equal(padded.network.losses_B[:2], whole.network.losses_B[:2])
+    assert padded.network.losses_B.isfinite().all()
+    empty = Case(8, 2, lengths=[0] * 6)
+    assert all(gradient.isfinite().all() for gradient in empty.train().values())
+
+
+def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number that docs and narrow.py name: 20 at depth 4."""
+    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    if DEVICE != "cpu":
+        pytest.skip("counts the launches of Triton's interpreter")
+    ours, launches = Case(8, 4, lengths=[1] * 6), []
+    run = interpreter.GridExecutor.__call__
+    monkeypatch.setattr(
+        interpreter.GridExecutor, "__call__", lambda *a, **k: (launches.append(1), run(*a, **k))[1]
+    )
+    ours.train()
+    assert len(launches) == 20
