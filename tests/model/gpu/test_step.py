@@ -100,8 +100,6 @@ def test_an_evaluation_leaves_every_loss_at_its_jet(
     assert int(jets.first) == n_batches * N_JETS
     whole = batch(jets, 0, n_batches * N_JETS)
     with torch.no_grad():
-        logits = deepcopy(model).cpu().double()(
-            type(whole)(**{**vars(whole), "x_TF": whole.x_TF.double()})
-        )
+        logits = deepcopy(model).cpu().double()(type(whole)(**{**vars(whole), "x_TF": whole.x_TF.double()}))
     assert_close(evaluation.losses_J, functional.cross_entropy(logits, whole.labels_B, reduction="none"))
     assert evaluation.correct_J.tolist() == (logits.argmax(1) == whole.labels_B).tolist()

@@ -149,7 +149,7 @@ class Narrow:
         self._rows_backward(weights, -1)
 
     def _embed(self, weights: Weights, keep: bool) -> None:
-        jets, names = self._jets, "embed.weight embed.bias pid.weight class_token".split()
+        jets, names = self._jets, ["embed.weight", "embed.bias", "pid.weight", "class_token"]
         vectors = [weights.single(name) if name != "pid.weight" or self._n_pid else None for name in names]
         n_inputs = jets.n_features + self._n_pid + 2
         embed_kernel[self._grid(TOKENS.value)](

@@ -50,7 +50,7 @@ def norm_backward(d_normed, XHAT, OVER_SD, norm, rows, used, d, D: tl.constexpr)
 
 @triton.jit
 def times_transposed(x, WEIGHT, n, real_n, d, D: tl.constexpr):
-    """x W^T for the outputs n of a weight (N, D): (R, DP) times (D, chunk), float32."""
+    """X W^T for the outputs n of a weight (N, D): (R, DP) times (D, chunk), float32."""
     mask = (d < D)[:, None] & real_n[None, :]
     weight = tl.load(WEIGHT + n[None, :] * D + d[:, None], mask=mask, other=0.0)
     return tl.dot(x, weight, input_precision="ieee")
@@ -58,7 +58,7 @@ def times_transposed(x, WEIGHT, n, real_n, d, D: tl.constexpr):
 
 @triton.jit
 def add_times(total, y, WEIGHT, n, real_n, d, D: tl.constexpr):
-    """total + y W for the outputs n of a weight (N, D): (R, chunk) times (chunk, D), float32."""
+    """Total + y W for the outputs n of a weight (N, D): (R, chunk) times (chunk, D), float32."""
     mask = real_n[:, None] & (d < D)[None, :]
     weight = tl.load(WEIGHT + n[:, None] * D + d[None, :], mask=mask, other=0.0)
     return tl.dot(y, weight, total, input_precision="ieee")

@@ -124,7 +124,7 @@ def _feed_forward(
     x, rows, used, d, NORM, GATE_UP_WEIGHT, DOWN_WEIGHT, XHAT, OVER_SD, GATE_UP,
     D: tl.constexpr, CHUNK: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
-    """x + W_down (silu(gate) up) with [gate, up] = W norm(x): Shazeer, arXiv:2002.05202, equation 5.
+    """X + W_down (silu(gate) up) with [gate, up] = W norm(x): Shazeer, arXiv:2002.05202, equation 5.
 
     The hidden layer passes in chunks: each is made, multiplied by its part of W_down and forgotten.
     """

@@ -258,9 +258,7 @@ class Wide:
         _weight_gradient(flow.gate_up, ff.normed, gradients.whole(block + "gate_up.weight"))
         torch.mm(flow.gate_up, weights.compute(block + "gate_up.weight"), out=flow.normed)
         name = block + "feedforward_norm.weight"
-        norm_backward(
-            rows, ff.x, weights.single(name), flow.normed, flow.x, flow.half, gradients.parts(name)
-        )
+        norm_backward(rows, ff.x, weights.single(name), flow.normed, flow.x, flow.half, gradients.parts(name))
 
     def _out_backward(
         self, weights: Weights, gradients: Gradients, i: int, memory: _Attention, flow: _Flow
@@ -282,7 +280,11 @@ class Wide:
         for i in range(inner):
             if i == 0 or keep:
                 attention = _Attention(
-                    x, normed, self._half(rows, 3 * width), self._half(rows, width), self._float(n_heads, rows)
+                    x,
+                    normed,
+                    self._half(rows, 3 * width),
+                    self._half(rows, width),
+                    self._float(n_heads, rows),
                 )
                 middle = self._float(rows, width) if keep else x
                 feed_forward = self._feed_forward_memory(middle, self._half(rows, width))
@@ -331,12 +333,12 @@ def _embedding_parts(gradients: Gradients) -> Embedding:
 
 
 def _linear(x: Tensor, weight: Tensor, out: Tensor) -> None:
-    """out = x weight^T; x (rows, I), weight (O, I), out (rows, O)."""
+    """Out = x weight^T; x (rows, I), weight (O, I), out (rows, O)."""
     torch.mm(x, weight.t(), out=out)
 
 
 def _weight_gradient(d_y: Tensor, x: Tensor, out: Tensor) -> None:
-    """out = d_y^T x in float32; d_y (rows, O), x (rows, I), out (O, I)."""
+    """Out = d_y^T x in float32; d_y (rows, O), x (rows, I), out (O, I)."""
     if d_y.dtype == out.dtype:
         torch.mm(d_y.t(), x, out=out)
     elif d_y.is_cuda:
