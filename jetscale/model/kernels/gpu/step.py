@@ -15,10 +15,13 @@ import triton
 import triton.language as tl
 
 from jetscale.model.kernels.gpu.buffers import JetBuffers, Layout, Tables, Weights
-from jetscale.model.kernels.gpu.narrow import WIDEST, Narrow
+from jetscale.model.kernels.gpu.narrow import Narrow
 from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, Update
 from jetscale.model.kernels.gpu.wide import Wide
 from jetscale.model.transformer import SetTransformer
+
+WIDEST = 128
+"""Largest width of `Narrow`: a tile of rows and a block's weights fit on one multiprocessor."""
 
 
 class DeviceStep:
