@@ -21,8 +21,16 @@ narrow = pytest.importorskip("jetscale.model.kernels.gpu.narrow", reason="needs 
 
 pytestmark = pytest.mark.gpu
 
-LENGTHS = [6, 3, 5, 0, 40, 1, 17, 33]
-FIRST, N_JETS = 2, 6
+
+@pytest.fixture(autouse=True)
+def few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that find no rows cost the interpreter as much as others."""
+    monkeypatch.setattr(wide, "NORM_PARTS", 3)
+    monkeypatch.setattr(wide, "EMBEDDING_PARTS", 2)
+
+
+LENGTHS = [2, 5, 0, 33, 1, 11]
+FIRST, N_JETS = 2, 4
 CAPACITY = sum(LENGTHS[FIRST:]) + N_JETS + 21
 KINDS = (wide.Wide, narrow.Narrow)
 # Triton's interpreter multiplies the bit patterns of bfloat16
@@ -56,7 +64,6 @@ def network_of(
     kind: Any, model: SetTransformer, jets: JetBuffers, dtype: torch.dtype = torch.float32
 ) -> tuple[Any, Gradients]:
     gradients = Layout.of(model, kind.parts(model, N_JETS)).gradients(DEVICE)
-    gradients.flat.fill_(torch.nan)  # every partial sum is written by every step
     return kind(model, N_JETS, CAPACITY, jets, dtype, gradients), gradients
 
 
@@ -98,7 +105,7 @@ def logits_of_class_token(model: SetTransformer) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("dim", "n_features", "has_pid", "depth", "deta"),
-    [(8, 8, True, 4, -1), (24, 4, False, 2, 1), (16, 17, True, 1, 5), (40, 8, True, 3, -1)],
+    [(8, 8, True, 4, -1), (24, 4, False, 2, 1), (16, 17, True, 1, 5)],
 )
 def test_losses_and_gradients_are_those_of_autograd(
     kind: Any, dim: int, n_features: int, has_pid: bool, depth: int, deta: int
@@ -106,12 +113,10 @@ def test_losses_and_gradients_are_those_of_autograd(
     jets, model = chunk(LENGTHS, n_features, deta), model_of(dim, n_features, has_pid, depth)
     network, gradients = network_of(kind, model, jets)
     k = torch.zeros(1, dtype=torch.int32, device=DEVICE)
-    jets.first.fill_(0)
-    network.train(weights_of(model), k)  # rows that the batch after it does not use are not zero
-    jets.first.fill_(FIRST)
-    gradients.flat.fill_(torch.nan)
-    network.train(weights_of(model), k)
-    loss_B, correct_B, expected = exact(model, batch(jets, FIRST, N_JETS, has_pid))
+    for first in (FIRST, 0):  # the longer batch leaves rows and partial sums that the other must not read
+        jets.first.fill_(first)
+        network.train(weights_of(model), k)
+    loss_B, correct_B, expected = exact(model, batch(jets, 0, N_JETS, has_pid))
     assert int(k) == 2
     assert_close(network.losses_B, loss_B, 1e-5)
     assert network.correct_B.tolist() == correct_B.tolist()
@@ -122,7 +127,7 @@ def test_losses_and_gradients_are_those_of_autograd(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_evaluation_gives_the_losses_of_training(kind: Any) -> None:
-    jets, model = chunk(LENGTHS), model_of(16, 8, True, 3)
+    jets, model = chunk(LENGTHS), model_of(8, 8, True, 3)
     jets.first.fill_(FIRST)
     network, _ = network_of(kind, model, jets)
     network.train(weights_of(model), torch.zeros(1, dtype=torch.int32, device=DEVICE))
@@ -145,8 +150,8 @@ def test_a_batch_without_constituents_is_harmless(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_precision_is_as_near_as_autocast(kind: Any) -> None:
-    lengths = [30, 12, 25, 40, 18, 33, 21, 9]
-    jets, model = chunk(lengths), model_of(32, 8, True, 3)
+    lengths = [3, 2, 25, 9, 18, 21]
+    jets, model = chunk(lengths), model_of(16, 8, True, 3)
     jets.first.fill_(FIRST)
     plain = batch(jets, FIRST, N_JETS)
     gradients = Layout.of(model, kind.parts(model, N_JETS)).gradients(DEVICE)
