@@ -2,8 +2,8 @@
 
     python -m tests.model.gpu.compiled 8 128          # widths; TRITON_INTERPRET unset
 
-Triton's compiler and its assembler need no GPU, so this finds what the interpreter forgives: types that do not
-fit, tiles too large for a multiprocessor, registers spilled to memory. It measures nothing.
+Triton's compiler and its assembler need no GPU, so this finds what the interpreter forgives: types that do
+not fit, tiles too large for a multiprocessor, registers spilled to memory. It measures nothing.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def narrow_step(dim: int, n_classes: int = 10) -> Any:
     state = FlatState(model)
     jets = JetBuffers.allocate(6_000, 128, torch.zeros(8), torch.ones(8), "cpu", 127, 0)
     gradients = Layout.of(model, Narrow.parts(model, 128)).gradients("cpu")
-    network = Narrow(model, 128, 6_144, jets, gradients, torch.bfloat16)
+    network = Narrow(model, 128, 6_144, jets, torch.bfloat16, gradients)
     tables = Tables.allocate(64, "cpu")
     update = Update(state, gradients, AdamWSettings(clip=1.0), tables, jets.first, network.losses_B)
 

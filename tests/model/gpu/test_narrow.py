@@ -45,7 +45,7 @@ class Case:
         self.jets: JetBuffers = chunk(lengths, n_features, deta_column, n_classes=N_CLASSES)
         self.jets.first.fill_(FIRST)
         self.gradients: Gradients = Layout.of(self.model, Narrow.parts(self.model, B)).gradients(DEVICE)
-        self.network = Narrow(self.model, B, capacity, self.jets, self.gradients if train else None, dtype)
+        self.network = Narrow(self.model, B, capacity, self.jets, dtype, self.gradients if train else None)
         self.k = torch.zeros(1, dtype=torch.int32, device=DEVICE)
 
     def train(self, network: Narrow | None = None) -> dict[str, Tensor]:
@@ -125,11 +125,14 @@ def test_evaluation_is_the_forward_pass() -> None:
 
 def test_jets_without_constituents_are_harmless() -> None:
     """The padding of a last evaluation batch, and a batch of nothing else, as when a graph is captured."""
-    padded = Case(8, 2, lengths=[4, 1, 127, 0, 0, 0], train=False)
-    padded.network.evaluate(padded.state.weights)
-    whole = Case(8, 2, train=False)
+    whole = Case(8, 2, lengths=[4, 1, 17, 3, 2, 5], train=False)
     whole.network.evaluate(whole.state.weights)
-    assert torch.equal(padded.network.losses_B[:2], whole.network.losses_B[:2])
+    expected = whole.network.losses_B.clone()
+    whole.jets.offsets[4:] = whole.jets.offsets[3]
+    whole.network.evaluate(whole.state.weights)
+    padded = whole
+    assert torch.equal(padded.network.losses_B[:2], expected[:2])
+    assert not torch.equal(padded.network.losses_B[2:], expected[2:])
     assert padded.network.losses_B.isfinite().all()
     empty = Case(8, 2, lengths=[0] * 6)
     assert all(gradient.isfinite().all() for gradient in empty.train().values())

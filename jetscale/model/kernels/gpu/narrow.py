@@ -31,12 +31,9 @@ from jetscale.model.kernels.gpu.rows_forward import embed_kernel, rows_kernel
 from jetscale.model.kernels.gpu.weights import Product, WeightGradients, product_parts
 from jetscale.model.transformer import SetTransformer
 
-WIDEST = 128
-"""Largest width whose row tiles fit in registers."""
-
 
 class Narrow:
-    """Forward and backward pass of a `SetTransformer` of width `WIDEST` or less.
+    """Forward and backward pass of a `SetTransformer` whose rows fit in registers: of width 128 or less.
 
     Parameters
     ----------
@@ -44,8 +41,8 @@ class Narrow:
     batch_size : jets of a batch, B
     capacity : most tokens of a batch
     jets : the chunk
-    gradients : takes the partial sums, as many as `parts` says; None for evaluations alone, in less memory
     dtype : of the products, bfloat16 on a card
+    gradients : takes the partial sums, as many as `parts` says; None for evaluations alone, in less memory
 
     Attributes
     ----------
@@ -64,8 +61,8 @@ class Narrow:
         batch_size: int,
         capacity: int,
         jets: JetBuffers,
-        gradients: Gradients | None,
         dtype: torch.dtype,
+        gradients: Gradients | None,
     ) -> None:
         self._dim, self._depth, self._n_pid = model.dim, len(model.blocks), model.n_pid
         self._batch_size, self._capacity, self._jets = batch_size, capacity, jets
@@ -149,7 +146,7 @@ class Narrow:
         self._rows_backward(weights, -1)
 
     def _embed(self, weights: Weights, keep: bool) -> None:
-        jets, names = self._jets, "embed.weight embed.bias pid.weight class_token".split()
+        jets, names = self._jets, ("embed.weight", "embed.bias", "pid.weight", "class_token")
         vectors = [weights.single(name) if name != "pid.weight" or self._n_pid else None for name in names]
         n_inputs = jets.n_features + self._n_pid + 2
         embed_kernel[self._grid(TOKENS.value)](

@@ -1,10 +1,10 @@
 """Weights, AdamW's state and the average in flat memory on the device, and their update in one launch.
 
 A step of a narrow model is a few dozen short kernels; PyTorch's optimiser alone would be as many again. Here
-every parameter lies in one flat float32 tensor at a multiple of `buffers.TILE`, so that a program of the update works
-on TILE values of one parameter, whatever its shape. What people see stays as it is: the model's parameters,
-AdamW's state and `WeightAverage` are views of the flat memory, and their state dicts are those of the eager
-step.
+every parameter lies in one flat float32 tensor at a multiple of `buffers.TILE`, so that a program of the
+update works on TILE values of one parameter, whatever its shape. What people see stays as it is: the model's
+parameters, AdamW's state and `WeightAverage` are views of the flat memory, and their state dicts are those of
+the eager step.
 
 Legend: N padded parameters, P partial sums of a gradient, B jets of a batch.
 """

@@ -30,9 +30,10 @@ def embed_kernel(
 ):  # fmt: skip
     """Tokens of the batch, and norm, queries, keys and values of the first block.
 
-    RAW to FIRST are those of `JetBuffers`, WEIGHT to CLASS as in `embedding.token_rows`; X (S, D) float32
-    takes the tokens, from NORM on as in `_start_block`. With KEEP, INPUTS (S, F + N_PID + 2) takes what the token is a sum over: the features, a
-    one for the identity, a one for a constituent (its factor is the bias) and a one for a class token.
+    RAW to FIRST are those of `JetBuffers`, WEIGHT to CLASS as in `embedding.token_rows`. X (S, D) float32
+    takes the tokens; from NORM on as in `_start_block`. With KEEP, INPUTS (S, F + N_PID + 2) takes what a
+    token is a sum over: the features, a one for its identity, a one for a constituent (its factor is the
+    bias) and a one for a class token.
     """
     low = tl.program_id(0) * R
     if low < tokens_in_use(OFFSETS, FIRST, B):
@@ -48,8 +49,8 @@ def embed_kernel(
         if NEXT != LAST:
             tl.store(X + rows[:, None] * D + d[None, :], x, mask=used[:, None] & (d < D)[None, :])
         _start_block(
-            x, rows, used, d, OFFSETS, FIRST, NORM, QKV_WEIGHT, XHAT, OVER_SD, QKV, Q, XHAT_CLASSES, X_CLASSES,
-            B, D, CHUNK, NEXT, KEEP,
+            x, rows, used, d, OFFSETS, FIRST, NORM, QKV_WEIGHT, XHAT, OVER_SD, QKV, Q,
+            XHAT_CLASSES, X_CLASSES, B, D, CHUNK, NEXT, KEEP,
         )  # fmt: skip
 
 
@@ -91,8 +92,8 @@ def rows_kernel(
     """All of a block after its attention, and the next block up to its attention.
 
     x + ATTENDED W_out^T, then + SwiGLU(norm(x)), then norm, queries, keys and values of the next block
-    (`_start_block`). X (rows, D) float32 is the residual stream, changed in place; ATTENDED (rows, D), and with
-    KEEP the outputs XHAT (rows, D), GATE_UP (rows, 4 D) and OVER_SD (rows,) for the backward pass.
+    (`_start_block`). X (rows, D) float32 is the residual stream, changed in place. With KEEP, XHAT (rows, D),
+    GATE_UP (rows, 4 D) and OVER_SD (rows,) take what the backward pass needs.
     """
     low = tl.program_id(0) * R
     n_rows = B
@@ -124,7 +125,7 @@ def _feed_forward(
     x, rows, used, d, NORM, GATE_UP_WEIGHT, DOWN_WEIGHT, XHAT, OVER_SD, GATE_UP,
     D: tl.constexpr, CHUNK: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
-    """x + W_down (silu(gate) up) with [gate, up] = W norm(x): Shazeer, arXiv:2002.05202, equation 5.
+    """Branch x + W_down (silu(gate) up) with [gate, up] = W norm(x): Shazeer, arXiv:2002.05202, equation 5.
 
     The hidden layer passes in chunks: each is made, multiplied by its part of W_down and forgotten.
     """

@@ -1,11 +1,11 @@
 """Gradients of all weight matrices of a narrow model in one launch.
 
-A matrix of a narrow model is one or a few tiles, and its gradient a sum over thousands of tokens: launched one
-after another, each would leave most of the card idle. Here every (matrix, tile, range of rows) is a task, and
-a table on the device tells program t its task.
+A matrix of a narrow model is one or a few tiles, and its gradient a sum over thousands of tokens: launched
+one after another, each would leave most of the card idle. Here every (matrix, tile, range of rows) is a task,
+and a table on the device tells program t its task.
 
-The gradient of the norm in front of a matrix comes with it. With x = xhat n (xhat the normed row, n the scale)
-and y = W x, the sum over rows G = dy^T xhat gives both: dW = G n (column by column), and
+The gradient of the norm in front of a matrix comes with it. With x = xhat n (xhat the normed row, n the
+scale) and y = W x, the sum over rows G = dy^T xhat gives both: dW_oi = G_oi n_i, and
 dn_i = sum over rows of xhat_i (W^T dy)_i = sum over o of W_oi G_oi.
 
 Legend: S tokens, O and I outputs and inputs of a matrix, P partial sums.
