@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,22 +69,20 @@ def compile_launch(kernel: JITFunction[Any], args: tuple[Any, ...], kwargs: dict
     source = ASTSource(kernel, signature, constants, attributes)
     done = triton.compile(source, target=H100, options=options)
     return Compiled(
-        kernel.fn.__name__, *_occupied(done.asm["ptx"]), done.metadata.shared, done.metadata.num_warps
+        kernel.fn.__name__, *_occupied(done.asm["cubin"]), done.metadata.shared, done.metadata.num_warps
     )
 
 
-def _occupied(ptx: str) -> tuple[int, int]:
-    """Registers and spilled bytes that the assembler reports."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "kernel.ptx"
-        file.write_text(ptx)
-        command = [knobs.nvidia.ptxas.path, "-v", "-arch=sm_90a", str(file), "-o", str(file) + ".cubin"]
-        report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    registers = re.search(r"Used (\d+) registers", report)
-    spilled = re.search(r"(\d+) bytes spill stores", report)
-    assert registers is not None
-    assert spilled is not None
-    return int(registers[1]), int(spilled[1])
+def _occupied(cubin: bytes) -> tuple[int, int]:
+    """Registers of a thread, and bytes of its stack: what did not fit in them."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", report)
+    assert found is not None, report
+    return int(found[1]), int(found[2])
 
 
 def launches_of(step: Any) -> list[tuple[JITFunction[Any], tuple[Any, ...], dict[str, Any]]]:
