@@ -16,12 +16,12 @@ import triton.language as tl
 
 from jetscale.model.kernels.gpu.buffers import JetBuffers, Layout, Tables, Weights
 from jetscale.model.kernels.gpu.narrow import Narrow
-from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, update
+from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, Update
 from jetscale.model.kernels.gpu.wide import Wide
 from jetscale.model.transformer import SetTransformer
 
-WIDEST_NARROW = 128
-"""Widths up to this one keep a tile of rows and a block's weights on one multiprocessor."""
+WIDEST = 128
+"""Largest width of `Narrow`: a tile of rows and a block's weights fit on one multiprocessor."""
 
 
 class DeviceStep:
@@ -51,13 +51,14 @@ class DeviceStep:
         kind = _kind(model)
         self.gradients = Layout.of(model, kind.parts(model, batch_size)).gradients(jets.x.device)
         self._network = kind(model, batch_size, capacity, jets, state.weights.dtype, self.gradients)
-        self._state, self._jets, self._tables, self._hyper = state, jets, tables, hyper
+        self._weights, self._k = state.weights, tables.k
+        self._update = Update(state, self.gradients, hyper, tables, jets.first, self._network.losses_B)
 
     @torch.no_grad()
     def train(self) -> None:
         """Enqueue one step: forward, backward, update; moves `tables.k` on by 1 and `jets.first` by B."""
-        self._network.train(self._state.weights)
-        update(self._state, self.gradients, self._tables, self._hyper, self._network.losses_B, self._jets)
+        self._network.train(self._weights, self._k)
+        self._update()
 
 
 class DeviceEvaluation:
@@ -95,7 +96,7 @@ class DeviceEvaluation:
 
 
 def _kind(model: SetTransformer) -> type[Narrow] | type[Wide]:
-    return Narrow if model.dim <= WIDEST_NARROW else Wide
+    return Narrow if model.dim <= WIDEST else Wide
 
 
 @triton.jit
