@@ -537,3 +537,44 @@ def test_a_run_on_a_cpu_is_never_captured(jets: Path) -> None:
     phase, network, data = build(settings, Phase.FINETUNE)
     made = choice.module_for(settings, phase, network, data, Schedule(3, 1, 1, frozenset()), "32-true")
     assert type(made) is LeanClassifier
+
+
+# --------------------------------------------------------- the kernels themselves, in Triton's interpreter
+
+
+def few(jets: Path) -> TrainSettings:
+    """A few steps of a few short jets: the interpreter takes a second a step."""
+    settings = settings_of(jets, steps=6, batch_size=4, clip=0.1, lr=3e-3)
+    settings.data.max_constituents = 6
+    settings.eval = EvalSettings(jets=10, every=4, log_points=0, batch_size=4)
+    settings.tracking.log_every, settings.checkpoint_every = 2, 3
+    return settings
+
+
+@pytest.fixture(scope="module")
+def by_kernels(jets: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return trained(few(jets), tmp_path_factory.mktemp("kernels") / "run", with_kernels)
+
+
+def test_kernels_train_as_the_eager_step(jets: Path, by_kernels: Made, tmp_path: Path) -> None:
+    eager = trained(few(jets), tmp_path / "run")
+    assert len(eager.lines) == len(by_kernels.lines) == 3 + 2 * 2
+    for ours, theirs in zip(by_kernels.lines, eager.lines, strict=True):
+        assert ours.keys() == theirs.keys()
+        for key in ours.keys() - {"loss", "check"}:
+            assert ours[key] == theirs[key], key
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-5)
+    torch.testing.assert_close(by_kernels.result.weights, dict(eager.result.weights), rtol=2e-4, atol=2e-6)
+    torch.testing.assert_close(by_kernels.result.average, eager.result.average, rtol=2e-4, atol=2e-6)
+    assert {key: by_kernels.blocks.column(key) for key in ("step", "weights", "block", "jets")} == {
+        key: eager.blocks.column(key) for key in ("step", "weights", "block", "jets")
+    }
+
+
+def test_kernels_killed_and_resumed_give_the_same_to_the_last_bit(
+    jets: Path, by_kernels: Made, tmp_path: Path
+) -> None:
+    settings = few(jets)
+    with pytest.raises(Killed):
+        trained(settings, tmp_path / "run", killing(with_kernels, 3))
+    same(trained(settings, tmp_path / "run", with_kernels), by_kernels)
