@@ -27,6 +27,7 @@ from jetscale.jets.evaluation import EvalSet
 from jetscale.jets.settings import DataSettings
 from jetscale.jets.source import JetSource
 from jetscale.jets.stream import JetStream
+from jetscale.model.kernels.gpu import weights
 from jetscale.runs.directory import RunDirectory
 from jetscale.tracking.wandb_environment import Destination
 from jetscale.tracking.wandb_run import WandbRun
@@ -362,8 +363,8 @@ def test_schedule_and_clip_reach_the_device(jets: Path, tmp_path: Path) -> None:
     assert [line["lr"] for line in one.lines] == [line["lr"] for line in two.lines]
     for ours, theirs in zip(one.lines, two.lines, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
-    for name, weights in one.result.weights.items():
-        torch.testing.assert_close(two.result.weights[name], weights, rtol=1e-4, atol=1e-6)
+    for name, expected in one.result.weights.items():
+        torch.testing.assert_close(two.result.weights[name], expected, rtol=1e-4, atol=1e-6)
     unclipped = trained(replace(settings, finetune=replace(settings.finetune, clip=None)), tmp_path / "c")
     assert unclipped.lines[0]["loss"] != pytest.approx(one.lines[0]["loss"], rel=1e-4)
 
@@ -543,8 +544,9 @@ def test_a_run_on_a_cpu_is_never_captured(jets: Path) -> None:
 
 
 def few(jets: Path) -> TrainSettings:
-    """A few steps of a few short jets: the interpreter takes a second a step."""
+    """A few steps of a few short jets: in the interpreter a program of a kernel takes milliseconds."""
     settings = settings_of(jets, steps=6, batch_size=4, clip=0.1, lr=3e-3)
+    settings.model.depth = 2
     settings.data.max_constituents = 6
     settings.eval = EvalSettings(jets=10, every=4, log_points=0, batch_size=4)
     settings.tracking.log_every, settings.checkpoint_every = 2, 3
@@ -552,7 +554,15 @@ def few(jets: Path) -> TrainSettings:
 
 
 @pytest.fixture(scope="module")
-def by_kernels(jets: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def few_programs() -> Iterator[None]:
+    """Gradients in two parts instead of the dozens that fill a card."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "_MOST_PARTS", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def by_kernels(jets: Path, few_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Made:
     return trained(few(jets), tmp_path_factory.mktemp("kernels") / "run", with_kernels)
 
 
