@@ -104,7 +104,9 @@ class CapturedClassifier(LeanClassifier):
         """Nothing to do: a chunk comes on the device."""
         return batch
 
-    def training_step(self, batch: FedChunk, batch_idx: int) -> None:
+    def training_step(  # type: ignore[override]  # its batch is what `feeding` gives
+        self, batch: FedChunk, batch_idx: int
+    ) -> None:
         """Enqueue the steps of a chunk; nothing waits for the device."""
         batch_size, first = self.phase.batch_size, self.step
         assert batch.start == first * batch_size
