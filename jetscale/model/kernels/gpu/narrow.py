@@ -9,7 +9,6 @@ Legend: S tokens, B jets, D width, V = F + identities + 2 inputs of a token, dep
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -84,17 +83,6 @@ class Narrow:
                 [(self._half[d_y], self._half[x][:, columns]) for _, d_y, (x, columns) in plan],
                 arena, model.dim, gradients, jets, batch_size,
             )  # fmt: skip
-
-    def at_capacity(self, capacity: int) -> Narrow:
-        """The same network on the same memory, launched for fewer tokens.
-
-        Parameters
-        ----------
-        capacity : most tokens of a batch, at most this network's
-        """
-        smaller = copy.copy(self)
-        smaller._capacity = capacity
-        return smaller
 
     def train(self, weights: Weights, k: Tensor) -> None:
         """Enqueue forward and backward pass of a batch: fills the partial sums of the gradients.
