@@ -14,17 +14,19 @@ from jetscale.model.transformer import SetTransformer
 from tests.model.gpu.chunks import DEVICE, N_PID, assert_close, batch, chunk
 
 step = pytest.importorskip("jetscale.model.kernels.gpu.step", reason="needs Triton")
+wide = pytest.importorskip("jetscale.model.kernels.gpu.wide", reason="needs Triton")
+sums = pytest.importorskip("jetscale.model.kernels.gpu.weights", reason="needs Triton")
 optimiser = pytest.importorskip("jetscale.model.kernels.gpu.optimiser", reason="needs Triton")
 
 pytestmark = pytest.mark.gpu
 
-STEPS, N_JETS = 10, 4
+STEPS, N_JETS = 10, 3
 RATES = [1e-3 * (i + 1) / STEPS for i in range(STEPS)]
 
 
 def jets_of_chunk(n_jets: int) -> JetBuffers:
     generator = torch.Generator().manual_seed(3)
-    return chunk(torch.randint(1, 14, (n_jets,), generator=generator).tolist(), n_classes=3)
+    return chunk(torch.randint(1, 9, (n_jets,), generator=generator).tolist(), n_classes=3)
 
 
 def capacity_of(jets: JetBuffers) -> int:
@@ -36,16 +38,16 @@ def model_of(dim: int, depth: int = 2) -> SetTransformer:
     return SetTransformer(dim, 3, n_pid=N_PID, depth=depth)
 
 
-@pytest.mark.parametrize(
-    ("widest_narrow", "clip", "averaged"), [(128, None, False), (128, 0.2, True), (8, 0.2, True)]
-)
+@pytest.mark.parametrize(("widest_narrow", "clip", "averaged"), [(128, None, True), (0, 0.2, False)])
 def test_ten_steps_are_ten_steps_of_adamw(
     widest_narrow: int, clip: float | None, averaged: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(step, "WIDEST", widest_narrow)
+    for module, name in ((wide, "NORM_PARTS"), (wide, "EMBEDDING_PARTS"), (sums, "_MOST_PARTS")):
+        monkeypatch.setattr(module, name, 2)  # programs without rows cost the interpreter as much as others
     settings = optimiser.AdamWSettings(beta1=0.9, beta2=0.99, weight_decay=0.1, clip=clip)
     jets = jets_of_chunk(STEPS * N_JETS)
-    plain = model_of(16)
+    plain = model_of(8)
     ours = deepcopy(plain).to(DEVICE)
 
     adamw = torch.optim.AdamW(plain.parameters(), betas=(0.9, 0.99), weight_decay=0.1)
@@ -85,13 +87,13 @@ def test_ten_steps_are_ten_steps_of_adamw(
             assert_close(value, theirs[name])
 
 
-@pytest.mark.parametrize("widest_narrow", [128, 8])
+@pytest.mark.parametrize("widest_narrow", [128, 0])
 def test_an_evaluation_leaves_every_loss_at_its_jet(
     widest_narrow: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(step, "WIDEST", widest_narrow)
     n_batches = 3
-    jets, model = jets_of_chunk(n_batches * N_JETS), model_of(16, depth=3)
+    jets, model = jets_of_chunk(n_batches * N_JETS), model_of(8, depth=3)
     model.to(DEVICE)
     weights = optimiser.FlatState(model, half_dtype=torch.float32).weights
     evaluation = step.DeviceEvaluation(model, N_JETS, capacity_of(jets), weights, jets)
