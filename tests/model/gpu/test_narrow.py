@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from jetscale.model.kernels.gpu import weights as kernels
-from jetscale.model.kernels.gpu.buffers import Gradients, JetBuffers, Layout
+from jetscale.model.kernels.gpu.buffers import Gradients, JetBuffers, Layout, Tables
 from jetscale.model.kernels.gpu.narrow import Narrow
-from jetscale.model.kernels.gpu.optimiser import FlatState
+from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState
+from jetscale.model.kernels.gpu.step import DeviceStep
 from jetscale.model.transformer import SetTransformer
 from tests.model.gpu.chunks import DEVICE, N_PID, assert_close, batch, chunk
 
@@ -158,7 +159,7 @@ def test_ranges_without_a_token_are_empty_sums(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number that docs and narrow.py name: 20 at depth 4."""
+    """The numbers that docs and narrow.py name: 20 at depth 4, and one for the update."""
     interpreter = pytest.importorskip("triton.runtime.interpreter")
     if DEVICE != "cpu":
         pytest.skip("counts the launches of Triton's interpreter")
@@ -169,3 +170,7 @@ def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     ours.train()
     assert len(launches) == 20
+    tables = Tables.allocate(1, DEVICE)
+    tables.rows_K4.fill_(0.5)
+    DeviceStep(ours.model, B, S, ours.state, ours.jets, tables, AdamWSettings()).train()
+    assert len(launches) == 20 + 21
