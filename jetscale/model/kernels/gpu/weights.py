@@ -12,7 +12,7 @@ Legend: S tokens, O and I outputs and inputs of a matrix, P partial sums.
 """
 
 # triton has no types
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
 from __future__ import annotations
 
 from collections.abc import Sequence
