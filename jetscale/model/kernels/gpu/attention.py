@@ -13,7 +13,7 @@ Shapes: as in `buffers`; D width, H heads, L tokens of a jet, Q queries and N ke
 """
 
 # triton has no types
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
 from __future__ import annotations
 
 import triton
@@ -63,8 +63,17 @@ def attend_backward(
     strides = qkv.stride(0), out.stride(0), lse.stride(0), d_out.stride(0), d_qkv.stride(0)
     grid = n_heads, n_jets, _shares(n_heads * n_jets)
     _attend_backward[grid](
-        qkv, out, lse, d_out, d_qkv, jets.offsets, jets.first, *strides,
-        num_warps=4, num_stages=1, maxnreg=128,
+        qkv,
+        out,
+        lse,
+        d_out,
+        d_qkv,
+        jets.offsets,
+        jets.first,
+        *strides,
+        num_warps=4,
+        num_stages=1,
+        maxnreg=128,
     )
 
 

@@ -22,13 +22,12 @@ from jetscale.model.kernels.gpu.attention import (
     attend_class,
     attend_class_backward,
 )
-from jetscale.model.kernels.gpu.buffers import Gradients, JetBuffers, Weights
+from jetscale.model.kernels.gpu.buffers import Gradients, JetBuffers, Transformer, Weights
 from jetscale.model.kernels.gpu.head import head_forward, head_parts, head_step
 from jetscale.model.kernels.gpu.rows import BLOCK, CLASSES, LAST, NOTHING, TOKENS
 from jetscale.model.kernels.gpu.rows_backward import rows_backward_kernel
 from jetscale.model.kernels.gpu.rows_forward import embed_kernel, rows_kernel
 from jetscale.model.kernels.gpu.weights import ALIGNED, Product, WeightGradients, product_parts
-from jetscale.model.transformer import SetTransformer
 
 
 class Narrow:
@@ -49,14 +48,14 @@ class Narrow:
     """
 
     @staticmethod
-    def parts(model: SetTransformer, batch_size: int) -> dict[str, int]:
+    def parts(model: Transformer, batch_size: int) -> dict[str, int]:
         """Partial sums of each parameter's gradient, by name."""
         products = [product for product, _, _ in _products(model)]
         return product_parts(products, model.dim) | head_parts(batch_size)
 
     def __init__(
         self,
-        model: SetTransformer,
+        model: Transformer,
         batch_size: int,
         capacity: int,
         jets: JetBuffers,
@@ -274,7 +273,7 @@ def _input_columns(n_features: int, n_pid: int) -> _Inputs:
     return _Inputs(pids, bias, bias + ALIGNED, bias + 2 * ALIGNED)
 
 
-def _products(model: SetTransformer) -> Iterator[tuple[Product, str, tuple[str, slice]]]:
+def _products(model: Transformer) -> Iterator[tuple[Product, str, tuple[str, slice]]]:
     """All weight gradients: what, the buffer of dy, and the buffer and columns of x."""
     dim, features, n_pid = model.dim, model.n_features, model.n_pid
     every, columns = slice(None), _input_columns(features, n_pid)
@@ -310,7 +309,7 @@ def _products(model: SetTransformer) -> Iterator[tuple[Product, str, tuple[str, 
 
 
 def _halves(
-    model: SetTransformer, batch_size: int, capacity: int, train: bool
+    model: Transformer, batch_size: int, capacity: int, train: bool
 ) -> Iterator[tuple[str, tuple[int, int]]]:
     """Names and shapes of the buffers in the dtype of products; "0.qkv" belongs to block 0."""
     dim, depth = model.dim, len(model.blocks)
@@ -343,7 +342,7 @@ def _halves(
 
 
 def _singles(
-    model: SetTransformer, batch_size: int, capacity: int, train: bool
+    model: Transformer, batch_size: int, capacity: int, train: bool
 ) -> Iterator[tuple[str, tuple[int, int]]]:
     """Names and shapes of the float32 buffers."""
     dim, depth = model.dim, len(model.blocks)
