@@ -32,8 +32,7 @@ from jetscale.runs.directory import RunDirectory
 from jetscale.tracking.wandb_environment import Destination
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training.build import build, outputs_of
-from jetscale.training.captured import choice, cuts, evaluation
-from jetscale.training.captured import module as captured_module
+from jetscale.training.captured import choice, cuts, evaluation, steps
 from jetscale.training.captured.capacity import capacities
 from jetscale.training.captured.feed import SLOTS, Feed, tokens_of_batches
 from jetscale.training.captured.graphs import GraphRunner
@@ -462,7 +461,7 @@ def test_batches_above_the_usual_capacity_take_the_full_graph(
         more = (data, schedule, Counting, OracleEvaluation)
         return CapturedClassifier(model, phase, settings.ema, window, *more)
 
-    monkeypatch.setattr(captured_module, "capacities", tight)
+    monkeypatch.setattr(steps, "capacities", tight)
     monkeypatch.setattr(evaluation, "capacities", tight)
     same(trained(settings_of(jets), tmp_path / "run", make), eager)
     assert len(tokens) == 2

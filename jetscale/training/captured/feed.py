@@ -90,7 +90,8 @@ class _Slot:
         self.host, self.free, self.side = host, free, side
         self.on_device = host
         if side is not None:
-            self.on_device = host.room_like(device)
+            with torch.cuda.stream(side):  # the allocator gives memory that no other stream still uses
+                self.on_device = host.room_like(device)
             self.arrived = torch.cuda.Event()
             self.left = torch.cuda.Event(blocking=True)  # waits without burning a core
 
@@ -105,6 +106,12 @@ class _Slot:
                 chunk = chunk.copy_to(self.on_device)
                 self.arrived.record(self.side)
         return FedChunk(self, chunk, offsets_J1)
+
+    def settle(self) -> None:
+        """Wait until nothing reads or writes the memory any more, so that it can be freed."""
+        if self.side is not None:
+            self.left.synchronize()
+            self.side.synchronize()
 
 
 class Feed:
@@ -125,6 +132,7 @@ class Feed:
         self._stream = stream
         self._spans = spans
         self._device = device
+        self._slots: list[_Slot] = []
         self._free: SimpleQueue[_Slot | None] = SimpleQueue()
         self._filled: SimpleQueue[FedChunk | BaseException] = SimpleQueue()
         self._closed = threading.Event()
@@ -143,6 +151,8 @@ class Feed:
         self._free.put(None)
         if self._thread.ident is not None:
             self._thread.join()
+        for slot in self._slots:
+            slot.settle()
 
     def __iter__(self) -> Iterator[FedChunk]:
         self._thread.start()
@@ -178,4 +188,5 @@ class Feed:
         most = max(stop - start for start, stop in self._spans)
         for _ in range(SLOTS):
             host = self._stream.room(most, pinned=side is not None)
-            self._free.put(_Slot(host, self._device, self._free, side))
+            self._slots.append(_Slot(host, self._device, self._free, side))
+            self._free.put(self._slots[-1])

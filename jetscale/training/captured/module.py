@@ -13,16 +13,13 @@ import torch
 
 from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.evaluation import EvalSet
-from jetscale.model.kernels.gpu.buffers import Tables
 from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, table_row, with_own_memory
 from jetscale.model.kernels.gpu.step import DeviceEvaluation, DeviceStep
 from jetscale.model.transformer import SetTransformer
-from jetscale.training.captured.capacity import ESTIMATED_FROM, capacities
-from jetscale.training.captured.cuts import chunks, jets_of_a_chunk
+from jetscale.training.captured.cuts import chunks
 from jetscale.training.captured.evaluation import DeviceEvaluator
-from jetscale.training.captured.feed import FedChunk, Feed, tokens_of_batches
-from jetscale.training.captured.graphs import GraphRunner, Work
-from jetscale.training.captured.memory import ChunkMemory
+from jetscale.training.captured.feed import FedChunk, Feed
+from jetscale.training.captured.steps import DeviceSteps, Row
 from jetscale.training.evaluate import TestLoss
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.outputs import Schedule
@@ -58,6 +55,7 @@ class CapturedClassifier(LeanClassifier):
         self._data = data
         self._schedule = schedule
         self._make_step, self._make_evaluation = make_step, make_evaluation
+        self._steps: DeviceSteps | None = None
         self._evaluate: DeviceEvaluator | None = None
         self._hyper = AdamWSettings(
             beta1=phase.beta1, beta2=phase.beta2, weight_decay=phase.weight_decay, clip=phase.clip
@@ -69,35 +67,23 @@ class CapturedClassifier(LeanClassifier):
         batch_size = self.phase.batch_size
         cuts = chunks(self._schedule, self.start_step, batch_size, data.source.max_constituents)
         spans = [(cut.start * batch_size, cut.stop * batch_size) for cut in cuts]
-        with Feed(data.stream, spans, device) as feed:
-            yield {"train_dataloaders": feed, "val_dataloaders": []}  # none: else Lightning warns
+        try:
+            with Feed(data.stream, spans, device) as feed:
+                yield {"train_dataloaders": feed, "val_dataloaders": []}  # none: else Lightning warns
+        finally:  # free the memory now: another phase may follow before garbage is collected
+            self._steps = self._evaluate = None
 
     def on_fit_start(self) -> None:
-        """Move weights and optimiser into static memory, and make the step that works on it."""
+        """Move weights and optimiser into static memory, and make what works on it."""
         super().on_fit_start()
-        batch_size, stream = self.phase.batch_size, self._data.stream
-        mixed = str(self.trainer.precision) == "bf16-mixed"
-        self._flat = FlatState(self.model, self.average, torch.bfloat16 if mixed else torch.float32)
-        self._flat.adopt(self._torch_optimizer)
-        n_jets = jets_of_a_chunk(batch_size, stream.max_constituents)
-        self._memory = ChunkMemory(self._data.source, n_jets, self.device)
-        self._tables = Tables.allocate(n_jets // batch_size, self.device)
-        lengths_J = stream.lengths(0, ESTIMATED_FROM * batch_size)
-        tables, first = self._tables, self._memory.buffers.first
-        self._train = GraphRunner(
-            capacities(lengths_J, batch_size, stream.max_constituents),
-            self._training_work,
-            [*self._flat.tensors(), tables.losses, tables.k, first],
-        )
-
-    def _training_work(self, capacity: int) -> Work:
-        """What enqueues a step on a batch of at most so many tokens."""
         assert isinstance(self.model, SetTransformer)
-        step = self._make_step(
-            self.model, self.phase.batch_size, capacity,
-            self._flat, self._memory.buffers, self._tables, self._hyper,
-        )  # fmt: skip
-        return step.train
+        mixed = str(self.trainer.precision) == "bf16-mixed"
+        state = FlatState(self.model, self.average, torch.bfloat16 if mixed else torch.float32)
+        state.adopt(self._torch_optimizer)
+        self._flat = state
+        self._steps = DeviceSteps(
+            self.model, self.phase.batch_size, state, self._hyper, self._data, self._make_step
+        )
 
     def transfer_batch_to_device(
         self, batch: FedChunk, device: torch.device, dataloader_idx: int
@@ -109,44 +95,28 @@ class CapturedClassifier(LeanClassifier):
         self, batch: FedChunk, batch_idx: int
     ) -> None:
         """Enqueue the steps of a chunk; nothing waits for the device."""
-        batch_size, first = self.phase.batch_size, self.step
-        assert batch.start == first * batch_size
-        tokens_S = tokens_of_batches(batch.offsets_J1, batch_size)
-        self._fill_tables(first, len(tokens_S))
-        self._memory.load(batch.take(), batch_size)
-        batch.release()
-        for tokens in tokens_S:
-            self._train(tokens)
-        place = first % len(self.window_S)  # a chunk ends where a window does
-        self.window_S[place : place + len(tokens_S)] = self._tables.losses[: len(tokens_S)]
-        self._flat.advance(len(tokens_S))
+        assert self._steps is not None
+        steps = range(batch.start // self.phase.batch_size, batch.stop // self.phase.batch_size)
+        assert steps.start == self.step
+        losses_S = self._steps(batch, [self._row(step) for step in steps])
+        place = self.step % len(self.window_S)  # a chunk ends where a window does
+        self.window_S[place : place + len(steps)] = losses_S
+        self._flat.advance(len(steps))
         self._constituents_here += batch.n_constituents
-        self._steps_here += len(tokens_S)
+        self._steps_here += len(steps)
 
-    def _fill_tables(self, first: int, n_steps: int) -> None:
-        """What the optimiser needs in each step of a chunk, made in double precision.
-
-        Parameters
-        ----------
-        first : number of the chunk's first step, counted from 0
-        n_steps : of the chunk
-        """
-        rows = []
-        for step in range(first, first + n_steps):
-            weight = 0.0 if self.average is None else 1 / self.average.window_at(step + 1)
-            rows.append(table_row(self.rate(step), step + 1, self._hyper, weight))
-        rows_S4 = torch.tensor(rows, dtype=torch.float32)
-        if self.device.type == "cuda":
-            rows_S4 = rows_S4.pin_memory()  # else the copy would wait for the steps before
-        self._tables.rows_K4[:n_steps].copy_(rows_S4, non_blocking=True)
-        self._tables.k.zero_()
+    def _row(self, step: int) -> Row:
+        """What the optimiser needs in step number `step`, counted from 0, in double precision."""
+        weight = 0.0 if self.average is None else 1 / self.average.window_at(step + 1)
+        return table_row(self.rate(step), step + 1, self._hyper, weight)
 
     def test_losses(self, test: EvalSet, batch_size: int) -> Iterator[tuple[str, TestLoss]]:
         """See `LeanClassifier.test_losses`; the test jets stay on the device."""
+        assert self._steps is not None
         if self._evaluate is None:
             assert isinstance(self.model, SetTransformer)
             self._evaluate = DeviceEvaluator(
-                self.model, self._flat.evaluated, self._memory, batch_size, self._make_evaluation
+                self.model, self._flat.evaluated, self._steps.memory, batch_size, self._make_evaluation
             )
         self._flat.evaluate_raw()
         yield "raw", self._evaluate(test)
