@@ -20,7 +20,7 @@ from jetscale.model.network import Network
 from jetscale.training import ranks
 from jetscale.training.evaluate import TestLoss, evaluate
 from jetscale.training.module import JetClassifier
-from jetscale.training.settings import EmaSettings, PhaseSettings
+from jetscale.training.settings import EmaSettings, PhaseSettings, SettingsError
 
 
 class LeanClassifier(JetClassifier):
@@ -174,13 +174,34 @@ class LeanClassifier(JetClassifier):
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint's state."""
+        """Go on from a checkpoint's state.
+
+        Raises
+        ------
+        SettingsError
+            ``tracking.log_every`` was raised, and the next line needs losses that the checkpoint lacks.
+        """
         self.start_step = state["step"]
         self._constituents_before = state["constituents"]
         self.model.load_state_dict(state["model"])
         self._resumed = state
         if ranks.is_first():  # the others add zeros: exact whatever their number
-            self.window_S.copy_(state["window"])
+            self._resume_window(state["window"])
+
+    def _resume_window(self, kept_S: Tensor) -> None:
+        """Take over the losses since the last metrics line, which may now be written at other steps."""
+        step, kept, window = self.start_step, len(kept_S), len(self.window_S)
+        if kept == window:
+            self.window_S.copy_(kept_S)
+            return
+        if step % window > kept:
+            raise SettingsError(
+                f"tracking.log_every={window}: the next line is the mean loss since step "
+                f"{step - step % window}, and the checkpoint of step {step} has the losses of the last "
+                f"{kept} steps alone; take tracking.log_every={kept}, with which it was made"
+            )
+        steps = torch.arange(step - step % window, step)
+        self.window_S[steps % window] = kept_S[steps % kept]
 
     @property
     def _torch_optimizer(self) -> torch.optim.Optimizer:

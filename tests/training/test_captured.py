@@ -49,6 +49,7 @@ from jetscale.training.settings import (
     FinetuneSettings,
     ModelSettings,
     Phase,
+    SettingsError,
     TrackingSettings,
     TrainSettings,
 )  # fmt: skip
@@ -424,6 +425,28 @@ def test_killed_and_resumed_it_is_the_same_to_the_last_bit(
     resumed = trained(settings, tmp_path / "run", second)
     assert min(resumed.checkpoints) > 6, "it went on and did not start anew"
     same(resumed, eager)
+
+
+@pytest.mark.parametrize("make", [None, with_oracle], ids=["eager", "captured"])
+def test_resumed_with_other_metrics_lines_it_is_the_same_run(
+    jets: Path, eager: Made, tmp_path: Path, make: Any
+) -> None:
+    with pytest.raises(Killed):
+        trained(settings_of(jets), tmp_path / "run", killing(make, 21))
+    settings = settings_of(jets)
+    settings.tracking.log_every = 50
+    message = (
+        r"tracking.log_every=50: .* since step 0, and the checkpoint of step 21 has .* last 5 steps alone"
+    )
+    with pytest.raises(SettingsError, match=message):
+        trained(settings, tmp_path / "run", make)
+    settings.tracking.log_every = 8
+    resumed = trained(settings, tmp_path / "run", make)
+    whole = trained(settings, tmp_path / "whole", make)
+    assert [line for line in resumed.lines if line["step"] > 21] == [
+        line for line in whole.lines if line["step"] > 21
+    ]
+    same_bits(resumed.result.weights, eager.result.weights)
 
 
 def test_asked_to_stop_it_leaves_a_checkpoint_of_the_chunk(jets: Path, eager: Made, tmp_path: Path) -> None:
