@@ -3,9 +3,8 @@
     env -u TRITON_INTERPRET python -W ignore -m tests.model.gpu.compiled 8 128 512      # widths
 
 Triton's compiler and its assembler need no GPU, so this finds what the interpreter forgives: types that do
-not fit, names that Triton keeps for itself, tiles too large for a multiprocessor, registers spilled to
-memory.
-It measures nothing. Prints one JSON object a kernel.
+not fit, names that Triton keeps for itself, tiles too large for a multiprocessor, registers that spill. It
+measures nothing. Prints one JSON object a kernel.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ Legend: S tokens, B jets, D width, V = F + identities + 2 inputs of a token, dep
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -84,17 +83,6 @@ class Narrow:
                 arena, model.dim, gradients, jets, batch_size,
             )  # fmt: skip
 
-    def at_capacity(self, capacity: int) -> Narrow:
-        """The same network on the same memory, launched for fewer tokens.
-
-        Parameters
-        ----------
-        capacity : most tokens of a batch, at most this network's
-        """
-        smaller = copy.copy(self)
-        smaller._capacity = capacity
-        return smaller
-
     def train(self, weights: Weights, k: Tensor) -> None:
         """Enqueue forward and backward pass of a batch: fills the partial sums of the gradients.
 
@@ -125,23 +113,31 @@ class Narrow:
     def _forward(self, weights: Weights, keep: bool) -> None:
         self._embed(weights, keep)
         for index in range(self._depth):
-            last = index == self._depth - 1
-            mine = self._of_block(index)
-            launch = attend_class if last else attend
-            inputs = (mine("q"), mine("qkv")) if last else (mine("qkv"),)
-            launch(self._jets, self._batch_size, *inputs, mine("attended"), mine("lse"))
+            mine, batch = self._of_block(index), (self._jets, self._batch_size)
+            if index == self._depth - 1:
+                attend_class(*batch, mine("q"), mine("qkv"), mine("attended"), mine("lse"))
+            else:
+                attend(*batch, mine("qkv"), mine("attended"), mine("lse"))
             self._rows(weights, index, keep)
 
     def _backward(self, weights: Weights) -> None:
         for index in reversed(range(self._depth)):
-            last = index == self._depth - 1
-            mine = self._of_block(index)
+            mine, batch = self._of_block(index), (self._jets, self._batch_size)
             self._rows_backward(weights, index)
-            launch = attend_class_backward if last else attend_backward
-            inputs = (mine("q"), mine("qkv")) if last else (mine("qkv"),)
-            outputs = (mine("d_q"), mine("d_qkv")) if last else (mine("d_qkv"),)
-            d_attended = self._half["d_attended_classes" if last else "d_attended"]
-            launch(self._jets, self._batch_size, *inputs, mine("attended"), mine("lse"), d_attended, *outputs)
+            if index == self._depth - 1:
+                attend_class_backward(
+                    *batch, mine("q"), mine("qkv"), mine("attended"), mine("lse"),
+                    self._half["d_attended_classes"], mine("d_q"), mine("d_qkv"),
+                )  # fmt: skip
+            else:
+                attend_backward(
+                    *batch,
+                    mine("qkv"),
+                    mine("attended"),
+                    mine("lse"),
+                    self._half["d_attended"],
+                    mine("d_qkv"),
+                )
         self._rows_backward(weights, -1)
 
     def _embed(self, weights: Weights, keep: bool) -> None:
@@ -158,8 +154,8 @@ class Narrow:
             PIDS=columns.pids,
             BIASES=columns.bias,
             TOKEN=columns.token,
-            COLUMNS=columns.count,
-            VP=triton.next_power_of_2(columns.count),
+            COLUMNS=columns.width,
+            VP=triton.next_power_of_2(columns.width),
             NEXT=self._next(-1),
             KEEP=keep,
             **self._sizes(),
@@ -268,7 +264,7 @@ class _Inputs(NamedTuple):
     pids: int
     bias: int
     token: int
-    count: int
+    width: int
 
 
 def _input_columns(n_features: int, n_pid: int) -> _Inputs:
@@ -318,7 +314,7 @@ def _halves(
     """Names and shapes of the buffers in the dtype of products; "0.qkv" belongs to block 0."""
     dim, depth = model.dim, len(model.blocks)
     if train:
-        yield "inputs", (capacity, _input_columns(model.n_features, model.n_pid).count)
+        yield "inputs", (capacity, _input_columns(model.n_features, model.n_pid).width)
         yield "-1.d_out", (capacity, dim)
         yield "d_attended", (capacity, dim)
         yield "d_attended_classes", (batch_size, dim)
