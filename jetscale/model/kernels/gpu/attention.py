@@ -23,7 +23,8 @@ from torch import Tensor
 from jetscale.model.kernels.gpu import HEAD_DIM
 from jetscale.model.kernels.gpu.buffers import JetBuffers
 
-FEW_PROGRAMS = 512
+PROGRAMS = 1_024
+"""Programs that fill a card, about: some eight for each multiprocessor."""
 
 E = tl.constexpr(HEAD_DIM)
 PADDED_E = tl.constexpr(16)  # what the tensor cores multiply at least
@@ -44,8 +45,10 @@ def attend(jets: JetBuffers, n_jets: int, qkv: Tensor, out: Tensor, lse: Tensor)
     """
     n_heads = out.shape[1] // HEAD_DIM
     strides = qkv.stride(0), out.stride(0), lse.stride(0)
-    grid = n_heads, n_jets, _shares(n_heads * n_jets)
-    _attend[grid](qkv, out, lse, jets.offsets, jets.first, *strides, num_warps=4, num_stages=1)
+    heads, shares = _division(n_heads * n_jets)
+    _attend[triton.cdiv(n_heads, heads), n_jets, shares](
+        qkv, out, lse, jets.offsets, jets.first, n_heads, *strides, HEADS=heads, num_warps=4, num_stages=1
+    )
 
 
 def attend_backward(
@@ -61,20 +64,11 @@ def attend_backward(
     """
     n_heads = out.shape[1] // HEAD_DIM
     strides = qkv.stride(0), out.stride(0), lse.stride(0), d_out.stride(0), d_qkv.stride(0)
-    grid = n_heads, n_jets, _shares(n_heads * n_jets)
-    _attend_backward[grid](
-        qkv,
-        out,
-        lse,
-        d_out,
-        d_qkv,
-        jets.offsets,
-        jets.first,
-        *strides,
-        num_warps=4,
-        num_stages=1,
-        maxnreg=128,
-    )
+    heads, shares = _division(n_heads * n_jets)
+    _attend_backward[triton.cdiv(n_heads, heads), n_jets, shares](
+        qkv, out, lse, d_out, d_qkv, jets.offsets, jets.first, n_heads, *strides,
+        HEADS=heads, num_warps=4, num_stages=1, maxnreg=128,
+    )  # fmt: skip
 
 
 def attend_class(jets: JetBuffers, n_jets: int, q: Tensor, kv: Tensor, out: Tensor, lse: Tensor) -> None:
@@ -125,9 +119,14 @@ def attend_class_backward(
     )  # fmt: skip
 
 
-def _shares(n_programs: int) -> int:
-    """Programs that share a jet and head: where there are few, those of long jets are waited for."""
-    return 4 if n_programs <= FEW_PROGRAMS else 1
+def _division(n_pairs: int) -> tuple[int, int]:
+    """Heads that a program takes one after the other, and programs that share the tiles of a long jet.
+
+    Neighbouring heads lie in one cache line, and where a jet lies is looked up once for all; where there are
+    few pairs of a head and a jet, the longest jets are waited for.
+    """
+    heads = max(1, min(8, n_pairs // PROGRAMS))
+    return 1 << (heads.bit_length() - 1), 4 if 2 * n_pairs <= PROGRAMS else 1
 
 
 def _group(n_heads: int) -> int:
@@ -145,26 +144,34 @@ def jet_rows(OFFSETS, FIRST, jet):
 
 
 @triton.jit
-def _attend(QKV, OUT, LSE, OFFSETS, FIRST, stride_qkv, stride_out, stride_lse):
-    """A program takes every so many-th tile of queries of a head and jet."""
-    head, jet, share = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+def _attend(QKV, OUT, LSE, OFFSETS, FIRST, n_heads, stride_qkv, stride_out, stride_lse, HEADS: tl.constexpr):
+    """Some heads of a jet; of a long jet every so many-th tile of queries."""
+    first_head, jet, share = tl.program_id(0) * HEADS, tl.program_id(1), tl.program_id(2)
+    end = tl.minimum(first_head + HEADS, n_heads)
     start, n = jet_rows(OFFSETS, FIRST, jet)
-    if n <= SMALL:
-        if share == 0:
-            _attend_tile(QKV, OUT, LSE, head, start, n, 0, stride_qkv, stride_out, stride_lse, SMALL)
-    else:
-        for low in range(share * TILE, n, tl.num_programs(2) * TILE):
-            _attend_tile(QKV, OUT, LSE, head, start, n, low, stride_qkv, stride_out, stride_lse, TILE)
+    # fmt: off
+    for head in range(first_head, end, 1):
+        if n <= SMALL:
+            if share == 0:
+                _attend_tile(
+                    QKV, OUT, LSE, head, n_heads, start, n, 0, stride_qkv, stride_out, stride_lse, SMALL,
+                )
+        else:
+            for low in range(share * TILE, n, tl.num_programs(2) * TILE):
+                _attend_tile(
+                    QKV, OUT, LSE, head, n_heads, start, n, low, stride_qkv, stride_out, stride_lse, TILE,
+                )
+    # fmt: on
 
 
 @triton.jit
 def _attend_tile(
-    QKV, OUT, LSE, head, start, n, low, stride_qkv, stride_out, stride_lse, SIDE: tl.constexpr
+    QKV, OUT, LSE, head, n_heads, start, n, low, stride_qkv, stride_out, stride_lse, SIDE: tl.constexpr
 ):  # fmt: skip
     """Queries `low` to `low` + SIDE - 1 of a jet against all keys, the softmax taken online over tiles."""
-    width = tl.num_programs(0) * E
+    width = n_heads * E
     e, i = tl.arange(0, PADDED_E), tl.arange(0, SIDE)
-    column, real_e = (head * E + e)[None, :], (e < E)[None, :]
+    column, real_e = (e + head * E)[None, :], (e < E)[None, :]
     row = i + (start + low)
     mask = (i + low < n)[:, None] & real_e
     q = tl.load(QKV + row[:, None] * stride_qkv + column, mask=mask, other=0.0)
@@ -186,43 +193,44 @@ def _attend_tile(
         highest = higher
     at_out = OUT + row[:, None] * stride_out + column
     tl.store(at_out, (mean / total[:, None]).to(OUT.dtype.element_ty), mask=mask)
-    tl.store(LSE + head * stride_lse + row, highest + tl.log(total), mask=i + low < n)
+    tl.store(LSE + stride_lse * head + row, highest + tl.log(total), mask=i + low < n)
 
 
 @triton.jit
 def _attend_backward(
-    QKV, OUT, LSE, D_OUT, D_QKV, OFFSETS, FIRST,
-    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv,
+    QKV, OUT, LSE, D_OUT, D_QKV, OFFSETS, FIRST, n_heads,
+    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, HEADS: tl.constexpr,
 ):  # fmt: skip
-    """One tile for a short jet; else a program takes every so many-th tile of keys, then of queries."""
-    head, jet, share = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    """Some heads of a jet; of a long jet every so many-th tile of keys, then of queries."""
+    first_head, jet, share = tl.program_id(0) * HEADS, tl.program_id(1), tl.program_id(2)
     start, n = jet_rows(OFFSETS, FIRST, jet)
-    n_tiles = tl.cdiv(n, TILE)
+    end, n_tiles = tl.minimum(first_head + HEADS, n_heads), tl.cdiv(n, TILE)
     # fmt: off
-    if n <= SMALL:
-        if share == 0:
-            _keys_backward(
-                QKV, OUT, LSE, D_OUT, D_QKV, head, start, n, 0,
-                stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, SMALL, True,
-            )
-    elif n <= TILE:
-        if share == 0:
-            _keys_backward(
-                QKV, OUT, LSE, D_OUT, D_QKV, head, start, n, 0,
-                stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, TILE, True,
-            )
-    else:
-        for tile in range(share, 2 * n_tiles, tl.num_programs(2)):
-            if tile < n_tiles:
+    for head in range(first_head, end, 1):
+        if n <= SMALL:
+            if share == 0:
                 _keys_backward(
-                    QKV, OUT, LSE, D_OUT, D_QKV, head, start, n, tile * TILE,
-                    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, TILE, False,
+                    QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, 0,
+                    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, SMALL, True,
                 )
-            else:
-                _queries_backward(
-                    QKV, OUT, LSE, D_OUT, D_QKV, head, start, n, (tile - n_tiles) * TILE,
-                    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, TILE, SMALL,
+        elif n <= TILE:
+            if share == 0:
+                _keys_backward(
+                    QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, 0,
+                    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, TILE, True,
                 )
+        else:
+            for tile in range(share, 2 * n_tiles, tl.num_programs(2)):
+                if tile < n_tiles:
+                    _keys_backward(
+                        QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, tile * TILE,
+                        stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, TILE, False,
+                    )
+                else:
+                    _queries_backward(
+                        QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, (tile - n_tiles) * TILE,
+                        stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, TILE, SMALL,
+                    )
     # fmt: on
 
 
@@ -244,20 +252,20 @@ def _load_queries(
     q = tl.load(QKV + row[:, None] * stride_qkv + column, mask=mask, other=0.0)
     out = tl.load(OUT + row[:, None] * stride_out + column, mask=mask, other=0.0)
     d_out = tl.load(D_OUT + row[:, None] * stride_d_out + column, mask=mask, other=0.0)
-    lse = tl.load(LSE + head * stride_lse + row, mask=used, other=0.0)
+    lse = tl.load(LSE + stride_lse * head + row, mask=used, other=0.0)
     return q, d_out, lse, tl.sum(out.to(tl.float32) * d_out.to(tl.float32), 1)
 
 
 @triton.jit
 def _keys_backward(
-    QKV, OUT, LSE, D_OUT, D_QKV, head, start, n, low,
+    QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, low,
     stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     """Gradients dK and dV of a tile of keys over all queries; if it is the WHOLE jet, dQ as well."""
-    width = tl.num_programs(0) * E
+    width = n_heads * E
     e, key = tl.arange(0, PADDED_E), tl.arange(0, KEYS) + low
-    column, real_e = (head * E + e)[None, :], (e < E)[None, :]
+    column, real_e = (e + head * E)[None, :], (e < E)[None, :]
     key_row, key_mask = (start + key)[:, None], (key < n)[:, None] & real_e
     k = tl.load(QKV + key_row * stride_qkv + width + column, mask=key_mask, other=0.0)
     v = tl.load(QKV + key_row * stride_qkv + 2 * width + column, mask=key_mask, other=0.0)
@@ -285,14 +293,14 @@ def _keys_backward(
 
 @triton.jit
 def _queries_backward(
-    QKV, OUT, LSE, D_OUT, D_QKV, head, start, n, low,
+    QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, low,
     stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv,
     QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """Gradient dQ of a tile of queries over all keys."""
-    width = tl.num_programs(0) * E
+    width = n_heads * E
     e, query = tl.arange(0, PADDED_E), tl.arange(0, QUERIES) + low
-    column, real_e = (head * E + e)[None, :], (e < E)[None, :]
+    column, real_e = (e + head * E)[None, :], (e < E)[None, :]
     row, used = start + query, query < n
     q, d_out, lse, delta = _load_queries(
         QKV, OUT, LSE, D_OUT, head, row, used, column, real_e,

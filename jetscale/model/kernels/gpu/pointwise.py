@@ -65,7 +65,7 @@ def add_norm(
     of_class : (B, D) float32 and (B, D), written to: the class tokens' rows of `total` and of `normed`
     """
     width = x.shape[1]
-    tile, n_warps = _tile(width)
+    tile, n_warps = _tile(width, 1)
     class_total, class_normed = of_class or (total, normed)
     _add_norm[(triton.cdiv(rows.n_rows, tile),)](
         x, branch, weight, total, normed, class_total, class_normed,
@@ -100,7 +100,7 @@ def norm_backward(
         gradient of the residual stream, which is zero in all other rows; `d_x` is only written to then
     """
     width = x.shape[1]
-    tile, n_warps = _tile(width)
+    tile, n_warps = _tile(width, 4)
     d_class_normed, d_class = of_class or (d_normed, d_x)
     _norm_backward[(len(d_weight),)](
         x, weight, d_normed, d_x, d_half, d_weight, d_class_normed, d_class,
@@ -137,9 +137,9 @@ def swiglu_backward(rows: Rows, gate_up: Tensor, d_hidden: Tensor, d_gate_up: Te
     _swiglu_backward[grid](*pointers, rows.n_rows, **sizes)
 
 
-def _tile(width: int) -> tuple[int, int]:
-    """Rows of a tile and warps of a program that norm whole rows: some 4,096 numbers, 32 a thread."""
-    return max(1, 4_096 // int(triton.next_power_of_2(width))), 4
+def _tile(width: int, n_warps: int) -> tuple[int, int]:
+    """Rows of a tile, and warps of a program, that norm whole rows: some 32 numbers a thread."""
+    return max(1, 1_024 * n_warps // int(triton.next_power_of_2(width))), n_warps
 
 
 def _elementwise(rows: Rows, n_hidden: int) -> tuple[tuple[int, int], dict[str, int]]:
