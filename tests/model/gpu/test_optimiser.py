@@ -18,6 +18,8 @@ from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, Updat
 from jetscale.model.transformer import SetTransformer
 from tests.model.gpu.chunks import DEVICE, assert_close
 
+pytestmark = pytest.mark.gpu
+
 PARTS = {"embed.bias": 19, "blocks.0.qkv.weight": 3}  # more than are read at once, fewer; one of the rest
 B = 5
 RATES = [1e-2, 3e-3, 2e-3, 1e-3, 5e-3]
