@@ -32,11 +32,12 @@ def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attended.transpose(0, 1).flatten(1)
 
 
-@pytest.mark.parametrize(("n_heads", "spare", "few_programs"), [(1, 37, 512), (3, 0, 0), (1, 5, 0)])
+# four programs share a head's long jets; one takes two of three heads; one takes all tiles
+@pytest.mark.parametrize(("n_heads", "spare", "programs"), [(1, 37, 1_024), (3, 0, 8), (1, 5, 10)])
 def test_attention_is_that_of_each_jet_alone(
-    n_heads: int, spare: int, few_programs: int, monkeypatch: pytest.MonkeyPatch
+    n_heads: int, spare: int, programs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "FEW_PROGRAMS", few_programs)
+    monkeypatch.setattr(kernels, "PROGRAMS", programs)
     lengths = LENGTHS if n_heads == 1 else [n for n in LENGTHS if n < 65]
     jets, n_jets = chunk(lengths), len(lengths) - FIRST
     jets.first.fill_(FIRST)

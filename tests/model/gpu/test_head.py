@@ -11,6 +11,8 @@ from jetscale.model.kernels.gpu.buffers import JetBuffers, Layout, Weights
 from jetscale.model.kernels.gpu.head import head_forward, head_parts, head_step
 from tests.model.gpu.chunks import DEVICE, assert_close
 
+pytestmark = pytest.mark.gpu
+
 B = 19
 FIRST = 3
 
@@ -74,7 +76,7 @@ def test_loss_and_gradients(dim: int, n_classes: int, dtype: torch.dtype, tolera
 
     again, first = torch.zeros_like(losses), torch.zeros_like(correct)
     head_forward(x, branch, weights, jets, B, again, first)
-    assert torch.equal(again, losses)
+    assert_close(again, losses, 1e-6)  # another compilation of the kernel
     assert torch.equal(first, correct)
 
 

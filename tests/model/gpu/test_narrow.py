@@ -18,6 +18,8 @@ from jetscale.model.kernels.gpu.step import DeviceStep
 from jetscale.model.transformer import SetTransformer
 from tests.model.gpu.chunks import DEVICE, N_PID, assert_close, batch, chunk
 
+pytestmark = pytest.mark.gpu
+
 LENGTHS = [4, 1, 17, 9, 12, 2]
 LONG = [4, 1, 127, 5, 2, 2]
 FIRST, B = 1, 4  # jets of the chunk before and after the batch
@@ -129,7 +131,8 @@ def test_evaluation_is_the_forward_pass() -> None:
     ours, evaluating = Case(8, 4, capacity=S + 20), Case(8, 4, train=False)
     ours.train()
     evaluating.network.evaluate(evaluating.state.weights)
-    assert torch.equal(ours.network.losses_B, evaluating.network.losses_B)
+    # not to the last bit: a card runs another compilation of the kernels, without what is kept
+    assert_close(evaluating.network.losses_B, ours.network.losses_B, 1e-6)
     assert torch.equal(ours.network.correct_B, evaluating.network.correct_B)
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from jetscale.model.kernels.gpu.buffers import JetBuffers
 from jetscale.model.kernels.gpu.embedding import constituents_of_rows, normalised, tokens_in_use
 
-NORM_PARTS = 128
-"""Partial sums of a norm's gradient: two programs for each multiprocessor but a few."""
+NORM_PARTS = 256
+"""Partial sums of a norm's gradient, one a program: about two programs a multiprocessor."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def add_norm(
     of_class : (B, D) float32 and (B, D), written to: the class tokens' rows of `total` and of `normed`
     """
     width = x.shape[1]
-    tile, n_warps = _tile(width)
+    tile, n_warps = _tile(width, 1)
     class_total, class_normed = of_class or (total, normed)
     _add_norm[(triton.cdiv(rows.n_rows, tile),)](
         x, branch, weight, total, normed, class_total, class_normed,
@@ -100,7 +100,7 @@ def norm_backward(
         gradient of the residual stream, which is zero in all other rows; `d_x` is only written to then
     """
     width = x.shape[1]
-    tile, n_warps = _tile(width)
+    tile, n_warps = _tile(width, 4)
     d_class_normed, d_class = of_class or (d_normed, d_x)
     _norm_backward[(len(d_weight),)](
         x, weight, d_normed, d_x, d_half, d_weight, d_class_normed, d_class,
@@ -137,9 +137,9 @@ def swiglu_backward(rows: Rows, gate_up: Tensor, d_hidden: Tensor, d_gate_up: Te
     _swiglu_backward[grid](*pointers, rows.n_rows, **sizes)
 
 
-def _tile(width: int) -> tuple[int, int]:
-    """Rows of a tile and warps of a program that norm whole rows: some 4,096 numbers, 32 a thread."""
-    return max(1, 4_096 // int(triton.next_power_of_2(width))), 4
+def _tile(width: int, n_warps: int) -> tuple[int, int]:
+    """Rows of a tile, and warps of a program, that norm whole rows: some 32 numbers a thread."""
+    return max(1, 1_024 * n_warps // int(triton.next_power_of_2(width))), n_warps
 
 
 def _elementwise(rows: Rows, n_hidden: int) -> tuple[tuple[int, int], dict[str, int]]:
@@ -197,7 +197,7 @@ def _norm_backward(
     n_used = rows_in_use(OFFSETS, FIRST, n_rows, B, RAGGED)
     wide = d < D
     weight = tl.load(WEIGHT + d, mask=wide, other=0.0)
-    d_weight = tl.zeros([WIDTH], tl.float32)
+    d_weight = tl.zeros([ROWS, WIDTH], tl.float32)  # a thread's own rows: added up once, at the end
     for lowest in range(program * ROWS, n_rows, tl.num_programs(0) * ROWS):
         row = lowest + tl.arange(0, ROWS)
         at = row[:, None] * D + d[None, :]
@@ -212,14 +212,14 @@ def _norm_backward(
         else:
             d_x = tl.load(D_X + at, mask=mask, other=0.0)
         scaled, over_sd = normalised(tl.load(X + at, mask=mask, other=0.0), wide, D)
-        d_weight += tl.sum(d_normed * scaled, 0)
+        d_weight += d_normed * scaled
         g = d_normed * weight[None, :]
         mean_g, mean_gx = tl.sum(g, 1) / D, tl.sum(g * scaled, 1) / D
         d_x += (g - mean_g[:, None] - scaled * mean_gx[:, None]) * over_sd[:, None]  # zero where unused
         inside = (row < n_rows)[:, None] & wide[None, :]
         tl.store(D_X + at, d_x, mask=inside)
         tl.store(D_HALF + at, d_x.to(D_HALF.dtype.element_ty), mask=inside)
-    tl.store(D_WEIGHT + program * D + d, d_weight, mask=wide)
+    tl.store(D_WEIGHT + program * D + d, tl.sum(d_weight, 0), mask=wide)
 
 
 @triton.jit
