@@ -13,6 +13,7 @@ from jetscale.model.kernels.gpu.buffers import JetBuffers
 DEVICE = (
     "cuda" if torch.cuda.is_available() else "cpu"
 )  # a CPU: in Triton's interpreter, see tests/conftest.py
+TOLERANCE = 1e-5 if DEVICE == "cpu" else 2e-3  # a card multiplies what makes tokens' gradients in tf32
 N_PID = 9
 
 

@@ -94,6 +94,11 @@ class Wide:
     dtype : that products are computed in
     gradients : where `train` leaves partial sums; None for `evaluate` alone, in less memory
 
+    Raises
+    ------
+    ValueError
+        A tensor would have more numbers than a kernel can count.
+
     Attributes
     ----------
     losses_B, correct_B : (B,) float32 loss and (B,) uint8 of each jet of the last batch
@@ -108,6 +113,11 @@ class Wide:
         dtype: torch.dtype,
         gradients: Gradients | None,
     ) -> None:
+        if capacity * 4 * model.dim >= 2**31:
+            raise ValueError(
+                f"{capacity:,} tokens of width {model.dim} in one batch, at most {2**29 // model.dim:,}: "
+                "take smaller batches"
+            )
         self._depth, self._width = len(model.blocks), model.dim
         self._jets, self._n_jets, self._dtype, self._gradients = jets, batch_size, dtype, gradients
         self._all = Rows(jets, batch_size, capacity)
