@@ -592,11 +592,11 @@ def test_a_run_on_a_cpu_is_never_captured(jets: Path) -> None:
 
 def few(jets: Path) -> TrainSettings:
     """A few steps of a few short jets: in the interpreter a program of a kernel takes milliseconds."""
-    settings = settings_of(jets, steps=6, batch_size=4, clip=0.1, lr=3e-3)
+    settings = settings_of(jets, steps=4, batch_size=4, clip=0.1, lr=3e-3)
     settings.model.depth = 2
     settings.data.max_constituents = 6
-    settings.eval = EvalSettings(jets=10, every=4, log_points=0, batch_size=4)
-    settings.tracking.log_every, settings.checkpoint_every = 2, 3
+    settings.eval = EvalSettings(jets=6, every=3, log_points=0, batch_size=4)
+    settings.tracking.log_every, settings.checkpoint_every = 2, 2
     return settings
 
 
@@ -615,7 +615,7 @@ def by_kernels(jets: Path, few_programs: None, tmp_path_factory: pytest.TempPath
 
 def test_kernels_train_as_the_eager_step(jets: Path, by_kernels: Made, tmp_path: Path) -> None:
     eager = trained(few(jets), tmp_path / "run")
-    assert len(eager.lines) == len(by_kernels.lines) == 3 + 2 * 2
+    assert len(eager.lines) == len(by_kernels.lines) == 2 + 2 * 2
     for ours, theirs in zip(by_kernels.lines, eager.lines, strict=True):
         assert ours.keys() == theirs.keys()
         for key in ours.keys() - {"loss", "check"}:
@@ -633,5 +633,5 @@ def test_kernels_killed_and_resumed_give_the_same_to_the_last_bit(
 ) -> None:
     settings = few(jets)
     with pytest.raises(Killed):
-        trained(settings, tmp_path / "run", killing(with_kernels, 3))
+        trained(settings, tmp_path / "run", killing(with_kernels, 2))
     same(trained(settings, tmp_path / "run", with_kernels), by_kernels)
