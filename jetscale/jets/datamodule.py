@@ -203,11 +203,16 @@ class JetDataModule(L.LightningDataModule):
         """Identity of the data, not of the seed: content of the store, composition, how inputs are made."""
         return self.source.fingerprint()
 
-    def train_dataloader(self) -> StepLoader:
-        """Batches of steps `start_step` to `n_steps`, this process's share of each."""
+    @property
+    def stream(self) -> JetStream:
+        """The training jets by position."""
         if self._stream is None:
             raise RuntimeError("call setup() first")
-        batches = StepBatches(self._stream, self.batch_size, *_place())
+        return self._stream
+
+    def train_dataloader(self) -> StepLoader:
+        """Batches of steps `start_step` to `n_steps`, this process's share of each."""
+        batches = StepBatches(self.stream, self.batch_size, *_place())
         return StepLoader(batches, self.start_step, self.n_steps, self._settings.workers)
 
     def val_dataloader(self) -> EvaluationLoader:

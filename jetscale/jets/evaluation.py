@@ -26,6 +26,10 @@ class EvalSet:
     n_jets : how many; None for all (all that a single pass of the composition can give)
     composition : see `Composition.from_request`; None for the split as it is
 
+    Attributes
+    ----------
+    stream : the jets by position, 0 to `n_jets` - 1
+
     Raises
     ------
     JetDataError
@@ -53,7 +57,7 @@ class EvalSet:
         self.class_names = source.labels.names
         self.n_classes = source.labels.n_classes
         self.fingerprint = source.fingerprint(self.n_jets)
-        self._stream = JetStream(source)
+        self.stream = JetStream(source)
 
     def batches(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[JetBatch]:
         """Every `world`-th batch, from number `rank`, of the set cut into batches of `batch_size`.
@@ -67,4 +71,4 @@ class EvalSet:
         rank, world : number of this process, and of all
         """
         for start in range(rank * batch_size, self.n_jets, world * batch_size):
-            yield self._stream.batch(start, min(start + batch_size, self.n_jets))
+            yield self.stream.batch(start, min(start + batch_size, self.n_jets))

@@ -37,6 +37,24 @@ def copy_runs(source, offsets, places, target, width):
 
 
 @kernel
+def gather_runs(source, starts, lengths, places, width, target):
+    """Copy run b, `lengths[b]` rows of `width` items from row ``starts[b]`` on, to row ``places[b]`` on.
+
+    Parameters
+    ----------
+    source : (n,) items
+    starts, lengths : (B,) rows of each run in `source`
+    places : (B,) first row of each run in `target`
+    width : items in a row
+    target : (m,) items, written to
+    """
+    for b in range(len(starts)):
+        start, place = np.uint64(starts[b] * width), np.uint64(places[b] * width)
+        for k in range(np.uint64(lengths[b] * width)):
+            target[place + k] = source[start + k]
+
+
+@kernel
 def copy_columns(source_FT, offsets, places, target_TF):
     """`copy_runs` from columns to rows: the transposition needs no pass over memory beside the copy.
 

@@ -49,8 +49,12 @@ class WeightAverage:
     @property
     def window(self) -> float:
         """Steps that the average looks back at present."""
+        return self.window_at(self.step)
+
+    def window_at(self, step: int) -> float:
+        """Steps that the average looks back after `step` updates."""
         longest = float("inf") if self.max_window is None else float(self.max_window)
-        return max(1.0, min(self.fraction * self.step, longest))
+        return max(1.0, min(self.fraction * step, longest))
 
     @torch.no_grad()
     def update(self) -> None:

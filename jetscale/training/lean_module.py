@@ -5,18 +5,22 @@ Legend: B jets, K classes, S the steps since the last metrics line.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from jetscale.jets.batch import JetBatch
+from jetscale.jets.datamodule import JetDataModule
+from jetscale.jets.evaluation import EvalSet
 from jetscale.model.ema import WeightAverage
 from jetscale.model.network import Network
 from jetscale.training import ranks
+from jetscale.training.evaluate import TestLoss, evaluate
 from jetscale.training.module import JetClassifier
-from jetscale.training.settings import EmaSettings, PhaseSettings
+from jetscale.training.settings import EmaSettings, PhaseSettings, SettingsError
 
 
 class LeanClassifier(JetClassifier):
@@ -56,6 +60,17 @@ class LeanClassifier(JetClassifier):
         self._constituents_before = 0  # over all ranks, up to the last `count_constituents`
         self._constituents_here = 0  # on this rank, since then
         self._resumed: dict[str, Any] | None = None
+
+    @contextmanager
+    def feeding(self, data: JetDataModule, device: torch.device) -> Iterator[dict[str, Any]]:
+        """What `lightning.Trainer.fit` is to read batches from, for as long as the context lasts.
+
+        Parameters
+        ----------
+        data : the training jets
+        device : where the trainer computes
+        """
+        yield {"datamodule": data}
 
     @property
     def step(self) -> int:
@@ -103,12 +118,24 @@ class LeanClassifier(JetClassifier):
             self.average.load_state_dict(self._resumed["average"])
         self._resumed = None
 
-    def evaluated_weights(self) -> dict[str, AbstractContextManager[None]]:
-        """Contexts in which `model` holds the raw weights and, where there is one, their average."""
-        contexts: dict[str, AbstractContextManager[None]] = {"raw": nullcontext()}
-        if self.average is not None:
-            contexts["ema"] = self.average.applied()
-        return contexts
+    def test_losses(self, test: EvalSet, batch_size: int) -> Iterator[tuple[str, TestLoss]]:
+        """Losses of the raw weights and then, where there is one, of their average; every rank must call.
+
+        Parameters
+        ----------
+        test : jets to evaluate on
+        batch_size : jets in one forward pass
+
+        Returns
+        -------
+        Each with its kind of weights, ``raw`` or ``ema``.
+        """
+        contexts = {"raw": nullcontext()} | ({} if self.average is None else {"ema": self.average.applied()})
+        for weights, context in contexts.items():
+            batches = test.batches(batch_size, ranks.rank(), ranks.world_size())
+            with context:
+                result = evaluate(self.model, batches, self.device, str(self.trainer.precision))
+            yield weights, result
 
     def window_losses(self, since: int) -> Tensor:
         """Losses of the steps after `since`, mean over ranks, (steps,) float64 on the CPU.
@@ -147,13 +174,34 @@ class LeanClassifier(JetClassifier):
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint's state."""
+        """Go on from a checkpoint's state.
+
+        Raises
+        ------
+        SettingsError
+            ``tracking.log_every`` was raised, and the next line needs losses that the checkpoint lacks.
+        """
         self.start_step = state["step"]
         self._constituents_before = state["constituents"]
         self.model.load_state_dict(state["model"])
         self._resumed = state
         if ranks.is_first():  # the others add zeros: exact whatever their number
-            self.window_S.copy_(state["window"])
+            self._resume_window(state["window"])
+
+    def _resume_window(self, kept_S: Tensor) -> None:
+        """Take over the losses since the last metrics line, which may now be written at other steps."""
+        step, kept, window = self.start_step, len(kept_S), len(self.window_S)
+        if kept == window:
+            self.window_S.copy_(kept_S)
+            return
+        if step % window > kept:
+            raise SettingsError(
+                f"tracking.log_every={window}: the next line is the mean loss since step "
+                f"{step - step % window}, and the checkpoint of step {step} has the losses of the last "
+                f"{kept} steps alone; take tracking.log_every={kept}, with which it was made"
+            )
+        steps = torch.arange(step - step % window, step)
+        self.window_S[steps % window] = kept_S[steps % kept]
 
     @property
     def _torch_optimizer(self) -> torch.optim.Optimizer:

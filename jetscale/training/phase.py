@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,12 +23,13 @@ from jetscale.training.callbacks.metrics_writer import MetricsWriter
 from jetscale.training.callbacks.preemption import Preemption
 from jetscale.training.callbacks.progress import PhaseProgress
 from jetscale.training.callbacks.test_evaluator import TestEvaluator
+from jetscale.training.captured.choice import module_for
 from jetscale.training.evaluate import TestLoss
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.outputs import Outputs, Schedule
 from jetscale.training.placement import placement
 from jetscale.training.preemption import NOTICE
-from jetscale.training.settings import PhaseSettings, SettingsError, TrainSettings
+from jetscale.training.settings import DeviceSettings, PhaseSettings, SettingsError, TrainSettings
 from jetscale.training.user_additions import user_callbacks, user_loggers
 
 # Warnings of Lightning that a user can do nothing about.
@@ -68,6 +69,7 @@ def fit_phase(
     data: JetDataModule,
     outputs: Outputs,
     test: EvalSet | None,
+    make_module: Callable[..., LeanClassifier] = module_for,
 ) -> PhaseResult:
     """Train `model` for `phase.steps` steps, from the newest checkpoint of the phase where there is one.
 
@@ -78,6 +80,7 @@ def fit_phase(
     data : batches of the training split, ready to be read
     outputs : where the phase writes
     test : test jets of the curve; None for a phase without a test loss
+    make_module : chooses how steps are computed, see `module_for`; tests take the captured step on a CPU
 
     Raises
     ------
@@ -91,8 +94,9 @@ def fit_phase(
         The process was asked to stop (`jetscale.training.preemption`).
     """
     users = user_callbacks(settings.callbacks)
-    module = LeanClassifier(model, phase, settings.ema, settings.tracking.log_every, hooks=bool(users))
-    writer = MetricsWriter(outputs, _schedule(settings, phase, test))
+    schedule = _schedule(settings, phase, test)
+    module = make_module(settings, phase, model, data, schedule, _precision(settings.device))
+    writer = MetricsWriter(outputs, schedule)
     test_all = (
         EvalSet(settings.data, settings.dataset_of(outputs.phase))
         if test and settings.eval.final_all
@@ -116,7 +120,8 @@ def fit_phase(
         for message in _HUSHED:
             warnings.filterwarnings("ignore", message=message)
         NOTICE.listen()  # before the first step too: Lightning would make status 1 of a ctrl-C
-        trainer.fit(module, datamodule=data)
+        with module.feeding(data, trainer.strategy.root_device) as batches:
+            trainer.fit(module, **batches)
     return _result(module, writer, tester)
 
 
@@ -158,12 +163,15 @@ def _unfilled_memory() -> Iterator[None]:
         switch.fill_uninitialized_memory = before
 
 
+def _precision(device: DeviceSettings) -> str:
+    if device.precision != "auto":
+        return device.precision
+    cuda = device.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if cuda else "32-true"
+
+
 def _trainer(settings: TrainSettings, outputs: Outputs, callbacks: list[L.Callback]) -> L.Trainer:
     device = settings.device
-    precision = device.precision
-    if precision == "auto":
-        cuda = device.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-        precision = "bf16-mixed" if cuda else "32-true"
     # its tips and device lists, once a phase of every run of a sweep
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
@@ -172,7 +180,7 @@ def _trainer(settings: TrainSettings, outputs: Outputs, callbacks: list[L.Callba
         num_nodes=device.num_nodes,
         strategy=device.strategy,
         plugins=[placement()],  # else Lightning would guess, and under Slurm take over its signals
-        precision=precision,  # type: ignore[arg-type]  # Lightning checks the string
+        precision=_precision(device),  # type: ignore[arg-type]  # Lightning checks the string
         max_epochs=1,  # the loader ends with the last step
         callbacks=callbacks,
         deterministic=True if not torch.cuda.is_available() else "warn",

@@ -12,7 +12,7 @@ from jetscale.jets.evaluation import EvalSet
 from jetscale.runs.layout import N_BLOCKS
 from jetscale.training import ranks
 from jetscale.training.callbacks.metrics_writer import MetricsWriter
-from jetscale.training.evaluate import TestLoss, evaluate
+from jetscale.training.evaluate import TestLoss
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.module import NonFiniteLoss
 
@@ -58,10 +58,7 @@ class TestEvaluator(L.Callback):
 
     def _evaluate(self, trainer: L.Trainer, module: LeanClassifier, test: EvalSet, split: str) -> None:
         """Evaluate on one set; block losses are kept for the curve's fixed jets (``test``) alone."""
-        for weights, context in module.evaluated_weights().items():
-            batches = test.batches(self._batch_size, ranks.rank(), ranks.world_size())
-            with context:
-                result = evaluate(module.model, batches, module.device, str(trainer.precision))
+        for weights, result in module.test_losses(test, self._batch_size):
             self._require_finite(result, module.step, split, weights)
             self._writer.write(trainer, module, split, weights, result.loss, result.accuracy)
             self.last[weights] = result

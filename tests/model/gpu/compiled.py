@@ -55,7 +55,8 @@ def steps_of(dim: int) -> Iterator[Callable[[], None]]:
     jets = JetBuffers.allocate(1_000, B, torch.zeros(8), torch.ones(8), "cpu", 0)
     state, tables = FlatState(model, WeightAverage(model)), Tables.allocate(4, "cpu")
     yield DeviceStep(model, B, CAPACITY, state, jets, tables, AdamWSettings(clip=1.0)).train
-    yield DeviceEvaluation(model, B, CAPACITY, state.evaluated, jets).evaluate
+    of_jets = [torch.zeros(len(jets.labels), dtype=dtype) for dtype in (torch.float32, torch.uint8)]
+    yield DeviceEvaluation(model, B, CAPACITY, state.evaluated, jets, *of_jets).evaluate
 
 
 def compiled_kernels(run: Callable[[], None]) -> list[dict[str, Any]]:

@@ -96,12 +96,14 @@ def test_an_evaluation_leaves_every_loss_at_its_jet(
     jets, model = jets_of_chunk(n_batches * N_JETS), model_of(8, depth=3)
     model.to(DEVICE)
     weights = optimiser.FlatState(model, half_dtype=torch.float32).weights
-    evaluation = step.DeviceEvaluation(model, N_JETS, capacity_of(jets), weights, jets)
+    losses_J = torch.zeros(len(jets.labels), device=DEVICE)
+    correct_J = torch.zeros(len(jets.labels), dtype=torch.uint8, device=DEVICE)
+    evaluation = step.DeviceEvaluation(model, N_JETS, capacity_of(jets), weights, jets, losses_J, correct_J)
     for _ in range(n_batches):
         evaluation.evaluate()
     assert int(jets.first) == n_batches * N_JETS
     whole = batch(jets, 0, n_batches * N_JETS)
     with torch.no_grad():
         logits = deepcopy(model).cpu().double()(type(whole)(**{**vars(whole), "x_TF": whole.x_TF.double()}))
-    assert_close(evaluation.losses_J, functional.cross_entropy(logits, whole.labels_B, reduction="none"))
-    assert evaluation.correct_J.tolist() == (logits.argmax(1) == whole.labels_B).tolist()
+    assert_close(losses_J, functional.cross_entropy(logits, whole.labels_B, reduction="none"))
+    assert correct_J.tolist() == (logits.argmax(1) == whole.labels_B).tolist()

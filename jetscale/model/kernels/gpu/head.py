@@ -108,10 +108,11 @@ def _launch(
         K=n_classes,
         R=ROWS,
         KP=padded_classes,
-        CHUNK=min(64, max(16, triton.next_power_of_2(dim))),
+        # many classes: shorter chunks of their weights fit in a multiprocessor's memory
+        CHUNK=max(16, min(64, triton.next_power_of_2(dim), 2**14 // padded_classes)),
         BRANCH=branch_BD is not None,
         TRAIN=backward is not None,
-        num_warps=4,
+        num_warps=4 if padded_classes <= 64 else 8,  # fewer would spill registers at 188 classes
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from jetscale.model.kernels.gpu.buffers import JetBuffers, Layout, Tables, Transformer, Weights
 from jetscale.model.kernels.gpu.narrow import Narrow
@@ -68,20 +69,23 @@ class DeviceEvaluation:
     model, batch_size, capacity : see `DeviceStep`
     weights : what to evaluate
     jets : as many whole batches as there are; the last is filled up with jets of no constituents
-
-    Attributes
-    ----------
-    losses_J : (J,) float32 loss of each jet
-    correct_J : (J,) uint8, 1 where the jet's largest logit is that of its class
+    losses_J, correct_J : (J,) float32, takes the loss of each jet, and (J,) uint8, takes 1 where its largest
+        logit is its class's; evaluations of several capacities may share them
     """
 
     def __init__(
-        self, model: Transformer, batch_size: int, capacity: int, weights: Weights, jets: JetBuffers
+        self,
+        model: Transformer,
+        batch_size: int,
+        capacity: int,
+        weights: Weights,
+        jets: JetBuffers,
+        losses_J: Tensor,
+        correct_J: Tensor,
     ) -> None:
         self._network = _kind(model)(model, batch_size, capacity, jets, weights.dtype, None)
         self._weights, self._jets = weights, jets
-        self.losses_J = torch.zeros(len(jets.labels), device=jets.x.device)
-        self.correct_J = torch.zeros(len(jets.labels), dtype=torch.uint8, device=jets.x.device)
+        self._losses_J, self._correct_J = losses_J, correct_J
 
     @torch.no_grad()
     def evaluate(self) -> None:
@@ -90,7 +94,7 @@ class DeviceEvaluation:
         network.evaluate(self._weights)
         n_jets = len(network.losses_B)
         _record[(1,)](
-            network.losses_B, network.correct_B, self.losses_J, self.correct_J, self._jets.first,
+            network.losses_B, network.correct_B, self._losses_J, self._correct_J, self._jets.first,
             B=n_jets, PADDED=triton.next_power_of_2(n_jets),
         )  # fmt: skip
 
