@@ -44,7 +44,7 @@ def attend(jets: JetBuffers, n_jets: int, qkv: Tensor, out: Tensor, lse: Tensor)
     lse : (H, rows) float32, log-sum-exp of each row's scores, written to in rows below S
     """
     n_heads = out.shape[1] // HEAD_DIM
-    strides = qkv.stride(0), out.stride(0), lse.stride(0)
+    strides = *_in_heads(qkv, out), lse.stride(0)
     heads, shares = _division(n_heads * n_jets)
     _attend[triton.cdiv(n_heads, heads), n_jets, shares](
         qkv, out, lse, jets.offsets, jets.first, n_heads, *strides, HEADS=heads, num_warps=4, num_stages=1
@@ -63,7 +63,7 @@ def attend_backward(
     d_qkv : (rows, 3 D), written to in rows below S
     """
     n_heads = out.shape[1] // HEAD_DIM
-    strides = qkv.stride(0), out.stride(0), lse.stride(0), d_out.stride(0), d_qkv.stride(0)
+    strides = *_in_heads(qkv, out), lse.stride(0), *_in_heads(d_out, d_qkv)
     heads, shares = _division(n_heads * n_jets)
     _attend_backward[triton.cdiv(n_heads, heads), n_jets, shares](
         qkv, out, lse, d_out, d_qkv, jets.offsets, jets.first, n_heads, *strides,
@@ -84,7 +84,7 @@ def attend_class(jets: JetBuffers, n_jets: int, q: Tensor, kv: Tensor, out: Tens
     """
     n_heads = out.shape[1] // HEAD_DIM
     group = _group(n_heads)
-    strides = q.stride(0), kv.stride(0), out.stride(0)
+    strides = _in_heads(q, kv, out)
     _attend_class[(triton.cdiv(n_heads, group), n_jets)](
         q, kv, out, lse, jets.offsets, jets.first, n_heads, *strides, GROUP=group, num_warps=4
     )
@@ -112,7 +112,7 @@ def attend_class_backward(
     """
     n_heads = out.shape[1] // HEAD_DIM
     group = _group(n_heads)
-    strides = q.stride(0), kv.stride(0), out.stride(0), d_out.stride(0), d_q.stride(0), d_kv.stride(0)
+    strides = _in_heads(q, kv, out, d_out, d_q, d_kv)
     _attend_class_backward[(triton.cdiv(n_heads, group), n_jets)](
         q, kv, out, lse, d_out, d_q, d_kv, jets.offsets, jets.first, n_heads, *strides,
         GROUP=group, num_warps=4,
@@ -127,6 +127,14 @@ def _division(n_pairs: int) -> tuple[int, int]:
     """
     heads = max(1, min(8, n_pairs // PROGRAMS))
     return 1 << (heads.bit_length() - 1), 4 if 2 * n_pairs <= PROGRAMS else 1
+
+
+def _in_heads(*tensors: Tensor) -> list[int]:
+    """Distances between rows in heads: the factor 8 in a kernel tells the compiler how loads are aligned."""
+    strides = [tensor.stride(0) for tensor in tensors]
+    if any(stride % HEAD_DIM for stride in strides):
+        raise ValueError(f"distances between rows must be multiples of {HEAD_DIM}, not {strides}")
+    return [stride // HEAD_DIM for stride in strides]
 
 
 def _group(n_heads: int) -> int:
@@ -174,13 +182,13 @@ def _attend_tile(
     column, real_e = (e + head * E)[None, :], (e < E)[None, :]
     row = i + (start + low)
     mask = (i + low < n)[:, None] & real_e
-    q = tl.load(QKV + row[:, None] * stride_qkv + column, mask=mask, other=0.0)
+    q = tl.load(QKV + row[:, None] * (stride_qkv * E) + column, mask=mask, other=0.0)
     highest = tl.full([SIDE], float("-inf"), tl.float32)
     total = tl.zeros([SIDE], tl.float32)
     mean = tl.zeros([SIDE, PADDED_E], tl.float32)
     for low_key in range(0, n, SIDE):
         key = low_key + i
-        at_key = QKV + (start + key)[:, None] * stride_qkv + width + column
+        at_key = QKV + (start + key)[:, None] * (stride_qkv * E) + width + column
         key_mask = (key < n)[:, None] & real_e
         k = tl.load(at_key, mask=key_mask, other=0.0)
         v = tl.load(at_key + width, mask=key_mask, other=0.0)
@@ -191,7 +199,7 @@ def _attend_tile(
         total = total * fading + tl.sum(weights, 1)
         mean = tl.dot(weights.to(v.dtype), v, mean * fading[:, None], input_precision="ieee")
         highest = higher
-    at_out = OUT + row[:, None] * stride_out + column
+    at_out = OUT + row[:, None] * (stride_out * E) + column
     tl.store(at_out, (mean / total[:, None]).to(OUT.dtype.element_ty), mask=mask)
     tl.store(LSE + stride_lse * head + row, highest + tl.log(total), mask=i + low < n)
 
@@ -249,9 +257,9 @@ def _load_queries(
 ):  # fmt: skip
     """Load q and dO of a tile of rows, (Q, E), their log-sum-exp and delta, (Q,) float32."""
     mask = used[:, None] & real_e
-    q = tl.load(QKV + row[:, None] * stride_qkv + column, mask=mask, other=0.0)
-    out = tl.load(OUT + row[:, None] * stride_out + column, mask=mask, other=0.0)
-    d_out = tl.load(D_OUT + row[:, None] * stride_d_out + column, mask=mask, other=0.0)
+    q = tl.load(QKV + row[:, None] * (stride_qkv * E) + column, mask=mask, other=0.0)
+    out = tl.load(OUT + row[:, None] * (stride_out * E) + column, mask=mask, other=0.0)
+    d_out = tl.load(D_OUT + row[:, None] * (stride_d_out * E) + column, mask=mask, other=0.0)
     lse = tl.load(LSE + stride_lse * head + row, mask=used, other=0.0)
     return q, d_out, lse, tl.sum(out.to(tl.float32) * d_out.to(tl.float32), 1)
 
@@ -267,8 +275,8 @@ def _keys_backward(
     e, key = tl.arange(0, PADDED_E), tl.arange(0, KEYS) + low
     column, real_e = (e + head * E)[None, :], (e < E)[None, :]
     key_row, key_mask = (start + key)[:, None], (key < n)[:, None] & real_e
-    k = tl.load(QKV + key_row * stride_qkv + width + column, mask=key_mask, other=0.0)
-    v = tl.load(QKV + key_row * stride_qkv + 2 * width + column, mask=key_mask, other=0.0)
+    k = tl.load(QKV + key_row * (stride_qkv * E) + width + column, mask=key_mask, other=0.0)
+    v = tl.load(QKV + key_row * (stride_qkv * E) + 2 * width + column, mask=key_mask, other=0.0)
     d_k = tl.zeros([KEYS, PADDED_E], tl.float32)
     d_v = tl.zeros([KEYS, PADDED_E], tl.float32)
     for low_query in range(0, n, QUERIES):
@@ -285,8 +293,8 @@ def _keys_backward(
         d_k = tl.dot(tl.trans(d_scores), q, d_k, input_precision="ieee")
         if WHOLE:
             d_q = tl.dot(d_scores, k, input_precision="ieee").to(D_QKV.dtype.element_ty)
-            tl.store(D_QKV + row[:, None] * stride_d_qkv + column, d_q, mask=used[:, None] & real_e)
-    at_key = D_QKV + key_row * stride_d_qkv + width + column
+            tl.store(D_QKV + row[:, None] * (stride_d_qkv * E) + column, d_q, mask=used[:, None] & real_e)
+    at_key = D_QKV + key_row * (stride_d_qkv * E) + width + column
     tl.store(at_key, d_k.to(D_QKV.dtype.element_ty), mask=key_mask)
     tl.store(at_key + width, d_v.to(D_QKV.dtype.element_ty), mask=key_mask)
 
@@ -309,7 +317,7 @@ def _queries_backward(
     d_q = tl.zeros([QUERIES, PADDED_E], tl.float32)
     for low_key in range(0, n, KEYS):
         key = low_key + tl.arange(0, KEYS)
-        at_key = QKV + (start + key)[:, None] * stride_qkv + width + column
+        at_key = QKV + (start + key)[:, None] * (stride_qkv * E) + width + column
         key_mask = (key < n)[:, None] & real_e
         k = tl.load(at_key, mask=key_mask, other=0.0)
         v = tl.load(at_key + width, mask=key_mask, other=0.0)
@@ -317,7 +325,7 @@ def _queries_backward(
         _, d_scores = _scores_backward(q, k, v, d_out, lse, delta, pair)
         d_q = tl.dot(d_scores.to(k.dtype), k, d_q, input_precision="ieee")
     d_q = d_q.to(D_QKV.dtype.element_ty)
-    tl.store(D_QKV + row[:, None] * stride_d_qkv + column, d_q, mask=used[:, None] & real_e)
+    tl.store(D_QKV + row[:, None] * (stride_d_qkv * E) + column, d_q, mask=used[:, None] & real_e)
 
 
 @triton.jit
@@ -333,13 +341,13 @@ def _attend_class(
     head, e = tl.program_id(0) * GROUP + tl.arange(0, GROUP), tl.arange(0, E)
     column = head[:, None] * E + e[None, :]
     exists = (head < n_heads)[:, None] & (e < E)[None, :]
-    q = tl.load(Q + jet * stride_q + column, mask=exists, other=0.0).to(tl.float32)
+    q = tl.load(Q + jet * (stride_q * E) + column, mask=exists, other=0.0).to(tl.float32)
     highest = tl.full([GROUP], float("-inf"), tl.float32)
     total = tl.zeros([GROUP], tl.float32)
     mean = tl.zeros([GROUP, E], tl.float32)
     for lowest in range(0, n, KEYS_AT_ONCE):
         key = lowest + tl.arange(0, KEYS_AT_ONCE)
-        at_key = KV + (start + key)[:, None, None] * stride_kv + column[None, :, :]
+        at_key = KV + (start + key)[:, None, None] * (stride_kv * E) + column[None, :, :]
         mask = (key < n)[:, None, None] & exists[None, :, :]
         k = tl.load(at_key, mask=mask, other=0.0).to(tl.float32)
         v = tl.load(at_key + n_heads * E, mask=mask, other=0.0).to(tl.float32)
@@ -350,7 +358,7 @@ def _attend_class(
         mean = mean * fading[:, None] + tl.sum(weights[:, :, None] * v, 0)
         highest = higher
     mean = mean / total[:, None]
-    tl.store(OUT + jet * stride_out + column, mean.to(OUT.dtype.element_ty), mask=exists)
+    tl.store(OUT + jet * (stride_out * E) + column, mean.to(OUT.dtype.element_ty), mask=exists)
     tl.store(LSE + jet * n_heads + head, highest + tl.log(total), mask=head < n_heads)
 
 
@@ -364,9 +372,9 @@ def _attend_class_backward(
     head, e = tl.program_id(0) * GROUP + tl.arange(0, GROUP), tl.arange(0, E)
     column = head[:, None] * E + e[None, :]
     exists = (head < n_heads)[:, None] & (e < E)[None, :]
-    q = tl.load(Q + jet * stride_q + column, mask=exists, other=0.0).to(tl.float32)
-    out = tl.load(OUT + jet * stride_out + column, mask=exists, other=0.0).to(tl.float32)
-    d_out = tl.load(D_OUT + jet * stride_d_out + column, mask=exists, other=0.0).to(tl.float32)
+    q = tl.load(Q + jet * (stride_q * E) + column, mask=exists, other=0.0).to(tl.float32)
+    out = tl.load(OUT + jet * (stride_out * E) + column, mask=exists, other=0.0).to(tl.float32)
+    d_out = tl.load(D_OUT + jet * (stride_d_out * E) + column, mask=exists, other=0.0).to(tl.float32)
     lse = tl.load(LSE + jet * n_heads + head, mask=head < n_heads, other=0.0)
     delta = tl.sum(out * d_out, 1)
     d_q = tl.zeros([GROUP, E], tl.float32)
@@ -374,7 +382,7 @@ def _attend_class_backward(
         key = lowest + tl.arange(0, KEYS_AT_ONCE)
         row = (start + key)[:, None, None]
         mask = (key < n)[:, None, None] & exists[None, :, :]
-        at_key = KV + row * stride_kv + column[None, :, :]
+        at_key = KV + row * (stride_kv * E) + column[None, :, :]
         k = tl.load(at_key, mask=mask, other=0.0).to(tl.float32)
         v = tl.load(at_key + n_heads * E, mask=mask, other=0.0).to(tl.float32)
         scores = tl.sum(k * q[None, :, :], 2) * SCALE
@@ -382,8 +390,8 @@ def _attend_class_backward(
         d_weights = tl.sum(v * d_out[None, :, :], 2)
         d_scores = weights * (d_weights - delta[None, :]) * SCALE
         d_q += tl.sum(d_scores[:, :, None] * k, 0)
-        at_d_key = D_KV + row * stride_d_kv + column[None, :, :]
+        at_d_key = D_KV + row * (stride_d_kv * E) + column[None, :, :]
         d_k, d_v = d_scores[:, :, None] * q[None, :, :], weights[:, :, None] * d_out[None, :, :]
         tl.store(at_d_key, d_k.to(D_KV.dtype.element_ty), mask=mask)
         tl.store(at_d_key + n_heads * E, d_v.to(D_KV.dtype.element_ty), mask=mask)
-    tl.store(D_Q + jet * stride_d_q + column, d_q.to(D_Q.dtype.element_ty), mask=exists)
+    tl.store(D_Q + jet * (stride_d_q * E) + column, d_q.to(D_Q.dtype.element_ty), mask=exists)
