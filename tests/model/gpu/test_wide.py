@@ -171,3 +171,16 @@ def test_batches_beyond_what_kernels_count_are_refused() -> None:
     jets = JetBuffers.allocate(1, 2, torch.zeros(8), torch.ones(8), DEVICE)
     with pytest.raises(ValueError, match="at most 67,108,864"):
         wide.Wide(model_of(8, 8, True, 1), 2, 2**26, jets, torch.float32, None)
+
+
+def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers that the documentation names for depth 4, without the update."""
+    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    if DEVICE != "cpu":
+        pytest.skip("counts the launches of Triton's interpreter")
+    network, _ = network_of(model_of(8, 8, True, 4), chunk([1] * 6))
+    kernels, products = [], []
+    monkeypatch.setattr(interpreter.GridExecutor, "__call__", lambda *_, **__: kernels.append(1))
+    monkeypatch.setattr(torch, "mm", lambda *_, out: products.append(1))
+    network.train(weights_of(model_of(8, 8, True, 4)), torch.zeros(1, dtype=torch.int32))
+    assert (len(kernels), len(products)) == (34, 51)

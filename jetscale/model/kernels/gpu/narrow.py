@@ -252,8 +252,8 @@ class Narrow:
             "DP": padded,
             "R": self._tile,
             "CHUNK": min(64, max(16, triton.next_power_of_2(2 * self._dim))),
-            # A row's sums stay inside few warps; at width 128 fewer than 8 spill registers.
-            "num_warps": {16: 1, 32: 1, 64: 2}.get(padded, 8),
+            # A row's sums stay inside few warps, but enough that registers do not spill.
+            "num_warps": {16: 1, 32: 2, 64: 2}.get(padded, 8),
             "num_stages": 2,  # two programs share a multiprocessor's memory at width 128
         }
 
