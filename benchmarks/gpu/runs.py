@@ -94,7 +94,7 @@ def grid(steps: dict[str, Any], runs: dict[str, Any]) -> dict[str, Any]:
 
 
 def jets(work: Path) -> Path:
-    """Random jets of ten classes that differ in their mean multiplicity, 26 to 62, to train and to test on."""
+    """Random jets of ten classes with mean multiplicities of 26 to 62, to train and to test on."""
     data = work / "data"
     if not data.exists():
         for number, label in enumerate(JETCLASS_PREFIXES):

@@ -5,6 +5,7 @@ Shapes: B jets of a batch, K batches of a chunk, T constituents of the chunk, D 
 
 from __future__ import annotations
 
+import copy
 import statistics
 from collections import Counter
 from collections.abc import Callable
@@ -14,18 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jetscale.jets.batch import JetBatch
 from jetscale.launch.probe import synthetic_batch
-from jetscale.model.kernels.gpu.buffers import JetBuffers, Tables
-from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, table_row
-from jetscale.model.kernels.gpu.step import DeviceEvaluation, DeviceStep
+from jetscale.model.kernels.gpu.optimiser import FlatState
+from jetscale.model.kernels.gpu.step import DeviceEvaluation
 from jetscale.model.transformer import SetTransformer
+from jetscale.training.captured.alone import chunk_of, steps_alone
 from jetscale.training.captured.graphs import ready
 
 DIMS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 QUICK = (8, 64, 128, 512)
 EAGER = (8, 128, 512)
-B, K, CAPACITY = 128, 64, 6_144
+B, K = 128, 64
 EVALUATED, EVALUATION_BATCH, EVALUATION_JETS = (8, 128, 512), 512, 100_000
 ROUNDS = 5
 
@@ -37,7 +37,7 @@ def run(quick: bool) -> dict[str, Any]:
     ----------
     quick : some widths alone
     """
-    rows: dict[str, Any] = {"batch": B, "capacity": CAPACITY}
+    rows: dict[str, Any] = {"batch": B}
     for dim in QUICK if quick else DIMS:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -47,7 +47,7 @@ def run(quick: bool) -> dict[str, Any]:
         if dim in EAGER:
             row["eager_ms"] = _eager(model)
         row |= _captured(model)
-        row["floors"] = _floors(dim, row["kernels"])
+        row["floors"] = _floors(model, row["kernels"])
         if dim in EVALUATED:
             row |= _evaluation(model)
         row["memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
@@ -57,20 +57,7 @@ def run(quick: bool) -> dict[str, Any]:
 
 
 def _captured(model: SetTransformer) -> dict[str, Any]:
-    jets, tables = _chunk(B, K), Tables.allocate(K, "cuda")
-    hyper = AdamWSettings()
-    state = FlatState(model)
-    rows = [table_row(1e-4, step + 1, hyper, 0.0) for step in range(K)]
-    tables.rows_K4.copy_(torch.tensor(rows, dtype=torch.float32))
-    step = DeviceStep(model, B, CAPACITY, state, jets, tables, hyper)
-    replay = ready(step.train, [*state.tensors(), tables.losses, tables.k, jets.first])
-
-    def chunk() -> None:
-        jets.first.zero_()
-        tables.k.zero_()
-        for _ in range(K):
-            replay()
-
+    chunk = steps_alone(model, synthetic_batch(model, B), K)
     found: dict[str, Any] = {"graph_ms": _milliseconds(chunk) / K}
     names = _kernels(chunk)
     found["kernels"] = round(sum(count for count, _ in names.values()) / K)
@@ -78,16 +65,15 @@ def _captured(model: SetTransformer) -> dict[str, Any]:
         name: [round(count / K, 2), round(spent / K, 2)]
         for name, (count, spent) in sorted(names.items(), key=lambda item: -item[1][1])[:16]
     }
-    assert bool(tables.losses.isfinite().all())
     return found
 
 
 def _evaluation(model: SetTransformer) -> dict[str, float]:
     """Milliseconds of 100,000 jets, and over the time of the forward products at the same shapes."""
     n_batches = K * B // EVALUATION_BATCH
-    jets = _chunk(EVALUATION_BATCH, n_batches)
+    jets = chunk_of(synthetic_batch(model, EVALUATION_BATCH), n_batches, model.class_token.device)
     n_jets = len(jets.labels)
-    capacity = EVALUATION_BATCH * CAPACITY // B
+    capacity = -(-_tokens(model, EVALUATION_BATCH) // 256) * 256
     losses_J = torch.zeros(n_jets, device="cuda")
     correct_J = torch.zeros(n_jets, dtype=torch.uint8, device="cuda")
     weights = FlatState(model).weights
@@ -101,14 +87,14 @@ def _evaluation(model: SetTransformer) -> dict[str, float]:
 
     scale = EVALUATION_JETS / n_jets
     ours = _milliseconds(chunk) * scale
-    products = _milliseconds(_products(model.dim, _tokens(EVALUATION_BATCH), backward=False))
+    products = _milliseconds(_products(model.dim, _tokens(model, EVALUATION_BATCH), backward=False))
     products *= n_batches * scale
     return {"evaluation_ms": ours, "evaluation_ratio": ours / products}
 
 
-def _floors(dim: int, kernels: int) -> dict[str, float]:
+def _floors(model: SetTransformer, kernels: int) -> dict[str, float]:
     """Times that the step cannot go below, each measured as one graph."""
-    stream_SD = torch.zeros(CAPACITY, dim, device="cuda")
+    stream_SD = torch.zeros(_tokens(model, B), model.dim, device="cuda")
     copy_SD = torch.empty_like(stream_SD)
     one = torch.zeros(1, device="cuda")
 
@@ -117,36 +103,44 @@ def _floors(dim: int, kernels: int) -> dict[str, float]:
             one.add_(1)
 
     return {
-        "products_ms": _milliseconds(_products(dim, _tokens(B), backward=True)),
+        "products_ms": _milliseconds(_products(model.dim, _tokens(model, B), backward=True)),
         "launches_ms": _milliseconds(ready(launches, [one])),
         "copy_ms": _milliseconds(ready(lambda: copy_SD.copy_(stream_SD), [copy_SD])),
     }
 
 
 def _products(dim: int, n_tokens: int, backward: bool) -> Callable[[], None]:
-    """The weight products of four blocks on all tokens in bfloat16, with both gradients."""
-    shapes = ((3 * dim, dim), (dim, dim), (4 * dim, dim), (dim, 2 * dim))
+    """Products of weights with all tokens, in bfloat16: of three blocks, and keys and values of the last.
+
+    With `backward` the gradients of inputs and weights too.
+    """
+    block = ((3 * dim, dim), (dim, dim), (4 * dim, dim), (dim, 2 * dim))
+    last = (2 * dim, dim)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
 
-    operands = [(random(n_tokens, i), random(n_tokens, o), random(o, i)) for o, i in shapes]
-    outputs = [(torch.empty_like(y), torch.empty_like(x), torch.empty_like(w)) for x, y, w in operands]
+    operands = {
+        shape: (random(n_tokens, shape[1]), random(n_tokens, shape[0]), random(*shape))
+        for shape in (*block, last)
+    }
+    outputs = {
+        shape: (torch.empty_like(y), torch.empty_like(x), torch.empty_like(w))
+        for shape, (x, y, w) in operands.items()
+    }
 
     def products() -> None:
-        for _ in range(4):
-            for (x, y, w), (out_y, out_x, out_w) in zip(operands, outputs, strict=True):
-                torch.mm(x, w.t(), out=out_y)
-                if backward:
-                    torch.mm(y, w, out=out_x)
-                    torch.mm(y.t(), x, out=out_w)
+        for shape in (*block, *block, *block, last):
+            (x, y, w), (out_y, out_x, out_w) = operands[shape], outputs[shape]
+            torch.mm(x, w.t(), out=out_y)
+            if backward:
+                torch.mm(y, w, out=out_x)
+                torch.mm(y.t(), x, out=out_w)
 
-    return ready(products, [tensor for triple in outputs for tensor in triple])
+    return ready(products, [tensor for triple in outputs.values() for tensor in triple])
 
 
 def _eager(model: SetTransformer) -> float:
-    import copy
-
     own = copy.deepcopy(model)
     jets = synthetic_batch(own, B).to("cuda")
     optimizer = torch.optim.AdamW(own.parameters(), lr=1e-4, fused=True)
@@ -163,34 +157,8 @@ def _eager(model: SetTransformer) -> float:
     return _milliseconds(lambda: [step() for _ in range(10)]) / 10
 
 
-def _tokens(batch_size: int) -> int:
-    jets = _lengths(batch_size)
-    return int(jets.sum()) + batch_size
-
-
-def _lengths(batch_size: int) -> Tensor:
-    return _jets(batch_size).lengths_B
-
-
-def _jets(batch_size: int) -> JetBatch:
-    with torch.device("meta"):
-        model = SetTransformer(8, 10)
-    return synthetic_batch(model, batch_size)
-
-
-def _chunk(batch_size: int, n_batches: int) -> JetBuffers:
-    """A chunk whose batches all are the same jets, as the store would hold them."""
-    batch = _jets(batch_size)
-    n_jets = batch_size * n_batches
-    lengths_J = batch.lengths_B.repeat(n_batches)
-    offsets_J1 = torch.cat([torch.zeros(1, dtype=torch.int64), lengths_J.cumsum(0)])
-    total = int(offsets_J1[-1])
-    made = JetBuffers.allocate(total, n_jets, torch.zeros(8), torch.ones(8), "cuda", max_constituents=128)
-    made.x.copy_(batch.x_TF.half().repeat(n_batches, 1))
-    made.pid.copy_(torch.arange(total) % 8 + 1)
-    made.offsets.copy_(offsets_J1)
-    made.labels.copy_(batch.labels_B.repeat(n_batches))
-    return made
+def _tokens(model: SetTransformer, batch_size: int) -> int:
+    return int(synthetic_batch(model, batch_size).lengths_B.sum()) + batch_size
 
 
 def _kernels(work: Callable[[], object]) -> dict[str, tuple[int, float]]:

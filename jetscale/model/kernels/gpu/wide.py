@@ -257,9 +257,7 @@ class Wide:
         _weight_gradient(flow.gate_up, ff.normed, gradients.whole(block + "gate_up.weight"))
         torch.mm(flow.gate_up, weights.compute(block + "gate_up.weight"), out=flow.normed)
         name = block + "feedforward_norm.weight"
-        norm_backward(
-            rows, ff.x, weights.single(name), flow.normed, flow.x, flow.half, gradients.parts(name)
-        )
+        norm_backward(rows, ff.x, weights.single(name), flow.normed, flow.x, flow.half, gradients.parts(name))
 
     def _out_backward(
         self, weights: Weights, gradients: Gradients, i: int, memory: _Attention, flow: _Flow
@@ -281,7 +279,11 @@ class Wide:
         for i in range(inner):
             if i == 0 or keep:
                 attention = _Attention(
-                    x, normed, self._half(rows, 3 * width), self._half(rows, width), self._float(n_heads, rows)
+                    x,
+                    normed,
+                    self._half(rows, 3 * width),
+                    self._half(rows, width),
+                    self._float(n_heads, rows),
                 )
                 middle = self._float(rows, width) if keep else x
                 feed_forward = self._feed_forward_memory(middle, self._half(rows, width))
