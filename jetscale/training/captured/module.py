@@ -70,7 +70,7 @@ class CapturedClassifier(LeanClassifier):
         cuts = chunks(self._schedule, self.start_step, batch_size)
         spans = [(cut.start * batch_size, cut.stop * batch_size) for cut in cuts]
         with Feed(data.stream, spans, device) as feed:
-            yield {"train_dataloaders": feed}
+            yield {"train_dataloaders": feed, "val_dataloaders": []}  # none: else Lightning warns
 
     def on_fit_start(self) -> None:
         """Move weights and optimiser into static memory, and make the step that works on it."""

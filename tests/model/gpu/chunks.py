@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
 from jetscale.jets.batch import JetBatch
 from jetscale.model.kernels.gpu.buffers import JetBuffers
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # a CPU: in Triton's interpreter, see tests/conftest.py
+DEVICE = (
+    "cuda" if torch.cuda.is_available() else "cpu"
+)  # a CPU: in Triton's interpreter, see tests/conftest.py
 N_PID = 9
 
 
 def chunk(
-    lengths: list[int], n_features: int = 8, deta_column: int = -1, max_constituents: int = 128, n_classes: int = 10
+    lengths: list[int],
+    n_features: int = 8,
+    deta_column: int = -1,
+    max_constituents: int = 128,
+    n_classes: int = 10,
 ) -> JetBuffers:
     """Random jets of these lengths; some room behind them holds what no kernel may read."""
     generator = torch.Generator().manual_seed(len(lengths) + n_features)
@@ -60,11 +68,12 @@ def rows_of(jets: JetBuffers, first: int, n_jets: int) -> list[tuple[int, int]]:
     """First and last row (exclusive) of each jet's tokens in the batch."""
     offsets = jets.offsets.tolist()
     starts = [offsets[first + b] - offsets[first] + b for b in range(n_jets + 1)]
-    return list(zip(starts, starts[1:], strict=False))
+    return list(pairwise(starts))
 
 
 def assert_close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
     """Largest difference, as a share of the largest number."""
+    ours, theirs = (x.detach().cpu().double() for x in (ours, theirs))
     scale = max(float(theirs.abs().max()), 1e-30)
-    difference = float((ours.detach().cpu().double() - theirs.detach().cpu().double()).abs().max())
+    difference = float((ours - theirs).abs().max())
     assert difference <= tolerance * scale, f"differs by {difference:.3g}, largest is {scale:.3g}"

@@ -1,139 +1,108 @@
-"""Compile every kernel of a step for a card that is not there, and say what it would occupy.
+"""Compile every kernel of a step and of an evaluation for a card that is not there.
 
-    python -m tests.model.gpu.compiled 8 128          # widths; TRITON_INTERPRET unset
+    env -u TRITON_INTERPRET python -W ignore -m tests.model.gpu.compiled 8 128 512      # widths
 
-Triton's compiler and its assembler need no GPU, so this finds what the interpreter forgives: types that do not
-fit, tiles too large for a multiprocessor, registers spilled to memory. It measures nothing.
+Triton's compiler and its assembler need no GPU, so this finds what the interpreter forgives: types that do
+not fit, names that Triton keeps for itself, tiles too large for a multiprocessor, registers spilled to memory.
+It measures nothing. Prints one JSON object a kernel.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import triton
 from triton import knobs
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-H100 = GPUTarget("cuda", 90, 32)
-TYPES = {
-    torch.float32: "*fp32",
-    torch.bfloat16: "*bf16",
-    torch.float16: "*fp16",
-    torch.int32: "*i32",
-    torch.int64: "*i64",
-    torch.uint8: "*u8",
-    torch.int8: "*i8",
-}
+from jetscale.model.ema import WeightAverage
+from jetscale.model.kernels.gpu.buffers import JetBuffers, Tables
+from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState
+from jetscale.model.kernels.gpu.step import DeviceEvaluation, DeviceStep
+from jetscale.model.transformer import SetTransformer
+
+B = 128
+CAPACITY = 6_144
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """What one kernel needs: registers a thread, bytes spilled a thread, bytes of shared memory."""
+class H100:
+    """What Triton asks its driver before it compiles."""
 
-    name: str
-    registers: int
-    spilled: int
-    shared: int
-    warps: int
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
 
+    def get_current_device(self) -> int:
+        return 0
 
-def compile_launch(kernel: JITFunction[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled:
-    """Compile a kernel as a launch with these arguments would."""
-    options = {key: kwargs[key] for key in ("num_warps", "num_stages") if key in kwargs}
-    values = dict(zip(kernel.arg_names, args, strict=False)) | {
-        key: value for key, value in kwargs.items() if key not in options
-    }
-    signature, constants, attributes = {}, {}, {}
-    for index, parameter in enumerate(kernel.params):
-        value = values[parameter.name]
-        if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1):
-            signature[parameter.name], constants[parameter.name] = "constexpr", value
-        elif isinstance(value, torch.Tensor):
-            signature[parameter.name] = TYPES[value.dtype]
-            if value.data_ptr() % 16 == 0:
-                attributes[(index,)] = [["tt.divisibility", 16]]
-        elif isinstance(value, float):
-            signature[parameter.name] = "fp32"
-        else:
-            signature[parameter.name] = "i32"
-            if value % 16 == 0:
-                attributes[(index,)] = [["tt.divisibility", 16]]
-    source = ASTSource(kernel, signature, constants, attributes)
-    done = triton.compile(source, target=H100, options=options)
-    return Compiled(
-        kernel.fn.__name__, *_occupied(done.asm["ptx"]), done.metadata.shared, done.metadata.num_warps
-    )
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
 
 
-def _occupied(ptx: str) -> tuple[int, int]:
-    """Registers and spilled bytes that the assembler reports."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "kernel.ptx"
-        file.write_text(ptx)
-        command = [knobs.nvidia.ptxas.path, "-v", "-arch=sm_90a", str(file), "-o", str(file) + ".cubin"]
-        report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    registers = re.search(r"Used (\d+) registers", report)
-    spilled = re.search(r"(\d+) bytes spill stores", report)
-    assert registers is not None
-    assert spilled is not None
-    return int(registers[1]), int(spilled[1])
+def steps_of(dim: int, max_constituents: int = 128) -> Iterator[Callable[[], None]]:
+    """A training step and an evaluation at that width, in bfloat16, on memory of the CPU."""
+    model = SetTransformer(dim, n_classes=10, depth=3)
+    jets = JetBuffers.allocate(1_000, B, torch.zeros(8), torch.ones(8), "cpu", max_constituents, 0)
+    state, tables = FlatState(model, WeightAverage(model)), Tables.allocate(4, "cpu")
+    yield DeviceStep(model, B, CAPACITY, state, jets, tables, AdamWSettings(clip=1.0)).train
+    of_jets = [torch.zeros(len(jets.labels), dtype=dtype) for dtype in (torch.float32, torch.uint8)]
+    yield DeviceEvaluation(model, B, CAPACITY, state.evaluated, jets, *of_jets).evaluate
 
 
-def launches_of(step: Any) -> list[tuple[JITFunction[Any], tuple[Any, ...], dict[str, Any]]]:
-    """Record the launches that `step` makes, without making them."""
-    found: list[tuple[JITFunction[Any], tuple[Any, ...], dict[str, Any]]] = []
-    run = JITFunction.run
+def compiled_kernels(run: Callable[[], None]) -> list[dict[str, Any]]:
+    """Compile what `run` would launch: name, grid, warps, registers and stack of a thread, shared memory."""
+    found: dict[str, dict[str, Any]] = {}
+    compile_or_run = JITFunction.run
 
-    def record(self: JITFunction[Any], *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
-        found.append((self, args, kwargs))
+    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
+        kernel = compile_or_run(self, *args, grid=grid, warmup=True, **kwargs)
+        if kernel.hash not in found:
+            registers, stack = _occupied(kernel.asm["cubin"])
+            found[kernel.hash] = {
+                "kernel": self.fn.__name__,
+                "grid": list(grid),
+                "warps": kernel.metadata.num_warps,
+                "registers": registers,
+                "stack": stack,
+                "shared": kernel.metadata.shared,
+            }
 
-    JITFunction.run = record  # type: ignore[method-assign]
+    JITFunction.run = compile_only
     try:
-        step()
+        run()
     finally:
-        JITFunction.run = run  # type: ignore[method-assign]
-    return found
+        JITFunction.run = compile_or_run
+    return list(found.values())
 
 
-def narrow_step(dim: int, n_classes: int = 10) -> Any:
-    """One training step of a network of that width, in bfloat16, batch 128."""
-    from jetscale.model.kernels.gpu.buffers import JetBuffers, Layout, Tables
-    from jetscale.model.kernels.gpu.narrow import Narrow
-    from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, Update
-    from jetscale.model.transformer import SetTransformer
-
-    model = SetTransformer(dim, n_classes)
-    state = FlatState(model)
-    jets = JetBuffers.allocate(6_000, 128, torch.zeros(8), torch.ones(8), "cpu", 127, 0)
-    gradients = Layout.of(model, Narrow.parts(model, 128)).gradients("cpu")
-    network = Narrow(model, 128, 6_144, jets, gradients, torch.bfloat16)
-    tables = Tables.allocate(64, "cpu")
-    update = Update(state, gradients, AdamWSettings(clip=1.0), tables, jets.first, network.losses_B)
-
-    def step() -> None:
-        network.train(state.weights, tables.k)
-        update()
-
-    return step
+def _occupied(cubin: bytes) -> tuple[int, int]:
+    """Registers of a thread, and bytes of its stack: what did not fit in them."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", report)
+    assert found is not None, report
+    return int(found[1]), int(found[2])
 
 
 def main() -> None:
+    driver.set_active(H100())
     for dim in map(int, sys.argv[1:]):
-        seen = set()
-        for launch in launches_of(narrow_step(dim)):
-            compiled = compile_launch(*launch)
-            if compiled not in seen:
-                print(dim, compiled, flush=True)
-            seen.add(compiled)
+        for run in steps_of(dim):
+            for kernel in compiled_kernels(run):
+                print(json.dumps({"dim": dim, **kernel}), flush=True)
 
 
 if __name__ == "__main__":

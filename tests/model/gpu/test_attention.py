@@ -44,7 +44,10 @@ def test_attention_is_that_of_each_jet_alone(n_heads: int, spare: int, longest: 
     n_tokens, capacity = tokens_and_capacity(spare, lengths)
     width = 8 * n_heads
     qkv, d_out = (torch.randn(capacity, n * width, device=DEVICE) for n in (3, 1))
-    out, lse = torch.full((capacity, width), 7.0, device=DEVICE), torch.zeros(n_heads, capacity, device=DEVICE)
+    out, lse = (
+        torch.full((capacity, width), 7.0, device=DEVICE),
+        torch.zeros(n_heads, capacity, device=DEVICE),
+    )
     d_qkv = torch.full((capacity, 3 * width), 7.0, device=DEVICE)
     kernels.attend(jets, n_jets, qkv, out, lse)
     kernels.attend_backward(jets, n_jets, qkv, out, lse, d_out, d_qkv)

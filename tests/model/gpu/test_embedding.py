@@ -28,9 +28,7 @@ def test_tokens_are_those_of_the_plain_model(
     shapes = (width, n_features), (width,), (N_PID, width), (width,)
     leaves = [torch.randn(shape).requires_grad_() for shape in shapes]
     weight, bias, table, token = leaves
-    exact = operations.tokens(
-        plain.x_TF, plain.pid_T, weight, bias, table if has_pid else None, token, plan
-    )
+    exact = operations.tokens(plain.x_TF, plain.pid_T, weight, bias, table if has_pid else None, token, plan)
     norm = torch.rand(width) + 0.5
     rows = plan.n_tokens + spare
 

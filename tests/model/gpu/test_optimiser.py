@@ -7,6 +7,7 @@ import io
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -77,7 +78,8 @@ class Eager:
 class Flat(Eager):
     """The same objects on flat memory, updated by the kernel."""
 
-    def __init__(self, settings: AdamWSettings, half_dtype: torch.dtype = torch.bfloat16) -> None:
+    # float16: the interpreter cuts bfloat16 off where a card rounds
+    def __init__(self, settings: AdamWSettings, half_dtype: torch.dtype = torch.float16) -> None:
         super().__init__(settings)
         self.flat = FlatState(self.model, self.average, half_dtype)
         self.flat.adopt(self.optimizer)
@@ -97,6 +99,7 @@ class Flat(Eager):
         self.tables.k.fill_(step + 1)
         self.update()
         self.flat.advance(1)
+        self.optimizer.param_groups[0]["lr"] = RATES[step]  # the table's, for whoever reads the checkpoint
 
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)
@@ -143,7 +146,7 @@ def test_steps_are_those_of_pytorch(settings: AdamWSettings) -> None:
         eager.step(step)
         flat.step(step)
     assert_same(flat.state(), eager.state())
-    assert torch.equal(flat.flat.weights.half, flat.flat.weights.params.bfloat16())
+    assert torch.equal(flat.flat.weights.half, flat.flat.weights.params.half())
     moved = flat.model.embed.weight.detach() - small_model().embed.weight.detach()
     assert moved.abs().min() > 0
 
@@ -198,14 +201,15 @@ def test_a_gradient_that_is_not_a_number_reaches_the_weights() -> None:
     flat.step(0)
     flat.gradients.flat.fill_(math.nan)
     flat.tables.k.fill_(2)
-    flat.update()
+    with np.errstate(invalid="ignore"):  # the interpreter's numpy would warn
+        flat.update()
     assert flat.model.embed.weight.isnan().all()
 
 
 def test_frozen_parameters_are_refused() -> None:
     model = small_model()
     model.embed.weight.requires_grad_(False)
-    with pytest.raises(ValueError, match="embed.weight"):
+    with pytest.raises(ValueError, match=r"embed\.weight"):
         FlatState(model)
 
 

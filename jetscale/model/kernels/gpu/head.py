@@ -5,8 +5,8 @@ again is read again, from the cache.
 
 Legend: B jets, R jets of a program, D width, K classes, P partial sums.
 
-Sources: LayerNorm, Ba, Kiros and Hinton, arXiv:1607.06450; the gradient of the mean cross-entropy with respect
-to the logits is (softmax - one hot) / B.
+Sources: LayerNorm, Ba, Kiros and Hinton, arXiv:1607.06450; the gradient of the mean cross-entropy with
+respect to the logits is (softmax - one hot) / B.
 """
 
 # triton has no types
@@ -18,11 +18,10 @@ import triton.language as tl
 from torch import Tensor
 
 from jetscale.model.kernels.gpu.buffers import Gradients, JetBuffers, Weights
+from jetscale.model.kernels.gpu.embedding import EPSILON
 
 ROWS = 16
 """Jets of a program, R."""
-EPSILON = tl.constexpr(1e-5)
-"""Added to the variance of a row, as in `jetscale.model.operations.layer_norm`."""
 NAMES = ("norm.weight", "head.weight", "head.bias")
 
 
@@ -53,7 +52,8 @@ def head_step(
     weights : of the model
     jets, batch_size : labels are those of jets ``first`` to ``first + B - 1``
     gradients : takes the partial sums of `NAMES`, as many as `head_parts` says
-    losses_B, correct_B : (B,) float32 cross-entropy in nats and uint8 whether the largest logit is the label's
+    losses_B : (B,) float32, takes the cross-entropy of each jet in nats
+    correct_B : (B,) uint8, takes whether the largest logit is the label's
     d_x_BD : (B, D) float32, takes the gradient of `x_BD`
     d_branch_BD : (B, D) in the dtype of products, takes the same numbers
     k : (1,) int32, steps begun in the chunk: one is added

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -28,15 +28,12 @@ from jetscale.model.kernels.gpu.head import head_forward, head_parts, head_step
 from jetscale.model.kernels.gpu.rows import BLOCK, CLASSES, LAST, NOTHING, TOKENS
 from jetscale.model.kernels.gpu.rows_backward import rows_backward_kernel
 from jetscale.model.kernels.gpu.rows_forward import embed_kernel, rows_kernel
-from jetscale.model.kernels.gpu.weights import Product, WeightGradients, product_parts
+from jetscale.model.kernels.gpu.weights import ALIGNED, Product, WeightGradients, product_parts
 from jetscale.model.transformer import SetTransformer
-
-WIDEST = 128
-"""Largest width whose row tiles fit in registers."""
 
 
 class Narrow:
-    """Forward and backward pass of a `SetTransformer` of width `WIDEST` or less.
+    """Forward and backward pass of a `SetTransformer` whose rows fit in registers: of width 128 or less.
 
     Parameters
     ----------
@@ -44,8 +41,8 @@ class Narrow:
     batch_size : jets of a batch, B
     capacity : most tokens of a batch
     jets : the chunk
-    gradients : takes the partial sums, as many as `parts` says; None for evaluations alone, in less memory
     dtype : of the products, bfloat16 on a card
+    gradients : takes the partial sums, as many as `parts` says; None for evaluations alone, in less memory
 
     Attributes
     ----------
@@ -64,8 +61,8 @@ class Narrow:
         batch_size: int,
         capacity: int,
         jets: JetBuffers,
-        gradients: Gradients | None,
         dtype: torch.dtype,
+        gradients: Gradients | None,
     ) -> None:
         self._dim, self._depth, self._n_pid = model.dim, len(model.blocks), model.n_pid
         self._batch_size, self._capacity, self._jets = batch_size, capacity, jets
@@ -149,9 +146,9 @@ class Narrow:
         self._rows_backward(weights, -1)
 
     def _embed(self, weights: Weights, keep: bool) -> None:
-        jets, names = self._jets, "embed.weight embed.bias pid.weight class_token".split()
+        jets, names = self._jets, ("embed.weight", "embed.bias", "pid.weight", "class_token")
         vectors = [weights.single(name) if name != "pid.weight" or self._n_pid else None for name in names]
-        n_inputs = jets.n_features + self._n_pid + 2
+        columns = _input_columns(jets.n_features, self._n_pid)
         embed_kernel[self._grid(TOKENS.value)](
             jets.x, jets.pid, jets.side, jets.centre, jets.scale, jets.offsets, jets.first,
             *vectors, self._half.get("inputs"), self._single["x"],
@@ -159,7 +156,11 @@ class Narrow:
             F=jets.n_features,
             N_PID=self._n_pid,
             DETA=jets.deta_column,
-            VP=max(16, triton.next_power_of_2(n_inputs)),
+            PIDS=columns.pids,
+            BIASES=columns.bias,
+            TOKEN=columns.token,
+            COLUMNS=columns.count,
+            VP=triton.next_power_of_2(columns.count),
             NEXT=self._next(-1),
             KEEP=keep,
             **self._sizes(),
@@ -256,16 +257,31 @@ class Narrow:
             "DP": padded,
             "R": self._tile,
             "CHUNK": min(64, max(16, triton.next_power_of_2(2 * self._dim))),
-            "num_warps": max(1, padded // 32),  # a row's sums stay inside few warps
+            # A row's sums stay inside few warps; at width 128 fewer than 8 spill registers.
+            "num_warps": {16: 1, 32: 1, 64: 2}.get(padded, 8),
             "num_stages": 2,  # two programs share a multiprocessor's memory at width 128
         }
+
+
+class _Inputs(NamedTuple):
+    """Columns of the inputs of tokens: where identities, bias and class token begin, and their number."""
+
+    pids: int
+    bias: int
+    token: int
+    count: int
+
+
+def _input_columns(n_features: int, n_pid: int) -> _Inputs:
+    pids = triton.cdiv(n_features, ALIGNED) * ALIGNED
+    bias = pids + triton.cdiv(n_pid, ALIGNED) * ALIGNED
+    return _Inputs(pids, bias, bias + ALIGNED, bias + 2 * ALIGNED)
 
 
 def _products(model: SetTransformer) -> Iterator[tuple[Product, str, tuple[str, slice]]]:
     """All weight gradients: what, the buffer of dy, and the buffer and columns of x."""
     dim, features, n_pid = model.dim, model.n_features, model.n_pid
-    every = slice(None)
-    constants = features + n_pid
+    every, columns = slice(None), _input_columns(features, n_pid)
     d_x = "-1.d_out"
     yield (
         Product("embed.weight", dim, features, 0, (features, 1)),
@@ -273,9 +289,10 @@ def _products(model: SetTransformer) -> Iterator[tuple[Product, str, tuple[str, 
         ("inputs", slice(0, features)),
     )
     if n_pid:
-        yield Product("pid.weight", dim, n_pid, 0, (1, dim)), d_x, ("inputs", slice(features, constants))
-    yield Product("embed.bias", dim, 1, 0, (1, 1)), d_x, ("inputs", slice(constants, constants + 1))
-    yield Product("class_token", dim, 1, 0, (1, 1)), d_x, ("inputs", slice(constants + 1, constants + 2))
+        table = Product("pid.weight", dim, n_pid, 0, (1, dim))
+        yield table, d_x, ("inputs", slice(columns.pids, columns.pids + n_pid))
+    for name, column in (("embed.bias", columns.bias), ("class_token", columns.token)):
+        yield Product(name, dim, 1, 0, (1, 1)), d_x, ("inputs", slice(column, column + 1))
     for index in range(len(model.blocks)):
         prefix, own, last = f"blocks.{index}.", f"{index}.", index == len(model.blocks) - 1
         qkv, norm, strides = prefix + "qkv.weight", prefix + "attention_norm.weight", (dim, 1)
@@ -302,7 +319,7 @@ def _halves(
     """Names and shapes of the buffers in the dtype of products; "0.qkv" belongs to block 0."""
     dim, depth = model.dim, len(model.blocks)
     if train:
-        yield "inputs", (capacity, model.n_features + model.n_pid + 2)
+        yield "inputs", (capacity, _input_columns(model.n_features, model.n_pid).count)
         yield "-1.d_out", (capacity, dim)
         yield "d_attended", (capacity, dim)
         yield "d_attended_classes", (batch_size, dim)

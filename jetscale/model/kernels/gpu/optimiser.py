@@ -1,10 +1,10 @@
 """Weights, AdamW's state and the average in flat memory on the device, and their update in one launch.
 
 A step of a narrow model is a few dozen short kernels; PyTorch's optimiser alone would be as many again. Here
-every parameter lies in one flat float32 tensor at a multiple of `buffers.TILE`, so that a program of the update works
-on TILE values of one parameter, whatever its shape. What people see stays as it is: the model's parameters,
-AdamW's state and `WeightAverage` are views of the flat memory, and their state dicts are those of the eager
-step.
+every parameter lies in one flat float32 tensor at a multiple of `buffers.TILE`, so that a program of the
+update works on TILE values of one parameter, whatever its shape. What people see stays as it is: the model's
+parameters, AdamW's state and `WeightAverage` are views of the flat memory, and their state dicts are those of
+the eager step.
 
 Legend: N padded parameters, P partial sums of a gradient, B jets of a batch.
 """
@@ -233,18 +233,15 @@ class Update:
             grid = (len(tiles),)
             _squares_kernel[grid](flat, tiles, self._squares, ROWS=self._rows, TILE=TILE, num_warps=8)
             _coefficient_kernel[(1,)](
-                self._squares, self._coefficient, len(tiles), settings.clip, BLOCK=_NORM_BLOCK
+                self._squares, self._coefficient, len(tiles), float(settings.clip), BLOCK=_NORM_BLOCK
             )
         _update_kernel[(len(tiles),)](
             weights.params, state.exp_avg, state.exp_avg_sq, state.average, weights.half,
             flat, tiles, self._coefficient,
             self._tables.rows_K4, self._tables.losses, self._tables.k, self._first, self._loss_B, n_jets,
-            settings.beta1,
-            1 - settings.beta1,  # from double precision: 1 - 0.999 in single is off by 1e-5 of itself
-            settings.beta2,
-            1 - settings.beta2,
-            settings.weight_decay,
-            settings.eps,
+            # 1 - beta from double precision: 1 - 0.999 in single is off by 1e-5 of itself
+            *map(float, (settings.beta1, 1 - settings.beta1, settings.beta2, 1 - settings.beta2)),
+            float(settings.weight_decay), float(settings.eps),
             HALF=weights.half is not weights.params,
             AVERAGE=state.average is not None,
             CLIP=settings.clip is not None,
@@ -271,81 +268,82 @@ def table_row(
 
 
 @triton.jit
-def _summed_tile(gradients, tiles, tile, ROWS: tl.constexpr, TILE: tl.constexpr):
+def _summed_tile(GRADIENTS, TILES, tile, ROWS: tl.constexpr, TILE: tl.constexpr):
     """One tile of a gradient: its partial sums, ROWS at a time, always in the same order."""
-    start = tl.load(tiles + 5 * tile + 1)
-    count = tl.load(tiles + 5 * tile + 2)
-    stride = tl.load(tiles + 5 * tile + 3)
-    length = tl.load(tiles + 5 * tile + 4)
+    start = tl.load(TILES + 5 * tile + 1)
+    count = tl.load(TILES + 5 * tile + 2)
+    stride = tl.load(TILES + 5 * tile + 3)
+    length = tl.load(TILES + 5 * tile + 4)
     i = tl.arange(0, TILE)
     row = tl.arange(0, ROWS)
     total = tl.zeros([TILE], tl.float32)
     for low in range(0, count, ROWS):
         mask = ((low + row) < count)[:, None] & (i < length)[None, :]
-        block = tl.load(gradients + start + (low + row)[:, None] * stride + i[None, :], mask=mask, other=0.0)
+        block = tl.load(GRADIENTS + start + (low + row)[:, None] * stride + i[None, :], mask=mask, other=0.0)
         total += tl.sum(block, 0)
     return total
 
 
 @triton.jit
-def _squares_kernel(gradients, tiles, squares, ROWS: tl.constexpr, TILE: tl.constexpr):
+def _squares_kernel(GRADIENTS, TILES, SQUARES, ROWS: tl.constexpr, TILE: tl.constexpr):
     """Sum of squares of one tile of the gradient."""
     tile = tl.program_id(0)
-    gradient = _summed_tile(gradients, tiles, tile, ROWS, TILE)
-    tl.store(squares + tile, tl.sum(gradient * gradient, 0))
+    gradient = _summed_tile(GRADIENTS, TILES, tile, ROWS, TILE)
+    tl.store(SQUARES + tile, tl.sum(gradient * gradient, 0))
 
 
 @triton.jit
-def _coefficient_kernel(squares, coefficient, n_tiles, limit, BLOCK: tl.constexpr):
+def _coefficient_kernel(SQUARES, COEFFICIENT, n_tiles, limit, BLOCK: tl.constexpr):
     """What the gradient is multiplied by: min(1, limit / (norm + 1e-6)), as `clip_grad_norm_`."""
     i = tl.arange(0, BLOCK)
     total = tl.zeros([BLOCK], tl.float32)
     for low in range(0, n_tiles, BLOCK):
-        total += tl.load(squares + low + i, mask=low + i < n_tiles, other=0.0)
+        total += tl.load(SQUARES + low + i, mask=low + i < n_tiles, other=0.0)
     norm = tl.sqrt_rn(tl.sum(total, 0))
     factor = limit / (norm + 1e-6)
     # a norm that is not a number stays one, as in PyTorch: the loss will tell
-    tl.store(coefficient, tl.where(factor > 1.0, 1.0, factor))
+    tl.store(COEFFICIENT, tl.where(factor > 1.0, 1.0, factor))
 
 
 @triton.jit
 def _update_kernel(
-    params, exp_avg, exp_avg_sq, average, half,
-    gradients, tiles, coefficient,
-    schedule, losses, k, first, loss_B, n_jets,
+    PARAMS, EXP_AVG, EXP_AVG_SQ, AVERAGES, WEIGHTS_HALF,
+    GRADIENTS, TILES, COEFFICIENT,
+    SCHEDULE, LOSSES, STEPS, FIRST, LOSS, n_jets,
     beta1, one_minus_beta1, beta2, one_minus_beta2, decay, eps,
     HALF: tl.constexpr, AVERAGE: tl.constexpr, CLIP: tl.constexpr,
     ROWS: tl.constexpr, TILE: tl.constexpr, JETS: tl.constexpr,
 ):  # fmt: skip
     """See `Update`; one program a tile."""
     tile = tl.program_id(0)
-    step = tl.load(k) - 1
-    rate = tl.load(schedule + 4 * step)
-    bias1 = tl.load(schedule + 4 * step + 1)
-    sqrt_bias2 = tl.load(schedule + 4 * step + 2)
-    g = _summed_tile(gradients, tiles, tile, ROWS, TILE)
+    step = tl.load(STEPS) - 1
+    rate = tl.load(SCHEDULE + 4 * step)
+    bias1 = tl.load(SCHEDULE + 4 * step + 1)
+    sqrt_bias2 = tl.load(SCHEDULE + 4 * step + 2)
+    g = _summed_tile(GRADIENTS, TILES, tile, ROWS, TILE)
     if CLIP:
-        g *= tl.load(coefficient)
-    i = tl.load(tiles + 5 * tile) + tl.arange(0, TILE)  # beyond the parameter's end all is zero and stays so
-    p = tl.load(params + i)
+        g *= tl.load(COEFFICIENT)
+    # beyond the parameter's end all is zero and stays so
+    i = tl.multiple_of(tl.load(TILES + 5 * tile), TILE) + tl.arange(0, TILE)
+    p = tl.load(PARAMS + i)
     p -= rate * decay * p
-    m = beta1 * tl.load(exp_avg + i) + one_minus_beta1 * g
-    v = beta2 * tl.load(exp_avg_sq + i) + one_minus_beta2 * g * g
+    m = beta1 * tl.load(EXP_AVG + i) + one_minus_beta1 * g
+    v = beta2 * tl.load(EXP_AVG_SQ + i) + one_minus_beta2 * g * g
     p -= tl.div_rn(rate, bias1) * tl.div_rn(m, tl.div_rn(tl.sqrt_rn(v), sqrt_bias2) + eps)
-    tl.store(params + i, p)
-    tl.store(exp_avg + i, m)
-    tl.store(exp_avg_sq + i, v)
+    tl.store(PARAMS + i, p)
+    tl.store(EXP_AVG + i, m)
+    tl.store(EXP_AVG_SQ + i, v)
     if HALF:
-        tl.store(half + i, p.to(half.dtype.element_ty))
+        tl.store(WEIGHTS_HALF + i, p.to(WEIGHTS_HALF.dtype.element_ty))
     if AVERAGE:
-        weight = tl.load(schedule + 4 * step + 3)
-        a = tl.load(average + i)
+        weight = tl.load(SCHEDULE + 4 * step + 3)
+        a = tl.load(AVERAGES + i)
         # the two forms of torch.lerp: exactly the weights at weight 1
         a = tl.where(weight < 0.5, a + weight * (p - a), p - (p - a) * (1.0 - weight))
-        tl.store(average + i, a)
+        tl.store(AVERAGES + i, a)
     if tile == 0:
-        # No other program of this launch reads `first`, and none writes `losses`.
+        # No other program of this launch reads FIRST or writes LOSSES.
         j = tl.arange(0, JETS)
-        loss = tl.sum(tl.load(loss_B + j, mask=j < n_jets, other=0.0), 0) / n_jets
-        tl.store(losses + step, loss)
-        tl.store(first, tl.load(first) + n_jets)
+        loss = tl.sum(tl.load(LOSS + j, mask=j < n_jets, other=0.0), 0) / n_jets
+        tl.store(LOSSES + step, loss)
+        tl.store(FIRST, tl.load(FIRST) + n_jets)

@@ -1,7 +1,7 @@
 """What the row kernels of a narrow network share: pieces that act on a tile of rows held in registers.
 
-A row tile is (R, DP) float32: R rows of the residual stream, the width D padded to DP = 16 or more, a power of
-two; padded columns are zero. Weights stream past it in chunks of outputs.
+A row tile is (R, DP) float32: R rows of the residual stream, the width D padded to DP, a power of two from
+16 on; padded columns are zero. Weights stream past it in chunks of outputs.
 
 Legend: R rows of a tile, D width, DP padded width, N outputs of a product.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from jetscale.model.kernels.gpu.head import EPSILON
+from jetscale.model.kernels.gpu.embedding import EPSILON
 
 TOKENS = tl.constexpr(0)
 """Rows are the tokens of the batch."""
@@ -50,7 +50,7 @@ def norm_backward(d_normed, XHAT, OVER_SD, norm, rows, used, d, D: tl.constexpr)
 
 @triton.jit
 def times_transposed(x, WEIGHT, n, real_n, d, D: tl.constexpr):
-    """x W^T for the outputs n of a weight (N, D): (R, DP) times (D, chunk), float32."""
+    """Product x W^T for the outputs n of a weight (N, D): (R, DP) times (D, chunk), float32."""
     mask = (d < D)[:, None] & real_n[None, :]
     weight = tl.load(WEIGHT + n[None, :] * D + d[:, None], mask=mask, other=0.0)
     return tl.dot(x, weight, input_precision="ieee")
@@ -58,7 +58,7 @@ def times_transposed(x, WEIGHT, n, real_n, d, D: tl.constexpr):
 
 @triton.jit
 def add_times(total, y, WEIGHT, n, real_n, d, D: tl.constexpr):
-    """total + y W for the outputs n of a weight (N, D): (R, chunk) times (chunk, D), float32."""
+    """Sum total + y W for the outputs n of a weight (N, D): (R, chunk) times (chunk, D), float32."""
     mask = real_n[:, None] & (d < D)[None, :]
     weight = tl.load(WEIGHT + n[:, None] * D + d[None, :], mask=mask, other=0.0)
     return tl.dot(y, weight, total, input_precision="ieee")

@@ -25,14 +25,16 @@ def embed_kernel(
     RAW, PID, SIDE, CENTRE, SCALE, OFFSETS, FIRST, WEIGHT, BIAS, TABLE, CLASS, INPUTS, X,
     NORM, QKV_WEIGHT, XHAT, OVER_SD, QKV, Q, XHAT_CLASSES, X_CLASSES,
     B: tl.constexpr, F: tl.constexpr, N_PID: tl.constexpr, DETA: tl.constexpr,
-    D: tl.constexpr, DP: tl.constexpr, R: tl.constexpr, CHUNK: tl.constexpr, VP: tl.constexpr,
+    D: tl.constexpr, DP: tl.constexpr, R: tl.constexpr, CHUNK: tl.constexpr,
+    PIDS: tl.constexpr, BIASES: tl.constexpr, TOKEN: tl.constexpr, COLUMNS: tl.constexpr, VP: tl.constexpr,
     NEXT: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
     """Tokens of the batch, and norm, queries, keys and values of the first block.
 
-    RAW to FIRST are those of `JetBuffers`, WEIGHT to CLASS as in `embedding.token_rows`; X (S, D) float32
-    takes the tokens, from NORM on as in `_start_block`. With KEEP, INPUTS (S, F + N_PID + 2) takes what the token is a sum over: the features, a
-    one for the identity, a one for a constituent (its factor is the bias) and a one for a class token.
+    RAW to FIRST are those of `JetBuffers`, WEIGHT to CLASS as in `embedding.token_rows`. X (S, D) float32
+    takes the tokens; from NORM on as in `_start_block`. With KEEP, INPUTS (S, V) takes what a token is a sum
+    over: from column 0 the features, from PIDS a one for its identity, in BIASES a one for a constituent
+    and in TOKEN a one for a class token; V is COLUMNS, padded to VP.
     """
     low = tl.program_id(0) * R
     if low < tokens_in_use(OFFSETS, FIRST, B):
@@ -44,21 +46,25 @@ def embed_kernel(
             B, F, D, DETA, N_PID > 0,
         )  # fmt: skip
         if KEEP:
-            _store_inputs(RAW, PID, SIDE, CENTRE, SCALE, OFFSETS, FIRST, INPUTS, rows, B, F, N_PID, DETA, VP)
+            _store_inputs(
+                RAW, PID, SIDE, CENTRE, SCALE, OFFSETS, FIRST, INPUTS, rows,
+                B, F, N_PID, DETA, PIDS, BIASES, TOKEN, COLUMNS, VP,
+            )  # fmt: skip
         if NEXT != LAST:
             tl.store(X + rows[:, None] * D + d[None, :], x, mask=used[:, None] & (d < D)[None, :])
         _start_block(
-            x, rows, used, d, OFFSETS, FIRST, NORM, QKV_WEIGHT, XHAT, OVER_SD, QKV, Q, XHAT_CLASSES, X_CLASSES,
-            B, D, CHUNK, NEXT, KEEP,
+            x, rows, used, d, OFFSETS, FIRST, NORM, QKV_WEIGHT, XHAT, OVER_SD, QKV, Q,
+            XHAT_CLASSES, X_CLASSES, B, D, CHUNK, NEXT, KEEP,
         )  # fmt: skip
 
 
 @triton.jit
 def _store_inputs(
     RAW, PID, SIDE, CENTRE, SCALE, OFFSETS, FIRST, INPUTS, rows,
-    B: tl.constexpr, F: tl.constexpr, N_PID: tl.constexpr, DETA: tl.constexpr, VP: tl.constexpr,
+    B: tl.constexpr, F: tl.constexpr, N_PID: tl.constexpr, DETA: tl.constexpr,
+    PIDS: tl.constexpr, BIASES: tl.constexpr, TOKEN: tl.constexpr, COLUMNS: tl.constexpr, VP: tl.constexpr,
 ):  # fmt: skip
-    """Store the inputs of a tile's tokens, see `embed_kernel`; VP is their number, padded."""
+    """Store the inputs of a tile's tokens, see `embed_kernel`."""
     v = tl.arange(0, VP)
     jet, used, is_class, constituent = constituents_of_rows(OFFSETS, FIRST, rows, B)
     real = used & (is_class == 0)
@@ -72,12 +78,11 @@ def _store_inputs(
         value = tl.where((v == DETA)[None, :], value * side[:, None], value)
     if N_PID > 0:
         pid = tl.load(PID + constituent, mask=real, other=0).to(tl.int32)
-        value = tl.where(real[:, None] & (v[None, :] == F + pid[:, None]), 1.0, value)
-    value = tl.where(real[:, None] & (v == F + N_PID)[None, :], 1.0, value)
-    value = tl.where((used & is_class)[:, None] & (v == F + N_PID + 1)[None, :], 1.0, value)
-    n: tl.constexpr = F + N_PID + 2
-    at = INPUTS + rows[:, None] * n + v[None, :]
-    tl.store(at, value.to(INPUTS.dtype.element_ty), mask=used[:, None] & (v < n)[None, :])
+        value = tl.where(real[:, None] & (v[None, :] == PIDS + pid[:, None]), 1.0, value)
+    value = tl.where(real[:, None] & (v == BIASES)[None, :], 1.0, value)
+    value = tl.where((used & is_class)[:, None] & (v == TOKEN)[None, :], 1.0, value)
+    at = INPUTS + rows[:, None] * COLUMNS + v[None, :]
+    tl.store(at, value.to(INPUTS.dtype.element_ty), mask=used[:, None] & (v < COLUMNS)[None, :])
 
 
 @triton.jit
@@ -91,8 +96,8 @@ def rows_kernel(
     """All of a block after its attention, and the next block up to its attention.
 
     x + ATTENDED W_out^T, then + SwiGLU(norm(x)), then norm, queries, keys and values of the next block
-    (`_start_block`). X (rows, D) float32 is the residual stream, changed in place; ATTENDED (rows, D), and with
-    KEEP the outputs XHAT (rows, D), GATE_UP (rows, 4 D) and OVER_SD (rows,) for the backward pass.
+    (`_start_block`). X (rows, D) float32 is the residual stream, changed in place. With KEEP, XHAT (rows, D),
+    GATE_UP (rows, 4 D) and OVER_SD (rows,) take what the backward pass needs.
     """
     low = tl.program_id(0) * R
     n_rows = B
@@ -124,7 +129,7 @@ def _feed_forward(
     x, rows, used, d, NORM, GATE_UP_WEIGHT, DOWN_WEIGHT, XHAT, OVER_SD, GATE_UP,
     D: tl.constexpr, CHUNK: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
-    """x + W_down (silu(gate) up) with [gate, up] = W norm(x): Shazeer, arXiv:2002.05202, equation 5.
+    """Branch x + W_down (silu(gate) up) with [gate, up] = W norm(x): Shazeer, arXiv:2002.05202, equation 5.
 
     The hidden layer passes in chunks: each is made, multiplied by its part of W_down and forgotten.
     """

@@ -13,15 +13,16 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from jetscale.model.kernels.gpu.buffers import JetBuffers, Layout, Tables, Weights
 from jetscale.model.kernels.gpu.narrow import Narrow
-from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, update
+from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, Update
 from jetscale.model.kernels.gpu.wide import Wide
 from jetscale.model.transformer import SetTransformer
 
-WIDEST_NARROW = 128
-"""Widths up to this one keep a tile of rows and a block's weights on one multiprocessor."""
+WIDEST = 128
+"""Largest width of `Narrow`: a tile of rows and a block's weights fit on one multiprocessor."""
 
 
 class DeviceStep:
@@ -51,13 +52,14 @@ class DeviceStep:
         kind = _kind(model)
         self.gradients = Layout.of(model, kind.parts(model, batch_size)).gradients(jets.x.device)
         self._network = kind(model, batch_size, capacity, jets, state.weights.dtype, self.gradients)
-        self._state, self._jets, self._tables, self._hyper = state, jets, tables, hyper
+        self._weights, self._k = state.weights, tables.k
+        self._update = Update(state, self.gradients, hyper, tables, jets.first, self._network.losses_B)
 
     @torch.no_grad()
     def train(self) -> None:
         """Enqueue one step: forward, backward, update; moves `tables.k` on by 1 and `jets.first` by B."""
-        self._network.train(self._state.weights)
-        update(self._state, self.gradients, self._tables, self._hyper, self._network.losses_B, self._jets)
+        self._network.train(self._weights, self._k)
+        self._update()
 
 
 class DeviceEvaluation:
@@ -68,19 +70,23 @@ class DeviceEvaluation:
     model, batch_size, capacity : see `DeviceStep`
     weights : what to evaluate
     jets : as many whole batches as there are; the last is filled up with jets of no constituents
-
-    Attributes
-    ----------
-    losses_J, correct_J : (J,) float32 loss of each jet, and (J,) uint8, 1 where its largest logit is its class's
+    losses_J, correct_J : (J,) float32, takes the loss of each jet, and (J,) uint8, takes 1 where its largest
+        logit is its class's; evaluations of several capacities may share them
     """
 
     def __init__(
-        self, model: SetTransformer, batch_size: int, capacity: int, weights: Weights, jets: JetBuffers
+        self,
+        model: SetTransformer,
+        batch_size: int,
+        capacity: int,
+        weights: Weights,
+        jets: JetBuffers,
+        losses_J: Tensor,
+        correct_J: Tensor,
     ) -> None:
         self._network = _kind(model)(model, batch_size, capacity, jets, weights.dtype, None)
         self._weights, self._jets = weights, jets
-        self.losses_J = torch.zeros(len(jets.labels), device=jets.x.device)
-        self.correct_J = torch.zeros(len(jets.labels), dtype=torch.uint8, device=jets.x.device)
+        self._losses_J, self._correct_J = losses_J, correct_J
 
     @torch.no_grad()
     def evaluate(self) -> None:
@@ -89,13 +95,13 @@ class DeviceEvaluation:
         network.evaluate(self._weights)
         n_jets = len(network.losses_B)
         _record[(1,)](
-            network.losses_B, network.correct_B, self.losses_J, self.correct_J, self._jets.first,
+            network.losses_B, network.correct_B, self._losses_J, self._correct_J, self._jets.first,
             B=n_jets, PADDED=triton.next_power_of_2(n_jets),
         )  # fmt: skip
 
 
 def _kind(model: SetTransformer) -> type[Narrow] | type[Wide]:
-    return Narrow if model.dim <= WIDEST_NARROW else Wide
+    return Narrow if model.dim <= WIDEST else Wide
 
 
 @triton.jit

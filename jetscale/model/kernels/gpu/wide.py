@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jetscale.model.kernels.gpu import head
 from jetscale.model.kernels.gpu.attention import (
     HEAD_DIM,
     attend,
@@ -25,6 +24,7 @@ from jetscale.model.kernels.gpu.attention import (
 )
 from jetscale.model.kernels.gpu.buffers import Gradients, JetBuffers, Weights
 from jetscale.model.kernels.gpu.embedding import EMBEDDING_PARTS, Embedding, embed, embed_backward
+from jetscale.model.kernels.gpu.head import head_forward, head_parts, head_step
 from jetscale.model.kernels.gpu.pointwise import (
     NORM_PARTS,
     Rows,
@@ -131,21 +131,22 @@ class Wide:
             parts[f"blocks.{i}.attention_norm.weight"] = NORM_PARTS
             parts[f"blocks.{i}.feedforward_norm.weight"] = NORM_PARTS
         parts[f"blocks.{len(model.blocks) - 1}.feedforward_norm.weight"] = CLASS_NORM_PARTS
-        return parts | head.parts(model, batch_size)
+        return parts | head_parts(batch_size)
 
-    def train(self, weights: Weights) -> None:
+    def train(self, weights: Weights, k: Tensor) -> None:
         """Enqueue forward and backward pass of one batch.
 
         Parameters
         ----------
         weights : what the batch is computed with
+        k : (1,) int32 steps begun in the chunk, which goes up by 1
         """
         assert self._gradients is not None
         self._forward(weights)
         flow = self._class_flow
-        head.head_step(
+        head_step(
             self._class_ff.x, self._class_branch, weights, self._jets, self._n_jets, self._gradients,
-            self.losses_B, self.correct_B, flow.x, flow.half,
+            self.losses_B, self.correct_B, flow.x, flow.half, k,
         )  # fmt: skip
         self._backward(weights, self._gradients)
 
@@ -157,7 +158,7 @@ class Wide:
         weights : what the batch is computed with
         """
         self._forward(weights)
-        head.head_forward(
+        head_forward(
             self._class_ff.x, self._class_branch, weights, self._jets, self._n_jets,
             self.losses_B, self.correct_B,
         )  # fmt: skip
@@ -332,15 +333,15 @@ def _embedding_parts(gradients: Gradients) -> Embedding:
 
 
 def _linear(x: Tensor, weight: Tensor, out: Tensor) -> None:
-    """out = x weight^T; x (rows, I), weight (O, I), out (rows, O)."""
+    """Out = x weight^T; x (rows, I), weight (O, I), out (rows, O)."""
     torch.mm(x, weight.t(), out=out)
 
 
 def _weight_gradient(d_y: Tensor, x: Tensor, out: Tensor) -> None:
-    """out = d_y^T x in float32; d_y (rows, O), x (rows, I), out (O, I)."""
+    """Out = d_y^T x in float32; d_y (rows, O), x (rows, I), out (O, I)."""
     if d_y.dtype == out.dtype:
         torch.mm(d_y.t(), x, out=out)
     elif d_y.is_cuda:
-        torch.mm(d_y.t(), x, out_dtype=out.dtype, out=out)
+        torch.ops.aten.mm.dtype_out(d_y.t(), x, out.dtype, out=out)
     else:  # PyTorch has no product of bfloat16 into float32 on a CPU
         torch.mm(d_y.t().float(), x.float(), out=out)
