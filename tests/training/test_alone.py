@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -11,25 +12,23 @@ from torch.nn import functional
 from jetscale.launch.probe import synthetic_batch
 from jetscale.model.transformer import SetTransformer
 
-pytest.importorskip("triton", reason="the kernels' interpreter is part of Triton, which is not installed")
+alone = pytest.importorskip("jetscale.training.captured.alone", reason="the kernels need Triton")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="on a CPU: in Triton's interpreter")
-def test_the_steps_are_those_of_pytorch() -> None:
-    from jetscale.training.captured.alone import RATE, steps_alone
-
+def test_the_steps_are_those_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # in float32: Triton's interpreter multiplies the bit patterns of bfloat16
+    monkeypatch.setattr(alone, "FlatState", partial(alone.FlatState, half_dtype=torch.float32))
     torch.manual_seed(0)
-    model = SetTransformer(8, 4, depth=1)
-    peer, jets = copy.deepcopy(model), synthetic_batch(model, 3)
-    enqueue = steps_alone(model, jets, 2)
-    enqueue()
-    optimizer = torch.optim.AdamW(peer.parameters(), lr=RATE)
+    model = SetTransformer(8, 4, depth=1).to(device)
+    peer, jets = copy.deepcopy(model), synthetic_batch(model, 2)
+    alone.steps_alone(model, jets, 2)()
+    optimizer = torch.optim.AdamW(peer.parameters(), lr=alone.RATE)
     for _ in range(2):
         optimizer.zero_grad()
-        functional.cross_entropy(peer(jets), jets.labels_B).backward()
+        functional.cross_entropy(peer(jets.to(device)), jets.labels_B.to(device)).backward()
         optimizer.step()
-    for ours, theirs in zip(model.parameters(), peer.parameters(), strict=True):
-        assert ours.data_ptr() != theirs.data_ptr()
-        # products are in bfloat16, and a step of AdamW is of the size of the rate whatever the gradient's
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=2 * RATE)
-        assert float((ours - theirs).abs().mean()) < 0.2 * RATE
+    pairs = zip(model.parameters(), peer.parameters(), strict=True)
+    apart = torch.cat([(ours - theirs).detach().abs().flatten() for ours, theirs in pairs])
+    # a chunk holds inputs in half precision, which turns the signs of a few tiny gradients
+    assert float(apart.mean()) < 0.01 * alone.RATE
