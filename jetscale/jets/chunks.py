@@ -121,12 +121,21 @@ class RawChunk:
             target.copy_(source, non_blocking=True)
         return copy
 
+    def room_like(self, device: torch.device) -> RawChunk:
+        """Memory for a chunk of this size, its content undefined.
+
+        Parameters
+        ----------
+        device : where the memory is
+        """
+        n_constituents, n_features = self.x_TF.shape
+        return RawChunk.room(self.n_jets, n_constituents, n_features, self.pid_T is not None, device)
+
     def copied(self, device: torch.device) -> RawChunk:
-        """A copy in memory of its own.
+        """A copy that shares no memory.
 
         Parameters
         ----------
         device : where to
         """
-        shape = self.n_jets, *self.x_TF.shape, self.pid_T is not None
-        return self.copy_to(RawChunk.room(*shape, device=device))
+        return self.copy_to(self.room_like(device))

@@ -194,7 +194,7 @@ def test_chunks_end_where_something_is_due(
     batch_size: int, start: int, log_every: int, saved_every: int
 ) -> None:
     schedule = Schedule(1_234, log_every, saved_every, frozenset({1, 10, 99, 100, 777, 1_234}))
-    made = cuts.chunks(schedule, start, batch_size)
+    made = cuts.chunks(schedule, start, batch_size, 128)
     assert [step for cut in made for step in cut] == list(range(start, 1_234)), "each step once, in order"
     ends = {cut.stop for cut in made}
     due = [
@@ -205,13 +205,14 @@ def test_chunks_end_where_something_is_due(
     assert ends >= set(due)
     longest = max(len(cut) for cut in made)
     assert longest <= cuts.MOST_STEPS
-    assert longest * batch_size <= cuts.jets_of_a_chunk(batch_size)
+    assert longest * batch_size <= cuts.jets_of_a_chunk(batch_size, 128)
+    assert longest == 1 or longest * batch_size * 128 <= cuts.MOST_CONSTITUENTS
 
 
 def test_the_papers_chunks_are_its_windows() -> None:
-    made = cuts.chunks(Schedule(600_000, 100, 2_000, frozenset()), 0, 128)
+    made = cuts.chunks(Schedule(600_000, 100, 2_000, frozenset()), 0, 128, 128)
     assert {len(cut) for cut in made} == {100}
-    assert {len(cut) for cut in cuts.chunks(Schedule(600, 300, 2_000, frozenset()), 0, 128)} == {100}
+    assert {len(cut) for cut in cuts.chunks(Schedule(600, 300, 2_000, frozenset()), 0, 128, 128)} == {100}
 
 
 def test_capacities() -> None:
@@ -474,7 +475,7 @@ def test_test_jets_that_do_not_stay_on_the_device(
 ) -> None:
     """Read again in parts, each time; and chunks so small that every set has several."""
     monkeypatch.setattr(evaluation, "KEPT_JETS", 50)
-    monkeypatch.setattr(cuts, "MOST_JETS", 24)
+    monkeypatch.setattr(cuts, "MOST_CONSTITUENTS", 24 * 40)
     made = trained(settings_of(jets), tmp_path / "run", with_oracle)
     same_bits(made.result.weights, eager.result.weights)
     assert made.blocks.equals(eager.blocks)
@@ -523,14 +524,14 @@ def test_a_damaged_store_stops_the_training(jets: Path, tmp_path: Path) -> None:
 def test_what_is_not_captured_and_why(jets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(jets)
     monkeypatch.setattr(choice, "unusable", lambda *_: None)
-    _, network, data = build(settings, Phase.FINETUNE)
+    _, network, _ = build(settings, Phase.FINETUNE)
     device = torch.device("cuda")
-    assert choice.why_eager(network, data, "bf16-mixed", False, device) is None
-    assert choice.why_eager(network, data, "bf16-mixed", True, device) == (
+    assert choice.why_eager(network, "bf16-mixed", False, device) is None
+    assert choice.why_eager(network, "bf16-mixed", True, device) == (
         "the run has callbacks, which may look at each step"
     )
     monkeypatch.setattr(choice.ranks, "world_size", lambda: 2)
-    assert choice.why_eager(network, data, "bf16-mixed", False, device) == "2 processes share the run"
+    assert choice.why_eager(network, "bf16-mixed", False, device) == "2 processes share the run"
 
 
 def test_a_run_on_a_cpu_is_never_captured(jets: Path) -> None:

@@ -45,7 +45,7 @@ def module_for(
     on_gpu = settings.device.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     callbacks = bool(settings.callbacks)
     if on_gpu:
-        reason = why_eager(model, data, precision, callbacks, torch.device("cuda"))
+        reason = why_eager(model, precision, callbacks, torch.device("cuda"))
         if reason is None:
             return captured(settings, phase, model, data, schedule)
         log.info("the steps are not captured as CUDA graphs, and take several times longer: %s", reason)
@@ -66,14 +66,12 @@ def captured(
     return CapturedClassifier(model, phase, settings.ema, settings.tracking.log_every, data, schedule)
 
 
-def why_eager(
-    model: Network, data: JetDataModule, precision: str, callbacks: bool, device: torch.device
-) -> str | None:
+def why_eager(model: Network, precision: str, callbacks: bool, device: torch.device) -> str | None:
     """Why the steps of a phase cannot be captured; None where they can.
 
     Parameters
     ----------
-    model, data : the network, and the jets it is trained on
+    model : the network
     precision : of the trainer
     callbacks : whether the run has callbacks of the user, which may look at gradients and at every step
     device : where the phase is trained
@@ -82,4 +80,4 @@ def why_eager(
         return f"{ranks.world_size()} processes share the run"
     if callbacks:
         return "the run has callbacks, which may look at each step"
-    return unusable(model, precision, data.source.max_constituents, device)
+    return unusable(model, precision, device)

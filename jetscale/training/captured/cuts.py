@@ -9,16 +9,22 @@ from jetscale.training.outputs import Schedule
 
 MOST_STEPS = 128
 """Steps of a chunk: at 0.1 ms a step, Lightning's 0.5 ms a chunk is hidden behind them."""
-MOST_JETS = 16_384
-"""Jets of a chunk, unless one batch has more: 11 MB of mean jets, 36 MB where all had 128 constituents."""
+MOST_CONSTITUENTS = 1 << 21
+"""Constituents of a chunk, were all its jets as long as they may be: 36 MB of the paper's inputs."""
 
 
-def jets_of_a_chunk(batch_size: int) -> int:
-    """Jets that a chunk can have: a multiple of the batch."""
-    return batch_size * max(1, MOST_JETS // batch_size)
+def jets_of_a_chunk(batch_size: int, max_constituents: int) -> int:
+    """Jets that a chunk can have: whole batches, at least one.
+
+    Parameters
+    ----------
+    batch_size : jets of a batch
+    max_constituents : of a jet
+    """
+    return batch_size * max(1, MOST_CONSTITUENTS // max_constituents // batch_size)
 
 
-def chunks(schedule: Schedule, start: int, batch_size: int) -> list[range]:
+def chunks(schedule: Schedule, start: int, batch_size: int, max_constituents: int) -> list[range]:
     """Cut the steps behind `start` so that a chunk ends wherever something is written, saved or evaluated.
 
     Between two such steps the chunks have equal lengths, as far as whole numbers go.
@@ -27,13 +33,13 @@ def chunks(schedule: Schedule, start: int, batch_size: int) -> list[range]:
     ----------
     schedule : the steps that write
     start : steps done already
-    batch_size : jets of a step
+    batch_size, max_constituents : jets of a step, constituents of a jet
 
     Returns
     -------
     For each chunk its steps, counted from 0; the first begins at `start`, the last ends at `schedule.steps`.
     """
-    longest = min(MOST_STEPS, jets_of_a_chunk(batch_size) // batch_size)
+    longest = min(MOST_STEPS, jets_of_a_chunk(batch_size, max_constituents) // batch_size)
     every = (schedule.log_every, schedule.checkpoint_every)
     evaluations = sorted(step for step in schedule.evaluations if step > start)
     cuts: list[range] = []

@@ -78,11 +78,10 @@ class DeviceEvaluator:
             loss_J[chunk.start : chunk.start + chunk.n_jets] = self._loss_J[: chunk.n_jets]
             correct += self._correct_J[: chunk.n_jets].sum()
         block_J = np.arange(test.n_jets) % N_BLOCKS
-        return TestLoss(
-            jets=np.bincount(block_J, minlength=N_BLOCKS),
-            loss_sum=np.bincount(block_J, weights=loss_J.double().cpu().numpy(), minlength=N_BLOCKS),
-            correct=int(correct),
-        )
+        jets = np.bincount(block_J, minlength=N_BLOCKS)
+        loss_sum = np.zeros(N_BLOCKS)
+        loss_sum += np.bincount(block_J, weights=loss_J.double().cpu().numpy(), minlength=N_BLOCKS)
+        return TestLoss(jets, loss_sum, int(correct))
 
     def _runner(self, test: EvalSet) -> GraphRunner:
         """Graphs for the first set that is evaluated, and with it for all: they are of one dataset."""

@@ -4,6 +4,8 @@ The thread gathers into page-locked memory without the interpreter lock and copi
 that trains, so the training waits for the first chunk alone. Without a GPU it gathers and does not copy.
 """
 
+# streams and events of torch.cuda have no types
+# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
 import threading
@@ -88,8 +90,7 @@ class _Slot:
         self.host, self.free, self.side = host, free, side
         self.on_device = host
         if side is not None:
-            shape = host.n_jets, *host.x_TF.shape, host.pid_T is not None
-            self.on_device = RawChunk.room(*shape, device=device)
+            self.on_device = host.room_like(device)
             self.arrived = torch.cuda.Event()
             self.left = torch.cuda.Event(blocking=True)  # waits without burning a core
 

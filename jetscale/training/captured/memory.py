@@ -35,7 +35,6 @@ class ChunkMemory:
             torch.tensor(features.centre, dtype=torch.float32),
             torch.from_numpy(1 / spread),  # as `jetscale.jets.stream`: the same inputs to the last bit
             device,
-            max_constituents=source.max_constituents,
             deta_column=features.deta_column if source.undo_deta_flip else -1,
         )
         self._room = RawChunk(

@@ -67,7 +67,7 @@ class CapturedClassifier(LeanClassifier):
     def feeding(self, data: JetDataModule, device: torch.device) -> Iterator[dict[str, Any]]:
         """See `LeanClassifier.feeding`; the batches are chunks, and a thread gathers them."""
         batch_size = self.phase.batch_size
-        cuts = chunks(self._schedule, self.start_step, batch_size)
+        cuts = chunks(self._schedule, self.start_step, batch_size, data.source.max_constituents)
         spans = [(cut.start * batch_size, cut.stop * batch_size) for cut in cuts]
         with Feed(data.stream, spans, device) as feed:
             yield {"train_dataloaders": feed, "val_dataloaders": []}  # none: else Lightning warns
@@ -79,8 +79,9 @@ class CapturedClassifier(LeanClassifier):
         mixed = str(self.trainer.precision) == "bf16-mixed"
         self._flat = FlatState(self.model, self.average, torch.bfloat16 if mixed else torch.float32)
         self._flat.adopt(self._torch_optimizer)
-        self._memory = ChunkMemory(self._data.source, jets_of_a_chunk(batch_size), self.device)
-        self._tables = Tables.allocate(jets_of_a_chunk(batch_size) // batch_size, self.device)
+        n_jets = jets_of_a_chunk(batch_size, stream.max_constituents)
+        self._memory = ChunkMemory(self._data.source, n_jets, self.device)
+        self._tables = Tables.allocate(n_jets // batch_size, self.device)
         lengths_J = stream.lengths(0, ESTIMATED_FROM * batch_size)
         tables, first = self._tables, self._memory.buffers.first
         self._train = GraphRunner(
@@ -104,7 +105,9 @@ class CapturedClassifier(LeanClassifier):
         """Nothing to do: a chunk comes on the device."""
         return batch
 
-    def training_step(self, batch: FedChunk, batch_idx: int) -> None:
+    def training_step(  # type: ignore[override]  # its batch is what `feeding` gives
+        self, batch: FedChunk, batch_idx: int
+    ) -> None:
         """Enqueue the steps of a chunk; nothing waits for the device."""
         batch_size, first = self.phase.batch_size, self.step
         assert batch.start == first * batch_size

@@ -20,7 +20,6 @@ def chunk(
     lengths: list[int],
     n_features: int = 8,
     deta_column: int = -1,
-    max_constituents: int = 128,
     n_classes: int = 10,
 ) -> JetBuffers:
     """Random jets of these lengths; some room behind them holds what no kernel may read."""
@@ -32,7 +31,6 @@ def chunk(
         torch.randn(n_features, generator=generator),
         0.5 + torch.rand(n_features, generator=generator),
         DEVICE,
-        max_constituents,
         deta_column,
     )
     jets.x[:total] = torch.randn(total, n_features, generator=generator).half()

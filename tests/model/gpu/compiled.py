@@ -3,8 +3,8 @@
     env -u TRITON_INTERPRET python -W ignore -m tests.model.gpu.compiled 8 128 512      # widths
 
 Triton's compiler and its assembler need no GPU, so this finds what the interpreter forgives: types that do
-not fit, names that Triton keeps for itself, tiles too large for a multiprocessor, registers spilled to memory.
-It measures nothing. Prints one JSON object a kernel.
+not fit, names that Triton keeps for itself, tiles too large for a multiprocessor, registers that spill. It
+measures nothing. Prints one JSON object a kernel.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class H100:
         return torch.device("cpu")
 
 
-def steps_of(dim: int, max_constituents: int = 128) -> Iterator[Callable[[], None]]:
+def steps_of(dim: int) -> Iterator[Callable[[], None]]:
     """A training step and an evaluation at that width, in bfloat16, on memory of the CPU."""
     model = SetTransformer(dim, n_classes=10, depth=3)
-    jets = JetBuffers.allocate(1_000, B, torch.zeros(8), torch.ones(8), "cpu", max_constituents, 0)
+    jets = JetBuffers.allocate(1_000, B, torch.zeros(8), torch.ones(8), "cpu", 0)
     state, tables = FlatState(model, WeightAverage(model)), Tables.allocate(4, "cpu")
     yield DeviceStep(model, B, CAPACITY, state, jets, tables, AdamWSettings(clip=1.0)).train
     of_jets = [torch.zeros(len(jets.labels), dtype=dtype) for dtype in (torch.float32, torch.uint8)]

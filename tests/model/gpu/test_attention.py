@@ -14,7 +14,7 @@ kernels = pytest.importorskip("jetscale.model.kernels.gpu.attention", reason="ne
 pytestmark = pytest.mark.gpu
 
 # no constituent, one, the edges of every tile, odd ones; the batch begins behind the first two jets
-LENGTHS = [9, 4, 0, 1, 30, 31, 32, 63, 64, 57, 126, 127, 128, 3]
+LENGTHS = [9, 4, 0, 1, 30, 31, 32, 63, 64, 57, 127, 128, 200]
 FIRST = 2
 
 
@@ -32,14 +32,13 @@ def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attended.transpose(0, 1).flatten(1)
 
 
-@pytest.mark.parametrize(
-    ("n_heads", "spare", "longest"), [(1, 37, 128), (3, 0, 128), (1, 5, 127), (1, 1, 255)]
-)
-def test_attention_is_that_of_each_jet_alone(n_heads: int, spare: int, longest: int) -> None:
-    lengths = [n for n in LENGTHS if n <= longest] + ([129, 255] if longest == 255 else [])
-    if n_heads > 1:
-        lengths = [n for n in lengths if n < 65]
-    jets, n_jets = chunk(lengths, max_constituents=longest), len(lengths) - FIRST
+@pytest.mark.parametrize(("n_heads", "spare", "few_programs"), [(1, 37, 512), (3, 0, 0), (1, 5, 0)])
+def test_attention_is_that_of_each_jet_alone(
+    n_heads: int, spare: int, few_programs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "FEW_PROGRAMS", few_programs)
+    lengths = LENGTHS if n_heads == 1 else [n for n in LENGTHS if n < 65]
+    jets, n_jets = chunk(lengths), len(lengths) - FIRST
     jets.first.fill_(FIRST)
     n_tokens, capacity = tokens_and_capacity(spare, lengths)
     width = 8 * n_heads

@@ -1,30 +1,34 @@
 """Attention within each jet of a ragged batch, forward and backward.
 
-softmax(q k / sqrt(E)) v within each jet, as `jetscale.model.attention`, for head dimension E = 8. All keys of a
-jet are held by one program, so a row's softmax is complete in one pass and nothing is added up between
-programs: the results do not depend on the order in which programs run.
+softmax(q k / sqrt(E)) v within each jet, as `jetscale.model.attention`, for head dimension E = 8, by the
+algorithms of Dao et al., arXiv:2205.14135. Most jets have at most 64 tokens: one tile of scores. Longer ones
+are computed tile by tile. No program adds to what another has written, so the results do not depend on the
+order in which programs run.
 
-The backward pass is that of Dao et al., arXiv:2205.14135, algorithm 4, on one block of keys: with
-P = exp(S - log-sum-exp) and delta = rowsum(dO O), dV = P^T dO, dS = P (dO V^T - delta), dQ = dS K / sqrt(E),
-dK = dS^T Q / sqrt(E).
+Backward, with P = exp(S - log-sum-exp) and delta = rowsum(dO O): dV = P^T dO, dS = P (dO V^T - delta),
+dQ = dS K / sqrt(E), dK = dS^T Q / sqrt(E). Where a jet takes several tiles, each of dK and dV on the one hand
+and dQ on the other is a pass over the tiles, which makes the scores twice.
 
 Shapes: as in `buffers`; D width, H heads, L tokens of a jet, Q queries and N keys of a tile.
 """
 
 # triton has no types
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from jetscale.model.kernels.gpu import HEAD_DIM, LONGEST
+from jetscale.model.kernels.gpu import HEAD_DIM
 from jetscale.model.kernels.gpu.buffers import JetBuffers
+
+FEW_PROGRAMS = 512
 
 E = tl.constexpr(HEAD_DIM)
 PADDED_E = tl.constexpr(16)  # what the tensor cores multiply at least
 SCALE = tl.constexpr(HEAD_DIM**-0.5)
+SMALL, TILE = tl.constexpr(32), tl.constexpr(64)  # tokens of a small jet, and of a tile
 KEYS_AT_ONCE = tl.constexpr(32)  # of class attention
 
 
@@ -40,9 +44,8 @@ def attend(jets: JetBuffers, n_jets: int, qkv: Tensor, out: Tensor, lse: Tensor)
     """
     n_heads = out.shape[1] // HEAD_DIM
     strides = qkv.stride(0), out.stride(0), lse.stride(0)
-    _attend[(n_heads, n_jets)](
-        qkv, out, lse, jets.offsets, jets.first, *strides, LARGE=_is_large(jets), num_warps=4
-    )
+    grid = n_heads, n_jets, _shares(n_heads * n_jets)
+    _attend[grid](qkv, out, lse, jets.offsets, jets.first, *strides, num_warps=4, num_stages=1)
 
 
 def attend_backward(
@@ -58,8 +61,19 @@ def attend_backward(
     """
     n_heads = out.shape[1] // HEAD_DIM
     strides = qkv.stride(0), out.stride(0), lse.stride(0), d_out.stride(0), d_qkv.stride(0)
-    _attend_backward[(n_heads, n_jets)](
-        qkv, out, lse, d_out, d_qkv, jets.offsets, jets.first, *strides, LARGE=_is_large(jets), num_warps=4
+    grid = n_heads, n_jets, _shares(n_heads * n_jets)
+    _attend_backward[grid](
+        qkv,
+        out,
+        lse,
+        d_out,
+        d_qkv,
+        jets.offsets,
+        jets.first,
+        *strides,
+        num_warps=4,
+        num_stages=1,
+        maxnreg=128,
     )
 
 
@@ -111,9 +125,9 @@ def attend_class_backward(
     )  # fmt: skip
 
 
-def _is_large(jets: JetBuffers) -> bool:
-    """Whether jets may need the largest tile; it costs registers that all jets of the launch pay for."""
-    return jets.longest > LONGEST // 2
+def _shares(n_programs: int) -> int:
+    """Programs that share a jet and head: where there are few, those of long jets are waited for."""
+    return 4 if n_programs <= FEW_PROGRAMS else 1
 
 
 def _group(n_heads: int) -> int:
@@ -131,118 +145,171 @@ def jet_rows(OFFSETS, FIRST, jet):
 
 
 @triton.jit
-def _attend(QKV, OUT, LSE, OFFSETS, FIRST, stride_qkv, stride_out, stride_lse, LARGE: tl.constexpr):
-    """One program a head and jet, in the smallest tile that holds the jet."""
-    head, jet = tl.program_id(0), tl.program_id(1)
+def _attend(QKV, OUT, LSE, OFFSETS, FIRST, stride_qkv, stride_out, stride_lse):
+    """A program takes every so many-th tile of queries of a head and jet."""
+    head, jet, share = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     start, n = jet_rows(OFFSETS, FIRST, jet)
-    if n <= 32:
-        _attend_tile(QKV, OUT, LSE, head, start, n, stride_qkv, stride_out, stride_lse, 32, 32)
-    elif n <= 64:
-        _attend_tile(QKV, OUT, LSE, head, start, n, stride_qkv, stride_out, stride_lse, 64, 64)
-    elif n <= 128:
-        _attend_tile(QKV, OUT, LSE, head, start, n, stride_qkv, stride_out, stride_lse, 64, 128)
+    if n <= SMALL:
+        if share == 0:
+            _attend_tile(QKV, OUT, LSE, head, start, n, 0, stride_qkv, stride_out, stride_lse, SMALL)
     else:
-        if LARGE:
-            _attend_tile(QKV, OUT, LSE, head, start, n, stride_qkv, stride_out, stride_lse, 16, 256)
+        for low in range(share * TILE, n, tl.num_programs(2) * TILE):
+            _attend_tile(QKV, OUT, LSE, head, start, n, low, stride_qkv, stride_out, stride_lse, TILE)
 
 
 @triton.jit
 def _attend_tile(
-    QKV, OUT, LSE, head, start, n, stride_qkv, stride_out, stride_lse,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    QKV, OUT, LSE, head, start, n, low, stride_qkv, stride_out, stride_lse, SIDE: tl.constexpr
 ):  # fmt: skip
+    """Queries `low` to `low` + SIDE - 1 of a jet against all keys, the softmax taken online over tiles."""
     width = tl.num_programs(0) * E
-    e, key = tl.arange(0, PADDED_E), tl.arange(0, KEYS)
-    at_key = QKV + (start + key)[:, None] * stride_qkv + width + head * E + e[None, :]
-    key_mask = (key < n)[:, None] & (e < E)[None, :]
-    k = tl.load(at_key, mask=key_mask, other=0.0)
-    v = tl.load(at_key + width, mask=key_mask, other=0.0)
-    for lowest in range(0, n, QUERIES):
-        query = lowest + tl.arange(0, QUERIES)
-        row = start + query
-        mask = (query < n)[:, None] & (e < E)[None, :]
-        q = tl.load(QKV + row[:, None] * stride_qkv + head * E + e[None, :], mask=mask, other=0.0)
+    e, i = tl.arange(0, PADDED_E), tl.arange(0, SIDE)
+    column, real_e = (head * E + e)[None, :], (e < E)[None, :]
+    row = i + (start + low)
+    mask = (i + low < n)[:, None] & real_e
+    q = tl.load(QKV + row[:, None] * stride_qkv + column, mask=mask, other=0.0)
+    highest = tl.full([SIDE], float("-inf"), tl.float32)
+    total = tl.zeros([SIDE], tl.float32)
+    mean = tl.zeros([SIDE, PADDED_E], tl.float32)
+    for low_key in range(0, n, SIDE):
+        key = low_key + i
+        at_key = QKV + (start + key)[:, None] * stride_qkv + width + column
+        key_mask = (key < n)[:, None] & real_e
+        k = tl.load(at_key, mask=key_mask, other=0.0)
+        v = tl.load(at_key + width, mask=key_mask, other=0.0)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee") * SCALE
         scores = tl.where((key < n)[None, :], scores, float("-inf"))
-        highest = tl.max(scores, 1)
-        weights = tl.exp(scores - highest[:, None])
-        total = tl.sum(weights, 1)
-        mean = tl.dot(weights.to(v.dtype), v, input_precision="ieee") / total[:, None]
-        at_out = OUT + row[:, None] * stride_out + head * E + e[None, :]
-        tl.store(at_out, mean.to(OUT.dtype.element_ty), mask=mask)
-        tl.store(LSE + head * stride_lse + row, highest + tl.log(total), mask=query < n)
+        higher = tl.maximum(highest, tl.max(scores, 1))
+        weights, fading = tl.exp(scores - higher[:, None]), tl.exp(highest - higher)
+        total = total * fading + tl.sum(weights, 1)
+        mean = tl.dot(weights.to(v.dtype), v, mean * fading[:, None], input_precision="ieee")
+        highest = higher
+    at_out = OUT + row[:, None] * stride_out + column
+    tl.store(at_out, (mean / total[:, None]).to(OUT.dtype.element_ty), mask=mask)
+    tl.store(LSE + head * stride_lse + row, highest + tl.log(total), mask=i + low < n)
 
 
 @triton.jit
 def _attend_backward(
     QKV, OUT, LSE, D_OUT, D_QKV, OFFSETS, FIRST,
-    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, LARGE: tl.constexpr,
+    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv,
 ):  # fmt: skip
-    """As `_attend`; fewer queries at once, since three tiles of scores are alive."""
-    head, jet = tl.program_id(0), tl.program_id(1)
+    """One tile for a short jet; else a program takes every so many-th tile of keys, then of queries."""
+    head, jet, share = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     start, n = jet_rows(OFFSETS, FIRST, jet)
+    n_tiles = tl.cdiv(n, TILE)
     # fmt: off
-    if n <= 32:
-        _attend_backward_tile(
-            QKV, OUT, LSE, D_OUT, D_QKV, head, start, n,
-            stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, 32, 32,
-        )
-    elif n <= 64:
-        _attend_backward_tile(
-            QKV, OUT, LSE, D_OUT, D_QKV, head, start, n,
-            stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, 64, 64,
-        )
-    elif n <= 128:
-        _attend_backward_tile(
-            QKV, OUT, LSE, D_OUT, D_QKV, head, start, n,
-            stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, 32, 128,
-        )
-    else:
-        if LARGE:
-            _attend_backward_tile(
-                QKV, OUT, LSE, D_OUT, D_QKV, head, start, n,
-                stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, 16, 256,
+    if n <= SMALL:
+        if share == 0:
+            _keys_backward(
+                QKV, OUT, LSE, D_OUT, D_QKV, head, start, n, 0,
+                stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, SMALL, True,
             )
+    elif n <= TILE:
+        if share == 0:
+            _keys_backward(
+                QKV, OUT, LSE, D_OUT, D_QKV, head, start, n, 0,
+                stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, TILE, True,
+            )
+    else:
+        for tile in range(share, 2 * n_tiles, tl.num_programs(2)):
+            if tile < n_tiles:
+                _keys_backward(
+                    QKV, OUT, LSE, D_OUT, D_QKV, head, start, n, tile * TILE,
+                    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, TILE, False,
+                )
+            else:
+                _queries_backward(
+                    QKV, OUT, LSE, D_OUT, D_QKV, head, start, n, (tile - n_tiles) * TILE,
+                    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, TILE, SMALL,
+                )
     # fmt: on
 
 
 @triton.jit
-def _attend_backward_tile(
-    QKV, OUT, LSE, D_OUT, D_QKV, head, start, n,
+def _scores_backward(q, k, v, d_out, lse, delta, pair):
+    """P and dS / sqrt(E) of a tile, (queries, keys) float32; zero where `pair` is false."""
+    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * SCALE
+    weights = tl.where(pair, tl.exp(scores - lse[:, None]), 0.0)
+    d_weights = tl.dot(d_out, tl.trans(v), input_precision="ieee")
+    return weights, weights * (d_weights - delta[:, None]) * SCALE
+
+
+@triton.jit
+def _load_queries(
+    QKV, OUT, LSE, D_OUT, head, row, used, column, real_e, stride_qkv, stride_out, stride_lse, stride_d_out
+):  # fmt: skip
+    """Load q and dO of a tile of rows, (Q, E), their log-sum-exp and delta, (Q,) float32."""
+    mask = used[:, None] & real_e
+    q = tl.load(QKV + row[:, None] * stride_qkv + column, mask=mask, other=0.0)
+    out = tl.load(OUT + row[:, None] * stride_out + column, mask=mask, other=0.0)
+    d_out = tl.load(D_OUT + row[:, None] * stride_d_out + column, mask=mask, other=0.0)
+    lse = tl.load(LSE + head * stride_lse + row, mask=used, other=0.0)
+    return q, d_out, lse, tl.sum(out.to(tl.float32) * d_out.to(tl.float32), 1)
+
+
+@triton.jit
+def _keys_backward(
+    QKV, OUT, LSE, D_OUT, D_QKV, head, start, n, low,
+    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, WHOLE: tl.constexpr,
+):  # fmt: skip
+    """Gradients dK and dV of a tile of keys over all queries; if it is the WHOLE jet, dQ as well."""
+    width = tl.num_programs(0) * E
+    e, key = tl.arange(0, PADDED_E), tl.arange(0, KEYS) + low
+    column, real_e = (head * E + e)[None, :], (e < E)[None, :]
+    key_row, key_mask = (start + key)[:, None], (key < n)[:, None] & real_e
+    k = tl.load(QKV + key_row * stride_qkv + width + column, mask=key_mask, other=0.0)
+    v = tl.load(QKV + key_row * stride_qkv + 2 * width + column, mask=key_mask, other=0.0)
+    d_k = tl.zeros([KEYS, PADDED_E], tl.float32)
+    d_v = tl.zeros([KEYS, PADDED_E], tl.float32)
+    for low_query in range(0, n, QUERIES):
+        query = low_query + tl.arange(0, QUERIES)
+        row, used = start + query, query < n
+        q, d_out, lse, delta = _load_queries(
+            QKV, OUT, LSE, D_OUT, head, row, used, column, real_e,
+            stride_qkv, stride_out, stride_lse, stride_d_out,
+        )  # fmt: skip
+        pair = used[:, None] & (key < n)[None, :]
+        weights, d_scores = _scores_backward(q, k, v, d_out, lse, delta, pair)
+        d_v = tl.dot(tl.trans(weights.to(v.dtype)), d_out, d_v, input_precision="ieee")
+        d_scores = d_scores.to(q.dtype)
+        d_k = tl.dot(tl.trans(d_scores), q, d_k, input_precision="ieee")
+        if WHOLE:
+            d_q = tl.dot(d_scores, k, input_precision="ieee").to(D_QKV.dtype.element_ty)
+            tl.store(D_QKV + row[:, None] * stride_d_qkv + column, d_q, mask=used[:, None] & real_e)
+    at_key = D_QKV + key_row * stride_d_qkv + width + column
+    tl.store(at_key, d_k.to(D_QKV.dtype.element_ty), mask=key_mask)
+    tl.store(at_key + width, d_v.to(D_QKV.dtype.element_ty), mask=key_mask)
+
+
+@triton.jit
+def _queries_backward(
+    QKV, OUT, LSE, D_OUT, D_QKV, head, start, n, low,
     stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv,
     QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
+    """Gradient dQ of a tile of queries over all keys."""
     width = tl.num_programs(0) * E
-    e, key = tl.arange(0, PADDED_E), tl.arange(0, KEYS)
-    of_key = (start + key)[:, None]
-    column = head * E + e[None, :]
-    key_mask = (key < n)[:, None] & (e < E)[None, :]
-    k = tl.load(QKV + of_key * stride_qkv + width + column, mask=key_mask, other=0.0)
-    v = tl.load(QKV + of_key * stride_qkv + 2 * width + column, mask=key_mask, other=0.0)
-    d_k = tl.zeros([KEYS, PADDED_E], tl.float32)
-    d_v = tl.zeros([KEYS, PADDED_E], tl.float32)
-    for lowest in range(0, n, QUERIES):
-        query = lowest + tl.arange(0, QUERIES)
-        row = start + query
-        of_row = row[:, None]
-        mask = (query < n)[:, None] & (e < E)[None, :]
-        q = tl.load(QKV + of_row * stride_qkv + column, mask=mask, other=0.0)
-        out = tl.load(OUT + of_row * stride_out + column, mask=mask, other=0.0)
-        d_out = tl.load(D_OUT + of_row * stride_d_out + column, mask=mask, other=0.0)
-        lse = tl.load(LSE + head * stride_lse + row, mask=query < n, other=0.0)
-        delta = tl.sum(out.to(tl.float32) * d_out.to(tl.float32), 1)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * SCALE
-        pair = (query < n)[:, None] & (key < n)[None, :]
-        weights = tl.where(pair, tl.exp(scores - lse[:, None]), 0.0)
-        d_v += tl.dot(tl.trans(weights.to(d_out.dtype)), d_out, input_precision="ieee")
-        d_weights = tl.dot(d_out, tl.trans(v), input_precision="ieee")
-        d_scores = (weights * (d_weights - delta[:, None]) * SCALE).to(q.dtype)
-        d_q = tl.dot(d_scores, k, input_precision="ieee")
-        d_k += tl.dot(tl.trans(d_scores), q, input_precision="ieee")
-        tl.store(D_QKV + of_row * stride_d_qkv + column, d_q.to(D_QKV.dtype.element_ty), mask=mask)
-    at_key = D_QKV + of_key * stride_d_qkv + width + column
-    tl.store(at_key, d_k.to(D_QKV.dtype.element_ty), mask=key_mask)
-    tl.store(at_key + width, d_v.to(D_QKV.dtype.element_ty), mask=key_mask)
+    e, query = tl.arange(0, PADDED_E), tl.arange(0, QUERIES) + low
+    column, real_e = (head * E + e)[None, :], (e < E)[None, :]
+    row, used = start + query, query < n
+    q, d_out, lse, delta = _load_queries(
+        QKV, OUT, LSE, D_OUT, head, row, used, column, real_e,
+        stride_qkv, stride_out, stride_lse, stride_d_out,
+    )  # fmt: skip
+    d_q = tl.zeros([QUERIES, PADDED_E], tl.float32)
+    for low_key in range(0, n, KEYS):
+        key = low_key + tl.arange(0, KEYS)
+        at_key = QKV + (start + key)[:, None] * stride_qkv + width + column
+        key_mask = (key < n)[:, None] & real_e
+        k = tl.load(at_key, mask=key_mask, other=0.0)
+        v = tl.load(at_key + width, mask=key_mask, other=0.0)
+        pair = used[:, None] & (key < n)[None, :]
+        _, d_scores = _scores_backward(q, k, v, d_out, lse, delta, pair)
+        d_q = tl.dot(d_scores.to(k.dtype), k, d_q, input_precision="ieee")
+    d_q = d_q.to(D_QKV.dtype.element_ty)
+    tl.store(D_QKV + row[:, None] * stride_d_qkv + column, d_q, mask=used[:, None] & real_e)
 
 
 @triton.jit

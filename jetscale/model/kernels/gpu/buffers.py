@@ -1,7 +1,7 @@
 """Static memory of the step on a GPU: jets, tables of a chunk, and where each parameter and gradient lies.
 
-A CUDA graph reads and writes the addresses that it was captured with, so all of this is allocated once. A batch
-is the jets ``first`` to ``first + B - 1`` of the chunk that `JetBuffers` holds; no kernel is told more than that.
+A CUDA graph reads and writes the addresses that it was captured with, so all of this is allocated once. A
+batch is the jets ``first`` to ``first + B - 1`` of the chunk that `JetBuffers` holds; no kernel is told more.
 
 Shapes: C constituents and J jets of a chunk, B jets of a batch, S = constituents of the batch + B tokens (a
 class token before the constituents of each jet), F features, K steps of a chunk.
@@ -9,8 +9,9 @@ class token before the constituents of each jet), F features, K steps of a chunk
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,24 @@ TILE = 1_024
 
 RATE, CORRECTION1, ROOT_CORRECTION2, AVERAGE = range(4)
 """Columns of `Tables.rows_K4`."""
+
+
+class HasParameters(Protocol):
+    """A module, for `Layout`."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Parameters and their names."""
+        ...
+
+
+class Transformer(HasParameters, Protocol):
+    """What is read of a `jetscale.model.transformer.SetTransformer`, whose module imports `kernels` itself."""
+
+    dim: int
+    head_dim: int
+    n_features: int
+    n_pid: int
+    blocks: nn.ModuleList
 
 
 @dataclass(frozen=True)
@@ -40,7 +59,6 @@ class JetBuffers:
     first : (1,) int32, first jet of the present batch; the step itself moves it on
     centre, scale : (F,) float32; an input is (x - centre) scale, as in `jetscale.jets.stream`
     deta_column : the column that `side` multiplies, after standardisation; -1 for none
-    longest : most tokens of a jet, its class token included, at most 256
     """
 
     x: Tensor
@@ -52,7 +70,6 @@ class JetBuffers:
     centre: Tensor
     scale: Tensor
     deta_column: int
-    longest: int
 
     @classmethod
     def allocate(
@@ -62,7 +79,6 @@ class JetBuffers:
         centre: Tensor,
         scale: Tensor,
         device: torch.device | str,
-        max_constituents: int = 128,
         deta_column: int = -1,
     ) -> JetBuffers:
         """Make room for a chunk; all jets are empty, all sides 1, the batch starts at jet 0.
@@ -72,7 +88,6 @@ class JetBuffers:
         constituents, jets : most constituents C and jets J of a chunk
         centre, scale : (F,) float32, of the feature set
         device : where to
-        max_constituents : most constituents of a jet
         deta_column : see `JetBuffers`
         """
         return cls(
@@ -85,7 +100,6 @@ class JetBuffers:
             centre=centre.to(device, torch.float32),
             scale=scale.to(device, torch.float32),
             deta_column=deta_column,
-            longest=max_constituents + 1,
         )
 
     @property
@@ -162,7 +176,7 @@ class Layout:
     gradient_length: int
 
     @classmethod
-    def of(cls, model: nn.Module, parts: Mapping[str, int] | None = None) -> Layout:
+    def of(cls, model: HasParameters, parts: Mapping[str, int] | None = None) -> Layout:
         """Lay out the parameters of a model.
 
         Parameters

@@ -7,7 +7,7 @@ Shapes: as in `buffers`; D width, R rows of a tile, V = F + identities + 2 vecto
 """
 
 # triton has no types
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -215,8 +215,8 @@ def _embed_backward(
 ):  # fmt: skip
     """A token is z V, V being the weights one above the other: dV = z^T dx, one product for all of them.
 
-    Columns of z (R, V): F features, a one for the row's identity, a one for a constituent (the bias), a one for
-    a class token.
+    Columns of z (R, V): F features, a one for the row's identity, a one for a constituent (the bias), a one
+    for a class token.
     """
     program = tl.program_id(0)
     v = tl.arange(0, VECTORS)

@@ -10,7 +10,7 @@ respect to the logits is (softmax - one hot) / B.
 """
 
 # triton has no types
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
 from __future__ import annotations
 
 import triton

@@ -9,7 +9,6 @@ Legend: S tokens, B jets, D width, V = F + identities + 2 inputs of a token, dep
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -23,13 +22,12 @@ from jetscale.model.kernels.gpu.attention import (
     attend_class,
     attend_class_backward,
 )
-from jetscale.model.kernels.gpu.buffers import Gradients, JetBuffers, Weights
+from jetscale.model.kernels.gpu.buffers import Gradients, JetBuffers, Transformer, Weights
 from jetscale.model.kernels.gpu.head import head_forward, head_parts, head_step
 from jetscale.model.kernels.gpu.rows import BLOCK, CLASSES, LAST, NOTHING, TOKENS
 from jetscale.model.kernels.gpu.rows_backward import rows_backward_kernel
 from jetscale.model.kernels.gpu.rows_forward import embed_kernel, rows_kernel
 from jetscale.model.kernels.gpu.weights import ALIGNED, Product, WeightGradients, product_parts
-from jetscale.model.transformer import SetTransformer
 
 
 class Narrow:
@@ -50,14 +48,14 @@ class Narrow:
     """
 
     @staticmethod
-    def parts(model: SetTransformer, batch_size: int) -> dict[str, int]:
+    def parts(model: Transformer, batch_size: int) -> dict[str, int]:
         """Partial sums of each parameter's gradient, by name."""
         products = [product for product, _, _ in _products(model)]
         return product_parts(products, model.dim) | head_parts(batch_size)
 
     def __init__(
         self,
-        model: SetTransformer,
+        model: Transformer,
         batch_size: int,
         capacity: int,
         jets: JetBuffers,
@@ -84,17 +82,6 @@ class Narrow:
                 [(self._half[d_y], self._half[x][:, columns]) for _, d_y, (x, columns) in plan],
                 arena, model.dim, gradients, jets, batch_size,
             )  # fmt: skip
-
-    def at_capacity(self, capacity: int) -> Narrow:
-        """The same network on the same memory, launched for fewer tokens.
-
-        Parameters
-        ----------
-        capacity : most tokens of a batch, at most this network's
-        """
-        smaller = copy.copy(self)
-        smaller._capacity = capacity
-        return smaller
 
     def train(self, weights: Weights, k: Tensor) -> None:
         """Enqueue forward and backward pass of a batch: fills the partial sums of the gradients.
@@ -126,23 +113,31 @@ class Narrow:
     def _forward(self, weights: Weights, keep: bool) -> None:
         self._embed(weights, keep)
         for index in range(self._depth):
-            last = index == self._depth - 1
-            mine = self._of_block(index)
-            launch = attend_class if last else attend
-            inputs = (mine("q"), mine("qkv")) if last else (mine("qkv"),)
-            launch(self._jets, self._batch_size, *inputs, mine("attended"), mine("lse"))
+            mine, batch = self._of_block(index), (self._jets, self._batch_size)
+            if index == self._depth - 1:
+                attend_class(*batch, mine("q"), mine("qkv"), mine("attended"), mine("lse"))
+            else:
+                attend(*batch, mine("qkv"), mine("attended"), mine("lse"))
             self._rows(weights, index, keep)
 
     def _backward(self, weights: Weights) -> None:
         for index in reversed(range(self._depth)):
-            last = index == self._depth - 1
-            mine = self._of_block(index)
+            mine, batch = self._of_block(index), (self._jets, self._batch_size)
             self._rows_backward(weights, index)
-            launch = attend_class_backward if last else attend_backward
-            inputs = (mine("q"), mine("qkv")) if last else (mine("qkv"),)
-            outputs = (mine("d_q"), mine("d_qkv")) if last else (mine("d_qkv"),)
-            d_attended = self._half["d_attended_classes" if last else "d_attended"]
-            launch(self._jets, self._batch_size, *inputs, mine("attended"), mine("lse"), d_attended, *outputs)
+            if index == self._depth - 1:
+                attend_class_backward(
+                    *batch, mine("q"), mine("qkv"), mine("attended"), mine("lse"),
+                    self._half["d_attended_classes"], mine("d_q"), mine("d_qkv"),
+                )  # fmt: skip
+            else:
+                attend_backward(
+                    *batch,
+                    mine("qkv"),
+                    mine("attended"),
+                    mine("lse"),
+                    self._half["d_attended"],
+                    mine("d_qkv"),
+                )
         self._rows_backward(weights, -1)
 
     def _embed(self, weights: Weights, keep: bool) -> None:
@@ -159,8 +154,8 @@ class Narrow:
             PIDS=columns.pids,
             BIASES=columns.bias,
             TOKEN=columns.token,
-            COLUMNS=columns.count,
-            VP=triton.next_power_of_2(columns.count),
+            COLUMNS=columns.width,
+            VP=triton.next_power_of_2(columns.width),
             NEXT=self._next(-1),
             KEEP=keep,
             **self._sizes(),
@@ -269,7 +264,7 @@ class _Inputs(NamedTuple):
     pids: int
     bias: int
     token: int
-    count: int
+    width: int
 
 
 def _input_columns(n_features: int, n_pid: int) -> _Inputs:
@@ -278,7 +273,7 @@ def _input_columns(n_features: int, n_pid: int) -> _Inputs:
     return _Inputs(pids, bias, bias + ALIGNED, bias + 2 * ALIGNED)
 
 
-def _products(model: SetTransformer) -> Iterator[tuple[Product, str, tuple[str, slice]]]:
+def _products(model: Transformer) -> Iterator[tuple[Product, str, tuple[str, slice]]]:
     """All weight gradients: what, the buffer of dy, and the buffer and columns of x."""
     dim, features, n_pid = model.dim, model.n_features, model.n_pid
     every, columns = slice(None), _input_columns(features, n_pid)
@@ -314,12 +309,12 @@ def _products(model: SetTransformer) -> Iterator[tuple[Product, str, tuple[str, 
 
 
 def _halves(
-    model: SetTransformer, batch_size: int, capacity: int, train: bool
+    model: Transformer, batch_size: int, capacity: int, train: bool
 ) -> Iterator[tuple[str, tuple[int, int]]]:
     """Names and shapes of the buffers in the dtype of products; "0.qkv" belongs to block 0."""
     dim, depth = model.dim, len(model.blocks)
     if train:
-        yield "inputs", (capacity, _input_columns(model.n_features, model.n_pid).count)
+        yield "inputs", (capacity, _input_columns(model.n_features, model.n_pid).width)
         yield "-1.d_out", (capacity, dim)
         yield "d_attended", (capacity, dim)
         yield "d_attended_classes", (batch_size, dim)
@@ -347,7 +342,7 @@ def _halves(
 
 
 def _singles(
-    model: SetTransformer, batch_size: int, capacity: int, train: bool
+    model: Transformer, batch_size: int, capacity: int, train: bool
 ) -> Iterator[tuple[str, tuple[int, int]]]:
     """Names and shapes of the float32 buffers."""
     dim, depth = model.dim, len(model.blocks)

@@ -9,8 +9,8 @@ the eager step.
 Legend: N padded parameters, P partial sums of a gradient, B jets of a batch.
 """
 
-# Triton's decorator and the arguments of its kernels have no types.
-# mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
+# triton has no types
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ Shapes: as in `buffers`; D width, M = 2 D, R rows of a tile, P programs that eac
 """
 
 # triton has no types
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
 from __future__ import annotations
 
 from dataclasses import dataclass

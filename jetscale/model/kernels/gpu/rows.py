@@ -7,7 +7,7 @@ Legend: R rows of a tile, D width, DP padded width, N outputs of a product.
 """
 
 # triton has no types
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
 from __future__ import annotations
 
 import triton

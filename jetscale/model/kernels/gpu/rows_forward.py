@@ -6,7 +6,7 @@ Legend: S tokens, B jets, R rows of a tile, D width, DP padded width, M = 2 D.
 """
 
 # triton has no types
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
 from __future__ import annotations
 
 import triton

@@ -1,13 +1,13 @@
 """One optimiser step, or one batch of an evaluation, of a set transformer on static memory.
 
-Both only enqueue kernels: they allocate nothing, wait for nothing and read nothing on the host, so a CUDA graph
-can capture them. Which batch they act on is `JetBuffers.first`, which they move on.
+Both only enqueue kernels: they allocate nothing, wait for nothing and read nothing on the host, so a CUDA
+graph can capture them. Which batch they act on is `JetBuffers.first`, which they move on.
 
 Shapes: as in `jetscale.model.kernels.gpu.buffers`.
 """
 
 # triton has no types
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
 from __future__ import annotations
 
 import torch
@@ -15,11 +15,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from jetscale.model.kernels.gpu.buffers import JetBuffers, Layout, Tables, Weights
+from jetscale.model.kernels.gpu.buffers import JetBuffers, Layout, Tables, Transformer, Weights
 from jetscale.model.kernels.gpu.narrow import Narrow
 from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, Update
 from jetscale.model.kernels.gpu.wide import Wide
-from jetscale.model.transformer import SetTransformer
 
 WIDEST = 128
 """Largest width of `Narrow`: a tile of rows and a block's weights fit on one multiprocessor."""
@@ -41,7 +40,7 @@ class DeviceStep:
 
     def __init__(
         self,
-        model: SetTransformer,
+        model: Transformer,
         batch_size: int,
         capacity: int,
         state: FlatState,
@@ -76,7 +75,7 @@ class DeviceEvaluation:
 
     def __init__(
         self,
-        model: SetTransformer,
+        model: Transformer,
         batch_size: int,
         capacity: int,
         weights: Weights,
@@ -100,7 +99,7 @@ class DeviceEvaluation:
         )  # fmt: skip
 
 
-def _kind(model: SetTransformer) -> type[Narrow] | type[Wide]:
+def _kind(model: Transformer) -> type[Narrow] | type[Wide]:
     return Narrow if model.dim <= WIDEST else Wide
 
 

@@ -12,7 +12,7 @@ Legend: S tokens, O and I outputs and inputs of a matrix, P partial sums.
 """
 
 # triton has no types
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class Product:
     start : where dW_00 lies in the parameter
     strides : steps in the parameter from one output and from one input to the next
     jets : the rows are the B jets of a batch, not its tokens
-    norm : parameter whose scale multiplied x; then x is given without it
+    norm : parameter whose scale multiplied x; then x is given without it, and the matrix has D inputs
     """
 
     name: str
@@ -91,7 +91,8 @@ class WeightGradients:
     Parameters
     ----------
     products : what to compute
-    operands : dy (rows, O) and x (rows, I) of each, views of `arena` with contiguous rows
+    operands : dy (rows, O) and x (rows, I) of each, views of `arena` with contiguous rows; where I is no
+        multiple of `ALIGNED`, the numbers up to the next one are read too and must be finite
     arena : flat memory in the dtype of products; operands and their rows start at multiples of `ALIGNED`
     dim : width D of the model
     gradients : takes the partial sums, as many as `product_parts` says
@@ -111,7 +112,7 @@ class WeightGradients:
         batch_size: int,
     ) -> None:
         self._arena, self._gradients, self._jets, self._batch_size = arena, gradients, jets, batch_size
-        self._side = tile_of(dim)
+        self._dim, self._side = dim, tile_of(dim)
         split = split_of(products, dim)
         tasks: list[list[int]] = []
         used: dict[str, int] = {}  # partial sums of each norm's gradient given out so far
@@ -131,6 +132,7 @@ class WeightGradients:
             weights.half,
             self._gradients.flat,
             B=self._batch_size,
+            D=self._dim,
             SIDE=self._side,
             R=_ROWS,
             FIELDS=_FIELDS,
@@ -153,28 +155,34 @@ def _tasks(
     used: dict[str, int],
 ) -> list[list[int]]:
     """Rows of the table, one a program; fields in the order in which the kernel reads them."""
-    assert not any(n % ALIGNED for t in (d_y, x) for n in (t.storage_offset(), t.stride(0)))
     slot, parts = layout.slots[product.name], 1 if product.jets else split
     of_output, of_input = product.strides
+    rows_of_tiles = triton.cdiv(product.n_outputs, side)
+    inputs_read = triton.cdiv(product.n_inputs, ALIGNED) * ALIGNED
     tasks = []
     for part in range(parts):
         for o, i in _tiles(product, side):
-            out = slot.gradient + part * slot.size + product.start + o * of_output + i * of_input
-            norm = d_norm = -1
-            if product.norm is not None:
-                norm_slot = layout.slots[product.norm]
-                row = used.get(product.norm, 0) + part * triton.cdiv(product.n_outputs, side) + o // side
-                norm, d_norm = norm_slot.offset + i, norm_slot.gradient + row * norm_slot.size + i
-            tasks.append([
+            aligned = [
                 d_y.storage_offset() + o, d_y.stride(0), x.storage_offset() + i, x.stride(0),
+                min(side, product.n_outputs - o), min(side, inputs_read - i),
+            ]  # fmt: skip
+            assert all(number % ALIGNED == 0 for number in aligned), (product, aligned)
+            tile = product.start + o * of_output + i * of_input
+            norm = d_norm = weight = -1
+            if product.norm is not None:
+                assert product.strides == (product.n_inputs, 1)
+                norm_slot = layout.slots[product.norm]
+                row = used.get(product.norm, 0) + part * rows_of_tiles + o // side
+                norm, d_norm = norm_slot.offset + i, norm_slot.gradient + row * norm_slot.size + i
+                weight = (slot.offset + tile) // ALIGNED
+            tasks.append([
+                *(number // ALIGNED for number in aligned), min(side, product.n_inputs - i),
                 batch_size if product.jets else -1, part, parts,
-                min(side, product.n_outputs - o), min(side, product.n_inputs - i),
-                out, of_output, of_input,
-                norm, d_norm, slot.offset + product.start + o * of_output + i * of_input, 0,
+                slot.gradient + part * slot.size + tile, of_output, of_input,
+                norm, d_norm, weight,
             ])  # fmt: skip
     if product.norm is not None:
-        rows = parts * triton.cdiv(product.n_outputs, side)
-        used[product.norm] = used.get(product.norm, 0) + rows
+        used[product.norm] = used.get(product.norm, 0) + parts * rows_of_tiles
     return tasks
 
 
@@ -187,20 +195,19 @@ def _small(field):
 @triton.jit
 def _products_kernel(
     TASKS, ARENA, OFFSETS, FIRST, PARAMS, HALF, GRADIENTS,
-    B: tl.constexpr, SIDE: tl.constexpr, R: tl.constexpr, FIELDS: tl.constexpr,
+    B: tl.constexpr, D: tl.constexpr, SIDE: tl.constexpr, R: tl.constexpr, FIELDS: tl.constexpr,
 ):  # fmt: skip
     """One tile of one gradient over one range of rows, see `WeightGradients`."""
     task = TASKS + tl.program_id(0) * FIELDS
-    # 16 bytes at once, which the compiler cannot see in numbers from memory (`ALIGNED`)
-    d_y, x = tl.multiple_of(tl.load(task), 8), tl.multiple_of(tl.load(task + 2), 8)
-    d_y_stride = tl.multiple_of(tl.load(task + 1).to(tl.int32), 8)
-    x_stride = tl.multiple_of(tl.load(task + 3).to(tl.int32), 8)
-    n_rows, part, parts = _small(task + 4), _small(task + 5), _small(task + 6)
+    # Times 8 here, so that the compiler knows it can load 16 bytes at once.
+    d_y, x = tl.load(task) * 8, tl.load(task + 2) * 8
+    d_y_stride, x_stride = _small(task + 1) * 8, _small(task + 3) * 8
     o, i = tl.arange(0, SIDE), tl.arange(0, SIDE)
-    real_o, real_i = o < _small(task + 7), i < _small(task + 8)
-    out, of_output, of_input = tl.load(task + 9), _small(task + 10), _small(task + 11)
-    norm, d_norm, weight = tl.load(task + 12), tl.load(task + 13), tl.load(task + 14)
-
+    real_o, real_i = o < _small(task + 4) * 8, i < _small(task + 5) * 8
+    stored_i = i < _small(task + 6)
+    n_rows, part, parts = _small(task + 7), _small(task + 8), _small(task + 9)
+    out, of_output, of_input = tl.load(task + 10), _small(task + 11), _small(task + 12)
+    norm, d_norm, weight = tl.load(task + 13), tl.load(task + 14), tl.load(task + 15)  # weight in eighths
     if n_rows < 0:
         n_rows = tokens_in_use(OFFSETS, FIRST, B)
     share = tl.cdiv(tl.cdiv(n_rows, parts), R) * R
@@ -220,10 +227,10 @@ def _products_kernel(
         )
         total = tl.dot(tl.trans(d_y_tile), x_tile, total, input_precision="ieee")
 
-    mask = real_o[:, None] & real_i[None, :]
+    mask = real_o[:, None] & stored_i[None, :]
     at = o[:, None] * of_output + i[None, :] * of_input
     if norm >= 0:
-        w = tl.load(HALF + weight + at, mask=mask, other=0.0).to(tl.float32)
-        tl.store(GRADIENTS + d_norm + i, tl.sum(w * total, 0), mask=real_i)
-        total *= tl.load(PARAMS + norm + i, mask=real_i, other=0.0)[None, :]
+        w = tl.load(HALF + weight * 8 + o[:, None] * D + i[None, :], mask=mask, other=0.0).to(tl.float32)
+        tl.store(GRADIENTS + d_norm + i, tl.sum(w * total, 0), mask=stored_i)
+        total *= tl.load(PARAMS + norm + i, mask=stored_i, other=0.0)[None, :]
     tl.store(GRADIENTS + out + at, total, mask=mask)

@@ -1,4 +1,4 @@
-"""Forward and backward pass of a wide set transformer on static memory: cuBLAS products, fused passes between.
+"""Forward and backward pass of a wide set transformer on static memory: cuBLAS products, passes between them.
 
 Backward passes are those of `jetscale.model.kernels.cpu.functions`, in the same order. Weight gradients are
 products over all rows of the capacity: rows from S on are zero in one of their two factors (`normed` of every
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jetscale.model.kernels.gpu import HEAD_DIM
 from jetscale.model.kernels.gpu.attention import (
-    HEAD_DIM,
     attend,
     attend_backward,
     attend_class,
     attend_class_backward,
 )
-from jetscale.model.kernels.gpu.buffers import Gradients, JetBuffers, Weights
+from jetscale.model.kernels.gpu.buffers import Gradients, JetBuffers, Transformer, Weights
 from jetscale.model.kernels.gpu.embedding import EMBEDDING_PARTS, Embedding, embed, embed_backward
 from jetscale.model.kernels.gpu.head import head_forward, head_parts, head_step
 from jetscale.model.kernels.gpu.pointwise import (
@@ -33,7 +33,6 @@ from jetscale.model.kernels.gpu.pointwise import (
     swiglu,
     swiglu_backward,
 )
-from jetscale.model.transformer import SetTransformer
 
 CLASS_NORM_PARTS = 16  # of the norm that acts on class tokens alone
 
@@ -102,7 +101,7 @@ class Wide:
 
     def __init__(
         self,
-        model: SetTransformer,
+        model: Transformer,
         batch_size: int,
         capacity: int,
         jets: JetBuffers,
@@ -118,14 +117,14 @@ class Wide:
         self._allocate(capacity, batch_size, keep=gradients is not None)
 
     @staticmethod
-    def parts(model: SetTransformer, batch_size: int) -> dict[str, int]:
+    def parts(model: Transformer, batch_size: int) -> dict[str, int]:
         """Partial sums that `train` leaves of each parameter's gradient; one where a name is missing.
 
         Parameters
         ----------
         model, batch_size : see `Wide`
         """
-        embedding = ("embed.weight", "embed.bias", "class_token", *(["pid.weight"] if model.pid else []))
+        embedding = ("embed.weight", "embed.bias", "class_token", *(["pid.weight"] if model.n_pid else []))
         parts = dict.fromkeys(embedding, EMBEDDING_PARTS)
         for i in range(len(model.blocks)):
             parts[f"blocks.{i}.attention_norm.weight"] = NORM_PARTS
@@ -197,7 +196,7 @@ class Wide:
         ff: _FeedForward,
         branch: Tensor,
     ) -> None:
-        """From a block's attention on to its last branch, which is left in `branch`, to be added to `ff.x`."""
+        """From a block's attention on to its last branch, left in `branch`, to be added to `ff.x`."""
         block = f"blocks.{i}."
         _linear(attended, weights.compute(block + "out.weight"), branch)
         add_norm(rows, x, branch, weights.single(block + "feedforward_norm.weight"), ff.x, ff.normed)

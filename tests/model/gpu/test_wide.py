@@ -1,4 +1,4 @@
-"""Forward and backward pass of whole networks on static memory, against autograd of the plain model."""
+"""Forward and backward pass of wide networks on static memory, against autograd of the plain model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from jetscale.model.transformer import SetTransformer
 from tests.model.gpu.chunks import DEVICE, N_PID, assert_close, batch, chunk
 
 wide = pytest.importorskip("jetscale.model.kernels.gpu.wide", reason="needs Triton")
-narrow = pytest.importorskip("jetscale.model.kernels.gpu.narrow", reason="needs Triton")
 
 pytestmark = pytest.mark.gpu
 
@@ -32,7 +31,6 @@ def few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
 LENGTHS = [2, 5, 0, 33, 1, 11]
 FIRST, N_JETS = 2, 4
 CAPACITY = sum(LENGTHS[FIRST:]) + N_JETS + 21
-KINDS = (wide.Wide, narrow.Narrow)
 # Triton's interpreter multiplies the bit patterns of bfloat16
 HALF = torch.bfloat16 if DEVICE == "cuda" else torch.float16
 
@@ -61,10 +59,10 @@ def weights_of(model: SetTransformer, dtype: torch.dtype = torch.float32) -> Wei
 
 
 def network_of(
-    kind: Any, model: SetTransformer, jets: JetBuffers, dtype: torch.dtype = torch.float32
+    model: SetTransformer, jets: JetBuffers, dtype: torch.dtype = torch.float32
 ) -> tuple[Any, Gradients]:
-    gradients = Layout.of(model, kind.parts(model, N_JETS)).gradients(DEVICE)
-    return kind(model, N_JETS, CAPACITY, jets, dtype, gradients), gradients
+    gradients = Layout.of(model, wide.Wide.parts(model, N_JETS)).gradients(DEVICE)
+    return wide.Wide(model, N_JETS, CAPACITY, jets, dtype, gradients), gradients
 
 
 def exact(model: SetTransformer, jets: JetBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -102,16 +100,15 @@ def logits_of_class_token(model: SetTransformer) -> Tensor:
     return model.head(model.norm(x))
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("dim", "n_features", "has_pid", "depth", "deta"),
     [(8, 8, True, 4, -1), (24, 4, False, 2, 1), (16, 17, True, 1, 5)],
 )
 def test_losses_and_gradients_are_those_of_autograd(
-    kind: Any, dim: int, n_features: int, has_pid: bool, depth: int, deta: int
+    dim: int, n_features: int, has_pid: bool, depth: int, deta: int
 ) -> None:
     jets, model = chunk(LENGTHS, n_features, deta), model_of(dim, n_features, has_pid, depth)
-    network, gradients = network_of(kind, model, jets)
+    network, gradients = network_of(model, jets)
     k = torch.zeros(1, dtype=torch.int32, device=DEVICE)
     for first in (FIRST, 0):  # the longer batch leaves rows and partial sums that the other must not read
         jets.first.fill_(first)
@@ -125,37 +122,34 @@ def test_losses_and_gradients_are_those_of_autograd(
         assert_close(gradients.summed(name), gradient, 2e-5 if DEVICE == "cpu" else 2e-3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_evaluation_gives_the_losses_of_training(kind: Any) -> None:
+def test_evaluation_gives_the_losses_of_training() -> None:
     jets, model = chunk(LENGTHS), model_of(8, 8, True, 3)
     jets.first.fill_(FIRST)
-    network, _ = network_of(kind, model, jets)
+    network, _ = network_of(model, jets)
     network.train(weights_of(model), torch.zeros(1, dtype=torch.int32, device=DEVICE))
-    alone = kind(model, N_JETS, CAPACITY, jets, torch.float32, None)
+    alone = wide.Wide(model, N_JETS, CAPACITY, jets, torch.float32, None)
     alone.evaluate(weights_of(model))
     assert torch.equal(alone.losses_B, network.losses_B)
     assert torch.equal(alone.correct_B, network.correct_B)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_without_constituents_is_harmless(kind: Any) -> None:
+def test_a_batch_without_constituents_is_harmless() -> None:
     model = model_of(8, 8, True, 2)
     jets = JetBuffers.allocate(10, N_JETS, torch.zeros(8), torch.ones(8), DEVICE)
-    network, gradients = network_of(kind, model, jets)
+    network, gradients = network_of(model, jets)
     network.train(weights_of(model), torch.zeros(1, dtype=torch.int32, device=DEVICE))
     loss_B, _, _ = exact(model, replace(batch(jets, 0, N_JETS)))
     assert_close(network.losses_B, loss_B)
     assert all(torch.isfinite(gradients.summed(name)).all() for name in gradients.layout.slots)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_half_precision_is_as_near_as_autocast(kind: Any) -> None:
+def test_half_precision_is_as_near_as_autocast() -> None:
     lengths = [3, 2, 25, 9, 18, 21]
     jets, model = chunk(lengths), model_of(16, 8, True, 3)
     jets.first.fill_(FIRST)
     plain = batch(jets, FIRST, N_JETS)
-    gradients = Layout.of(model, kind.parts(model, N_JETS)).gradients(DEVICE)
-    network = kind(model, N_JETS, sum(lengths), jets, HALF, gradients)
+    gradients = Layout.of(model, wide.Wide.parts(model, N_JETS)).gradients(DEVICE)
+    network = wide.Wide(model, N_JETS, sum(lengths), jets, HALF, gradients)
     network.train(weights_of(model, HALF), torch.zeros(1, dtype=torch.int32, device=DEVICE))
     _, _, expected = exact(model, plain)
 
