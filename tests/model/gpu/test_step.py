@@ -20,13 +20,13 @@ optimiser = pytest.importorskip("jetscale.model.kernels.gpu.optimiser", reason="
 
 pytestmark = pytest.mark.gpu
 
-STEPS, N_JETS = 10, 3
+STEPS, N_JETS = 10, 2
 RATES = [1e-3 * (i + 1) / STEPS for i in range(STEPS)]
 
 
 def jets_of_chunk(n_jets: int) -> JetBuffers:
     generator = torch.Generator().manual_seed(3)
-    return chunk(torch.randint(1, 9, (n_jets,), generator=generator).tolist(), n_classes=3)
+    return chunk(torch.randint(1, 6, (n_jets,), generator=generator).tolist(), n_classes=3)
 
 
 def capacity_of(jets: JetBuffers) -> int:

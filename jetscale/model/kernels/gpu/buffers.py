@@ -32,7 +32,7 @@ class HasParameters(Protocol):
 
 
 class Transformer(HasParameters, Protocol):
-    """What is read of a `jetscale.model.transformer.SetTransformer`, whose module imports `kernels` itself."""
+    """What is read of a `jetscale.model.transformer.SetTransformer`, whose module imports `kernels`."""
 
     dim: int
     head_dim: int

@@ -19,8 +19,8 @@ from torch import Tensor
 from jetscale.model.kernels.gpu.buffers import JetBuffers
 from jetscale.model.kernels.gpu.embedding import constituents_of_rows, normalised, tokens_in_use
 
-NORM_PARTS = 128
-"""Partial sums of a norm's gradient: two programs for each multiprocessor but a few."""
+NORM_PARTS = 256
+"""Partial sums of a norm's gradient, one a program: about two programs a multiprocessor."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _norm_backward(
     n_used = rows_in_use(OFFSETS, FIRST, n_rows, B, RAGGED)
     wide = d < D
     weight = tl.load(WEIGHT + d, mask=wide, other=0.0)
-    d_weight = tl.zeros([WIDTH], tl.float32)
+    d_weight = tl.zeros([ROWS, WIDTH], tl.float32)  # a thread's own rows: added up once, at the end
     for lowest in range(program * ROWS, n_rows, tl.num_programs(0) * ROWS):
         row = lowest + tl.arange(0, ROWS)
         at = row[:, None] * D + d[None, :]
@@ -212,14 +212,14 @@ def _norm_backward(
         else:
             d_x = tl.load(D_X + at, mask=mask, other=0.0)
         scaled, over_sd = normalised(tl.load(X + at, mask=mask, other=0.0), wide, D)
-        d_weight += tl.sum(d_normed * scaled, 0)
+        d_weight += d_normed * scaled
         g = d_normed * weight[None, :]
         mean_g, mean_gx = tl.sum(g, 1) / D, tl.sum(g * scaled, 1) / D
         d_x += (g - mean_g[:, None] - scaled * mean_gx[:, None]) * over_sd[:, None]  # zero where unused
         inside = (row < n_rows)[:, None] & wide[None, :]
         tl.store(D_X + at, d_x, mask=inside)
         tl.store(D_HALF + at, d_x.to(D_HALF.dtype.element_ty), mask=inside)
-    tl.store(D_WEIGHT + program * D + d, d_weight, mask=wide)
+    tl.store(D_WEIGHT + program * D + d, tl.sum(d_weight, 0), mask=wide)
 
 
 @triton.jit
