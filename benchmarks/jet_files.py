@@ -13,10 +13,17 @@ from jetscale.jets.datasets.base import jet_file
 from jetscale.jets.datasets.jetclass import JETCLASS_BRANCHES, JETCLASS_PREFIXES
 
 
-def write_file(directory: Path, label: str, number: int, n_jets: int) -> Path:
-    """One file of random jets with the 41 published branches."""
+def write_file(directory: Path, label: str, number: int, n_jets: int, constituents: float = 45) -> Path:
+    """One file of random jets with the 41 published branches.
+
+    Parameters
+    ----------
+    directory, label, number : where, of which class, and the number in the file's name
+    n_jets : jets in the file
+    constituents : mean of a jet; all that tells one class from another where classes differ in it
+    """
     rng = np.random.default_rng([1, number])
-    counts = np.clip(rng.poisson(45, n_jets), 1, None)
+    counts = np.clip(rng.poisson(constituents, n_jets), 1, None)
     flat = _random_constituents(rng, counts)
     columns = {}
     for name, kind in JETCLASS_BRANCHES.items():

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
 from jetscale.common.paper import MEAN_CONSTITUENTS
 from jetscale.jets.batch import JetBatch
+from jetscale.model.kernels.gpu import unusable
 from jetscale.model.network import Network
+from jetscale.model.transformer import SetTransformer
 from jetscale.training.settings import DeviceSettings
 
 _ENOUGH_SECONDS = 1.5
+_CHUNK = 64  # captured steps that are timed as one
 
 
 def probe_device(settings: DeviceSettings) -> torch.device:
@@ -23,36 +27,59 @@ def probe_device(settings: DeviceSettings) -> torch.device:
     return torch.device("cuda")
 
 
-def seconds_per_step(model: Network, batch_size: int, device: torch.device, threads: int) -> float:
-    """Median time of a forward and backward pass with AdamW, jets of 40 constituents on average.
+def seconds_per_step(
+    model: Network, batch_size: int, device: torch.device, settings: DeviceSettings
+) -> float:
+    """Median time of a training step with AdamW, on jets of 40 constituents on average.
 
-    The first step, which compiles kernels and fills caches, does not count.
+    On a GPU it is the captured step where a run takes that. The first step, which compiles kernels and fills
+    caches, does not count.
 
     Parameters
     ----------
     model : the network; it is moved to `device`, and its weights change
     batch_size : B, jets in a step
     device : where to measure
-    threads : CPU threads of torch
+    settings : threads and precision
 
     Returns
     -------
     Seconds for each step.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(settings.threads)
     model = model.to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    batch = synthetic_batch(model, batch_size).to(device)
+    jets = synthetic_batch(model, batch_size)
+    half = device.type == "cuda" and settings.precision != "32-true"
+    precision = "bf16-mixed" if half else "32-true"
+    if device.type == "cuda" and unusable(model, precision, int(jets.lengths_B.max()), device) is None:
+        from jetscale.training.captured.alone import steps_alone  # needs Triton
+
+        assert isinstance(model, SetTransformer)
+        work, n_steps = steps_alone(model, jets, _CHUNK), _CHUNK
+    else:
+        work, n_steps = _eager(model, jets.to(device), half), 1
     times: list[float] = []
     while len(times) < 2 or sum(times[1:]) < _ENOUGH_SECONDS:
         start = time.monotonic()
-        torch.autograd.backward(F.cross_entropy(model(batch).float(), batch.labels_B))
-        optimizer.step()
-        optimizer.zero_grad()
+        work()
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.monotonic() - start)
-    return statistics.median(times[1:])
+    return statistics.median(times[1:]) / n_steps
+
+
+def _eager(model: Network, jets: JetBatch, half: bool) -> Callable[[], None]:
+    """One step, operation by operation."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def step() -> None:
+        with torch.autocast(jets.x_TF.device.type, torch.bfloat16, enabled=half):
+            logits_BK = model(jets)
+        torch.autograd.backward(F.cross_entropy(logits_BK.float(), jets.labels_B))
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
 
 
 def synthetic_batch(model: Network, n_jets: int) -> JetBatch:

@@ -188,7 +188,7 @@ def plan_sweep(jobs: Sequence[Job], report: Report | None = None) -> Plan:
     for number, (kind, phase) in enumerate(kinds.items()):
         report(number, len(kinds))
         _, model, _ = design(phase.settings, phase.name)
-        measured[kind] = seconds_per_step(model, phase.batch_size, device, phase.settings.device.threads)
+        measured[kind] = seconds_per_step(model, phase.batch_size, device, phase.settings.device)
     report(len(kinds), len(kinds))
     return replace(plan, step_seconds=measured)
 
