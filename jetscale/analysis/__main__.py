@@ -36,6 +36,7 @@ class Command(FitSettings):
     flops_per_param_sample : k of C = k N D, for tables that give only one of D and C.
     best_of_cell : of a table's rows of one subset, N, D and seed, keep the one with the lowest loss.
     unfinished : take runs without done.json too.
+    report : draw the figures and write report.html; false: the numbers alone, in seconds.
     wandb : for source=wandb: group, filters (JSON), refresh (the answer is kept in OUT/wandb.parquet).
     weights : raw or ema; empty: ema where the runs have it.
     n_params : definition of N: total, or kinds joined by +, such as blocks+head.
@@ -64,6 +65,7 @@ class Command(FitSettings):
     flops_per_param_sample: Annotated[float, Range(0, 1e12, without="low")] = 6.0
     best_of_cell: bool = False
     unfinished: bool = False
+    report: bool = True
     wandb: WandbSettings = field(default_factory=WandbSettings)
 
     def fit_settings(self) -> FitSettings:
@@ -94,7 +96,6 @@ def main(argv: Sequence[str]) -> None:
 
     from jetscale.analysis.answers.fit_table import fit
     from jetscale.analysis.fitting.surface import form_named
-    from jetscale.analysis.output.report import write_report
     from jetscale.analysis.tables.loading import load_with_held_out
 
     form_named(command.approach3.form)  # a name that does not exist is refused before anything is read
@@ -112,8 +113,13 @@ def main(argv: Sequence[str]) -> None:
     )
     result = fit(losses, command.fit_settings(), held_out=held_out)
     result.save(out)
-    report = write_report(result, out)
-    sys.stdout.write(f"{result}\n{out / 'results.json'}\n{report}\n")
+    written = [out / "results.json"]
+    (out / "report.html").unlink(missing_ok=True)  # of an earlier fit
+    if command.report:
+        from jetscale.analysis.output.report import write_report
+
+        written.append(write_report(result, out))
+    sys.stdout.write("\n".join(map(str, [result, *written])) + "\n")
 
 
 if __name__ == "__main__":

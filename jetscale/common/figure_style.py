@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from jetscale.common.files import atomic_path
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 Array = NDArray[np.float64]
 
@@ -24,6 +26,8 @@ DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2, 2, 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 SUBSET_ORDER = ("scratch", "qcd", "qcd_res2p", "qcd_res34p", "bsm_all")
 LOSS_MAP = "viridis"
+EDGE = 3.0
+"""Pixels around a panel that is shown alone."""
 
 _RC: dict[str, Any] = {
     "font.size": 9.0,
@@ -73,23 +77,93 @@ def coloured_points(
     axes.figure.colorbar(dots, ax=axes, label=label)
 
 
+def lay_out(figure: Figure) -> None:
+    """Place everything in the figure, once: what is asked for or written afterwards finds it there."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def save(figure: Figure, out: Path, name: str) -> Path:
-    """Write NAME.svg (the same bytes each time) and NAME.png; the SVG's path is returned."""
-    for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
-        with style(), atomic_path(out / f"{name}{suffix}") as aside:
-            figure.savefig(aside, dpi=150, metadata=metadata)
+    """Write NAME.svg (the same bytes each time) and NAME.png of one layout; the SVG's path is returned."""
+    with style():
+        lay_out(figure)
+        for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
+            with atomic_path(out / f"{name}{suffix}") as aside:
+                figure.savefig(aside, dpi=150, metadata=metadata)
     return out / f"{name}.svg"
 
 
+@dataclass(frozen=True)
+class Panel:
+    """Part of a figure that can be shown alone: axes with their labels, legend and colour bar.
+
+    Attributes
+    ----------
+    title : of the axes.
+    left, top, width, height : as parts of the figure's width and height, from its upper left corner.
+    aspect : width over height on paper.
+    """
+
+    title: str
+    left: float
+    top: float
+    width: float
+    height: float
+    aspect: float
+
+
+def panels_of(figure: Figure) -> list[Panel]:
+    """Where the panels of a figure are, once it is laid out (`lay_out`), in reading order."""
+    across, down = (size * figure.dpi for size in figure.get_size_inches())
+    found = []
+    for axes, boxes in _with_bars(figure).items():
+        x0, y0 = (min(getattr(box, end) for box in boxes) - EDGE for end in ("x0", "y0"))
+        x1, y1 = (max(getattr(box, end) for box in boxes) + EDGE for end in ("x1", "y1"))
+        x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, across), min(y1, down)
+        width, height = (x1 - x0) / across, (y1 - y0) / down
+        aspect = (x1 - x0) / (y1 - y0)
+        found.append(Panel(axes.get_title(), x0 / across, 1 - y1 / down, width, height, aspect))
+    return found
+
+
+def _with_bars(figure: Figure) -> dict[Axes, list[Any]]:
+    """Axes in sight with their bounding boxes in pixels; a colour bar goes to the axes left of it."""
+    boxes = {axes: axes.get_tightbbox() for axes in figure.axes if axes.axison}
+    bars = [axes for axes in boxes if axes.get_label() == "<colorbar>"]
+    found = {axes: [box] for axes, box in boxes.items() if axes not in bars}
+    for bar in bars:
+        place = bar.get_position()
+        row = [axes for axes in found if _same_height(axes.get_position(), place)]
+        nearest = max(row, key=lambda axes: axes.get_position().x1)
+        found[nearest].append(boxes[bar])
+    return found
+
+
+def _same_height(one: Bbox, bar: Bbox) -> bool:
+    """Whether the axes lie left of the bar, and at its height."""
+    return one.x1 <= bar.x0 and one.y0 < 0.5 * (bar.y0 + bar.y1) < one.y1
+
+
 def panels(count: int, columns: int) -> tuple[Figure, list[Axes]]:
-    """Figure of `count` panels that share the x axis."""
+    """Figure of `count` panels that share the x axis, each with its own labels: they may be shown apart."""
     across = min(columns, count)
     down = -(-count // across)
     figure = new_figure(3.4 * across, 2.9 * down + 0.5)
     drawn = list(np.atleast_1d(figure.subplots(down, across, squeeze=False, sharex=True)).ravel())
     for spare in drawn[count:]:
-        spare.set_axis_off()
+        spare.remove()
+    for panel in drawn[:count]:
+        panel.tick_params(axis="x", labelbottom=True)
     return figure, drawn[:count]
+
+
+def legend_above(figure: Figure) -> None:
+    """One legend of all panels, each label once, above them."""
+    drawn = [panel.get_legend_handles_labels() for panel in figure.axes]
+    handles = {label: handle for pair in drawn for handle, label in zip(*pair, strict=True)}
+    if handles:
+        columns = min(len(handles), 5)
+        figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=columns)
 
 
 def ordered(subsets: list[str]) -> list[str]:

@@ -126,7 +126,7 @@ def test_every_subset_has_its_own_figures(tmp_path: Path) -> None:
     names = ["x y", "x_y", "$_x$"]
     pd.concat([ROWS.assign(subset=name) for name in names]).to_csv(tmp_path / "t.csv", index=False)
     settings = FitSettings(uncertainty=UncertaintySettings(method="none", profile=False), multiverse=False)
-    paths = draw_figures(fit(load_losses(tmp_path / "t.csv"), settings), tmp_path / "figures")
-    drawn = [path for name, path in paths.items() if name.startswith("subset ")]
+    drawings = draw_figures(fit(load_losses(tmp_path / "t.csv"), settings), tmp_path / "figures")
+    drawn = [drawing.path for name, drawing in drawings.items() if name.startswith("subset ")]
     assert len({path.name.casefold() for path in drawn}) == len(names)
     assert len({path.read_bytes() for path in drawn}) == len(names)  # each holds its name

@@ -21,6 +21,7 @@ from jetscale.common.usage import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from jetscale.analysis.tables.origins import Origin
     from jetscale.analysis.tables.test_blocks import BlockLosses
 
 POSITIVE = ("n_params", "jets", "flops", "loss")
@@ -43,6 +44,7 @@ class LossTable:
     blocks : test losses by block, where the source has them.
     settings : of runs that tell them: those that decide numbers, by run and dotted key; see
         `jetscale.analysis.tables.variants`.
+    origins : where runs and their jets come from, by run; of runs whose record tells.
     """
 
     frame: pd.DataFrame
@@ -52,6 +54,7 @@ class LossTable:
     warnings: list[str] = field(default_factory=list)
     blocks: BlockLosses | None = None
     settings: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
+    origins: dict[str, Origin] = field(default_factory=dict, repr=False)
 
     def groups(self) -> dict[str, pd.DataFrame]:
         """Rows of every group (subset and variant), by its name, sorted."""
@@ -122,6 +125,7 @@ def checked(table: LossTable) -> LossTable:
         table.warnings + [text for text in warnings if text not in table.warnings],
         table.blocks,
         table.settings,
+        table.origins,
     )
 
 

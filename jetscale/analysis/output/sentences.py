@@ -1,0 +1,282 @@
+"""The answers that open the report: one sentence a question, every number from results.json or the losses.
+
+What the data do not show is said in plain words: "no difference was found" is an answer, "not known" another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jetscale.analysis.answers.gain import REFERENCE
+from jetscale.analysis.output.formatting import amount, amounts, brief, joined, percent, size_of
+from jetscale.analysis.output.optima import Optimum, common_budget, optima
+from jetscale.analysis.output.published import published_difference
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+POWER_80 = 0.8416
+"""Standard deviations beyond the edge of an interval at which an effect is seen in 80% of studies."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question of the study, its answer in one sentence, and what the sentence rests on."""
+
+    question: str
+    sentence: str
+    detail: str = ""
+
+
+def answers(results: dict[str, Any], frame: pd.DataFrame) -> list[Answer]:
+    """Answer every question of the study.
+
+    Parameters
+    ----------
+    results : content of results.json, of this or of an earlier version: keys that it lacks are said to be
+        missing.
+    frame : the loss table.
+
+    Returns
+    -------
+    The answers, in the order in which the report gives them.
+    """
+    return [
+        Answer("Does the composition change the exponent?", *_exponent(results)),
+        Answer("How large a difference could this design have seen?", *_seen(results)),
+        Answer("What is the gain of pretraining, and where?", *_gain(results)),
+        Answer("What is pretraining worth in jets?", *_worth(results)),
+        Answer("What would you do with a budget C?", *_budget(results, frame)),
+    ]
+
+
+def _exponent(results: dict[str, Any]) -> tuple[str, str]:
+    if len(results["subsets"]) < 2:
+        return "Not asked: these losses are of one subset.", ""
+    joint = results.get("joint") or {}
+    test = joint.get("tests", {}).get("same_exponents")
+    if test is None or test["p"] is None:
+        sentence, detail = _by_differences(results)
+        missing = "no joint test is in these results" if test is None else f"no joint test: {test['problem']}"
+        return sentence, f"{detail} {missing[0].upper()}{missing[1:]}.".strip()
+    p = f"p = {test['p']:.2g}" + (f" ± {test['p_sd']:.1g}" if test.get("p_sd") else "")
+    n = len(joint["subsets"])
+    if test["verdict"].startswith("not"):
+        sentence = f"No difference was found: the exponents of the {n} subsets are not distinguishable ({p})."
+    else:
+        moved = [
+            f"{pair}: {brief(contrast['a'], signed=True)}"
+            for pair, contrast in test["contrasts"].items()
+            if pair.partition(" - ")[0] in test["differs"] and contrast["a"]["value"] is not None
+        ]
+        named = f"; a differs by {'; '.join(moved)}" if moved else "; no single subset stands out"
+        sentence = f"Yes: the exponents of the {n} subsets differ ({p}){named}."
+    rms = f"One alpha and one beta leave residuals of {100 * joint['rms']:.2f}% (rms), an alpha and a beta "
+    detail = rms + f"for every subset {100 * joint['rms_separate']:.2f}%."
+    return sentence, " ".join(part for part in (detail, joint.get("coverage", {}).get("sentence")) if part)
+
+
+def _pairs(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Paired differences of a by the surface that have a value."""
+    found = {pair: group.get("approach3.a") for pair, group in results["differences"].items()}
+    return {pair: entry for pair, entry in found.items() if entry and entry["value"] is not None}
+
+
+def _by_differences(results: dict[str, Any]) -> tuple[str, str]:
+    pairs = _pairs(results)
+    bounded = {pair: entry for pair, entry in pairs.items() if entry["ci95"] is not None}
+    if not bounded:
+        why = "no two subsets have an a to compare" if not pairs else "the differences have no interval"
+        return f"Not known: {why}.", ""
+    off = {pair: entry for pair, entry in bounded.items() if excludes_zero(entry)}
+    n = len(bounded)
+    told = "; ".join(f"{pair}: {brief(entry, signed=True)}" for pair, entry in (off or bounded).items())
+    if not off:
+        return f"No difference was found: every interval of a difference of a holds 0 ({told}).", ""
+    caution = f"Intervals are not corrected for {n} comparisons." if n > 1 else ""
+    start = "Perhaps" if n > 1 else "Yes"
+    return f"{start}: {len(off)} of {n} differences of a (surface) exclude 0 ({told}).", caution
+
+
+def _seen(results: dict[str, Any]) -> tuple[str, str]:
+    test = (results.get("joint") or {}).get("tests", {}).get("same_exponents") or {}
+    seen = {
+        pair: contrast["a"]["detectable"]
+        for pair, contrast in test.get("contrasts", {}).items()
+        if contrast["a"].get("detectable") is not None
+    }
+    how = "From the paired contrasts of the joint fit."
+    if not seen:
+        how = "From the paired differences: half of an interval plus 0.84 standard deviations."
+        seen = {
+            pair: 0.5 * (entry["ci95"][1] - entry["ci95"][0]) + POWER_80 * entry["sd"]
+            for pair, entry in _pairs(results).items()
+            if entry["ci95"] is not None
+        }
+    if not seen:
+        return "Not known: no difference of exponents has an interval.", ""
+    ordered = sorted(seen, key=lambda pair: seen[pair])
+    least, most = ordered[0], ordered[-1]
+    text = f"{seen[least]:.2f} for {least}"
+    text += f" and {seen[most]:.2f} for {most}" if most != least else ""
+    sentence = f"A difference of a of {text}, with 80% power at the 5% level; smaller ones mostly go unseen."
+    return sentence, f"{how} {_against_paper(seen)}".strip()
+
+
+def _against_paper(seen: dict[str, float]) -> str:
+    paper = {pair: published_difference(pair) for pair in seen}
+    known = {pair: value for pair, value in paper.items() if value is not None}
+    if not known:
+        return ""
+    large = [pair for pair, value in known.items() if abs(value) >= seen[pair]]
+    told = ", ".join(f"{value:+.2f} ({pair})" for pair, value in known.items())
+    return f"Of the differences that the paper reports, {told}, {len(large)} of {len(known)} are as large."
+
+
+def _comparisons(results: dict[str, Any], key: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Subset, entry and the last point of its curve that has a value for `key`."""
+    for name, entries in results.get("gain", {}).items():
+        for entry in entries:
+            known = [point for point in entry["curve"] if point[key]["value"] is not None]
+            if known:
+                yield name, entry, known[-1]
+
+
+def _gain(results: dict[str, Any]) -> tuple[str, str]:
+    points = [
+        (name, entry, point)
+        for name, entries in results.get("gain", {}).items()
+        for entry in entries
+        for point in entry["curve"]
+        if point["difference"]["value"] is not None
+    ]
+    if not points:
+        return f"Not known: there is no {REFERENCE} to compare with.", ""
+    bounded = [one for one in points if one[2]["difference"]["ci95"] is not None]
+    if not bounded:
+        return "Not known: with one seed a gain has no interval.", ""
+    ends = [one for one in _comparisons(results, "difference") if one[2]["difference"]["ci95"] is not None]
+    below, above = _counted([point["difference"] for _, _, point in ends])
+    end = f"at the end of the curves {below} of {len(ends)} are below scratch, and {above} above"
+    clear = [one for one in bounded if excludes_zero(one[2]["difference"])]
+    lower = [one for one in clear if one[2]["difference"]["value"] < 0]
+    if not lower:
+        return f"No gain is seen: no loss is below scratch beyond its interval; {end}.", ""
+    name, entry, point = min(lower, key=lambda one: one[2]["difference"]["value"])
+    sentence = (
+        f"The largest is that of {name} at {size_of(entry)} and D = {amount(point['jets'])} "
+        f"{results['sample']}s: the loss is {percent(point['difference'])} against scratch; {end} (beyond "
+        "their intervals)."
+    )
+    caution = f"The largest of {len(bounded)} values compared errs to the high side."
+    return sentence, f"{caution} {_paid_back(results)}".strip()
+
+
+def _counted(entries: list[dict[str, Any]]) -> tuple[int, int]:
+    """How many are below and above 0 beyond their intervals."""
+    clear = [entry["value"] for entry in entries if excludes_zero(entry)]
+    return sum(value < 0 for value in clear), sum(value > 0 for value in clear)
+
+
+def _paid_back(results: dict[str, Any]) -> str:
+    compared = [
+        point["same_flops"]
+        for _, _, point in _comparisons(results, "same_flops")
+        if point["same_flops"]["ci95"] is not None
+    ]
+    if not compared:
+        return ""
+    below, above = _counted(compared)
+    return (
+        f"With the pretraining counted, at equal FLOPs, {below} of {len(compared)} comparisons are below "
+        f"scratch beyond their interval, and {above} above."
+    )
+
+
+def _worth(results: dict[str, Any]) -> tuple[str, str]:
+    transfer = results.get("transfer") or {}
+    if not transfer:
+        return _by_multiplier(results)
+    told, unknown = [], []
+    for name, entry in transfer.items():
+        if entry["D_T"]["value"] is None:
+            unknown.append(f"{name} ({'; '.join(entry['refused'].values()) or 'not determined'})")
+            continue
+        at, worth = entry["at"], amounts(entry["D_T"])
+        told.append(f"{name}: {worth} {results['sample']}s{_at(at)}")
+    said = f"Fine-tuning data that {'it replaces' if len(told) == 1 else 'they replace'}"
+    sentence = f"{said}: {'; '.join(told)}." if told else "Not known: no transfer law determines it."
+    parts = [f"Not determined: {joined(unknown)}."] if unknown else []
+    laws = results.get("transfer_laws") or {}
+    if laws.get("best"):
+        parts.append(f"By the law of extra data; the best of the laws compared is {laws['best']}.")
+    return sentence, " ".join(parts)
+
+
+def _at(at: dict[str, Any]) -> str:
+    size = f"width {at['dim']:g}" if at.get("dim") else f"N = {amount(at['n_params'])}"
+    spent = at.get("pretrain_jets")
+    return f" at {size}" + (f" after {amount(spent)} of pretraining" if spent else "")
+
+
+def _by_multiplier(results: dict[str, Any]) -> tuple[str, str]:
+    """What scratch needs beyond D for the same loss, off the curves at the last D where it gets there."""
+    missing = "No transfer law is in these results: read off the curves."
+    best: dict[str, tuple[float, str]] = {}
+    for name, entries in results.get("gain", {}).items():
+        for entry in entries:
+            known = [point for point in entry["curve"] if point["multiplier"]["ci95"] is not None]
+            if known:
+                point = known[-1]
+                low, high = ((end - 1) * point["jets"] for end in point["multiplier"]["ci95"])
+                worth = {"value": (point["multiplier"]["value"] - 1) * point["jets"], "ci95": [low, high]}
+                text = f"{name}: {amounts(worth)} at {size_of(entry)} and D = {amount(point['jets'])}"
+                if name not in best or worth["value"] > best[name][0]:
+                    best[name] = (worth["value"], text)
+    if not best:
+        return "Not known: there is no curve from scratch that reaches the same loss.", ""
+    told = "; ".join(text for _, text in best.values())
+    sentence = f"{results['sample'].capitalize()}s that scratch needs besides for the same loss: {told}."
+    return sentence, f"{missing} For each subset the width where it is most."
+
+
+def _budget(results: dict[str, Any], frame: pd.DataFrame) -> tuple[str, str]:
+    C = common_budget(results, frame)
+    found = optima(results, frame, C) if C else {}
+    if not found:
+        return "Not known: no subset has a fitted law.", ""
+    best = min(found, key=lambda name: found[name].loss)
+    head = f"With C = {amount(C)} FLOPs"
+    if len(found) == 1:
+        return f"{head}: {_described(found[best], results)}.", ""
+    others = [name for name in found if name != best]
+    against = REFERENCE if REFERENCE in others else min(others, key=lambda name: found[name].loss)
+    gap = math.log(found[against].loss / found[best].loss)
+    missed = max(found[best].missed, found[against].missed)
+    if gap <= missed:
+        low, high = found[best].loss, max(one.loss for one in found.values())
+        sentence = (
+            f"{head} of fine-tuning no subset stands out: fitted losses go from {low:.3f} ({best}) to "
+            f"{high:.3f}, and {against} has {found[against].loss:.3f}, less apart than the law misses "
+            f"({100 * missed:.1f}%); for {best}, {_described(found[best], results)}."
+        )
+    else:
+        sentence = (
+            f"{head} of fine-tuning take {best}: {_described(found[best], results)} (loss of {against}: "
+            f"{found[against].loss:.3f})."
+        )
+    return sentence, _paid_back(results)
+
+
+def _described(one: Optimum, results: dict[str, Any]) -> str:
+    text = f"N* = {amount(one.N)} parameters, D* = {amount(one.D)} {results['sample']}s, loss {one.loss:.3f}"
+    return f"{text}, a projection outside what was trained" if one.outside else text
+
+
+def excludes_zero(entry: dict[str, Any]) -> bool:
+    """Whether the interval of a difference has 0 outside."""
+    ends = entry["ci95"]
+    return ends is not None and not ends[0] <= 0 <= ends[1]
