@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-STEPS = ((1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
+STEPS = (
+    (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0),
+    (1.0, 1.5, 2.0, 3.0, 5.0, 7.0),
+    (1.0, 2.0, 5.0),
+    (1.0, 3.0),
+    (1.0,),
+)
 """Labels within a decade, the densest first."""
 FEWEST = 3
 """With fewer labels than this in sight the range is narrow, and round numbers of a linear axis serve."""

@@ -26,6 +26,7 @@ DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2, 2, 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 SUBSET_ORDER = ("scratch", "qcd", "qcd_res2p", "qcd_res34p", "bsm_all")
 LOSS_MAP = "viridis"
+PNG_DPI = 150
 EDGE = 3.0
 """Pixels around a panel that is shown alone."""
 
@@ -59,10 +60,14 @@ def style() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Figure of the given size in inches, laid out by constraints."""
+    """Figure of the given size in inches, laid out by constraints.
+
+    Its canvas can measure text: without one, every measurement prints the whole figure.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return FigureCanvasAgg(Figure(figsize=(width, height), layout="constrained")).figure
 
 
 def coloured_points(
@@ -78,18 +83,44 @@ def coloured_points(
 
 
 def lay_out(figure: Figure) -> None:
-    """Place everything in the figure, once: what is asked for or written afterwards finds it there."""
-    figure.draw_without_rendering()
+    """Draw the figure, which places everything in it: what is asked for or written afterwards finds it there.
+
+    Parameters
+    ----------
+    figure : of `new_figure`.
+    """
+    figure.set_dpi(PNG_DPI)
+    figure.canvas.draw()
     figure.set_layout_engine("none")
 
 
 def save(figure: Figure, out: Path, name: str) -> Path:
-    """Write NAME.svg (the same bytes each time) and NAME.png of one layout; the SVG's path is returned."""
+    """Draw the figure once, and write it as NAME.svg (the same bytes each time) and NAME.png.
+
+    Matplotlib's own `savefig` draws it twice for each format, after a layout for each.
+
+    Parameters
+    ----------
+    figure : of `new_figure`.
+    out, name : folder and name of the files.
+
+    Returns
+    -------
+    Path of the SVG.
+    """
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.image import imsave
+
     with style():
         lay_out(figure)
-        for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
-            with atomic_path(out / f"{name}{suffix}") as aside:
-                figure.savefig(aside, dpi=150, metadata=metadata)
+        drawn: Any = figure.canvas
+        with atomic_path(out / f"{name}.png") as aside:
+            metadata = {"Software": None}
+            imsave(aside, drawn.buffer_rgba(), dpi=PNG_DPI, format="png", metadata=metadata)
+        with atomic_path(out / f"{name}.svg") as aside:
+            FigureCanvasSVG(figure).print_svg(aside, metadata={"Date": None})
+        figure.set_dpi(PNG_DPI)  # SVG has its own
+        figure.set_canvas(drawn)
     return out / f"{name}.svg"
 
 
@@ -102,6 +133,7 @@ class Panel:
     title : of the axes.
     left, top, width, height : as parts of the figure's width and height, from its upper left corner.
     aspect : width over height on paper.
+    pixels : width at 96 to the inch, the size at which its text is that of the figure.
     """
 
     title: str
@@ -110,10 +142,11 @@ class Panel:
     width: float
     height: float
     aspect: float
+    pixels: float
 
 
 def panels_of(figure: Figure) -> list[Panel]:
-    """Where the panels of a figure are, once it is laid out (`lay_out`), in reading order."""
+    """Where the panels of a figure are, once it is drawn (`lay_out`), in reading order."""
     across, down = (size * figure.dpi for size in figure.get_size_inches())
     found = []
     for axes, boxes in _with_bars(figure).items():
@@ -121,8 +154,8 @@ def panels_of(figure: Figure) -> list[Panel]:
         x1, y1 = (max(getattr(box, end) for box in boxes) + EDGE for end in ("x1", "y1"))
         x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, across), min(y1, down)
         width, height = (x1 - x0) / across, (y1 - y0) / down
-        aspect = (x1 - x0) / (y1 - y0)
-        found.append(Panel(axes.get_title(), x0 / across, 1 - y1 / down, width, height, aspect))
+        aspect, pixels = (x1 - x0) / (y1 - y0), 96 * (x1 - x0) / figure.dpi
+        found.append(Panel(axes.get_title(), x0 / across, 1 - y1 / down, width, height, aspect, pixels))
     return found
 
 

@@ -66,7 +66,7 @@ def test_what_records_tell_is_told_also_of_a_saved_table(sweep_of_records: Path,
         )
         assert facts["commit of the runs"] == "c0ffeec0ffee (3 runs), c0ffeec0ffee+ (1 runs)"
         assert facts["runs finished"].startswith("20")
-        assert [run["accuracy"] for run in found.runs] == [0.33, 0.41, 0.49, 0.57]
+        assert [run["accuracy"] for run in found.runs] == [0.25 + dim / 100 for dim in WIDTHS]
         assert [run["loss"] for run in found.runs] == pytest.approx([2 * 3000**-0.1 + 10 / d for d in WIDTHS])
         assert found.n_runs == 4
 

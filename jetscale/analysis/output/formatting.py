@@ -46,6 +46,8 @@ def brief(entry: dict[str, Any], *, signed: bool = False) -> str:
     if ends is None:
         return f"{value:{sign}.2f} (no interval)"
     digits = places(ends)
+    while digits < 4 and any(end and not round(end, digits) for end in ends):
+        digits += 1  # an end just off 0 must not read as 0
     low, high = (f"{end:{sign}.{digits}f}" for end in ends)
     return f"{value:{sign}.{digits}f} [{low}, {high}]"
 

@@ -120,9 +120,9 @@ def _seen(results: dict[str, Any]) -> tuple[str, str]:
         return "Not known: no difference of exponents has an interval.", ""
     ordered = sorted(seen, key=lambda pair: seen[pair])
     least, most = ordered[0], ordered[-1]
-    text = f"{seen[least]:.2f} for {least}"
-    text += f" and {seen[most]:.2f} for {most}" if most != least else ""
-    sentence = f"A difference of a of {text}, with 80% power at the 5% level; smaller ones mostly go unseen."
+    text = f"At best a difference in a of {seen[least]:.2f} ({least})"
+    text += f", at worst one of {seen[most]:.2f} ({most})" if most != least else ""
+    sentence = f"{text}, with 80% power at the 5% level; smaller ones mostly go unseen."
     return sentence, f"{how} {_against_paper(seen)}".strip()
 
 

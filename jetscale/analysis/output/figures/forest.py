@@ -44,7 +44,7 @@ def draw_forest(results: dict[str, Any], names: list[str]) -> Figure:
     if any(entry["D_T"]["value"] is not None for entry in (results.get("transfer") or {}).values()):
         drawn.append((_worth, None))
     height = 1.9 + 0.5 * len(names)
-    figure = style.new_figure(3.4 * len(drawn), height)
+    figure = style.new_figure(3.0 * len(drawn), height)
     for axes, (draw, which) in zip(np.atleast_1d(figure.subplots(1, len(drawn))), drawn, strict=True):
         labels = [textwrap.fill(style.caption(name), 16) for name in names]
         axes.set_yticks(np.arange(len(names)), labels)
@@ -73,8 +73,8 @@ def _exponents(axes: Axes, results: dict[str, Any], names: list[str], which: tup
     _shared(axes, results, key)
     low, high = axes.get_xlim()
     axes.set_xlim(max(low, REACH[0]), min(high, REACH[1]))
-    power = "N* ~ C^a" if key == "a" else "D* ~ C^b"
-    axes.set(xlabel=f"{key} ({power}), 95% intervals", title=f"exponent {key}")
+    power = r"$N^*\propto C^a$" if key == "a" else r"$D^*\propto C^b$"
+    axes.set(xlabel=f"{key} of {power}", title=f"exponent {key}")
     _legend_below(axes)
 
 
@@ -116,7 +116,7 @@ def _gains(axes: Axes, results: dict[str, Any], names: list[str], which: None) -
             end = entry["curve"][-1]["difference"]
             _mark(axes, _in_percent(end), row + _offset(rank, len(sizes)), look, label)
     axes.axvline(0, color="0.3", lw=0.8)
-    axes.set(xlabel="loss against scratch (%), 95% intervals", title="gain at the end of the curves")
+    axes.set(xlabel="loss against scratch (%)", title="gain at the end of curves")
     _legend_below(axes)
 
 
@@ -138,7 +138,7 @@ def _worth(axes: Axes, results: dict[str, Any], names: list[str], which: None) -
             _mark(axes, one["D_T"], row + _offset(rank, len(sizes)), look, label)
     log_axis(axes, "x")
     sample = results["sample"]
-    axes.set(xlabel=f"D_T ({sample}s), 95% intervals", title=f"worth of pretraining in {sample}s")
+    axes.set(xlabel=f"D_T ({sample}s)", title="worth of pretraining")
     _legend_below(axes)
 
 
@@ -177,4 +177,4 @@ def _colours(count: int) -> Any:
 
 def _legend_below(axes: Axes) -> None:
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, fontsize=7)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, fontsize=7)

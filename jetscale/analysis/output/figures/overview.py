@@ -1,4 +1,4 @@
-"""All subsets in one panel each: the lowest loss of any size against D, and N* against C.
+"""All subsets in one panel each: the lowest loss of any size against D, N* and D* against C.
 
 Drawn from the content of results.json and the loss table.
 """
@@ -28,7 +28,7 @@ GRID = 60
 
 
 def draw_overview(results: dict[str, Any], losses: LossTable, names: list[str]) -> Figure:
-    """Draw both panels.
+    """Draw the loss against D, N* against C and D* against C.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ def draw_overview(results: dict[str, Any], losses: LossTable, names: list[str]) 
     losses : the table behind it.
     names : of the subsets, in the order of the legend.
     """
-    figure = style.new_figure(9.0, 4.0)
-    over_data, over_compute = figure.subplots(1, 2)
+    figure = style.new_figure(11.4, 3.7)
+    over_data, sizes, data = figure.subplots(1, 3)
     log_axis(over_data, "x")
     log_axis(over_data, "y")
     groups = losses.groups()
@@ -48,7 +48,10 @@ def draw_overview(results: dict[str, Any], losses: LossTable, names: list[str]) 
     over_data.set(xlabel=f"data D ({losses.sample}s)", ylabel="test loss (nats)")
     over_data.set_title("lowest loss of any size")
     over_data.legend(fontsize=7)
-    _optimal_sizes(over_compute, results, losses.frame, names)
+    _optimum(sizes, results, losses.frame, names, ("N", "n_params"))
+    sizes.set(ylabel="optimal size N* (parameters)", title="optimal size")
+    _optimum(data, results, losses.frame, names, ("D", "jets"))
+    data.set(ylabel=f"optimal data D* ({losses.sample}s)", title="optimal data")
     return figure
 
 
@@ -77,33 +80,35 @@ def lowest(rows: pd.DataFrame) -> tuple[Array, Array]:
     return np.exp(grid[inside]), np.exp(found[inside])
 
 
-def _optimal_sizes(axes: Axes, results: dict[str, Any], frame: pd.DataFrame, names: list[str]) -> None:
+def _optimum(
+    axes: Axes, results: dict[str, Any], frame: pd.DataFrame, names: list[str], which: tuple[str, str]
+) -> None:
+    """N* or D* (`which`, with the column of the loss table) of all subsets against compute."""
+    symbol, column = which
     log_axis(axes, "x")
     log_axis(axes, "y")
     reached = ranges(frame)
     for rank, name in enumerate(names):
         fit, line = results["subsets"][name], style.line(rank)
-        marker = style.MARKERS[rank % len(style.MARKERS)]
+        look = {"color": line["color"], "marker": style.MARKERS[rank % len(style.MARKERS)]}
         used = [one for one in fit["approach2"].get("slices", []) if not one["problem"]]
-        axes.plot(
-            [one["C"] for one in used], [one["N_star"] for one in used], marker, color=line["color"], ms=4,
-            mfc="none", label=style.caption(f"{name}, parabolas") if used else None,
-        )  # fmt: skip
+        stars = [one[f"{symbol}_star"] for one in used]
+        axes.plot([one["C"] for one in used], stars, ls="none", ms=4, mfc="none", **look)
         law = law_of(results, name)
         if law is None:
             continue
         surface, cost = law
         low, high = reached[name]["flops"]
         log_C = np.linspace(np.log(low), np.log(high), GRID)
-        N = np.exp(np.clip(cost.optimum(surface, log_C)[0][0], -700, 700))
-        axes.plot(np.exp(log_C), N, lw=1.4, label=style.caption(name), **line)
-        ends = (fit["errors"].get("profile") or {}).get("approach3.N_star", {}).get("ci95")
+        best = np.exp(np.clip(cost.optimum(surface, log_C)["ND".index(symbol)][0], -700, 700))
+        axes.plot(np.exp(log_C), best, lw=1.4, label=style.caption(name), **line)
+        ends = (fit["errors"].get("profile") or {}).get(f"approach3.{symbol}_star", {}).get("ci95")
         if ends is not None:
             axes.plot([high, high], ends, color=line["color"], lw=1.2, marker="_", ms=6)
-    sizes = [end for name in names if name in reached for end in reached[name]["n_params"]]
-    for end in (min(sizes), max(sizes)):
+    ends = [end for name in names if name in reached for end in reached[name][column]]
+    for end in (min(ends), max(ends)):
         axes.axhline(end, color="0.5", lw=0.8, ls=":")
-    axes.set_ylim(min(sizes) / 4, max(sizes) * 4)
-    axes.set(xlabel="compute C (FLOPs)", ylabel="optimal size N* (parameters)", title="optimal size")
+    axes.set_ylim(min(ends) / 4, max(ends) * 4)
+    axes.set_xlabel("compute C (FLOPs)")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=6.5, ncols=2)
+        axes.legend(fontsize=7)

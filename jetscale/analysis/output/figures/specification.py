@@ -81,7 +81,7 @@ def draw_specification(results: dict[str, Any], names: list[str]) -> Figure | No
 
 def _draw(axes: Axes, fit: dict[str, Any], first: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     labels = ["as set", *(row["choice"] for row in rows)]
-    axes.set_yticks(np.arange(len(labels)), [textwrap.shorten(text, 44) for text in labels], fontsize=7)
+    axes.set_yticks(np.arange(len(labels)), [textwrap.shorten(text, 44) for text in labels], fontsize=8)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     for rank, one in enumerate(approaches()):
         look = {"color": style.COLOURS[(1 + rank) % 7], "marker": style.MARKERS[rank % 7]}
