@@ -50,6 +50,11 @@ def line(rank: int) -> dict[str, Any]:
     return {"color": COLOURS[rank % len(COLOURS)], "ls": DASHES[(rank + turn) % len(DASHES)]}
 
 
+def mark(rank: int) -> dict[str, Any]:
+    """Colour and marker of the points of number `rank`."""
+    return {"color": COLOURS[rank % len(COLOURS)], "marker": MARKERS[rank % len(MARKERS)]}
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """Draw inside this."""
@@ -115,10 +120,11 @@ def save(figure: Figure, out: Path, name: str) -> Path:
         lay_out(figure)
         drawn: Any = figure.canvas
         with atomic_path(out / f"{name}.png") as aside:
-            metadata = {"Software": None}
-            imsave(aside, drawn.buffer_rgba(), dpi=PNG_DPI, format="png", metadata=metadata)
+            facts: Any = {"Software": None}  # the stubs know no entry that is left out
+            imsave(aside, drawn.buffer_rgba(), dpi=PNG_DPI, format="png", metadata=facts)
         with atomic_path(out / f"{name}.svg") as aside:
-            FigureCanvasSVG(figure).print_svg(aside, metadata={"Date": None})
+            vector: Any = FigureCanvasSVG(figure)
+            vector.print_svg(aside, metadata={"Date": None})
         figure.set_dpi(PNG_DPI)  # SVG has its own
         figure.set_canvas(drawn)
     return out / f"{name}.svg"
@@ -174,7 +180,7 @@ def _with_bars(figure: Figure) -> dict[Axes, list[Any]]:
 
 def _same_height(one: Bbox, bar: Bbox) -> bool:
     """Whether the axes lie left of the bar, and at its height."""
-    return one.x1 <= bar.x0 and one.y0 < 0.5 * (bar.y0 + bar.y1) < one.y1
+    return bool(one.x1 <= bar.x0 and one.y0 < 0.5 * (bar.y0 + bar.y1) < one.y1)
 
 
 def panels(count: int, columns: int) -> tuple[Figure, list[Axes]]:

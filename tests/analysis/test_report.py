@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from jetscale.analysis import FitResult, FitSettings, LossTable, fit, load_losses
 from jetscale.analysis.checks.synthetic import Noise, curves_table
 from jetscale.analysis.fitting.numbers import plain
-from jetscale.analysis.output.caveats import GROUPS, grouped
+from jetscale.analysis.output.caveats import GROUPS, all_of, grouped
 from jetscale.analysis.output.formatting import amount, brief
 from jetscale.analysis.output.report import Drawing, page, write_report
 from jetscale.analysis.output.sentences import answers
@@ -226,7 +226,7 @@ def test_every_warning_is_there_once_ranked(written: Written, result: FitResult)
     html = written.html
     warnings = result.to_json()["warnings"]
     assert warnings
-    items = [unescape(item) for item in re.findall(r"<li>(.*?)</li>", html, flags=re.S)]
+    items = [unescape(item) for item in re.findall(r"<li>(.*?)</li>", html, flags=re.DOTALL)]
     assert sorted(items) == sorted(warnings)
     titles = [title for title, _ in GROUPS]
     found = [group.title for group in grouped(warnings)]
@@ -238,6 +238,8 @@ def test_what_changes_an_answer_is_ranked_first(old: tuple[Results, LossTable]) 
     assert groups[0].title == "Can change the answers"
     assert all("lack of fit with a large effect" in text for text in groups[0].texts)
     assert sum(len(group.texts) for group in groups) == len(old[0]["warnings"])
+    results = {"warnings": ["a"], "joint": {"warnings": ["b"]}, "transfer_laws": {"warnings": ["a", "c"]}}
+    assert all_of(results) == ["a", "b", "c"]
     assert [group.title for group in grouped(["column 'd' is read as D"])] == ["What was read, and how"]
 
 
@@ -384,7 +386,7 @@ def test_without_a_report_no_figure_is_drawn(sweep: Callable[..., Path], tmp_pat
     out.mkdir()
     (out / "report.html").write_text("of an earlier fit")
     arguments = [f"path={path}", f"out={out}", "report=false", "multiverse=false",
-                 "uncertainty.replicates=20", "uncertainty.profile=false", "uncertainty.test_jet_samples=0"]  # fmt: skip
+                 "uncertainty.replicates=20", "uncertainty.profile=false"]  # fmt: skip
     code = (
         "import sys; from jetscale.analysis.__main__ import main; main(sys.argv[1:]);"
         "print([name for name in sys.modules if name.split('.')[0] in ('matplotlib', 'jinja2')])"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 _CHANGES = (
     r"effect: |differ in|two units|several evaluation|starts reached|no smooth function|so flat a minimum"
@@ -31,6 +32,15 @@ class Group:
 
     title: str
     texts: list[str]
+
+
+def all_of(results: dict[str, Any]) -> list[str]:
+    """Every warning of results.json: of table, subsets, joint fit and laws of transfer."""
+    found = list(results["warnings"])
+    for key in ("joint", "transfer_laws"):
+        more = (results.get(key) or {}).get("warnings", [])
+        found += [text for text in more if not any(text in known for known in found)]
+    return found
 
 
 def grouped(warnings: list[str]) -> list[Group]:

@@ -74,7 +74,7 @@ def provenance(results: dict[str, Any], losses: LossTable) -> Provenance:
     return Provenance(facts, rows, weights, len(last))
 
 
-def _zipped(last: pd.DataFrame, origins: list[Origin]) -> Iterable[tuple[dict[str, Any], Origin]]:
+def _zipped(last: pd.DataFrame, origins: list[Origin]) -> Iterable[tuple[dict[Any, Any], Origin]]:
     return zip(last.to_dict("records"), origins, strict=True)
 
 
@@ -89,7 +89,7 @@ def _last_rows(results: dict[str, Any], losses: LossTable) -> pd.DataFrame:
     return last.assign(group=names_of_groups(last))
 
 
-def _row(row: dict[str, Any], origin: Origin) -> dict[str, Any]:
+def _row(row: dict[Any, Any], origin: Origin) -> dict[str, Any]:
     width = row.get("dim", float("nan"))
     return {
         "run": row["run"],

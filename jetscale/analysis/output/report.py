@@ -72,28 +72,24 @@ def page(results: dict[str, Any], losses: LossTable, drawings: dict[str, Drawing
     """
     names = style.ordered(list(results["subsets"]))
     form = form_named(results["settings"]["approach3"]["form"])
-    coverage = files(HERE).joinpath("coverage.json").read_text()
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            results=results,
-            names=names,
-            answers=answers(results, losses.frame),
-            provenance=provenance(results, losses),
-            warnings=caveats.grouped(results["warnings"]),
-            drawings=drawings,
-            order={name: place for place, name in enumerate(drawings, start=1)},
-            lines=[_line(name, rank) for rank, name in enumerate(names)],
-            approaches=approaches(),
-            published={name: published(name) for name in names if published(name)},
-            shown=shown_quantities(form),
-            moving={name: moves(rows) for name, rows in (results.get("multiverse") or {}).items() if rows},
-            formula=form.formula,
-            other_forms={name: form_named(name).formula for name in FORMS.names()[1:]},
-            coverage=json.loads(coverage),
-        )
-    )
+    told = {
+        "results": results,
+        "names": names,
+        "answers": answers(results, losses.frame),
+        "provenance": provenance(results, losses),
+        "warnings": caveats.grouped(caveats.all_of(results)),
+        "drawings": drawings,
+        "order": {name: place for place, name in enumerate(drawings, start=1)},
+        "lines": [_line(name, rank) for rank, name in enumerate(names)],
+        "approaches": approaches(),
+        "published": {name: published(name) for name in names if published(name)},
+        "shown": shown_quantities(form),
+        "moving": {name: moves(rows) for name, rows in (results.get("multiverse") or {}).items() if rows},
+        "formula": form.formula,
+        "other_forms": {name: form_named(name).formula for name in FORMS.names()[1:]},
+        "coverage": json.loads(files(HERE).joinpath("coverage.json").read_text()),
+    }
+    return str(_environment().get_template("report.html.j2").render(told))
 
 
 def _environment() -> Any:

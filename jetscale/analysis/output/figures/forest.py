@@ -57,7 +57,7 @@ def _exponents(axes: Axes, results: dict[str, Any], names: list[str], which: tup
     key, column = which
     shown = approaches()
     for rank, one in enumerate(shown):
-        look = {"color": style.COLOURS[(1 + rank) % 7], "marker": style.MARKERS[rank % 7]}
+        look = style.mark(1 + rank)
         for row, name in enumerate(names):
             y = row + _offset(rank, len(shown))
             _other_choices(axes, results, name, f"{one.name}.{key}", y)

@@ -70,11 +70,9 @@ def lowest(rows: pd.DataFrame) -> tuple[Array, Array]:
     for _, of_size in rows.groupby("n_params"):
         mean = np.log(of_size["loss"]).groupby(np.log(of_size["jets"])).mean()
         curves.append((mean.index.to_numpy(float), mean.to_numpy(float)))
-    ends = [np.concatenate([x for x, _ in curves]).min(), np.concatenate([x for x, _ in curves]).max()]
+    grid = np.unique(np.concatenate([x for x, _ in curves]))
     if any(len(x) > 1 for x, _ in curves):
-        grid = np.linspace(*ends, GRID)
-    else:
-        grid = np.unique(np.concatenate([x for x, _ in curves]))
+        grid = np.linspace(grid[0], grid[-1], GRID)
     found = np.stack([np.interp(grid, x, y, left=np.inf, right=np.inf) for x, y in curves]).min(axis=0)
     inside = np.isfinite(found)
     return np.exp(grid[inside]), np.exp(found[inside])
@@ -90,10 +88,9 @@ def _optimum(
     reached = ranges(frame)
     for rank, name in enumerate(names):
         fit, line = results["subsets"][name], style.line(rank)
-        look = {"color": line["color"], "marker": style.MARKERS[rank % len(style.MARKERS)]}
         used = [one for one in fit["approach2"].get("slices", []) if not one["problem"]]
         stars = [one[f"{symbol}_star"] for one in used]
-        axes.plot([one["C"] for one in used], stars, ls="none", ms=4, mfc="none", **look)
+        axes.plot([one["C"] for one in used], stars, ls="none", ms=4, mfc="none", **style.mark(rank))
         law = law_of(results, name)
         if law is None:
             continue

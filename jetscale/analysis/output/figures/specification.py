@@ -84,7 +84,7 @@ def _draw(axes: Axes, fit: dict[str, Any], first: dict[str, Any], rows: list[dic
     axes.set_yticks(np.arange(len(labels)), [textwrap.shorten(text, 44) for text in labels], fontsize=8)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     for rank, one in enumerate(approaches()):
-        look = {"color": style.COLOURS[(1 + rank) % 7], "marker": style.MARKERS[rank % 7]}
+        look = style.mark(1 + rank)
         known = [(y, row.get(f"{one.name}.a")) for y, row in enumerate([first, *rows])]
         values = [(y, min(max(value, REACH[0]), REACH[1])) for y, value in known if value is not None]
         axes.plot([x for _, x in values], [y for y, _ in values], ms=5, ls="none", label=one.label, **look)
