@@ -169,8 +169,10 @@ class JointModel:
         """The lowest minimum of every replicate over its starts (S, R, F)."""
         S, R, F = starts_SRF.shape
         rows = np.tile(np.arange(R), S)
-        tiled = ({name: _rows(value, rows) for name, value in losses.items()} for losses in (log_L, weight))
-        solution = self.solve(starts_SRF.reshape(S * R, F), *tiled)
+        tiled, weights = (
+            {name: _rows(value, rows) for name, value in losses.items()} for losses in (log_L, weight)
+        )
+        solution = self.solve(starts_SRF.reshape(S * R, F), tiled, weights)
         objective_SR = solution.objective.reshape(S, R)
         lowest, row = objective_SR.argmin(axis=0), np.arange(R)
         return JointFit(solution.phi.reshape(S, R, F)[lowest, row], objective_SR[lowest, row])

@@ -1,4 +1,4 @@
-"""Tests of nested joint models: is what the smaller one shares really the same in all groups?
+"""Tests of nested joint models: is what the smaller one shares the same in all groups.
 
 Points of a curve are correlated, so no F or chi-square table applies. The smaller model (the null) is fitted
 to the data; data are made from that fit and the scatter of runs and test jets, the same draws in all groups;
@@ -51,12 +51,13 @@ class Nested:
     compared: tuple[str, ...]
 
 
+_GIVEN = " (given common exponents)"
 TESTS = {
     "same_exponents": Nested(EXPONENTS, frozenset(), "exponents alpha and beta", ("a", "alpha", "beta")),
-    "offset_only": Nested(EXPONENTS | {"A", "B"}, EXPONENTS, "scales A and B (with common exponents)", ("A", "B")),
-    "same_A": Nested(EXPONENTS | {"A"}, EXPONENTS, "scale A (with common exponents)", ("A",)),
-    "same_B": Nested(EXPONENTS | {"B"}, EXPONENTS, "scale B (with common exponents)", ("B",)),
-    "same_L_inf": Nested(EXPONENTS | {"L_inf"}, EXPONENTS, "floor L_inf (with common exponents)", ("L_inf",)),
+    "offset_only": Nested(EXPONENTS | {"A", "B"}, EXPONENTS, f"scales A and B{_GIVEN}", ("A", "B")),
+    "same_A": Nested(EXPONENTS | {"A"}, EXPONENTS, f"scales A{_GIVEN}", ("A",)),
+    "same_B": Nested(EXPONENTS | {"B"}, EXPONENTS, f"scales B{_GIVEN}", ("B",)),
+    "same_L_inf": Nested(EXPONENTS | {"L_inf"}, EXPONENTS, f"floors L_inf{_GIVEN}", ("L_inf",)),
 }  # fmt: skip
 RATIOS = ("L_inf", "A", "B")  # compared by their ratio
 
@@ -217,7 +218,7 @@ def _contrasts(
 
 
 def _sd(key: str, draws: Array) -> float:
-    """Standard deviation by the quartiles, of the logarithm for ratios: a few wild replicates do not count."""
+    """Standard deviation by the quartiles, of the logarithm for ratios: a few wild draws do not count."""
     values = np.log(draws) if key in RATIOS else draws
     low, high = np.percentile(values[np.isfinite(values)], [25, 75])
     return float(high - low) / 1.349
@@ -256,12 +257,12 @@ def _beyond(contrasts: dict[str, dict[str, Any]], reference: str) -> list[str]:
 
 def _worded(test: Nested, entry: dict[str, Any], groups: int, reference: str) -> dict[str, str]:
     """Verdict and sentence."""
-    subject = f"the {test.said} of the {groups} subsets"
+    capital = f"The {test.said} of the {groups} subsets"
     if entry["p"] is None:
         reason = "one run of each size, or no replicates: the scatter between runs is not known"
         return {
             "verdict": "not tested",
-            "sentence": f"{subject[:1].upper()}{subject[1:]}: not tested ({reason}).",
+            "sentence": f"{capital}: not tested ({reason}).",
         }
     p = f"p = {entry['p']:.2g} ± {entry['p_sd']:.1g}"
     key = test.compared[0]
@@ -279,7 +280,7 @@ def _worded(test: Nested, entry: dict[str, Any], groups: int, reference: str) ->
             )
         return {
             "verdict": "not distinguishable",
-            "sentence": f"{subject[:1].upper()}{subject[1:]} are not distinguishable ({p}{could}).{but}",
+            "sentence": f"{capital} are not distinguishable ({p}{could}).{but}",
         }
     shown = []
     for pair, quantities in entry["contrasts"].items():
@@ -291,5 +292,5 @@ def _worded(test: Nested, entry: dict[str, Any], groups: int, reference: str) ->
     listed = "; ".join(shown) if shown else "no single one of them stands out"
     return {
         "verdict": f"differs: {listed}",
-        "sentence": f"{subject[:1].upper()}{subject[1:]} differ ({p}): {listed}{could}.",
+        "sentence": f"{capital} differ ({p}): {listed}{could}.",
     }
