@@ -77,6 +77,7 @@ def fit(
         {name: subset.task for name, subset in subsets.items() if subset.task is not None},
         {name: subset.replicates for name, subset in subsets.items()},
         {name: _facts(groups[name], settings, losses) for name in subsets},
+        {name: subset.draws for name, subset in subsets.items()},
         settings,
         losses.sample,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.errors.resampling import Replicates
+from jetscale.analysis.fitting.approach import Draws
 from jetscale.analysis.fitting.numbers import Quantity, summarise
 from jetscale.analysis.fitting.surface import form_named
 from jetscale.analysis.fitting.task import Task
+from jetscale.analysis.joint.bends import lacks_of_fit, misses
 from jetscale.analysis.joint.data import Facts, JointData
-from jetscale.analysis.joint.nested import EXPONENTS, RATIOS, TESTS, Fitted, fitted_model, run_test, values_of
+from jetscale.analysis.joint.model import JointCertificate, JointFit
+from jetscale.analysis.joint.nested import (
+    EXPONENTS,
+    TESTS,
+    Fitted,
+    run_test,
+    separate_estimates,
+    values_of,
+)
 from jetscale.analysis.joint.sharing import COLUMNS, SharedModel, checked_names
+from jetscale.analysis.joint.verdicts import RATIOS, Estimates
 from jetscale.analysis.joint.worth import (
     EFFECTIVE,
     FittedLaw,
@@ -52,6 +63,7 @@ def answer(
     tasks: Mapping[str, Task],
     replicates: Mapping[str, Replicates | None],
     facts: Mapping[str, Facts],
+    draws: Mapping[str, Draws],
     settings: FitSettings,
     sample: str = "jet",
 ) -> JointAnswer:
@@ -62,6 +74,7 @@ def answer(
     tasks : by group.
     replicates : of each; None where there are none.
     facts : what each was pretrained on.
+    draws : what its replicates yield by themselves.
     settings : of the fit.
     sample : what D counts.
 
@@ -83,12 +96,12 @@ def answer(
     if len(fitted) < 2:
         return JointAnswer(warnings=warnings)
     rows = min(settings.joint.replicates, settings.uncertainty.replicates)
-    data = JointData(fitted, {name: replicates[name] for name in fitted}, facts, rows)
-    entry, draws = _joint(data, shared)
+    data = JointData(fitted, {name: replicates[name] for name in fitted}, facts, draws, rows)
+    entry, columns = _joint(data, shared)
     entries: dict[str, Any] = {"joint": entry | {"warnings": warnings}}
     scratch, compositions, problem = compositions_of(data)
     if scratch is None:
-        return JointAnswer(entries, draws, [*warnings, f"transfer: no law is fitted: {problem}"])
+        return JointAnswer(entries, columns, [*warnings, f"transfer: no law is fitted: {problem}"])
     laws = fit_laws(data, scratch, compositions)
     compared = _laws(data, laws)
     effective = compared["laws"][EFFECTIVE]["compositions"]
@@ -99,19 +112,14 @@ def answer(
     for name, law in laws.items():
         if law.drawn is not None:
             theta = law.model.theta(law.drawn.phi)
-            draws |= {f"transfer.{name}.{key}": value for key, value in theta.items()}
-    return JointAnswer(entries, draws, warnings)
+            columns |= {f"transfer.{name}.{key}": value for key, value in theta.items()}
+    return JointAnswer(entries, columns, warnings)
 
 
 def _joint(data: JointData, shared: frozenset[str]) -> tuple[dict[str, Any], dict[str, Array]]:
     """Entry ``joint`` and its replicates."""
     reference = REFERENCE if REFERENCE in data.names else data.names[0]
-    model = SharedModel.of(data.points, shared, data.objective)
-    fit, certificate = model.point(data.points)
-    drawn = None
-    if data.has_replicates:
-        drawn = values_of(data, model, model.replicates(*data.drawn(), warm_F=fit.phi[0]).phi)
-    whole = Fitted(model, fit, values_of(data, model, fit.phi), drawn)
+    whole, model, fit, certificate = joint_estimates(data, shared)
     surfaces = model.model.surfaces(fit.phi)
     residual = {name: p.log_L - model.model.fitted(fit.phi)[name][0] for name, p in data.points.items()}
     both = shared >= EXPONENTS
@@ -119,13 +127,13 @@ def _joint(data: JointData, shared: frozenset[str]) -> tuple[dict[str, Any], dic
         "reference": reference,
         "names": [name for name in COLUMNS if name in shared],
         "shared": {
-            name: _quantity(data, whole, reference, name)
+            name: quantity_of(data, whole, reference, name)
             for name in (*COLUMNS, "a", "b")
             if name in shared or (both and name in ("a", "b"))
         },
         "subsets": {
             group: {
-                name: _quantity(data, whole, group, name)
+                name: quantity_of(data, whole, group, name)
                 for name in (*COLUMNS, "a", "b")
                 if name not in shared
             }
@@ -133,7 +141,7 @@ def _joint(data: JointData, shared: frozenset[str]) -> tuple[dict[str, Any], dic
         },
         "ratios": {
             f"{group} / {reference}": {
-                name: _ratio(data, whole, group, reference, name) for name in RATIOS if name not in shared
+                name: ratio_of(data, whole, group, reference, name) for name in RATIOS if name not in shared
             }
             for group in data.names
             if group != reference and not shared >= set(RATIOS)
@@ -157,31 +165,72 @@ def _joint(data: JointData, shared: frozenset[str]) -> tuple[dict[str, Any], dic
         "dof": data.dof,
         "replicates": data.rows if data.has_replicates else 0,
         "certificate": certificate.to_json(),
-        "tests": _tests(data, whole, reference),
+        "tests": tests_of(data, whole, shared, reference, TESTS),
     }
     draws = {}
-    if drawn is not None:
+    if whole.drawn is not None:
         draws = {
             f"joint.{group}.{name}": value
-            for group, values in drawn.items()
+            for group, values in whole.drawn.items()
             for name, value in values.items()
         }
     return entry, draws
 
 
-def _tests(data: JointData, whole: Fitted, reference: str) -> dict[str, Any]:
-    """All nested tests; a model that several of them need is fitted once."""
-    fits: dict[frozenset[str], Fitted] = {whole.model.shared: whole}
+def tests_of(
+    data: JointData,
+    whole: Estimates,
+    shared: frozenset[str],
+    reference: str,
+    names: Iterable[str],
+) -> dict[str, Any]:
+    """Run nested tests; a model that several of them need is fitted once.
 
-    def fitted(shared: frozenset[str], draws: bool) -> Fitted:
-        if shared not in fits or (draws and fits[shared].drawn is None):
-            fits[shared] = fitted_model(data, shared, draws=draws)
-        return fits[shared]
+    Parameters
+    ----------
+    data : the groups.
+    whole : estimates of the joint fit that shares `shared`.
+    shared : names of parameters.
+    reference : group that the others are compared with.
+    names : of the tests.
 
-    return {
-        name: run_test(data, test, fitted(test.null, False), fitted(test.alternative, True), reference)
-        for name, test in TESTS.items()
-    }
+    Returns
+    -------
+    By test, its entry in results.json.
+    """
+    fits: dict[frozenset[str], Fitted] = {}
+    misfits = misses(lacks_of_fit(data))
+    estimates = {frozenset(): separate_estimates(data), shared: whole}
+    found = {}
+    for name in names:
+        test = TESTS[name]
+        for together in (test.null, test.alternative):
+            if together not in fits:
+                fits[together] = Fitted.of(data, together)
+        if test.alternative not in estimates:
+            estimates[test.alternative] = joint_estimates(data, test.alternative)[0]
+        own = estimates[test.alternative]
+        small, large = fits[test.null], fits[test.alternative]
+        found[name] = run_test(data, test, small, large, own, reference, misfits)
+    return found
+
+
+def joint_estimates(
+    data: JointData, shared: frozenset[str]
+) -> tuple[Estimates, SharedModel, JointFit, JointCertificate]:
+    """Fit a joint model to the data and the replicates.
+
+    Parameters
+    ----------
+    data : the groups.
+    shared : names of the parameters in common.
+    """
+    model = SharedModel.of(data.points, shared, data.objective)
+    fit, certificate = model.point(data.points)
+    drawn = None
+    if data.has_replicates:
+        drawn = values_of(data, model, model.replicates(*data.drawn()).phi)
+    return Estimates(values_of(data, model, fit.phi), drawn), model, fit, certificate
 
 
 def _laws(data: JointData, laws: Mapping[str, FittedLaw]) -> dict[str, Any]:
@@ -206,13 +255,15 @@ def _laws(data: JointData, laws: Mapping[str, FittedLaw]) -> dict[str, Any]:
     }
 
 
-def _quantity(data: JointData, whole: Fitted, group: str, name: str) -> Quantity:
+def quantity_of(data: JointData, whole: Estimates, group: str, name: str) -> Quantity:
+    """A parameter (L_inf, A, B, alpha, beta) or exponent (a, b) of a group with its error."""
     draws = None if whole.drawn is None else whole.drawn[group][name]
     scale = "logit" if name in ("a", "b") else "log"
     return summarise(float(whole.values[group][name][0]), draws, data.method, data.dof, scale)  # type: ignore[arg-type]
 
 
-def _ratio(data: JointData, whole: Fitted, group: str, reference: str, name: str) -> Quantity:
+def ratio_of(data: JointData, whole: Estimates, group: str, reference: str, name: str) -> Quantity:
+    """A scale of a group over that of the reference, with its error."""
     value = whole.values[group][name] / whole.values[reference][name]
     draws = None if whole.drawn is None else whole.drawn[group][name] / whole.drawn[reference][name]
     return summarise(float(value[0]), draws, data.method, data.dof, "log")

@@ -12,7 +12,7 @@ Shapes: R replicates, P points of a group, Q parameters of a form, F of phi.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -147,6 +147,10 @@ class JointModel:
         log_L, weight : by group, (R, P) or (1, P).
         tolerance : as in `solver.solve`.
         """
+        blocks = self.blocks()
+        if len(blocks) > 1:  # nothing couples them: each ends when it is done, not when the slowest is
+            found = [block.solve(start_RF[:, columns], log_L, weight, tolerance) for block, columns in blocks]
+            return _joined(found, [columns for _, columns in blocks], start_RF)
         parts = [_Part.of(group, log_L[group.name], weight[group.name]) for group in self.groups]
 
         def evaluate(phi_RF: Array, index: Index) -> State:
@@ -164,6 +168,29 @@ class JointModel:
             return state
 
         return minimise(evaluate, start_RF, self.points, self.objective, self.bounds, tolerance=tolerance)
+
+    def blocks(self) -> list[tuple[JointModel, Index]]:
+        """Models of the groups that share parameters, and their columns of phi; this one where all do."""
+        uses = np.stack([(group.matrix != 0).any(axis=0) for group in self.groups])
+        label = np.arange(len(self.groups))
+        for of_column in uses.T:
+            together = np.flatnonzero(of_column)
+            if len(together):
+                label[np.isin(label, label[together])] = label[together].min()
+        if len(set(label.tolist())) == 1:
+            return [(self, np.arange(len(self.names)))]
+        found = []
+        for one in sorted(set(label.tolist())):
+            columns = np.flatnonzero(uses[label == one].any(axis=0))
+            groups = [
+                replace(group, matrix=group.matrix[:, columns])
+                for group, its in zip(self.groups, label, strict=True)
+                if its == one
+            ]
+            names = tuple(self.names[column] for column in columns)
+            bounds = Bounds(self.bounds.low[columns], self.bounds.high[columns])
+            found.append((JointModel(names, tuple(groups), self.objective, bounds, self.centre), columns))
+        return found
 
     def best(self, starts_SRF: Array, log_L: Losses, weight: Losses) -> JointFit:
         """The lowest minimum of every replicate over its starts (S, R, F)."""
@@ -263,9 +290,25 @@ class _Part:
         )
         state.value += np.where(outside, np.inf, value)
         state.gradient[:, columns] += gradient @ local
-        block = np.ix_(np.arange(len(theta)), columns, columns)
-        state.bound[block] += local.T @ bound @ local
-        state.curvature[block] += local.T @ curvature @ local
+        down, across = columns[:, None], columns
+        state.bound[:, down, across] += local.T @ bound @ local
+        state.curvature[:, down, across] += local.T @ curvature @ local
+
+
+def _joined(parts: list[Solution], columns: list[Index], start_RF: Array) -> Solution:
+    """Solution of the whole model from those of blocks that share nothing."""
+    R, F = start_RF.shape
+    phi, objective, promised = np.empty((R, F)), np.zeros(R), np.zeros(R)
+    gradient, curvature, hessian = np.zeros(R), np.zeros((R, F, F)), np.zeros((R, F, F))
+    for part, its in zip(parts, columns, strict=True):
+        phi[:, its] = part.phi
+        objective += part.objective
+        promised += part.decrease * part.objective
+        gradient = np.maximum(gradient, part.gradient)
+        block = np.ix_(np.arange(R), its, its)
+        curvature[block], hessian[block] = part.curvature, part.hessian
+    decrease = promised / np.maximum(objective, np.finfo(float).tiny)
+    return Solution(phi, phi.copy(), objective, decrease, gradient, curvature, hessian)
 
 
 def _rows(values: Array, index: Index) -> Array:

@@ -4,9 +4,9 @@ Points of a curve are correlated, so no F or chi-square table applies. The small
 to the data; data are made from that fit and the scatter of runs and test jets, the same draws in all groups;
 both models are fitted to each, and p is the share of these data, and the real ones, in which the larger model
 gains as much as it does on the real data (Davison and Hinkley, Bootstrap Methods and their Application, 1997,
-chapter 4). A form that misses the data by more than runs scatter lets the larger model gain by fitting what
-is missed. So a difference that the runs show is tested again with the residuals about the null themselves,
-whole curves with random signs (wild bootstrap; Cameron, Gelbach and Miller 2008), and must stand there too.
+chapter 4). With one seed, residuals about the null with random signs, one a curve, are the scatter (wild
+bootstrap; Cameron, Gelbach and Miller 2008). Where the losses bend as the form cannot, the gain must also be
+larger than that of other smooth terms (`bends`): the larger p decides.
 
 Shapes: R replicates, P points of a group.
 """
@@ -20,17 +20,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.fitting.numbers import Quantity, summarise
+from jetscale.analysis.fitting.approach import part
+from jetscale.analysis.fitting.approach3 import NAME
+from jetscale.analysis.joint.bends import bends_left
 from jetscale.analysis.joint.data import JointData
 from jetscale.analysis.joint.model import JointFit
-from jetscale.analysis.joint.projection import projected
 from jetscale.analysis.joint.sharing import SharedModel
+from jetscale.analysis.joint.verdicts import (
+    LEVEL,
+    Estimates,
+    Values,
+    beyond,
+    contrast,
+    contrasts_of,
+    smallest,
+    worded,
+)
 
 Array = NDArray[np.float64]
-Values = dict[str, dict[str, Array]]  # by group and quantity, (R,)
 
-LEVEL = 0.05
-POWER = 0.8
 EXPONENTS = frozenset({"alpha", "beta"})
 
 
@@ -59,41 +67,44 @@ TESTS = {
     "same_B": Nested(EXPONENTS | {"B"}, EXPONENTS, f"scales B{_GIVEN}", ("B",)),
     "same_L_inf": Nested(EXPONENTS | {"L_inf"}, EXPONENTS, f"floors L_inf{_GIVEN}", ("L_inf",)),
 }  # fmt: skip
-RATIOS = ("L_inf", "A", "B")  # compared by their ratio
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A joint model with its fit of the data and of the replicates.
+    """A joint model with its fit of the data.
 
     Attributes
     ----------
     model, fit : of the data.
-    values : by group, L_inf, A, B, alpha, beta, a and b of the data, (1,).
-    drawn : the same of the replicates, (R,); None where there are none.
     """
 
     model: SharedModel
     fit: JointFit
-    values: Values
-    drawn: Values | None
+
+    @classmethod
+    def of(cls, data: JointData, shared: frozenset[str]) -> Fitted:
+        """Fit the data as the tests do.
+
+        Parameters
+        ----------
+        data : the groups.
+        shared : names of the parameters in common.
+        """
+        model = SharedModel.of(data.points, shared, data.test_objective)
+        return cls(model, model.point(data.points)[0])
 
 
-def fitted_model(data: JointData, shared: frozenset[str], *, draws: bool) -> Fitted:
-    """Fit a joint model to the data, and to the replicates where asked.
-
-    Parameters
-    ----------
-    data : the groups.
-    shared : names of the parameters in common.
-    draws : whether replicates are fitted too.
-    """
-    model = SharedModel.of(data.points, shared, data.objective)
-    fit, _ = model.point(data.points)
-    drawn = None
-    if draws and data.has_replicates:
-        drawn = values_of(data, model, model.replicates(*data.drawn(), warm_F=fit.phi[0]).phi)
-    return Fitted(model, fit, values_of(data, model, fit.phi), drawn)
+def separate_estimates(data: JointData) -> Estimates:
+    """Those of every group fitted alone, which are there already."""
+    values, drawn = {}, {}
+    for name, task in data.tasks.items():
+        assert task.surface is not None
+        a, b = task.exponents(task.surface)
+        values[name] = task.surface.form.values(task.surface.theta) | {"a": a, "b": b}
+        own = part(NAME, data.draws[name])
+        drawn[name] = {key: own[key][: data.rows] for key in values[name] if key in own}
+    complete = all(len(one) == len(values[name]) for name, one in drawn.items())
+    return Estimates(values, drawn if complete and data.has_replicates else None)
 
 
 def values_of(data: JointData, model: SharedModel, phi_RF: Array) -> Values:
@@ -105,13 +116,30 @@ def values_of(data: JointData, model: SharedModel, phi_RF: Array) -> Values:
     return found
 
 
-def contrast(name: str, one: Array, other: Array) -> Array:
-    """Difference, or ratio for a scale, (R,)."""
-    return one / other if name in RATIOS else one - other
+@dataclass(frozen=True)
+class Bootstrap:
+    """What data look like of which the smaller model is true.
+
+    Attributes
+    ----------
+    p : share of them in which the larger model gains as much as on the real data.
+    gains : (R,) of the larger model.
+    spread : differences from the reference in the larger model, by group and quantity, (R,).
+    """
+
+    p: float
+    gains: Array
+    spread: dict[str, dict[str, Array]]
 
 
 def run_test(
-    data: JointData, test: Nested, null: Fitted, alternative: Fitted, reference: str
+    data: JointData,
+    test: Nested,
+    null: Fitted,
+    alternative: Fitted,
+    estimates: Estimates,
+    reference: str,
+    misfits: list[str],
 ) -> dict[str, Any]:
     """One test, as in results.json.
 
@@ -120,38 +148,46 @@ def run_test(
     data : the groups.
     test : what is compared.
     null, alternative : fits of both models.
+    estimates : of the larger model, by the objective of the fit.
     reference : group that the others are compared with.
+    misfits : groups whose losses bend as the form cannot.
     """
     gained = max(float(null.fit.objective[0] - alternative.fit.objective[0]), 0.0)
-    fitted = null.model.model.fitted(null.fit.phi)
-    p_runs, p_misfit, spreads = None, None, []
-    noise = data.noise()
-    if noise is not None:
-        p_runs, spread = _bootstrap(data, fitted, noise, test, null, alternative, gained, reference)
-        spreads.append(spread)
-    if data.method != "none" and (p_runs is None or p_runs < LEVEL):
-        noise = data.flipped(fitted, len(null.model.model.names))
-        p_misfit, spread = _bootstrap(data, fitted, noise, test, null, alternative, gained, reference)
-        spreads.append(spread)
-    found = [p for p in (p_runs, p_misfit) if p is not None]
-    p = max(found, default=None)
-    contrasts = _contrasts(data, test, alternative, reference, spreads)
-    differs = [] if p is None or p >= LEVEL else _beyond(contrasts, reference)
+    found: Bootstrap | None = None
+    if data.method != "none":
+        fitted = null.model.model.fitted(null.fit.phi)
+        noise = data.noise() or data.flipped(fitted, len(null.model.model.names))
+        found = _bootstrap(data, fitted, noise, test, null, alternative, gained, reference)
+    parameters = len(alternative.model.model.names) - len(null.model.model.names)
+    bends = bends_left(data, alternative.model.model, alternative.fit.phi[0]) if misfits else None
+    to_squares = 2 / data.test_objective.scale
+    p_misfit = None if bends is None else bends.p_value(to_squares * gained, parameters)
+    p_runs = None if found is None else found.p
+    p = None if p_runs is None else max(p_runs, p_misfit or 0.0)
+    # a difference is seen against the larger of the two scatters
+    wider = 1.0
+    if found is not None and bends is not None:
+        of_runs = to_squares * float(np.median(found.gains)) / parameters
+        wider = max(1.0, float(np.sqrt(bends.square / max(of_runs, 1e-300))))
+    contrasts = contrasts_of(
+        data, test.compared, estimates, reference, found.spread if found else None, wider
+    )
     entry = {
         "question": f"are the {test.said} the same in all {len(data.names)} subsets?",
         "null": sorted(test.null),
         "alternative": sorted(test.alternative),
         "p": p,
-        "p_sd": None if p is None else float(np.sqrt(p * (1 - p) / data.rows)),
+        "p_sd": None if p_runs is None else float(np.sqrt(p_runs * (1 - p_runs) / data.rows)),
         "p_runs": p_runs,
         "p_misfit": p_misfit,
+        "misfits": misfits,
         "statistic": gained,
         "replicates": data.rows,
         "contrasts": contrasts,
-        "detectable": _smallest(contrasts),
-        "differs": differs,
+        "detectable": smallest(contrasts),
+        "differs": [] if p is None or p >= LEVEL else beyond(contrasts, reference),
     }
-    return entry | _worded(test, entry, len(data.names), reference)
+    return entry | worded(test.said, test.compared, entry, len(data.names), reference)
 
 
 def _bootstrap(
@@ -163,23 +199,28 @@ def _bootstrap(
     alternative: Fitted,
     gained: float,
     reference: str,
-) -> tuple[float, dict[str, dict[str, Array]]]:
-    """P-value of the gain, and the contrasts of the larger model where the null is true, by group, (R,)."""
+) -> Bootstrap:
+    """Fit both models to data made from the smaller one."""
     log_L = {name: fitted[name] + noise[name] for name in data.names}
     ones = data.ones()
-    small = null.model.replicates(log_L, ones, null.fit.phi[0])
-    # the larger model also starts where the smaller one ended: it can never come out worse
-    within = _embedded(null.model, alternative.model, small.phi)
-    starts = projected(alternative.model.model, log_L, ones, alternative.model.exponents)
-    large = alternative.model.model.best(np.concatenate([starts, within[None]]), log_L, ones)
+    small, large = null.model.replicates(log_L, ones), alternative.model.replicates(log_L, ones)
+    stuck = np.flatnonzero(large.objective > small.objective)
+    if len(stuck):  # the larger model can end where the smaller one did: it never comes out worse
+        start = _embedded(null.model, alternative.model, small.phi[stuck])[None]
+        again = alternative.model.model.best(
+            start,
+            {name: value[stuck] for name, value in log_L.items()},
+            ones,
+        )
+        large.phi[stuck], large.objective[stuck] = again.phi, again.objective
     gains = small.objective - large.objective
-    p = float((1 + (gains >= gained).sum()) / (1 + len(gains)))
     values = values_of(data, alternative.model, large.phi)
-    return p, {
+    spread = {
         name: {key: contrast(key, values[name][key], values[reference][key]) for key in test.compared}
         for name in data.names
         if name != reference
     }
+    return Bootstrap(float((1 + (gains >= gained).sum()) / (1 + len(gains))), gains, spread)
 
 
 def _embedded(small: SharedModel, large: SharedModel, phi_RF: Array) -> Array:
@@ -187,110 +228,3 @@ def _embedded(small: SharedModel, large: SharedModel, phi_RF: Array) -> Array:
     theta = np.concatenate([group.theta(phi_RF) for group in small.model.groups], axis=1)
     inverse = np.linalg.pinv(np.concatenate([group.matrix for group in large.model.groups]))
     return np.asarray(theta @ inverse.T)
-
-
-def _contrasts(
-    data: JointData,
-    test: Nested,
-    alternative: Fitted,
-    reference: str,
-    spreads: list[dict[str, dict[str, Array]]],
-) -> dict[str, dict[str, Any]]:
-    """Differences from the reference in the larger model, each with what could have been seen."""
-    found: dict[str, dict[str, Any]] = {}
-    for name in data.names:
-        if name == reference:
-            continue
-        entry: dict[str, Any] = {}
-        for key in test.compared:
-            value = contrast(key, *(alternative.values[group][key] for group in (name, reference)))
-            draws = None
-            if alternative.drawn is not None:
-                draws = contrast(key, *(alternative.drawn[group][key] for group in (name, reference)))
-            scale = "log" if key in RATIOS else "linear"
-            quantity = summarise(float(value[0]), draws, data.method, data.dof, scale)  # type: ignore[arg-type]
-            sd = max((_sd(key, spread[name][key]) for spread in spreads), default=None)
-            entry[key] = quantity.to_json() | {
-                "detectable": None if sd is None else _detectable(key, sd, data.dof)
-            }
-        found[f"{name} - {reference}" if test.compared[0] not in RATIOS else f"{name} / {reference}"] = entry
-    return found
-
-
-def _sd(key: str, draws: Array) -> float:
-    """Standard deviation by the quartiles, of the logarithm for ratios: a few wild draws do not count."""
-    values = np.log(draws) if key in RATIOS else draws
-    low, high = np.percentile(values[np.isfinite(values)], [25, 75])
-    return float(high - low) / 1.349
-
-
-def _detectable(key: str, sd: float, dof: float) -> float:
-    """Difference (for a ratio: relative) that a two-sided test at 5% sees with a power of 80%."""
-    from scipy.stats import t
-
-    dof = min(dof, 1e9)
-    least = float(t.ppf(1 - LEVEL / 2, dof) + t.ppf(POWER, dof)) * sd
-    return float(np.expm1(least)) if key in RATIOS else least
-
-
-def _smallest(contrasts: dict[str, dict[str, Any]]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for entry in contrasts.values():
-        for key, quantity in entry.items():
-            if quantity["detectable"] is not None:
-                found[key] = min(found.get(key, np.inf), quantity["detectable"])
-    return found
-
-
-def _beyond(contrasts: dict[str, dict[str, Any]], reference: str) -> list[str]:
-    """Groups whose own difference excludes none."""
-    found = []
-    for pair, entry in contrasts.items():
-        name = pair.removesuffix(f" - {reference}").removesuffix(f" / {reference}")
-        for key, quantity in entry.items():
-            same = 1.0 if key in RATIOS else 0.0
-            if quantity["ci95"] is not None and not quantity["ci95"][0] <= same <= quantity["ci95"][1]:
-                found.append(name)
-                break
-    return found
-
-
-def _worded(test: Nested, entry: dict[str, Any], groups: int, reference: str) -> dict[str, str]:
-    """Verdict and sentence."""
-    capital = f"The {test.said} of the {groups} subsets"
-    if entry["p"] is None:
-        reason = "one run of each size, or no replicates: the scatter between runs is not known"
-        return {
-            "verdict": "not tested",
-            "sentence": f"{capital}: not tested ({reason}).",
-        }
-    p = f"p = {entry['p']:.2g} ± {entry['p_sd']:.1g}"
-    key = test.compared[0]
-    seen = entry["detectable"].get(key)
-    could = ""
-    if seen is not None:
-        size = f"a factor {1 + seen:.3g} in {key}" if key in RATIOS else f"{seen:.2g} in {key}"
-        could = f"; this design sees a difference of {size} from {reference} with 80% power"
-    if entry["p"] >= LEVEL:
-        but = ""
-        if entry["p_runs"] is not None and entry["p_runs"] < LEVEL:
-            but = (
-                f" They differ by more than runs and test jets scatter (p = {entry['p_runs']:.2g}),"
-                " but by no more than the law itself misses the losses."
-            )
-        return {
-            "verdict": "not distinguishable",
-            "sentence": f"{capital} are not distinguishable ({p}{could}).{but}",
-        }
-    shown = []
-    for pair, quantities in entry["contrasts"].items():
-        name = pair.removesuffix(f" - {reference}").removesuffix(f" / {reference}")
-        if name in entry["differs"]:
-            shown += [
-                f"{key} {pair} {Quantity(q['value'], q['sd'], q['ci95'])}" for key, q in quantities.items()
-            ][: 1 if key == "a" else None]
-    listed = "; ".join(shown) if shown else "no single one of them stands out"
-    return {
-        "verdict": f"differs: {listed}",
-        "sentence": f"{capital} differ ({p}): {listed}{could}.",
-    }

@@ -110,17 +110,14 @@ class SharedModel:
         starts = projected(self.model, once, ones, self.exponents, STARTS)[:, 0]
         return self.model.point(starts, log_L)
 
-    def replicates(self, log_L: Losses, weight: Losses, warm_F: Array | None = None) -> JointFit:
-        """Fit every replicate from its own best node, and from `warm_F` too where that is given.
+    def replicates(self, log_L: Losses, weight: Losses) -> JointFit:
+        """Fit every replicate from its own best node of the whole grid.
 
         Parameters
         ----------
         log_L, weight : by group, (R, P) or (1, P).
-        warm_F : (F,) fit of the data.
         """
         starts = projected(self.model, log_L, weight, self.exponents)
-        if warm_F is not None:
-            starts = np.concatenate([starts, np.broadcast_to(warm_F, starts.shape)])
         return self.model.best(starts, log_L, weight)
 
     def values(self, phi_RF: Array) -> dict[str, dict[str, Array]]:
