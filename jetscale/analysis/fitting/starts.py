@@ -44,7 +44,7 @@ def projected_starts(
 
 
 def _best_nodes(x_P: Array, y_P: Array, L_RP: Array, weight_RP: Array, count: int, tied: bool) -> Array:
-    A_RGG, B_RGG, E_RGG, square_RGG = _solve_nodes(x_P, y_P, L_RP, weight_RP)
+    A_RGG, B_RGG, E_RGG, square_RGG = solve_nodes(x_P, y_P, L_RP, weight_RP)
     usable = (A_RGG > 0) & (B_RGG > 0) & (E_RGG > 0)
     if tied:
         usable &= np.eye(len(EXPONENTS_G), dtype=bool)
@@ -83,7 +83,7 @@ def _fallback(L_RP: Array) -> Array:
     )
 
 
-def _solve_nodes(x_P: Array, y_P: Array, L_RP: Array, weight_RP: Array) -> tuple[Array, Array, Array, Array]:
+def solve_nodes(x_P: Array, y_P: Array, L_RP: Array, weight_RP: Array) -> tuple[Array, Array, Array, Array]:
     """Least squares of L on (1, N^-alpha, D^-beta) at every node: A, B, E, squares; (R, G, G)."""
     f_PG = np.exp(-np.outer(x_P, EXPONENTS_G))
     g_PG = np.exp(-np.outer(y_P, EXPONENTS_G))
