@@ -18,6 +18,8 @@ from jetscale.analysis.output.published import published_difference
 if TYPE_CHECKING:
     import pandas as pd
 
+LEVEL = 0.05
+"""Of a test that finds a difference."""
 POWER_80 = 0.8416
 """Standard deviations beyond the edge of an interval at which an effect is seen in 80% of studies."""
 
@@ -74,9 +76,28 @@ def _exponent(results: dict[str, Any]) -> tuple[str, str]:
         ]
         named = f"; a differs by {'; '.join(moved)}" if moved else "; no single subset stands out"
         sentence = f"Yes: the exponents of the {n} subsets differ ({p}){named}."
-    rms = f"One alpha and one beta leave residuals of {100 * joint['rms']:.2f}% (rms), an alpha and a beta "
-    detail = rms + f"for every subset {100 * joint['rms_separate']:.2f}%."
-    return sentence, " ".join(part for part in (detail, joint.get("coverage", {}).get("sentence")) if part)
+    return sentence, " ".join(part for part in (*_of_the_test(test), *_of_the_joint_fit(joint)) if part)
+
+
+def _of_the_test(test: dict[str, Any]) -> Iterator[str]:
+    """What the p of a nested test rests on, where the law's own misfit decides it."""
+    runs, misfit = test.get("p_runs"), test.get("p_misfit")
+    if runs is not None and misfit is not None and runs < LEVEL <= misfit:
+        yield (
+            f"They differ by more than runs and test jets scatter (p = {runs:.2g}), but by less than the law "
+            "itself misses of the losses."
+        )
+
+
+def _of_the_joint_fit(joint: dict[str, Any]) -> Iterator[str]:
+    """What sharing costs, whether the offsets differ, and whether intervals cover."""
+    rms, separate = (100 * joint[key] for key in ("rms", "rms_separate"))
+    yield f"With one alpha and one beta for all the residuals are {rms:.2f}% (rms), else {separate:.2f}%."
+    offset = joint["tests"].get("offset_only") or {}
+    if offset.get("p") is not None:
+        verb = "are not distinguishable" if offset["verdict"].startswith("not") else "differ"
+        yield f"The offsets (A and B) {verb} (p = {offset['p']:.2g})."
+    yield (joint.get("coverage") or {}).get("sentence", "")
 
 
 def _pairs(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -200,20 +221,22 @@ def _worth(results: dict[str, Any]) -> tuple[str, str]:
     transfer = results.get("transfer") or {}
     if not transfer:
         return _by_multiplier(results)
-    told, unknown = [], []
-    for name, entry in transfer.items():
-        if entry["D_T"]["value"] is None:
-            unknown.append(f"{name} ({'; '.join(entry['refused'].values()) or 'not determined'})")
-            continue
-        at, worth = entry["at"], amounts(entry["D_T"])
-        told.append(f"{name}: {worth} {results['sample']}s{_at(at)}")
-    said = f"Fine-tuning data that {'it replaces' if len(told) == 1 else 'they replace'}"
-    sentence = f"{said}: {'; '.join(told)}." if told else "Not known: no transfer law determines it."
-    parts = [f"Not determined: {joined(unknown)}."] if unknown else []
-    laws = results.get("transfer_laws") or {}
-    if laws.get("best"):
-        parts.append(f"By the law of extra data; the best of the laws compared is {laws['best']}.")
-    return sentence, " ".join(parts)
+    known = {name: entry for name, entry in transfer.items() if entry["D_T"]["value"] is not None}
+    unknown = [
+        f"{name} ({'; '.join(entry['refused'].values()) or 'no reason given'})"
+        for name, entry in transfer.items()
+        if name not in known
+    ]
+    parts = ["By the law of extra data."] if known else []
+    parts += [f"Not determined: {joined(unknown)}."] if unknown else []
+    verdict = (results.get("transfer_laws") or {}).get("verdict")
+    parts += [f"Of the laws compared, {verdict}."] if verdict else []
+    if not known:
+        return "Not known: no law of transfer determines it.", " ".join(parts)
+    places = {name: _at(entry["at"]) for name, entry in known.items()}
+    common = set(places.values()).pop() if len(set(places.values())) == 1 else ""
+    told = [f"{name} {amounts(known[name]['D_T'])}{'' if common else places[name]}" for name in known]
+    return f"Fine-tuning {results['sample']}s that it replaces{common}: {'; '.join(told)}.", " ".join(parts)
 
 
 def _at(at: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ column have `row` (str), the number of the source's row, from 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,15 +117,10 @@ def checked(table: LossTable) -> LossTable:
     frame = frame.sort_values(order, kind="stable").reset_index(drop=True)
     if not table.own_runs:  # our own count N and D themselves
         warnings += _unit_warnings(frame)
-    return LossTable(
-        frame,
-        table.source,
-        table.flops_per_param_sample,
-        table.sample,
-        table.warnings + [text for text in warnings if text not in table.warnings],
-        table.blocks,
-        table.settings,
-        table.origins,
+    return replace(
+        table,
+        frame=frame,
+        warnings=table.warnings + [text for text in warnings if text not in table.warnings],
     )
 
 

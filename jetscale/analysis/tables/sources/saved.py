@@ -91,5 +91,5 @@ def of_frame(frame: pd.DataFrame, path: Path) -> LossTable | None:
         warnings,
         blocks,
         facts.get("settings", {}),
-        {run: Origin.from_json(entry) for run, entry in facts.get("origins", {}).items()},
+        origins={run: Origin.from_json(entry) for run, entry in facts.get("origins", {}).items()},
     )
