@@ -203,6 +203,31 @@ def test_a_changed_number_changes_its_sentence(old: tuple[Results, LossTable]) -
     assert sentence(results, losses, 4) != before[4]
 
 
+def test_the_joint_fit_and_the_transfer_law_are_told_by_their_numbers(result: FitResult) -> None:
+    results, losses = copy.deepcopy(plain(result.to_json())), result.losses
+    test = results["joint"]["tests"]["same_exponents"]
+    assert f"p = {test['p']:.2g}" in sentence(results, losses, 0)
+    test |= {"p": 0.5, "p_sd": 0.0, "verdict": "not distinguishable"}
+    assert sentence(results, losses, 0) == (
+        "No difference was found: the exponents of the 3 subsets are not distinguishable (p = 0.5)."
+    )
+    test |= {"p": 0.002, "verdict": "differs: a", "differs": ["bsm_all"]}
+    test["contrasts"]["bsm_all - scratch"]["a"] |= {"value": -0.2, "ci95": [-0.31, -0.09], "detectable": 0.17}
+    assert sentence(results, losses, 0) == (
+        "Yes: the exponents of the 3 subsets differ (p = 0.002); a differs by bsm_all - scratch: "
+        "-0.20 [-0.31, -0.09]."
+    )
+    assert "0.17 (bsm_all - scratch)" in sentence(results, losses, 1)
+    worth = results["transfer"]["bsm_all"]["D_T"]
+    worth |= {"value": 41234.0, "ci95": [30000.0, 52000.0]}
+    assert "bsm_all 41,200 [30,000, 52,000]" in sentence(results, losses, 3)
+    worth["value"] = None
+    assert "bsm_all" not in sentence(results, losses, 3)
+    assert "Not determined: bsm_all" in answers(results, losses.frame)[3].detail
+    test |= {"p": None, "problem": "too few runs"}
+    assert "No joint test: too few runs" in answers(results, losses.frame)[0].detail
+
+
 def test_one_subset_is_not_asked_what_needs_two(old: tuple[Results, LossTable]) -> None:
     results, losses = copy.deepcopy(old[0]), old[1]
     results["subsets"] = {"scratch": results["subsets"]["scratch"]}

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jetscale.analysis.answers.gain import REFERENCE
 from jetscale.analysis.output.formatting import amount, amounts, brief, joined, percent, size_of
 from jetscale.analysis.output.optima import Optimum, common_budget, optima
 from jetscale.analysis.output.published import published_difference
+from jetscale.analysis.tables.variants import REFERENCE
 
 if TYPE_CHECKING:
     import pandas as pd
