@@ -13,6 +13,7 @@ import numpy as np
 from jetscale.analysis.fitting.approach import approaches
 from jetscale.analysis.output.formatting import size_of
 from jetscale.analysis.output.published import published
+from jetscale.analysis.tables.variants import split_name
 from jetscale.common import figure_style as style
 from jetscale.common.figure_axes import log_axis
 
@@ -121,16 +122,14 @@ def _gains(axes: Axes, results: dict[str, Any], names: list[str], which: None) -
 
 
 def _worth(axes: Axes, results: dict[str, Any], names: list[str], which: None) -> None:
-    """D_T of every width; the filled mark is the one that the first page tells."""
+    """D_T of every width of a group: a composition pretrained on so many jets."""
     del which
-    found = {name: results["transfer"][name] for name in names if name in results["transfer"]}
-    sizes = sorted({_size(one) for entry in found.values() for one in entry.get("by_width", [])})
+    found = {name: _worth_of(results["transfer"], name) for name in names}
+    sizes = sorted({_size(one) for entries in found.values() for one in entries})
     colours = _colours(len(sizes))
     labelled = set()
-    for row, name in enumerate(names):
-        for one in found.get(name, {}).get("by_width", []):
-            if one["D_T"]["value"] is None or one["D_T"]["value"] <= 0:
-                continue
+    for row, entries in enumerate(found.values()):
+        for one in entries:
             rank = sizes.index(_size(one))
             look = {"color": colours[rank], "marker": style.MARKERS[rank % 7]}
             label = size_of(one) if rank not in labelled else None
@@ -140,6 +139,13 @@ def _worth(axes: Axes, results: dict[str, Any], names: list[str], which: None) -
     sample = results["sample"]
     axes.set(xlabel=f"D_T ({sample}s)", title="worth of pretraining")
     _legend_below(axes)
+
+
+def _worth_of(transfer: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Entries of a group that can be drawn on a logarithmic axis."""
+    entry = transfer.get(name) or transfer.get(split_name(name)[0]) or {}
+    own = [one for one in entry.get("by_width", []) if one.get("group", name) == name]
+    return [one for one in own if one["D_T"]["value"] is not None and one["D_T"]["value"] > 0]
 
 
 def _mark(
