@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from jetscale.analysis.errors.resampling import Replicates
 from jetscale.analysis.fitting.approach import Draws
-from jetscale.analysis.fitting.numbers import Quantity, summarise
+from jetscale.analysis.fitting.numbers import Quantity, levelled, summarise
 from jetscale.analysis.fitting.surface import form_named
 from jetscale.analysis.fitting.task import Task
 from jetscale.analysis.joint.bends import lacks_of_fit, misses
@@ -90,15 +90,37 @@ def answer(
         return JointAnswer(
             warnings=[f"joint: not fitted, since approach3.form={settings.approach3.form} is not separate"]
         )
-    fitted = {name: task for name, task in tasks.items() if task.surface is not None}
+    rows = min(settings.joint.replicates, settings.uncertainty.replicates)
+
+    def of(names: list[str]) -> JointData:
+        some = {name: tasks[name] for name in names}
+        return JointData(some, {name: replicates[name] for name in names}, facts, draws, rows)
+
+    fitted = [name for name, task in tasks.items() if task.surface is not None]
     missing = [name for name in tasks if name not in fitted]
     warnings = [f"joint: without {', '.join(missing)}, which approach 3 could not fit"] if missing else []
-    if len(fitted) < 2:
-        return JointAnswer(warnings=warnings)
-    rows = min(settings.joint.replicates, settings.uncertainty.replicates)
-    data = JointData(fitted, {name: replicates[name] for name in fitted}, facts, draws, rows)
-    entry, columns = _joint(data, shared)
-    entries: dict[str, Any] = {"joint": entry | {"warnings": warnings}}
+    entries: dict[str, Any] = {}
+    columns: dict[str, Array] = {}
+    if len(fitted) > 1:
+        entry, columns = _joint(of(fitted), shared)
+        entries["joint"] = entry | {"warnings": warnings}
+    carried = of([name for name in tasks if _carries_law(tasks[name])])
+    return _with_laws(carried, entries, columns, warnings, sample)
+
+
+def _carries_law(task: Task) -> bool:
+    """Whether a group has several D: a law of transfer needs no more of it."""
+    return len(np.unique(levelled(np.sort(task.curves.log_D)))) > 2
+
+
+def _with_laws(
+    data: JointData,
+    entries: dict[str, Any],
+    columns: dict[str, Array],
+    warnings: list[str],
+    sample: str,
+) -> JointAnswer:
+    """Add the laws of transfer."""
     scratch, compositions, problem = compositions_of(data)
     if scratch is None:
         return JointAnswer(entries, columns, [*warnings, f"transfer: no law is fitted: {problem}"])
