@@ -2,7 +2,7 @@
 
 ``python benchmarks/coverage_joint.py RECORDS.jsonl [FIRST] [LAST]`` simulates the studies of these numbers (0
 and 200) of each scenario, appends one line a study to the records (those that are there already are kept),
-and sums up in ``jetscale/analysis/output/joint_coverage.json`` and on the terminal.
+and sums up in ``jetscale/analysis/joint/coverage.json`` and on the terminal.
 
 The design is that of studies/laptop/tuned_rate: its subsets, widths, seeds and D. Losses are a known law plus
 the deviations of the real seeds from their mean, whole curves drawn at random with random signs, so scatter
@@ -31,6 +31,7 @@ from jetscale.analysis.fitting.curves import build
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.fitting.task import Task, make_task
 from jetscale.analysis.joint.answer import joint_estimates, quantity_of, ratio_of, tests_of
+from jetscale.analysis.joint.bends import lacks_of_fit, misses
 from jetscale.analysis.joint.data import Facts, JointData
 from jetscale.analysis.joint.transfer import LAWS, Composition, TransferModel
 from jetscale.analysis.joint.transfer_forms import WithExtraData
@@ -44,7 +45,7 @@ Record = dict[str, Any]
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "studies/laptop/tuned_rate/losses.parquet"
-RESULT = ROOT / "jetscale/analysis/output/joint_coverage.json"
+RESULT = ROOT / "jetscale/analysis/joint/coverage.json"
 REPLICATES = 100
 ASKED = ("same_exponents", "same_A")
 POINTS = 9  # a curve: its points are correlated, more of them say little and take longer
@@ -111,7 +112,7 @@ def ask_tests(data: JointData) -> Record:
     """P-values, exponents and ratios of the joint fit, and differences of separate fits."""
     shared = frozenset({"alpha", "beta"})
     whole, model, _, _ = joint_estimates(data, shared)
-    tests = tests_of(data, whole, shared, "scratch", ASKED)
+    tests = tests_of(data, whole, shared, "scratch", ASKED, misses(lacks_of_fit(data)))
     one = SUBSETS[-1]
     of_pair = tests["same_exponents"]["contrasts"][f"{one} - scratch"]
     return {

@@ -13,15 +13,17 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from jetscale.analysis import FitSettings, fit, load_losses
+from jetscale.analysis import FitSettings, fit
 from jetscale.analysis.__main__ import main
 from jetscale.analysis.checks.synthetic import Noise, curves_table
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.surface import Surfaces, _problem
 from jetscale.analysis.fitting.surface_fit import Fitter
+from jetscale.analysis.joint.data import Facts, JointData
 from jetscale.analysis.joint.sharing import COLUMNS, Points, SharedModel
 from jetscale.analysis.joint.transfer import LAWS, Composition, TransferModel
 from jetscale.analysis.joint.transfer_forms import Tilted, WithExtraData
+from jetscale.analysis.joint.worth import compositions_of
 from jetscale.analysis.settings import JointSettings, UncertaintySettings
 from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.common.usage import UsageError
@@ -57,7 +59,7 @@ def two_groups() -> dict[str, Points]:
 
 
 def sweep_of(surfaces: dict[str, Surfaces], seeds: int = 3, runs: float = 0.004, **more: Any) -> LossTable:
-    shape: dict[str, Any] = {"widths": WIDTHS, "jets": 4e5, "evaluations": 10} | more
+    shape: dict[str, Any] = {"widths": WIDTHS, "jets": 4e5, "evaluations": 8} | more
     return curves_table(surfaces, Noise(runs=runs), np.random.default_rng(5), seeds=seeds, **shape)
 
 
@@ -283,12 +285,15 @@ def test_what_is_written(five: Any, tmp_path: Path) -> None:
     assert joint["rms"] >= joint["rms_separate"] > 0
     assert {"same_exponents", "offset_only"} <= set(joint["tests"])
     assert (tmp_path / "joint.parquet").is_file()
-    again = fit(load_losses(tmp_path / "losses.parquet"), quick(replicates=60))
-    again.save(tmp_path / "again")
-    assert json.loads((tmp_path / "again/results.json").read_text())["joint"] == joint
-    quiet = fit(load_losses(tmp_path / "losses.parquet"), quick(on=False))
-    assert not {"joint", "transfer", "transfer_laws"} & set(quiet.details)
+    assert five.joint_draws["joint.d.B"].shape == (60,)
+
+
+def test_it_can_be_switched_off(tmp_path: Path) -> None:
+    table = sweep_of({"scratch": Surfaces.single(**TRUE), "b": Surfaces.single(**TRUE)}, seeds=2)
+    (tmp_path / "joint.parquet").write_bytes(b"of another fit")
+    quiet = fit(table, quick(on=False))
     quiet.save(tmp_path)
+    assert not {"joint", "transfer", "transfer_laws"} & set(quiet.details)
     assert not (tmp_path / "joint.parquet").exists()
 
 
@@ -309,11 +314,41 @@ def test_other_forms_have_no_joint_fit() -> None:
     assert any("approach3.form=tied" in text for text in found.warnings)
 
 
-def test_several_groups_from_scratch_are_no_reference() -> None:
-    table = with_jets(
-        sweep_of({"scratch": Surfaces.single(**TRUE), "b": Surfaces.single(**TRUE)}, seeds=2),
-        {"scratch": 0.0, "b": 0.0},
-    )
-    found = fit(table, quick())
-    assert "transfer" not in found.details
-    assert any("2 groups from scratch (b, scratch)" in text for text in found.warnings)
+def groups(jets: dict[str, float | None]) -> Any:
+    facts = {name: Facts(value, {}) for name, value in jets.items()}
+    tasks: Any = dict.fromkeys(jets)
+    return JointData(tasks, {}, facts, {}, 0)
+
+
+def test_groups_of_one_composition_differ_in_their_pretraining_only() -> None:
+    names = [
+        "scratch",
+        "qcd@2e4",
+        "qcd@1e5",
+        "b [pretrain.steps=10]",
+        "b [pretrain.steps=20]",
+        "c [finetune.lr=1]",
+    ]
+    jets = dict(zip(names, (None, 2e4, 1e5, 1e4, 2e4, 1e5), strict=True))
+    scratch, found, problem = compositions_of(groups(jets))
+    assert (scratch, problem) == ("scratch", "")
+    assert {one.name: list(one.groups.values()) for one in found} == {
+        "qcd": [2e4, 1e5],
+        "b": [1e4, 2e4],
+        "c [finetune.lr=1]": [1e5],
+    }
+
+
+@pytest.mark.parametrize(
+    ("jets", "words"),
+    [
+        ({"a": 1e5, "b": 1e5}, "no runs from scratch"),
+        ({"a": 0.0, "scratch": None, "b": 1e5}, "2 groups from scratch (a, scratch)"),
+        ({"scratch": 0.0}, "no pretrained group"),
+    ],
+)
+def test_no_law_without_one_scratch(jets: dict[str, float | None], words: str) -> None:
+    scratch, found, problem = compositions_of(groups(jets))
+    assert scratch is None
+    assert found == ()
+    assert words in problem
