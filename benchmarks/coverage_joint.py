@@ -200,8 +200,8 @@ def _unit(x: Array) -> Array:
     return (x - x.mean()) / x.std()
 
 
-def prepared(losses: LossTable) -> JointData:
-    """Tasks and replicates of every subset, without the approaches that are not asked for."""
+def prepared(losses: LossTable, *, alone: bool) -> JointData:
+    """Tasks and replicates of every subset; `alone`: with the fits of each subset by itself to these."""
     settings = FitSettings(
         curves=CurveSettings(points=POINTS), uncertainty=UncertaintySettings(replicates=REPLICATES)
     )
@@ -214,7 +214,8 @@ def prepared(losses: LossTable) -> JointData:
         task = make_task(name, curves, log_L_E, settings, losses.flops_per_param_sample)
         one = resampling.draw("hierarchical", curves, 5, log_L_E, None, None, None, settings.uncertainty)
         tasks[name], replicates[name] = task, one
-        draws[name] = joined(NAME, SurfaceApproach(NAME).draws(task, one.log_L_RP, one.weight_RP))
+        own = SurfaceApproach(NAME).draws(task, one.log_L_RP, one.weight_RP) if alone else {}
+        draws[name] = joined(NAME, own)
         dims = dict(zip(rows["n_params"].astype(float), rows["dim"].astype(float), strict=True))
         facts[name] = Facts(0.0 if name == "scratch" else 1e5, dims)
     return JointData(tasks, replicates, facts, draws, REPLICATES)
@@ -278,7 +279,8 @@ def main() -> None:
         for number, scenario in enumerate(SCENARIOS):
             if (scenario.name, trial) in done:
                 continue
-            data = prepared(simulated(scenario, np.random.default_rng([16, number, trial])))
+            losses = simulated(scenario, np.random.default_rng([16, number, trial]))
+            data = prepared(losses, alone=scenario.ask is ask_tests)
             record = {"scenario": scenario.name, "trial": trial} | scenario.ask(data)
             records.append(json.loads(json.dumps(record)))
             with path.open("a") as file:

@@ -40,7 +40,7 @@ Array = NDArray[np.float64]
 SAME_JETS = 1.001  # largest over smallest D_pre up to which it is one
 POWERS = (-3.0, 3.0)  # of D_pre and of N
 HELD_ALPHA, NO_TERM = 0.5, -60.0
-STARTS = 6  # nodes of either kind
+STARTS = 4  # nodes of either kind
 LEAST_DATA, MOST_DATA = 1e-3, 1e4  # of D_T, in units of the smallest and of the largest D
 
 
@@ -228,24 +228,24 @@ class TransferModel:
                 starts[s][:, own] = rest @ inverse.T
         return np.clip(starts, self.model.bounds.low, self.model.bounds.high)
 
-    def point(self, log_L: Mapping[str, Array]) -> tuple[JointFit, JointCertificate]:
+    def point(self, log_L: Mapping[str, Array], starts: int = STARTS) -> tuple[JointFit, JointCertificate]:
         """Fit the data, from several starts far apart: nodes of scratch's own fit, and of all groups pooled.
 
         Parameters
         ----------
         log_L : by group, (P,).
+        starts : nodes of either kind.
         """
         once = {name: value[None] for name, value in log_L.items()}
         ones = {name: np.ones_like(value) for name, value in once.items()}
         nodes = [
-            _nodes(self.model.groups[:1], once, ones, STARTS),
-            _nodes(self.model.groups, once, ones, STARTS),
+            _nodes(self.model.groups[:1], once, ones, starts),
+            _nodes(self.model.groups, once, ones, starts),
         ]
-        starts = self.starts(once, ones, np.concatenate(nodes))
-        return self.model.point(starts[:, 0], log_L)
+        return self.model.point(self.starts(once, ones, np.concatenate(nodes))[:, 0], log_L)
 
     def replicates(self, log_L: Losses, weight: Losses, warm_F: Array) -> JointFit:
-        """Fit every replicate from its own best node, and from the fit of the data.
+        """Fit every replicate from its own best node; D_T may have two minima: from the data's fit too.
 
         Parameters
         ----------
@@ -253,7 +253,9 @@ class TransferModel:
         warm_F : (F,) fit of the data.
         """
         starts = self.starts(log_L, weight, _nodes(self.model.groups[:1], log_L, weight, 1))
-        return self.model.best(np.concatenate([starts, np.broadcast_to(warm_F, starts.shape)]), log_L, weight)
+        if self.law.form is WithExtraData:
+            starts = np.concatenate([starts, np.broadcast_to(warm_F, starts.shape)])
+        return self.model.best(starts, log_L, weight)
 
     def log_data(self, phi_RF: Array, group: str, log_N: float) -> Array:
         """Ln D_T of a group at one size, (R,); of the law ``effective_data``."""

@@ -123,7 +123,7 @@ def fit_laws(data: JointData, scratch: str, compositions: tuple[Composition, ...
         model = TransferModel.of(law, points, scratch, compositions, data.objective)
         fit, certificate = model.point({group: p.log_L for group, p in points.items()})
         drawn = None
-        if data.has_replicates:
+        if data.has_replicates and law.form:
             drawn = model.replicates(*data.drawn(), warm_F=fit.phi[0])
         held_out = {axis: _held_out(model, points, axis, data) for axis in ("D", "N")}
         found[name] = FittedLaw(model, fit, certificate, drawn, held_out)
@@ -144,7 +144,7 @@ def _held_out(
     if not enough or all(mask.all() for mask in below.values()):
         return None
     fitted = TransferModel.of(model.law, kept, model.scratch, model.compositions, model.model.objective)
-    fit, _ = fitted.point({name: p.log_L for name, p in kept.items()})
+    fit, _ = fitted.point({name: p.log_L for name, p in kept.items()}, starts=2)
     surfaces = fitted.model.surfaces(fit.phi)
     predicted = {
         name: surfaces[name].log_loss(p.log_N[~below[name]], p.log_D[~below[name]])[0]
