@@ -2,7 +2,7 @@
 
 ``python benchmarks/coverage_joint.py RECORDS.jsonl [FIRST] [LAST]`` simulates the studies of these numbers (0
 and 200) of each scenario, appends one line a study to the records (those that are there already are kept),
-and sums up in ``jetscale/analysis/output/joint_coverage.json`` and on the terminal.
+and sums up in ``jetscale/analysis/joint/coverage.json`` and on the terminal.
 
 The design is that of studies/laptop/tuned_rate: its subsets, widths, seeds and D. Losses are a known law plus
 the deviations of the real seeds from their mean, whole curves drawn at random with random signs, so scatter
@@ -31,6 +31,7 @@ from jetscale.analysis.fitting.curves import build
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.fitting.task import Task, make_task
 from jetscale.analysis.joint.answer import joint_estimates, quantity_of, ratio_of, tests_of
+from jetscale.analysis.joint.bends import lacks_of_fit, misses
 from jetscale.analysis.joint.data import Facts, JointData
 from jetscale.analysis.joint.transfer import LAWS, Composition, TransferModel
 from jetscale.analysis.joint.transfer_forms import WithExtraData
@@ -44,7 +45,7 @@ Record = dict[str, Any]
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "studies/laptop/tuned_rate/losses.parquet"
-RESULT = ROOT / "jetscale/analysis/output/joint_coverage.json"
+RESULT = ROOT / "jetscale/analysis/joint/coverage.json"
 REPLICATES = 100
 ASKED = ("same_exponents", "same_A")
 POINTS = 9  # a curve: its points are correlated, more of them say little and take longer
@@ -111,7 +112,7 @@ def ask_tests(data: JointData) -> Record:
     """P-values, exponents and ratios of the joint fit, and differences of separate fits."""
     shared = frozenset({"alpha", "beta"})
     whole, model, _, _ = joint_estimates(data, shared)
-    tests = tests_of(data, whole, shared, "scratch", ASKED)
+    tests = tests_of(data, whole, shared, "scratch", ASKED, misses(lacks_of_fit(data)))
     one = SUBSETS[-1]
     of_pair = tests["same_exponents"]["contrasts"][f"{one} - scratch"]
     return {
@@ -199,8 +200,8 @@ def _unit(x: Array) -> Array:
     return (x - x.mean()) / x.std()
 
 
-def prepared(losses: LossTable) -> JointData:
-    """Tasks and replicates of every subset, without the approaches that are not asked for."""
+def prepared(losses: LossTable, *, alone: bool) -> JointData:
+    """Tasks and replicates of every subset; `alone`: with the fits of each subset by itself to these."""
     settings = FitSettings(
         curves=CurveSettings(points=POINTS), uncertainty=UncertaintySettings(replicates=REPLICATES)
     )
@@ -213,7 +214,8 @@ def prepared(losses: LossTable) -> JointData:
         task = make_task(name, curves, log_L_E, settings, losses.flops_per_param_sample)
         one = resampling.draw("hierarchical", curves, 5, log_L_E, None, None, None, settings.uncertainty)
         tasks[name], replicates[name] = task, one
-        draws[name] = joined(NAME, SurfaceApproach(NAME).draws(task, one.log_L_RP, one.weight_RP))
+        own = SurfaceApproach(NAME).draws(task, one.log_L_RP, one.weight_RP) if alone else {}
+        draws[name] = joined(NAME, own)
         dims = dict(zip(rows["n_params"].astype(float), rows["dim"].astype(float), strict=True))
         facts[name] = Facts(0.0 if name == "scratch" else 1e5, dims)
     return JointData(tasks, replicates, facts, draws, REPLICATES)
@@ -277,7 +279,8 @@ def main() -> None:
         for number, scenario in enumerate(SCENARIOS):
             if (scenario.name, trial) in done:
                 continue
-            data = prepared(simulated(scenario, np.random.default_rng([16, number, trial])))
+            losses = simulated(scenario, np.random.default_rng([16, number, trial]))
+            data = prepared(losses, alone=scenario.ask is ask_tests)
             record = {"scenario": scenario.name, "trial": trial} | scenario.ask(data)
             records.append(json.loads(json.dumps(record)))
             with path.open("a") as file:

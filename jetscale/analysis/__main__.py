@@ -100,9 +100,11 @@ def main(argv: Sequence[str]) -> None:
 
     from jetscale.analysis.answers.fit_table import fit
     from jetscale.analysis.fitting.surface import form_named
+    from jetscale.analysis.joint.sharing import checked_names
     from jetscale.analysis.tables.loading import load_with_held_out
 
     form_named(command.approach3.form)  # a name that does not exist is refused before anything is read
+    checked_names(command.joint.shared)
     losses, held_out = load_with_held_out(
         command.path,
         command.held_out,

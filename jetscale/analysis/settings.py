@@ -209,7 +209,7 @@ class JointSettings:
 
     on: bool = True
     shared: list[str] = field(default_factory=lambda: ["alpha", "beta"])
-    replicates: Annotated[int, Range(2, 1_000_000)] = 200
+    replicates: Annotated[int, Range(2, 1_000_000)] = 100
 
 
 @dataclass

@@ -20,6 +20,7 @@ from jetscale.analysis.fitting.numbers import Quantity, summarise
 from jetscale.analysis.fitting.surface import Surfaces, form_named
 from jetscale.analysis.joint.answer import answer as joint_answer
 from jetscale.analysis.joint.data import Facts
+from jetscale.analysis.joint.sharing import checked_names
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.tables import selection
 from jetscale.analysis.tables.loss_table import LossTable
@@ -51,6 +52,7 @@ def fit(
     settings = settings or FitSettings()
     check(settings)
     form_named(settings.approach3.form)  # refused before anything is fitted
+    checked_names(settings.joint.shared)
     settings = replace(settings, curves=settings.curves.resolved(losses.own_runs))
     if losses.blocks is not None:
         losses = replace(losses, blocks=losses.blocks.merged(settings.blocks))

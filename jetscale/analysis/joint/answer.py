@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from jetscale.analysis.errors.resampling import Replicates
 from jetscale.analysis.fitting.approach import Draws
-from jetscale.analysis.fitting.numbers import Quantity, summarise
+from jetscale.analysis.fitting.numbers import Quantity, levelled, summarise
 from jetscale.analysis.fitting.surface import form_named
 from jetscale.analysis.fitting.task import Task
 from jetscale.analysis.joint.bends import lacks_of_fit, misses
@@ -26,6 +26,7 @@ from jetscale.analysis.joint.nested import (
     values_of,
 )
 from jetscale.analysis.joint.sharing import COLUMNS, SharedModel, checked_names
+from jetscale.analysis.joint.trust import coverage_entry
 from jetscale.analysis.joint.verdicts import RATIOS, Estimates
 from jetscale.analysis.joint.worth import (
     EFFECTIVE,
@@ -41,6 +42,9 @@ from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.tables.variants import REFERENCE
 
 Array = NDArray[np.float64]
+
+MOST_GROUPS = 20  # in one model: its time grows with their number cubed
+ONE_LAW, EXTRA_DATA = "one law, bends 2% of each", "extra data, bends 2% of each"  # of coverage.json
 
 
 @dataclass(frozen=True)
@@ -90,18 +94,46 @@ def answer(
         return JointAnswer(
             warnings=[f"joint: not fitted, since approach3.form={settings.approach3.form} is not separate"]
         )
-    fitted = {name: task for name, task in tasks.items() if task.surface is not None}
+    rows = min(settings.joint.replicates, settings.uncertainty.replicates)
+
+    def of(names: list[str]) -> JointData:
+        some = {name: tasks[name] for name in names}
+        return JointData(some, {name: replicates[name] for name in names}, facts, draws, rows)
+
+    fitted = [name for name, task in tasks.items() if task.surface is not None]
     missing = [name for name in tasks if name not in fitted]
     warnings = [f"joint: without {', '.join(missing)}, which approach 3 could not fit"] if missing else []
-    if len(fitted) < 2:
-        return JointAnswer(warnings=warnings)
-    rows = min(settings.joint.replicates, settings.uncertainty.replicates)
-    data = JointData(fitted, {name: replicates[name] for name in fitted}, facts, draws, rows)
-    entry, columns = _joint(data, shared)
-    entries: dict[str, Any] = {"joint": entry | {"warnings": warnings}}
+    entries: dict[str, Any] = {}
+    columns: dict[str, Array] = {}
+    if len(fitted) > MOST_GROUPS:
+        warnings.append(
+            f"joint: not fitted: {len(fitted)} subsets, more than {MOST_GROUPS}; choose with where=..."
+        )
+    elif len(fitted) > 1:
+        entry, columns = _joint(of(fitted), shared)
+        entries["joint"] = entry | {"warnings": warnings}
+    carried = of([name for name in tasks if _carries_law(tasks[name])])
+    return _with_laws(carried, entries, columns, warnings, sample)
+
+
+def _carries_law(task: Task) -> bool:
+    """Whether a group has several D: a law of transfer needs no more of it."""
+    return len(np.unique(levelled(np.sort(task.curves.log_D)))) > 2
+
+
+def _with_laws(
+    data: JointData,
+    entries: dict[str, Any],
+    columns: dict[str, Array],
+    warnings: list[str],
+    sample: str,
+) -> JointAnswer:
+    """Add the laws of transfer."""
     scratch, compositions, problem = compositions_of(data)
-    if scratch is None:
-        return JointAnswer(entries, columns, [*warnings, f"transfer: no law is fitted: {problem}"])
+    if scratch is None or len(data.names) > MOST_GROUPS:
+        asked = any(data.facts[name].pretrain_jets for name in data.names)  # else nothing was pretrained
+        said = [f"transfer: no law is fitted: {problem or 'too many subsets'}"] if asked else []
+        return JointAnswer(entries, columns, [*warnings, *said])
     laws = fit_laws(data, scratch, compositions)
     compared = _laws(data, laws)
     effective = compared["laws"][EFFECTIVE]["compositions"]
@@ -120,6 +152,7 @@ def _joint(data: JointData, shared: frozenset[str]) -> tuple[dict[str, Any], dic
     """Entry ``joint`` and its replicates."""
     reference = REFERENCE if REFERENCE in data.names else data.names[0]
     whole, model, fit, certificate = joint_estimates(data, shared)
+    lacks = lacks_of_fit(data)
     surfaces = model.model.surfaces(fit.phi)
     residual = {name: p.log_L - model.model.fitted(fit.phi)[name][0] for name, p in data.points.items()}
     both = shared >= EXPONENTS
@@ -165,7 +198,8 @@ def _joint(data: JointData, shared: frozenset[str]) -> tuple[dict[str, Any], dic
         "dof": data.dof,
         "replicates": data.rows if data.has_replicates else 0,
         "certificate": certificate.to_json(),
-        "tests": tests_of(data, whole, shared, reference, TESTS),
+        "tests": tests_of(data, whole, shared, reference, TESTS, misses(lacks)),
+        "coverage": coverage_entry(lacks, misses(lacks), ONE_LAW),
     }
     draws = {}
     if whole.drawn is not None:
@@ -183,6 +217,7 @@ def tests_of(
     shared: frozenset[str],
     reference: str,
     names: Iterable[str],
+    misfits: list[str],
 ) -> dict[str, Any]:
     """Run nested tests; a model that several of them need is fitted once.
 
@@ -193,13 +228,13 @@ def tests_of(
     shared : names of parameters.
     reference : group that the others are compared with.
     names : of the tests.
+    misfits : groups whose losses bend as the form cannot.
 
     Returns
     -------
     By test, its entry in results.json.
     """
     fits: dict[frozenset[str], Fitted] = {}
-    misfits = misses(lacks_of_fit(data))
     estimates = {frozenset(): separate_estimates(data), shared: whole}
     found = {}
     for name in names:
@@ -238,11 +273,13 @@ def _laws(data: JointData, laws: Mapping[str, FittedLaw]) -> dict[str, Any]:
     held = {name: dict(law.held_out) for name, law in laws.items()}
     held["separate"] = {axis: separate_held_out(data, axis) for axis in ("D", "N")}
     best, words = verdict(held)
+    entries = {name: law_entry(data, law) for name, law in laws.items()}
+    lacks = entries[EFFECTIVE]["lack_of_fit"]
     return {
         "best": best,
         "verdict": words,
         "common": list(COLUMNS),
-        "laws": {name: law_entry(data, law) for name, law in laws.items()}
+        "laws": entries
         | {
             "separate": {
                 "formula": f"{form_named('separate').formula}, every group alone",
@@ -251,6 +288,7 @@ def _laws(data: JointData, laws: Mapping[str, FittedLaw]) -> dict[str, Any]:
                 },
             }
         },
+        "coverage": coverage_entry(lacks, misses(lacks), EXTRA_DATA),
         "warnings": [],
     }
 

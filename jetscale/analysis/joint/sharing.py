@@ -97,18 +97,19 @@ class SharedModel:
         """Which exponents are shared."""
         return self.shared & {"alpha", "beta"}
 
-    def point(self, points: Mapping[str, Points]) -> tuple[JointFit, JointCertificate]:
+    def point(self, points: Mapping[str, Points], starts: int = STARTS) -> tuple[JointFit, JointCertificate]:
         """Fit the data, from several starts far apart.
 
         Parameters
         ----------
         points : by group.
+        starts : nodes of the grid.
         """
         log_L = {name: p.log_L for name, p in points.items()}
         once = {name: value[None] for name, value in log_L.items()}
         ones = {name: np.ones_like(value) for name, value in once.items()}
-        starts = projected(self.model, once, ones, self.exponents, STARTS)[:, 0]
-        return self.model.point(starts, log_L)
+        found = projected(self.model, once, ones, self.exponents, starts)[:, 0]
+        return self.model.point(found, log_L)
 
     def replicates(self, log_L: Losses, weight: Losses) -> JointFit:
         """Fit every replicate from its own best node of the whole grid.

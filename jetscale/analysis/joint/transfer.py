@@ -12,7 +12,8 @@ All share E, A, B, alpha and beta with scratch, so only what pretraining adds is
   exponent of the fine-tuning data falls with ln D_pre; Liew and Kato, arXiv:2510.06548.
 
 A power of D_pre is free only where a composition has runs of two D_pre or more, one of N where there are two
-sizes or more; else it is left out, and said to be.
+sizes or more; else it is left out, and said to be. Two sizes cannot determine E, A and alpha: alpha is held
+at 0.5, on which nothing that describes pretraining depends; with one size there is no A.
 
 Shapes: R replicates, P points of a group, F parameters of the model.
 """
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.fitting.constraints import Bounds
+from jetscale.analysis.fitting.numbers import levelled
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.starts import projected_starts
 from jetscale.analysis.fitting.surface import FLOOR_BOUND, SurfaceForm, Surfaces, form_named
@@ -37,7 +39,8 @@ Array = NDArray[np.float64]
 
 SAME_JETS = 1.001  # largest over smallest D_pre up to which it is one
 POWERS = (-3.0, 3.0)  # of D_pre and of N
-STARTS = 6  # nodes of either kind
+HELD_ALPHA, NO_TERM = 0.5, -60.0
+STARTS = 4  # nodes of either kind
 LEAST_DATA, MOST_DATA = 1e-3, 1e4  # of D_T, in units of the smallest and of the largest D
 
 
@@ -120,7 +123,8 @@ class TransferModel:
     Attributes
     ----------
     law : which one.
-    model : parameters and groups; phi begins with L_inf, A, B, alpha and beta.
+    model : parameters and groups; phi begins with those of L_inf, A, B, alpha and beta that are not held.
+    held : common parameters that the sizes do not determine, at the value they are held at (ln of a scale).
     scratch : name of the group from scratch.
     compositions : the others.
     """
@@ -129,6 +133,7 @@ class TransferModel:
     model: JointModel
     scratch: str
     compositions: tuple[Composition, ...]
+    held: dict[str, float]
 
     @classmethod
     def of(
@@ -150,18 +155,19 @@ class TransferModel:
         objective : what is minimised.
         """
         centre = joint_centre(points)
-        names = list(COLUMNS)
+        held = held_for(points)
+        names = [name for name in COLUMNS if name not in held]
         for one in compositions if law.form else ():
             names += [f"{one.name}.{key}" for key in _keys(law, one, points)]
-        groups = [_group(law, scratch, None, points[scratch], names, centre)]
+        groups = [_group(law, scratch, None, points[scratch], names, held, centre)]
         groups += [
-            _group(law, group, one, points[group], names, centre)
+            _group(law, group, one, points[group], names, held, centre)
             for one in compositions
             for group in one.groups
         ]
         bounds = _bounds(names, law, points, centre)
         model = JointModel(tuple(names), tuple(groups), objective, bounds, centre)
-        return cls(law, model, scratch, compositions)
+        return cls(law, model, scratch, compositions, held)
 
     def has(self, composition: str, key: str) -> bool:
         """Whether a parameter of a composition is free."""
@@ -204,43 +210,42 @@ class TransferModel:
         """
         S, R, _ = common_SR5.shape
         starts = np.zeros((S, R, len(self.model.names)))
-        own = np.flatnonzero(np.arange(len(self.model.names)) >= len(COLUMNS))
-        order = [SurfaceForm.parameters.index(parameter) for parameter in COLUMNS.values()]
-        starts[:, :, : len(COLUMNS)] = common_SR5[:, :, order]
+        common = [name for name in COLUMNS if name not in self.held]
+        own = np.arange(len(common), len(self.model.names))
+        order = [SurfaceForm.parameters.index(COLUMNS[name]) for name in common]
+        starts[:, :, : len(common)] = common_SR5[:, :, order]
         pretrained = [group for group in self.model.groups if group.name != self.scratch]
         if len(own):
             # what each group alone would have, brought to the nearest parameters of its composition
             inverse = np.linalg.pinv(np.concatenate([group.matrix[:, own] for group in pretrained]))
             for s in range(S):
+                given, shared = common_SR5[s], starts[s][:, : len(common)]
                 wanted = [
-                    _alone(group, common_SR5[s], log_L[group.name], weight[group.name])
-                    for group in pretrained
+                    _alone(one, given, len(common), log_L[one.name], weight[one.name]) for one in pretrained
                 ]
-                base = [
-                    starts[s][:, : len(COLUMNS)] @ group.matrix[:, : len(COLUMNS)].T for group in pretrained
-                ]
+                base = [shared @ one.matrix[:, : len(common)].T + one.offset for one in pretrained]
                 rest = np.concatenate(wanted, axis=1) - np.concatenate(base, axis=1)
                 starts[s][:, own] = rest @ inverse.T
         return np.clip(starts, self.model.bounds.low, self.model.bounds.high)
 
-    def point(self, log_L: Mapping[str, Array]) -> tuple[JointFit, JointCertificate]:
+    def point(self, log_L: Mapping[str, Array], starts: int = STARTS) -> tuple[JointFit, JointCertificate]:
         """Fit the data, from several starts far apart: nodes of scratch's own fit, and of all groups pooled.
 
         Parameters
         ----------
         log_L : by group, (P,).
+        starts : nodes of either kind.
         """
         once = {name: value[None] for name, value in log_L.items()}
         ones = {name: np.ones_like(value) for name, value in once.items()}
         nodes = [
-            _nodes(self.model.groups[:1], once, ones, STARTS),
-            _nodes(self.model.groups, once, ones, STARTS),
+            _nodes(self.model.groups[:1], once, ones, starts),
+            _nodes(self.model.groups, once, ones, starts),
         ]
-        starts = self.starts(once, ones, np.concatenate(nodes))
-        return self.model.point(starts[:, 0], log_L)
+        return self.model.point(self.starts(once, ones, np.concatenate(nodes))[:, 0], log_L)
 
     def replicates(self, log_L: Losses, weight: Losses, warm_F: Array) -> JointFit:
-        """Fit every replicate from its own best node, and from the fit of the data.
+        """Fit every replicate from its own best node; D_T may have two minima: from the data's fit too.
 
         Parameters
         ----------
@@ -248,7 +253,9 @@ class TransferModel:
         warm_F : (F,) fit of the data.
         """
         starts = self.starts(log_L, weight, _nodes(self.model.groups[:1], log_L, weight, 1))
-        return self.model.best(np.concatenate([starts, np.broadcast_to(warm_F, starts.shape)]), log_L, weight)
+        if self.law.form is WithExtraData:
+            starts = np.concatenate([starts, np.broadcast_to(warm_F, starts.shape)])
+        return self.model.best(starts, log_L, weight)
 
     def log_data(self, phi_RF: Array, group: str, log_N: float) -> Array:
         """Ln D_T of a group at one size, (R,); of the law ``effective_data``."""
@@ -272,6 +279,14 @@ def _nodes(groups: tuple[Group, ...], log_L: Losses, weight: Losses, count: int)
     return np.moveaxis(projected_starts(x_P, y_P, pooled, weights, count), 1, 0)
 
 
+def held_for(points: Mapping[str, Points]) -> dict[str, float]:
+    """Common parameters that the sizes of these groups do not determine, and what they are held at."""
+    sizes = {size for p in points.values() for size in levelled(p.log_N).tolist()}
+    if len(sizes) > 2:
+        return {}
+    return {"alpha": HELD_ALPHA} if len(sizes) == 2 else {"alpha": HELD_ALPHA, "A": NO_TERM}
+
+
 def _keys(law: Law, one: Composition, points: Mapping[str, Points]) -> list[str]:
     sizes = {size for group in one.groups for size in np.unique(points[group].log_N).tolist()}
     return [
@@ -288,14 +303,19 @@ def _group(
     one: Composition | None,
     points: Points,
     names: list[str],
+    held: Mapping[str, float],
     centre: tuple[float, float],
 ) -> Group:
     """A group with the map from the parameters of the model to those of its form."""
     pretrained = one is not None and law.form is not None
     form = law.form() if pretrained and law.form is not None else form_named("separate")
     matrix = np.zeros((len(form.parameters), len(names)))
-    for at, parameter in enumerate(COLUMNS.values()):
-        matrix[form.column(parameter), at] = 1.0
+    offset = np.zeros(len(matrix))
+    for key, parameter in COLUMNS.items():
+        if key in held:
+            offset[form.column(parameter)] = held[key]
+        else:
+            matrix[form.column(parameter), names.index(key)] = 1.0
     if one is not None and law.form is not None:
         logs = one.log_jets or {}
         apart = logs[name] - float(np.mean(list(logs.values()))) if logs else 0.0
@@ -310,9 +330,7 @@ def _group(
         for key, (row, value) in entries.items():
             if f"{one.name}.{key}" in names:
                 matrix[row, names.index(f"{one.name}.{key}")] += value
-    return Group(
-        name, form, points.log_N - centre[0], points.log_D - centre[1], matrix, np.zeros(len(matrix))
-    )
+    return Group(name, form, points.log_N - centre[0], points.log_D - centre[1], matrix, offset)
 
 
 def _bounds(names: list[str], law: Law, points: Mapping[str, Points], centre: tuple[float, float]) -> Bounds:
@@ -336,7 +354,7 @@ def _bounds(names: list[str], law: Law, points: Mapping[str, Points], centre: tu
     return Bounds(low, high)
 
 
-def _alone(group: Group, common_R5: Array, log_L_RP: Array, weight_RP: Array) -> Array:
+def _alone(group: Group, common_R5: Array, common: int, log_L_RP: Array, weight_RP: Array) -> Array:
     """Parameters (R, Q) of one group, given those that it shares with scratch."""
     if isinstance(group.form, WithExtraData):
         return _scanned(group, common_R5, log_L_RP, weight_RP)
@@ -349,7 +367,7 @@ def _alone(group: Group, common_R5: Array, log_L_RP: Array, weight_RP: Array) ->
     found = np.log(np.maximum(left, 0.02 * L_RP)) @ inverse.T
     free_q = bool((group.matrix[group.form.column("q")] != 0).any())
     q = found[:, 1] if free_q else 0.0 * found[:, 1]
-    shared_beta = not (group.matrix[group.form.column("beta"), len(COLUMNS) :] != 0).any()
+    shared_beta = not (group.matrix[group.form.column("beta"), common:] != 0).any()
     of_D = common_R5[:, 4] if shared_beta else np.maximum(found[:, 2], 0.02)
     return np.column_stack([common_R5[:, 0], found[:, 0], common_R5[:, 2:4], of_D, q])
 

@@ -18,7 +18,7 @@ from jetscale.analysis.fitting.surface_fit import Undetermined
 from jetscale.analysis.joint.data import JointData
 from jetscale.analysis.joint.model import JointCertificate, JointFit
 from jetscale.analysis.joint.sharing import COLUMNS, Points
-from jetscale.analysis.joint.transfer import LAWS, Composition, TransferModel
+from jetscale.analysis.joint.transfer import LAWS, Composition, TransferModel, held_for
 from jetscale.analysis.tables.variants import REFERENCE, split_name
 
 Array = NDArray[np.float64]
@@ -123,7 +123,7 @@ def fit_laws(data: JointData, scratch: str, compositions: tuple[Composition, ...
         model = TransferModel.of(law, points, scratch, compositions, data.objective)
         fit, certificate = model.point({group: p.log_L for group, p in points.items()})
         drawn = None
-        if data.has_replicates:
+        if data.has_replicates and law.form:
             drawn = model.replicates(*data.drawn(), warm_F=fit.phi[0])
         held_out = {axis: _held_out(model, points, axis, data) for axis in ("D", "N")}
         found[name] = FittedLaw(model, fit, certificate, drawn, held_out)
@@ -140,10 +140,11 @@ def _held_out(
         name: Points(p.log_N[below[name]], p.log_D[below[name]], p.log_L[below[name]])
         for name, p in points.items()
     }
-    if not _carries(kept, len(model.model.names)):
+    enough = _carries(kept, len(model.model.names)) and held_for(kept) == model.held
+    if not enough or all(mask.all() for mask in below.values()):
         return None
     fitted = TransferModel.of(model.law, kept, model.scratch, model.compositions, model.model.objective)
-    fit, _ = fitted.point({name: p.log_L for name, p in kept.items()})
+    fit, _ = fitted.point({name: p.log_L for name, p in kept.items()}, starts=2)
     surfaces = fitted.model.surfaces(fit.phi)
     predicted = {
         name: surfaces[name].log_loss(p.log_N[~below[name]], p.log_D[~below[name]])[0]
@@ -186,9 +187,11 @@ def separate_held_out(data: JointData, axis: str) -> HeldOut | None:
 
 
 def cut_of(points: Mapping[str, Points], axis: str) -> float:
-    """Ln D or ln N up to which 70% of all points lie."""
+    """Ln D or ln N up to which 70% of all points lie; below the largest value."""
     values = levelled(np.concatenate([_of_axis(p, axis) for p in points.values()]))
-    return float(np.quantile(values, HELD_OUT, method="lower"))
+    smaller = values[values < values.max()]
+    highest = float(smaller.max()) if len(smaller) else float(values.max())
+    return min(float(np.quantile(values, HELD_OUT, method="lower")), highest)
 
 
 def _of_axis(points: Points, axis: str) -> Array:
@@ -196,12 +199,8 @@ def _of_axis(points: Points, axis: str) -> Array:
 
 
 def _carries(points: Mapping[str, Points], parameters: int) -> bool:
-    sizes = {size for p in points.values() for size in levelled(p.log_N).tolist()}
-    return (
-        all(len(p.log_L) > 2 for p in points.values())
-        and len(sizes) >= 3
-        and sum(len(p.log_L) for p in points.values()) > 2 * parameters
-    )
+    lengths = [len(p.log_L) for p in points.values()]
+    return min(lengths) > 2 and sum(lengths) > 2 * parameters
 
 
 def law_entry(data: JointData, fitted: FittedLaw) -> dict[str, Any]:
@@ -210,7 +209,12 @@ def law_entry(data: JointData, fitted: FittedLaw) -> dict[str, Any]:
     theta = model.theta(fit.phi)
     draws = None if fitted.drawn is None else model.theta(fitted.drawn.phi)
     quantities = {key: _quantity(data, theta, draws, key) for key in theta}
-    reported = {name: quantities[parameter] for name, parameter in COLUMNS.items()}
+    # with alpha held, A and L_inf are what goes with it
+    unknown = {"L_inf", "A", "alpha"} if "alpha" in model.held and "A" not in model.held else set(model.held)
+    reported = {
+        name: Quantity(None) if name in unknown else quantities[parameter]
+        for name, parameter in COLUMNS.items()
+    }
     of = {}
     for one in model.compositions if model.law.form else ():
         keys = ("k", "p", "q", *(["s"] if model.law.decays else []))
@@ -228,6 +232,7 @@ def law_entry(data: JointData, fitted: FittedLaw) -> dict[str, Any]:
         "formula": model.law.formula,
         "source": model.law.source,
         "parameters": reported,
+        "held": model.held,
         "compositions": of,
         "theta": {key: float(value[0]) for key, value in theta.items()},
         "rms": float(np.sqrt((residual**2).mean())),
@@ -387,47 +392,49 @@ def _round(value: float) -> str:
 
 
 def verdict(laws: Mapping[str, Mapping[str, HeldOut | None]]) -> tuple[str | None, str]:
-    """The law that predicts held-out losses best, and how surely, in words.
+    """The law that predicts held-out losses best, in D and in N together, and how surely, in words.
 
-    Squared errors in D and N are averaged by curve, whose points are correlated; one law is better than
-    another where the mean difference over curves is beyond two of its standard errors.
+    Squared errors are averaged by curve, whose points are correlated; one law is worse than another where
+    the mean difference over curves is beyond two of its standard errors.
 
     Parameters
     ----------
     laws : errors by law and axis.
     """
-    usable = {
-        name: [one for one in held.values() if one is not None]
-        for name, held in laws.items()
-        if any(one is not None for one in held.values())
-    }
-    if len(usable) < 2:
+    axes = [axis for axis in ("D", "N") if sum(held.get(axis) is not None for held in laws.values()) > 1]
+    if not axes:
         return None, "no law could be fitted below a cut in D or N: they are not compared"
-    score = {name: _by_curve(held) for name, held in usable.items()}
+    score: dict[str, list[Array]] = {}
+    for name, held in laws.items():
+        errors = [held.get(axis) for axis in axes]
+        if all(one is not None for one in errors):
+            score[name] = [_by_curve(one) for one in errors if one is not None]
+    whole = {name: float(np.sqrt(np.mean([one.mean() for one in each]))) for name, each in score.items()}
+    words = [
+        _compared({name: each[at] for name, each in score.items()}, axis) for at, axis in enumerate(axes)
+    ]
+    return min(whole, key=lambda name: whole[name], default=None), "; ".join(words)
+
+
+def _compared(score: Mapping[str, Array], axis: str) -> str:
+    """Laws in order of their errors beyond a cut of one axis."""
     mean = {name: float(value.mean()) for name, value in score.items()}
     best = min(mean, key=lambda name: mean[name])
-    percent = {name: 100 * float(np.sqrt(value)) for name, value in mean.items()}
     alike: list[str] = []
     worse: list[str] = []
     for name in sorted(mean, key=lambda name: mean[name]):
-        if name == best:
-            continue
-        difference = score[name] - score[best]
-        error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
-        (worse if difference.mean() > SURE * error else alike).append(f"{name} {percent[name]:.2g}%")
-    text = f"{best} predicts held-out losses best ({percent[best]:.2g}% rms over D and N)"
-    if worse:
-        text += f"; worse: {', '.join(worse)}"
-    if alike:
-        text += f"; not distinguishable from it: {', '.join(alike)}"
-    return best, text
+        if name != best:
+            difference = score[name] - score[best]
+            error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
+            sure = difference.mean() > SURE * error
+            (worse if sure else alike).append(f"{name} {100 * np.sqrt(mean[name]):.2g}%")
+    text = f"at larger {axis} {best} predicts best ({100 * np.sqrt(mean[best]):.2g}% rms)"
+    text += f", worse are {', '.join(worse)}" if worse else ""
+    return text + (f", not distinguishable from it {', '.join(alike)}" if alike else "")
 
 
-def _by_curve(held: list[HeldOut]) -> Array:
-    """Mean squared error of every curve of every axis."""
-    found = []
-    for one in held:
-        count = np.bincount(one.curve_T)
-        total = np.bincount(one.curve_T, weights=one.error_T**2)
-        found.append((total / np.maximum(count, 1))[count > 0])
-    return np.concatenate(found)
+def _by_curve(held: HeldOut) -> Array:
+    """Mean squared error of every curve."""
+    count = np.bincount(held.curve_T)
+    total = np.bincount(held.curve_T, weights=held.error_T**2)
+    return np.asarray((total / np.maximum(count, 1))[count > 0])
