@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ from jetscale.analysis import FitResult, FitSettings, LossTable, fit, load_losse
 from jetscale.analysis.checks.synthetic import Noise, curves_table
 from jetscale.analysis.fitting.numbers import plain
 from jetscale.analysis.output.caveats import GROUPS, all_of, grouped
+from jetscale.analysis.output.figures.overview import lowest
 from jetscale.analysis.output.formatting import amount, brief
 from jetscale.analysis.output.report import Drawing, page, write_report
 from jetscale.analysis.output.sentences import answers
@@ -355,6 +357,17 @@ def test_ticks_of_a_log_axis_are_few_and_apart(start: float, decades: float, mos
     assert (ticks <= high * (1 + 1e-6)).all()
     assert np.diff(np.log(ticks)).min() > 0.05 * np.log(high / low)
     assert len({short(tick) for tick in ticks}) == len(ticks)
+
+
+def test_the_lowest_loss_has_a_gap_where_the_best_size_ends() -> None:
+    small = {"n_params": 1e3, "jets": [1e2, 1e3, 1e4], "loss": [2.0, 1.5, 1.2]}
+    large = {"n_params": 1e4, "jets": [1e2, 1e3], "loss": [2.2, 1.0]}
+    D, loss = lowest(pd.concat([pd.DataFrame(small), pd.DataFrame(large)]))
+    gap = np.flatnonzero(np.isnan(loss))
+    assert len(gap) == 1
+    assert D[gap[0] - 1] <= 1e3 <= D[gap[0] + 1]
+    assert loss[gap[0] - 1] < 1.1 < loss[gap[0] + 1]
+    np.testing.assert_allclose(loss[[0, -1]], [2.0, 1.2])
 
 
 @pytest.mark.parametrize(

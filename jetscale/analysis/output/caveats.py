@@ -33,6 +33,11 @@ class Group:
     title: str
     texts: list[str]
 
+    @property
+    def serious(self) -> bool:
+        """Whether they can change an answer: these are in sight, the others are folded."""
+        return self.title == GROUPS[0][0]
+
 
 def all_of(results: dict[str, Any]) -> list[str]:
     """Every warning of results.json: of table, subsets, joint fit and laws of transfer."""

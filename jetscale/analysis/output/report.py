@@ -153,7 +153,7 @@ def _figures(result: FitResult) -> Iterator[tuple[str, Figure]]:
 
     results, losses = plain(result.to_json()), result.losses
     names = style.ordered(list(result.subsets))
-    yield "forest", draw_forest(results, names)
+    yield from _known("forest", draw_forest(results, names))
     yield "overview", draw_overview(results, losses, names)
     for name in names:
         if result.subsets[name].task is not None:

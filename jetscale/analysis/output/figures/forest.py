@@ -13,7 +13,6 @@ import numpy as np
 from jetscale.analysis.fitting.approach import approaches
 from jetscale.analysis.output.formatting import size_of
 from jetscale.analysis.output.published import published
-from jetscale.analysis.tables.variants import split_name
 from jetscale.common import figure_style as style
 from jetscale.common.figure_axes import log_axis
 
@@ -31,19 +30,27 @@ SPREAD = 0.62
 """Part of a subset's row that its marks share."""
 
 
-def draw_forest(results: dict[str, Any], names: list[str]) -> Figure:
-    """Draw a and b, and gain and worth where the results have them, one panel each.
+def draw_forest(results: dict[str, Any], names: list[str]) -> Figure | None:
+    """Draw a, b, gain and worth, one panel for each that the results have; None where they have none.
 
     Parameters
     ----------
     results : content of results.json.
     names : of the subsets, from the top down.
     """
-    drawn: list[tuple[Callable[..., None], Any]] = [(_exponents, ("a", 0)), (_exponents, ("b", 2))]
+    shown = approaches()
+    drawn: list[tuple[Callable[..., None], Any]] = []
+    for key, column in (("a", 0), ("b", 2)):
+        if any(
+            fit[one.name][key]["value"] is not None for fit in results["subsets"].values() for one in shown
+        ):
+            drawn.append((_exponents, (key, column)))
     if results.get("gain"):
         drawn.append((_gains, None))
-    if any(entry["D_T"]["value"] is not None for entry in (results.get("transfer") or {}).values()):
+    if any(_worth_of(results.get("transfer") or {}, name) for name in names):
         drawn.append((_worth, None))
+    if not drawn:
+        return None
     height = 1.9 + 0.5 * len(names)
     figure = style.new_figure(3.0 * len(drawn), height)
     for axes, (draw, which) in zip(np.atleast_1d(figure.subplots(1, len(drawn))), drawn, strict=True):
@@ -143,8 +150,7 @@ def _worth(axes: Axes, results: dict[str, Any], names: list[str], which: None) -
 
 def _worth_of(transfer: dict[str, Any], name: str) -> list[dict[str, Any]]:
     """Entries of a group that can be drawn on a logarithmic axis."""
-    entry = transfer.get(name) or transfer.get(split_name(name)[0]) or {}
-    own = [one for one in entry.get("by_width", []) if one.get("group", name) == name]
+    own = [one for entry in transfer.values() for one in entry["by_width"] if one["group"] == name]
     return [one for one in own if one["D_T"]["value"] is not None and one["D_T"]["value"] > 0]
 
 

@@ -1,6 +1,8 @@
 """All subsets in one panel each: the lowest loss of any size against D, N* and D* against C.
 
 Drawn from the content of results.json and the loss table.
+
+Shapes: S sizes, G points of the grid in ln D.
 """
 
 from __future__ import annotations
@@ -36,23 +38,33 @@ def draw_overview(results: dict[str, Any], losses: LossTable, names: list[str]) 
     losses : the table behind it.
     names : of the subsets, in the order of the legend.
     """
-    figure = style.new_figure(11.4, 3.7)
-    over_data, sizes, data = figure.subplots(1, 3)
+    optimal = [
+        ("N", "n_params", "optimal size N* (parameters)"),
+        ("D", "jets", f"optimal data D* ({losses.sample}s)"),
+    ]
+    shown = optimal if any(_has_optimum(results, name) for name in names) else []
+    figure = style.new_figure(3.8 * (1 + len(shown)), 3.7)
+    over_data, *others = np.atleast_1d(figure.subplots(1, 1 + len(shown)))
     log_axis(over_data, "x")
     log_axis(over_data, "y")
     groups = losses.groups()
     for rank, name in enumerate(names):
         rows = selection.of_weights(groups[name], results["settings"]["weights"], losses)
-        D, loss = lowest(rows)
-        over_data.plot(D, loss, lw=1.6, label=style.caption(name), **style.line(rank))
+        is_curve = rows.groupby("n_params")["jets"].nunique().max() > 1
+        look = style.line(rank) if is_curve else {**style.mark(rank), "ls": "none", "ms": 4}
+        over_data.plot(*lowest(rows), lw=1.6, label=style.caption(name), **look)
     over_data.set(xlabel=f"data D ({losses.sample}s)", ylabel="test loss (nats)")
     over_data.set_title("lowest loss of any size")
     over_data.legend(fontsize=7)
-    _optimum(sizes, results, losses.frame, names, ("N", "n_params"))
-    sizes.set(ylabel="optimal size N* (parameters)", title="optimal size")
-    _optimum(data, results, losses.frame, names, ("D", "jets"))
-    data.set(ylabel=f"optimal data D* ({losses.sample}s)", title="optimal data")
+    for axes, (symbol, column, label) in zip(others, shown, strict=True):
+        _optimum(axes, results, losses.frame, names, (symbol, column))
+        axes.set(ylabel=label, title=label.partition(f" {symbol}*")[0])
     return figure
+
+
+def _has_optimum(results: dict[str, Any], name: str) -> bool:
+    slices = results["subsets"][name]["approach2"].get("slices", [])
+    return law_of(results, name) is not None or any(not one["problem"] for one in slices)
 
 
 def lowest(rows: pd.DataFrame) -> tuple[Array, Array]:
@@ -65,6 +77,7 @@ def lowest(rows: pd.DataFrame) -> tuple[Array, Array]:
     Returns
     -------
     D, and the loss there: means over the runs of a size, between two D by straight lines in ln D and ln L.
+    NaN stands where the curve of the best size ends: what follows is of another size.
     """
     curves = []
     for _, of_size in rows.groupby("n_params"):
@@ -73,9 +86,12 @@ def lowest(rows: pd.DataFrame) -> tuple[Array, Array]:
     grid = np.unique(np.concatenate([x for x, _ in curves]))
     if any(len(x) > 1 for x, _ in curves):
         grid = np.linspace(grid[0], grid[-1], GRID)
-    found = np.stack([np.interp(grid, x, y, left=np.inf, right=np.inf) for x, y in curves]).min(axis=0)
-    inside = np.isfinite(found)
-    return np.exp(grid[inside]), np.exp(found[inside])
+    loss_SG = np.stack([np.interp(grid, x, y, left=np.inf, right=np.inf) for x, y in curves])
+    best, least = loss_SG.argmin(axis=0), loss_SG.min(axis=0)
+    # where the best size goes no further
+    gaps = np.flatnonzero(np.isinf(loss_SG[best[:-1], np.arange(1, len(grid))])) + 1
+    least[np.isinf(least)] = np.nan
+    return np.exp(np.insert(grid, gaps, grid[gaps])), np.exp(np.insert(least, gaps, np.nan))
 
 
 def _optimum(
