@@ -72,10 +72,10 @@ def _exponents(axes: Axes, results: dict[str, Any], names: list[str], which: tup
             _mark(axes, results["subsets"][name][one.name][key], y, look)
             found = published(name).get(one.name)
             if found is not None:
-                axes.plot(found[column], y, "D", color="k", mfc="none", ms=6, mew=0.9, zorder=4)
+                axes.plot(found[column], y, "o", color="k", mfc="none", ms=7, mew=0.9, zorder=4)
         axes.plot([], [], ls="none", label=one.label, **look)
     if any(published(name) for name in names):
-        axes.plot([], [], "D", color="k", mfc="none", ms=6, mew=0.9, ls="none", label="published")
+        axes.plot([], [], "o", color="k", mfc="none", ms=7, mew=0.9, ls="none", label="published")
     if results.get("multiverse"):
         axes.plot([], [], color="0.8", lw=7, solid_capstyle="butt", label="other choices")
     _shared(axes, results, key)
@@ -189,4 +189,6 @@ def _colours(count: int) -> Any:
 
 def _legend_below(axes: Axes) -> None:
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, fontsize=7)
+        rows = len(axes.get_yticks())
+        below = 0.5 / (0.5 * rows + 0.4)  # half an inch: rows are half an inch high
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -below), ncols=2, fontsize=7)
