@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
-from jetscale.analysis.answers.planning import plan
+from jetscale.analysis.answers.planning import Plan, plan
+from jetscale.analysis.answers.prediction import LEVELS, Predictions, predict_loss
+from jetscale.analysis.settings import LEVEL
 from jetscale.common.cli import parse, run
 from jetscale.common.fields import Range
 from jetscale.common.usage import UsageError
@@ -26,7 +28,7 @@ AMOUNT = Range(0, 1e60)
 
 @dataclass
 class Command:
-    """Compute-optimal allocation from a saved fit.
+    """Compute-optimal allocation from a saved fit, or (with N and D) the loss that a new run would have.
 
     Attributes
     ----------
@@ -38,6 +40,9 @@ class Command:
     subset : only this one; empty: all, compared with `reference`.
     reference : subset that compute multipliers are given against.
     simulate_seconds : CPU seconds to simulate one jet; 0: simulation is not counted.
+    N, D, C : predict the loss of a run of N parameters on D examples (or of one of them and its compute C)
+        instead of planning; of a law of one variable, that one.
+    levels : of the prediction intervals, in %; 95 is always given.
     out : file to write the plan to as JSON; empty: none.
     """
 
@@ -49,6 +54,10 @@ class Command:
     subset: str = ""
     reference: str = "scratch"
     simulate_seconds: Annotated[float, AMOUNT] = 0.0
+    N: Annotated[float, AMOUNT] = 0.0
+    D: Annotated[float, AMOUNT] = 0.0
+    C: Annotated[float, AMOUNT] = 0.0
+    levels: list[Annotated[float, LEVEL]] = field(default_factory=lambda: list(LEVELS))
     out: str = ""
 
 
@@ -67,7 +76,27 @@ def main(argv: Sequence[str]) -> None:
     command = parse(Command, argv, PROGRAM)
     if not command.results:
         raise UsageError("results=FOLDER is needed: what `python -m jetscale.analysis` wrote; see --help")
-    found = plan(
+    found = _answer(command)
+    if command.out:
+        from jetscale.analysis.fitting.numbers import plain
+        from jetscale.common.files import write_json
+
+        write_json(Path(command.out), plain(found))
+    sys.stdout.write(f"{found}\n")
+
+
+def _answer(command: Command) -> Plan | Predictions:
+    """What the command asks for."""
+    if command.N or command.D or command.C:
+        return predict_loss(
+            command.results,
+            N=command.N,
+            D=command.D,
+            C=command.C,
+            subset=command.subset,
+            levels=command.levels,
+        )
+    return plan(
         command.results,
         command.budget,
         loss=command.loss,
@@ -77,12 +106,6 @@ def main(argv: Sequence[str]) -> None:
         reference=command.reference,
         simulate_seconds=command.simulate_seconds,
     )
-    if command.out:
-        from jetscale.analysis.fitting.numbers import plain
-        from jetscale.common.files import write_json
-
-        write_json(Path(command.out), plain(found))
-    sys.stdout.write(f"{found}\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ from jetscale.analysis.errors.estimate import Estimate, estimate
 from jetscale.analysis.fitting.approach import EXPONENTS, approaches, part
 from jetscale.analysis.fitting.approach3 import surfaces_of
 from jetscale.analysis.fitting.numbers import Quantity, summarise
-from jetscale.analysis.fitting.surface import Surfaces, form_named
+from jetscale.analysis.fitting.pins import form_of
+from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.tables import selection
 from jetscale.analysis.tables.loss_table import LossTable
@@ -48,7 +50,7 @@ def fit(
     """
     settings = settings or FitSettings()
     check(settings)
-    form_named(settings.approach3.form)  # refused before anything is fitted
+    form_of(settings.approach3)  # refused before anything is fitted
     settings = replace(settings, curves=settings.curves.resolved(losses.own_runs))
     if losses.blocks is not None:
         losses = replace(losses, blocks=losses.blocks.merged(settings.blocks))
@@ -72,7 +74,8 @@ def fit(
     if settings.multiverse:
         details["multiverse"] = multiverse(losses, settings)
     warnings = losses.warnings + warnings
-    return FitResult(subsets, differences(subsets), asdict(settings), warnings, losses, details)
+    between = differences(subsets, settings.uncertainty.levels)
+    return FitResult(subsets, between, asdict(settings), warnings, losses, details)
 
 
 def _evaluated(losses: LossTable, settings: FitSettings) -> dict[str, pd.DataFrame]:
@@ -99,8 +102,13 @@ def fit_subset(
     curves = found.task.curves
     details = describe(found)
     warnings = list(found.warnings)
+    law = found.law
+    if law is not None:
+        warnings = law.warnings + warnings
     if found.task.surface is not None:
         details |= judge(found, found.task.surface, held_out)
+        if found.scatter is not None:
+            details["scatter"] = found.scatter.to_json()
         warnings += _judgement(details["lack_of_fit"])
     return SubsetFit(
         name=name,
@@ -114,9 +122,10 @@ def fit_subset(
         certificate=found.task.found.certificate,
         details=details,
         warnings=warnings,
-        draws=found.draws,
+        draws=found.draws | ({} if law is None else law.draws),
         task=found.task,
         surface=found.task.surface,
+        law=law,
     )
 
 
@@ -162,7 +171,8 @@ def _lack_of_fit(found: Estimate, surface: Surfaces) -> dict[str, Any] | None:
         assert drawn is not None  # there is a surface, so every replicate has one
         of_replicates = replicates.log_L_RP[:, regular] - drawn.log_loss(log_N, log_D)
         dof = replicates.dof
-    test = bend_test(surface, log_N, log_D, residual, of_replicates, dof)
+    weight = None if c.weight is None else c.weight[regular]
+    test = bend_test(surface, log_N, log_D, residual, of_replicates, dof, weight)
     if test is None or test["p_value"] >= SIGNIFICANT:
         return test
     interval = found.quantities["approach3.a"].ci95
@@ -177,10 +187,17 @@ def _judgement(test: dict[str, Any] | None) -> list[str]:
     return [f"approach 3: {misfit.described(test)}; exponents describe this range, extrapolate with care"]
 
 
-def differences(subsets: dict[str, SubsetFit]) -> dict[str, dict[str, Quantity]]:
+def differences(
+    subsets: dict[str, SubsetFit], levels: Sequence[float] = ()
+) -> dict[str, dict[str, Quantity]]:
     """Paired differences of the exponents: each subset against `scratch`, all pairs where there is none.
 
     Of several variants of scratch, the one with the same settings of fine-tuning is taken.
+
+    Parameters
+    ----------
+    subsets : the fits, by name.
+    levels : of the intervals besides that of 95%, in %.
     """
     names = list(subsets)
     against = {name: counterpart(name, names, REFERENCE) for name in names}
@@ -192,7 +209,7 @@ def differences(subsets: dict[str, SubsetFit]) -> dict[str, dict[str, Quantity]]
         quantities = {}
         for approach in subsets[one].approaches:
             for name in EXPONENTS:
-                difference = _difference(approach, name, subsets[one], subsets[other])
+                difference = _difference(approach, name, subsets[one], subsets[other], levels)
                 if difference is not None:
                     quantities[f"{approach}.{name}"] = difference
         if quantities:
@@ -200,11 +217,13 @@ def differences(subsets: dict[str, SubsetFit]) -> dict[str, dict[str, Quantity]]
     return found
 
 
-def _difference(approach: str, name: str, first: SubsetFit, second: SubsetFit) -> Quantity | None:
+def _difference(
+    approach: str, name: str, first: SubsetFit, second: SubsetFit, levels: Sequence[float]
+) -> Quantity | None:
     one, other = (subset.approaches[approach][name].value for subset in (first, second))
     if one is None or other is None:
         return None
     paired = first.method == second.method and first.draws and second.draws
     key = f"{approach}.{name}"
     draws = first.draws[key] - second.draws[key] if paired else None
-    return summarise(one - other, draws, first.method, min(first.dof, second.dof))
+    return summarise(one - other, draws, first.method, min(first.dof, second.dof), "linear", levels)

@@ -157,7 +157,8 @@ def wild_noise(curves: CurveSet, fitter: Fitter, log_L_P: Array, surface: Surfac
     if curves.is_curve:
         clusters = len(curves.cell_runs)
         return np.asarray(np.sqrt(clusters / max(clusters - fitter.parameters, 1)) * residual)
-    basis, _ = np.linalg.qr(fitted.directions(curves.log_N, curves.log_D) * regular[:, None])
+    counts = regular if fitter.weight is None else regular * np.sqrt(fitter.weight)
+    basis, _ = np.linalg.qr(fitted.directions(curves.log_N, curves.log_D) * counts[:, None])
     leverage = np.minimum((basis**2).sum(axis=1), 0.8)
     return np.asarray(residual / (1 - leverage))
 
