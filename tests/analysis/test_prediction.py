@@ -16,13 +16,15 @@ from scipy.stats import norm
 from jetscale.analysis import FitSettings, fit, load_losses, predict_loss
 from jetscale.analysis.__main__ import main as analyse
 from jetscale.analysis.answers import laws
-from jetscale.analysis.answers.prediction import _quantile
+from jetscale.analysis.answers.prediction import LEVELS, _quantile, on_surface
 from jetscale.analysis.checks.synthetic import Noise, grid_table
-from jetscale.analysis.fitting.numbers import Quantity, summarise
+from jetscale.analysis.errors.estimate import estimate
+from jetscale.analysis.fitting.numbers import Quantity, plain, summarise
 from jetscale.analysis.fitting.power_law import POWER_LAW
 from jetscale.analysis.fitting.surface import Surfaces, _problem
 from jetscale.analysis.plan import main
 from jetscale.analysis.settings import UncertaintySettings
+from jetscale.analysis.tables.selection import select
 from jetscale.common.usage import UsageError
 
 TRUTH = Surfaces.single(E=0.35, A=60.0, B=6.0, alpha=0.44, beta=0.22)
@@ -38,6 +40,13 @@ def settings(**uncertainty: Any) -> FitSettings:
 def grid(seed: int, runs: float = 0.003, sizes: int = 5, amounts: int = 6) -> Any:
     N, D = np.meshgrid(np.geomspace(1e4, 1e7, sizes), np.geomspace(1e5, 1e8, amounts))
     return grid_table(TRUTH, N.ravel(), D.ravel(), Noise(runs=runs), np.random.default_rng([5, seed]))
+
+
+def law_of(losses: Any, **uncertainty: Any) -> laws.Law:
+    """Law of one subset as `fit` gives it, without the checks that a whole fit makes."""
+    chosen = settings(profile=False, **uncertainty)
+    found = estimate("all", select(losses.frame, chosen, losses), losses, chosen)
+    return laws.of_estimate(found, losses.frame)
 
 
 # ---- levels
@@ -57,25 +66,27 @@ def test_levels_of_normal_draws_are_those_of_the_normal_distribution() -> None:
     assert summarise(1.0, draws, "wild", np.inf).to_json().keys() == {"value", "sd", "ci95"}
 
 
-def test_levels_stand_beside_ci95_in_results(tmp_path: Path) -> None:
-    grid(0).frame.rename(columns={"n_params": "N", "jets": "D"})[["N", "D", "loss"]].to_csv(
-        tmp_path / "t.csv", index=False
+def test_levels_stand_beside_ci95_in_results() -> None:
+    losses = grid(0)
+    three, one = (
+        plain(fit(losses, settings(replicates=50, **how)).to_json())
+        for how in ({"levels": [80.0, 90.0, 95.0]}, {})
     )
-    where = ["source=table", f"path={tmp_path / 't.csv'}", "multiverse=false", "uncertainty.replicates=50"]
-    analyse([*where, f"out={tmp_path / 'three'}", "uncertainty.levels=[80,90,95]"])
-    analyse([*where, f"out={tmp_path / 'one'}"])
-    three, one = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("three", "one"))
-    for group in (three["subsets"]["all"]["approach3"], three["subsets"]["all"]["errors"]["profile"]):
-        for key in ("a", "alpha", "L_inf") if "a" in group else ("approach3.a", "approach3.alpha"):
-            low, high = zip(*(group[key][f"ci{level}"] for level in (80, 90, 95)), strict=True)
+    profile = three["subsets"]["all"]["errors"]["profile"]
+    for group, names in (
+        (three["subsets"]["all"]["approach3"], ("a", "alpha", "L_inf")),
+        (profile, ("approach3.a", "approach3.alpha", "approach3.N_star")),
+    ):
+        for name in names:
+            low, high = zip(*(group[name][f"ci{level}"] for level in (80, 90, 95)), strict=True)
             assert low[0] > low[1] > low[2]
             assert high[0] < high[1] < high[2]
-    for key, quantity in one["subsets"]["all"]["approach3"].items():
+    for name, quantity in one["subsets"]["all"]["approach3"].items():
         if isinstance(quantity, dict) and "ci95" in quantity:
             assert set(quantity) == {"value", "sd", "ci95"}
-            assert quantity["ci95"] == three["subsets"]["all"]["approach3"][key]["ci95"]
+            assert quantity["ci95"] == three["subsets"]["all"]["approach3"][name]["ci95"]
     with pytest.raises(UsageError, match=r"uncertainty.levels"):
-        analyse([*where, f"out={tmp_path / 'x'}", "uncertainty.levels=[0,95]"])
+        fit(losses, settings(levels=[0.0, 95.0]))
 
 
 # ---- prediction
@@ -97,8 +108,8 @@ def test_prediction_intervals_hold_new_runs(at: tuple[float, float]) -> None:
     inside = {80.0: 0, 95.0: 0}
     width = []
     for seed in range(40):
-        chosen = settings(replicates=100, profile=False)
-        found = predict_loss(fit(grid(seed), chosen), N=at[0], D=at[1]).predictions["all"]
+        law = law_of(grid(seed), replicates=100)
+        found = on_surface(law, "jet", {"N": at[0], "D": at[1]}, LEVELS)
         new = np.exp(log_truth + 0.003 * np.random.default_rng([6, seed]).standard_normal())
         for level in inside:
             low, high = found.loss.interval(level) or (np.nan, np.nan)
@@ -160,7 +171,8 @@ def test_test_jets_widen_a_prediction_where_blocks_are_known(sweep: Callable[...
     loss = found.loss.value
     assert loss is not None
     assert found.test_sd == pytest.approx(0.9 / np.sqrt(2_000) / loss, rel=0.1)
-    assert found.run_sd == pytest.approx(0.003, rel=0.6)
+    own = 0.9 * np.sqrt((1 - 0.97) / 2_000) / loss  # test-jet noise that is not common to all models
+    assert found.run_sd == pytest.approx(np.hypot(0.003, own), rel=0.4)
     assert found.loss.sd is not None
     assert found.loss.sd > 0.9 / np.sqrt(2_000)
 
@@ -239,9 +251,9 @@ def test_a_table_of_one_variable_is_fitted_as_such(tmp_path: Path, symbol: str, 
 
 
 def test_coverage_of_a_law_of_one_variable() -> None:
-    """60 tables: 95% intervals of alpha and of the next run hold the truth at least 51 times."""
+    """40 tables: 95% intervals of alpha and of the next run hold the truth at least 33 times."""
     inside, predicted = 0, 0
-    for seed in range(60):
+    for seed in range(40):
         losses = load_frame(of_size(seed))
         result = fit(losses, settings(replicates=100, profile=False))
         law = result.subsets["all"].law
@@ -253,8 +265,8 @@ def test_coverage_of_a_law_of_one_variable() -> None:
         new = (0.6 + 90 / 1e9**0.4) * np.exp(0.002 * np.random.default_rng([9, seed]).standard_normal())
         low, high = found.loss.ci95 or (np.nan, np.nan)
         predicted += low <= new <= high
-    assert inside >= 51
-    assert predicted >= 51
+    assert inside >= 33
+    assert predicted >= 33
 
 
 def load_frame(frame: pd.DataFrame) -> Any:

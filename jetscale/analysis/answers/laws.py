@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from jetscale.analysis.answers.fit_result import FitResult
+    from jetscale.analysis.errors.estimate import Estimate
 
 Array = NDArray[np.float64]
 
@@ -170,6 +171,28 @@ def from_folder(folder: Path) -> Laws:
         for subset, rows in pd.read_parquet(folder / "replicates.parquet").groupby("subset"):
             draws[str(subset)] = {str(key): rows[key].to_numpy(float) for key in rows if key != "subset"}
     return _laws(results, draws, pd.read_parquet(folder / "losses.parquet"))
+
+
+def of_estimate(found: Estimate, frame: pd.DataFrame) -> Law:
+    """The law of one subset's estimate, without the checks that a whole fit makes (for simulations).
+
+    Parameters
+    ----------
+    found : the estimate; it has a surface.
+    frame : the rows that it was made of.
+    """
+    surface = found.task.surface
+    assert surface is not None
+    return Law(
+        name=found.task.name,
+        cost=found.task.cost,
+        surface=surface,
+        replicates=surfaces_of(found.draws, surface.form),
+        method=found.method,
+        dof=np.inf if found.replicates is None else found.replicates.dof,
+        scatter=found.scatter,
+        **_runs(frame),
+    )
 
 
 def _plain(result: FitResult) -> Any:

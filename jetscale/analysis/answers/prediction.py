@@ -115,7 +115,7 @@ def predict_loss(
         if subset not in ("", name):
             continue
         if name in laws.laws:
-            found[name] = _on_surface(laws.laws[name], laws, asked, levels)
+            found[name] = on_surface(laws.laws[name], laws.sample, asked, levels)
         elif name in laws.lines:
             found[name] = _on_line(laws.lines[name], laws, asked, levels)
         else:
@@ -123,7 +123,21 @@ def predict_loss(
     return Predictions(found, missing)
 
 
-def _on_surface(law: Law, laws: Laws, asked: dict[str, float], levels: Sequence[float]) -> Prediction:
+def on_surface(law: Law, sample: str, asked: dict[str, float], levels: Sequence[float]) -> Prediction:
+    """Predict the loss of a run of one subset from its law of N and D.
+
+    Parameters
+    ----------
+    law : of the subset.
+    sample : what D counts.
+    asked : two of N, D and C, by symbol.
+    levels : of the prediction intervals, in %; 95 is always given.
+
+    Raises
+    ------
+    UsageError
+        Not two of them.
+    """
     if set(asked) == {"N", "C"}:
         log_D = law.cost.log_data(np.log([asked["C"]]), np.log([asked["N"]]))
         asked = {"N": asked["N"], "D": float(np.exp(log_D[0]))}
@@ -135,7 +149,7 @@ def _on_surface(law: Law, laws: Laws, asked: dict[str, float], levels: Sequence[
     C = float(np.exp(law.cost.log_flops(log_N, log_D)[0]))
     ranges = {"N": law.N_range, "D": law.D_range, "C": law.C_range}
     at = {**asked, "C": C}
-    flags = [_beyond(symbol, at[symbol], ranges[symbol], laws.sample) for symbol in ("N", "D", "C")]
+    flags = [_beyond(symbol, at[symbol], ranges[symbol], sample) for symbol in ("N", "D", "C")]
     return _prediction(
         law.name,
         at,

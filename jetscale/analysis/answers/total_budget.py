@@ -45,7 +45,7 @@ class Price:
     finetune: float
 
     def per_jet(self, N: Array) -> tuple[Array, Array]:
-        """FLOPs of a pretraining and of a fine-tuning jet, simulation included, for models of N parameters."""
+        """FLOPs of a pretraining and of a fine-tuning jet, simulation included, for N parameters."""
         return self.simulate + self.pretrain * N, self.simulate + self.finetune * N
 
     def total(self, N: Array, D_pre: Array, D: Array) -> Array:
@@ -76,9 +76,7 @@ class EffectiveData:
         with np.errstate(invalid="ignore"):
             log_T = log_k + p * log_D_pre + q * log_N
         log_data = np.logaddexp(log_D, np.where(np.isnan(log_T), -np.inf, log_T))
-        return np.asarray(
-            np.logaddexp(np.logaddexp(log_A - alpha * log_N, log_B - beta * log_data), log_E)
-        )
+        return np.asarray(np.logaddexp(np.logaddexp(log_A - alpha * log_N, log_B - beta * log_data), log_E))
 
 
 @dataclass(frozen=True)

@@ -155,8 +155,7 @@ def _replicate(
         return None, {}
     fitted, noise = None, None
     if task.surface is not None:
-        fitted = task.surface.log_loss(task.curves.log_N, task.curves.log_D)[0]
-        noise = resampling.wild_noise(task.curves, task.fitter, task.log_L_P, task.surface)
+        fitted, noise = resampling.wild_noise(task.curves, task.fitter, task.log_L_P, task.surface)
     settings, parameters = task.settings.uncertainty, _fitted_parameters(task)
     replicates = resampling.draw(method, task.curves, parameters, log_L_E, fitted, noise, blocks, settings)
     return replicates, fit_all(task, replicates.log_L_RP, replicates.weight_RP)

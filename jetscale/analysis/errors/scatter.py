@@ -95,7 +95,7 @@ def _of_a_jet(blocks: BlockLosses | None) -> tuple[float, float]:
     """Standard deviation of one jet's loss, by the scatter of block means about their evaluation's mean."""
     if blocks is None:
         return float("nan"), float("nan")
-    jets_EB = np.asarray(blocks.jets_EB)
+    jets_EB = np.asarray(blocks.jets_EB, dtype=np.float64)
     filled = jets_EB > 0
     mean_EB = np.where(filled, blocks.loss_sum_EB / np.where(filled, jets_EB, 1), 0.0)
     total_E = jets_EB.sum(axis=1)

@@ -7,7 +7,7 @@ that differ by rounding alone are equal (`levelled`): a choice among them must n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -142,7 +142,7 @@ def plain(content: Any) -> Any:
     if isinstance(content, Quantity):
         return plain(content.to_json())
     if is_dataclass(content) and not isinstance(content, type):
-        return plain(asdict(content))
+        return {part.name: plain(getattr(content, part.name)) for part in fields(content)}
     if isinstance(content, dict):
         return {str(key): plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple | np.ndarray):

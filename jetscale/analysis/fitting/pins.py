@@ -107,7 +107,7 @@ class _Pinned(SurfaceForm):
         """Columns of theta that do not move, with their values: a tied exponent holds two."""
         phi = np.stack([np.full(len(self._kept), at) for at in (0.3, 0.7)])
         one, other = self._constraint(phi, np.array([0, 0]))[0]
-        return {q: float(one[q]) for q in np.flatnonzero(one == other)}
+        return {int(q): float(one[q]) for q in np.flatnonzero(one == other)}
 
     def _held_grids(self) -> tuple[Array, Array]:
         """Exponents among which starts are searched: one value for an exponent that is held."""
@@ -145,7 +145,7 @@ class _Pinned(SurfaceForm):
 
     def reduced(self, theta_RQ: Array) -> Array:
         """See `SurfaceForm.reduced`."""
-        return super().reduced(theta_RQ)[:, self._kept]
+        return np.asarray(super().reduced(theta_RQ)[:, self._kept])
 
     def starts(self, x_P: Array, y_P: Array, log_L_RP: Array, weight_RP: Array, count: int) -> Array:
         """Those of the form, (R, count, F); next to a held A or B, exponents that keep its term's size."""
