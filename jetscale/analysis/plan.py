@@ -15,15 +15,26 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
+from jetscale.analysis.answers.next_runs import QUANTITIES, NextRuns, next_runs
 from jetscale.analysis.answers.planning import Plan, plan
 from jetscale.analysis.answers.prediction import LEVELS, Predictions, predict_loss
+from jetscale.analysis.answers.total_plan import TotalPlan, plan_total
 from jetscale.analysis.settings import LEVEL
 from jetscale.common.cli import parse, run
-from jetscale.common.fields import Range
+from jetscale.common.fields import OneOf, Range
 from jetscale.common.usage import UsageError
 
 PROGRAM = "python -m jetscale.analysis.plan"
 AMOUNT = Range(0, 1e60)
+
+
+@dataclass
+class Prices:
+    """What jets cost; see `Command`."""
+
+    simulate: Annotated[float, AMOUNT] = 0.0
+    pretrain: Annotated[float, AMOUNT] = 0.0
+    finetune: Annotated[float, AMOUNT] = 0.0
 
 
 @dataclass
@@ -43,6 +54,12 @@ class Command:
     N, D, C : predict the loss of a run of N parameters on D examples (or of one of them and its compute C)
         instead of planning; of a law of one variable, that one.
     levels : of the prediction intervals, in %; 95 is always given.
+    runs_for : choose the runs that `budget` should buy to shrink the interval of this quantity: a,
+        difference (of a, from `reference`), N_star, loss (both at C) or L_inf, of `subset`.
+    total_budget : FLOPs for simulation, pretraining and fine-tuning together: how to split them, which
+        composition, what to buy next, when more pretraining stops paying. `subset` is a composition then.
+    price : simulate (FLOPs that a simulated jet is worth), pretrain and finetune (FLOPs a parameter and jet;
+        0: as in the table).
     out : file to write the plan to as JSON; empty: none.
     """
 
@@ -58,6 +75,9 @@ class Command:
     D: Annotated[float, AMOUNT] = 0.0
     C: Annotated[float, AMOUNT] = 0.0
     levels: list[Annotated[float, LEVEL]] = field(default_factory=lambda: list(LEVELS))
+    runs_for: Annotated[str, OneOf("", *QUANTITIES)] = ""
+    total_budget: Annotated[float, AMOUNT] = 0.0
+    price: Prices = field(default_factory=Prices)
     out: str = ""
 
 
@@ -85,9 +105,36 @@ def main(argv: Sequence[str]) -> None:
     sys.stdout.write(f"{found}\n")
 
 
-def _answer(command: Command) -> Plan | Predictions:
+def _answer(command: Command) -> Plan | Predictions | TotalPlan | NextRuns:
     """What the command asks for."""
-    if command.N or command.D or command.C:
+    if command.runs_for:
+        return next_runs(
+            command.results,
+            command.runs_for,
+            command.budget,
+            subset=command.subset,
+            reference=command.reference,
+            C=command.C,
+        )
+    budgets = ("budget", "loss", "gpu_hours", "total_budget")
+    given = [key for key in budgets if getattr(command, key) > 0]
+    points = [key for key in ("N", "D", "C") if getattr(command, key) > 0]
+    if len(given) + bool(points) > 1:
+        raise UsageError(
+            f"{', '.join(given + points)}: ask one thing at a time: one of {', '.join(budgets)}, or"
+            " a prediction at two of N, D and C"
+        )
+    if command.total_budget:
+        of = command.price
+        return plan_total(
+            command.results,
+            command.total_budget,
+            simulate=of.simulate,
+            pretrain=of.pretrain,
+            finetune=of.finetune,
+            subset=command.subset,
+        )
+    if points:
         return predict_loss(
             command.results,
             N=command.N,

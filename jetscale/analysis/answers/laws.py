@@ -44,6 +44,7 @@ class Law:
     dims, sizes : width and N of every run.
     pretrain_jets : jets each run was pretrained on; 0 for none.
     rate : measured FLOP/s (paper's count) of the runs, NaN where unknown.
+    row_N, row_D, row_run : ln N, ln D and run of every row.
     scatter : of runs about the law; None where an earlier version fitted it.
     """
 
@@ -60,6 +61,9 @@ class Law:
     sizes: Array
     pretrain_jets: float
     rate: float
+    row_N: Array
+    row_D: Array
+    row_run: NDArray[np.object_]
     scatter: Scatter | None = None
 
 
@@ -270,6 +274,9 @@ def _runs(frame: pd.DataFrame) -> dict[str, Any]:
         "C_range": ends("flops"),
         "dims": frame["dim"].to_numpy(float),
         "sizes": frame["n_params"].to_numpy(float),
+        "row_N": np.log(frame["n_params"].to_numpy(float)),
+        "row_D": np.log(frame["jets"].to_numpy(float)),
+        "row_run": frame["run"].to_numpy(dtype=object),
         "pretrain_jets": float(frame["pretrain_jets"].max()) if "pretrain_jets" in frame else 0.0,
         "rate": float(frame["rate"].median()) if "rate" in frame else float("nan"),
     }

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis.fitting.numbers import TIE
+
 Array = NDArray[np.float64]
 
 # (ln N, ln D_pre, ln D), each (R, K), to ln L (R, K); ln D_pre is minus infinity without pretraining
@@ -27,6 +29,7 @@ KEEP = 2.0  # spacings of a round's grid that the next one reaches to each side
 SHARE_REACH = 18.0  # of the logit of the share
 SMALLEST_N = 1.0
 STEP = 1e-3  # of a logarithm, in differences
+ONE_JET = 1.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def best_split(law: LogLoss, budget: float, price: Price, *, pretraining: bool, 
     found = _at(law, middle[:, None], budget, price, pretraining)
     if pretraining:  # none at all may be better still
         none = best_split(law, budget, price, pretraining=False, replicates=replicates)
-        better = none.log_loss <= found[3][:, 0]
+        better = (none.log_loss <= found[3][:, 0] + TIE) | (found[1][:, 0] < ONE_JET)
         pairs = zip((none.N, none.D_pre, none.D, none.log_loss), found, strict=True)
         return Best(*(np.where(better, of_none, value[:, 0]) for of_none, value in pairs))
     return Best(*(value[:, 0] for value in found))

@@ -61,7 +61,7 @@ def _best_nodes(
     tied: bool,
     grids: tuple[Array, Array],
 ) -> Array:
-    A_RGH, B_RGH, E_RGH, square_RGH = _solve_nodes(x_P, y_P, L_RP, weight_RP, *grids)
+    A_RGH, B_RGH, E_RGH, square_RGH = solve_nodes(x_P, y_P, L_RP, weight_RP, *grids)
     alpha_G, beta_H = grids
     usable = (A_RGH > 0) & (B_RGH > 0) & (E_RGH > 0)
     if tied:
@@ -100,10 +100,22 @@ def _fallback(L_RP: Array) -> Array:
     )
 
 
-def _solve_nodes(
-    x_P: Array, y_P: Array, L_RP: Array, weight_RP: Array, alpha_G: Array, beta_H: Array
+def solve_nodes(
+    x_P: Array,
+    y_P: Array,
+    L_RP: Array,
+    weight_RP: Array,
+    alpha_G: Array = EXPONENTS_G,
+    beta_H: Array = EXPONENTS_G,
 ) -> tuple[Array, Array, Array, Array]:
-    """Least squares of L on (1, N^-alpha, D^-beta) at every node: A, B, E, squares; (R, G, H)."""
+    """Least squares of L on (1, N^-alpha, D^-beta) at every node: A, B, E, squares; (R, G, H).
+
+    Parameters
+    ----------
+    x_P, y_P : (P,) centred ln N and ln D.
+    L_RP, weight_RP : (R, P) or (1, P).
+    alpha_G, beta_H : exponents of the nodes.
+    """
     f_PG = np.exp(-np.outer(x_P, alpha_G))
     g_PH = np.exp(-np.outer(y_P, beta_H))
     w_RP = np.broadcast_to(weight_RP, np.broadcast_shapes(weight_RP.shape, L_RP.shape)) / L_RP**2
