@@ -65,8 +65,8 @@ class NextRuns:
     ----------
     quantity : in words.
     choices : what to train, the largest share of the budget first.
-    sd_now, sd_then : standard deviation of the quantity (of its logarithm for N_star, loss and L_inf) with the
-        runs there are, and with these besides.
+    sd_now, sd_then : standard deviation of the quantity (of its logarithm for N_star, loss and L_inf) with
+        the runs there are, and with these besides.
     sd_even : the same where the budget buys further seeds of every run there is.
     even_flops, even_runs : compute and runs of that even grid which would give `sd_then`.
     flags : what to know.
@@ -93,8 +93,8 @@ class NextRuns:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.quantity}: standard deviation {self.sd_now:.3g} now, {self.sd_then:.3g} with these runs"
-            f" ({self.sd_even:.3g} if the same compute went to further seeds of every run there is)"
+            f"{self.quantity}: standard deviation {self.sd_now:.3g} now, {self.sd_then:.3g} with these runs,",
+            f"  {self.sd_even:.3g} if the same compute went to further seeds of every run there is",
         ]
         lines += [
             f"  {one.subset}: N = {one.N:.4g}, D = {one.D:.4g}, {one.seeds} seed{'s' * (one.seeds > 1)}"
@@ -202,7 +202,7 @@ Value = Callable[[Surfaces], Array]
 def _asked(
     laws: Laws, quantity: str, subset: str, reference: str, C: float
 ) -> tuple[list[tuple[Law, float, Value]], str]:
-    """The laws that the quantity is of, each with its sign and how it follows from a surface; and in words."""
+    """The laws that the quantity is of, each with its sign and how it follows from a surface; in words."""
     sources.check_subset(laws, subset)
     names = [name for name in laws.laws if quantity != "difference" or name != reference]
     chosen = [name for name in names if subset in ("", name)]
@@ -328,7 +328,7 @@ def _slope(phi: Array, value: Callable[[Array], Array]) -> Array:
 
 
 def _candidates(row_N: Array, ends_D: Array) -> tuple[Array, Array]:
-    """Sizes that were trained and one beyond either end; lengths over the range of D and beyond; (K,) each."""
+    """Sizes that were trained and one beyond either end, with lengths up to one beyond; (K,) each."""
     sizes = np.unique(np.round(row_N, 6))
     sizes = np.concatenate([[sizes[0] - np.log(WIDER)], sizes, [sizes[-1] + np.log(WIDER)]])
     low, high = ends_D.min(), ends_D.max()
