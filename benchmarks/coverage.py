@@ -1,11 +1,13 @@
 """How often each nominal 95% interval contains the truth, on simulated sweeps.
 
-``python -m benchmarks.coverage [trials] [file]`` prints one row per design, model of errors and quantity, and
-writes the rows into the report of every analysis. Surface, ranges and noise are those of the study in
-docs/analysis.md: L = 0.35 + 60/N^0.44 + 6/D^0.22, scatter between runs 0.3%, test-jet noise of which 97% of
-the variance is common to all models. In the designs "wrong by 2%" the two terms are coupled,
-L = 0.35 + ((60/N^0.44)^p + (6/D^0.22)^p)^(1/p), with p such that the best surface of approach 3 leaves so
-much (rms) on these points without noise. A `file` keeps every trial: the command goes on where it stopped.
+``python -m benchmarks.coverage [trials] [file] [words]`` prints one row per design, model of errors and
+quantity, and writes the rows into the report of every analysis. Surface, ranges and noise are those of the
+study in docs/analysis.md: L = 0.35 + 60/N^0.44 + 6/D^0.22, scatter between runs 0.3%, test-jet noise of which
+97% of the variance is common to all models. In the designs "wrong by 2%" the two terms are coupled, L = 0.35
++ ((60/N^0.44)^p + (6/D^0.22)^p)^(1/p), with p such that the best surface of approach 3 leaves so much (rms)
+on these points without noise; "bent" are designs in which the exponent of N changes along ln N, and a is the
+mean slope of the true optimum over the budgets of the grid. A `file` keeps every trial, so the command goes
+on where it stopped; of `words` only designs whose names hold them are run, and the rows of the others stay.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ Array = NDArray[np.float64]
 Maker = Callable[[np.random.Generator], LossTable]
 Intervals = dict[str, dict[str, tuple[float, float] | None]]
 
-RESULT = Path(__file__).parents[1] / "jetscale" / "analysis" / "output" / "coverage.json"
+RESULT = Path(__file__).parents[1] / "jetscale" / "analysis" / "checks" / "coverage.json"
 REPLICATES = 200
 QUANTITIES = ("a", "alpha", "beta", "L_inf")
 COLUMNS = (
@@ -70,10 +72,10 @@ class Truth:
         reducible = np.logaddexp(self.p * of_N, self.p * of_D) / self.p
         return np.asarray(np.logaddexp(np.log(self.E), reducible))[None]
 
-    @property
-    def a(self) -> float:
-        """Exponent of N* ~ C^a."""
-        return self.beta / (self.alpha + self.beta)
+    def known(self, C_ends: tuple[float, float]) -> dict[str, float]:  # noqa: ARG002
+        """Values of the quantities that the form defines."""
+        a = self.beta / (self.alpha + self.beta)
+        return {"a": a, "alpha": self.alpha, "beta": self.beta, "L_inf": self.E}
 
     def optimum(self, C: float) -> tuple[float, float]:
         """N* and D* of C = 6 N D, from alpha t_N^p = beta t_D^p for the terms t."""
@@ -81,6 +83,40 @@ class Truth:
         reach = np.log(C / 6)
         log_N = (log_ratio + np.log(self.A / self.B) + self.beta * reach) / (self.alpha + self.beta)
         return float(np.exp(log_N)), float(np.exp(reach - log_N))
+
+
+@dataclass(frozen=True)
+class Bent(Truth):
+    """Truth with a term of N whose exponent changes: ln(A / N^alpha) + bend z^2, z = ln N from the middle.
+
+    z is in halves of the range of the grid, and the term goes on straight beyond it.
+    """
+
+    bend: float = 0.0
+
+    def log_loss(self, log_N: Array, log_D: Array) -> Array:
+        """Ln L (1, P)."""
+        middle, half = np.log(SIZES[0] * SIZES[1]) / 2, np.log(SIZES[1] / SIZES[0]) / 2
+        z = (log_N - middle) / half
+        inside = np.clip(z, -1, 1)
+        bend = self.bend * (inside**2 + 2 * inside * (z - inside))
+        of_N = np.log(self.A) - self.alpha * log_N + bend
+        of_D = np.log(self.B) - self.beta * log_D
+        return np.asarray(np.logaddexp(np.log(self.E), np.logaddexp(of_N, of_D)))[None]
+
+    def known(self, C_ends: tuple[float, float]) -> dict[str, float]:
+        """A over these budgets, and what the data term and the floor define; alpha is not one number."""
+        C = np.geomspace(*C_ends, 9)
+        best = [np.log(self.optimum(value)[0]) for value in C]
+        a = float(np.polyfit(np.log(C), best, 1)[0])
+        return {"a": a, "beta": self.beta, "L_inf": self.E}
+
+    def optimum(self, C: float) -> tuple[float, float]:
+        """N* and D* of C = 6 N D, on a fine grid of ln N."""
+        log_N = np.linspace(np.log(SIZES[0]) - 6, np.log(SIZES[1]) + 6, 20_001)
+        reach = np.log(C / 6)
+        best = float(log_N[self.log_loss(log_N, reach - log_N)[0].argmin()])
+        return float(np.exp(best)), float(np.exp(reach - best))
 
 
 GRID_TRUTH = Truth()
@@ -94,20 +130,30 @@ def points(sizes: int, amounts: int) -> tuple[Array, Array]:
     return N.ravel(), D.ravel()
 
 
-def coupled(rms: float, N: Array, D: Array) -> Truth:
-    """The truth whose terms are coupled so that the best additive surface leaves `rms` at these points."""
+def wrong_by(
+    rms: float, of: Callable[[float], Truth], ends: tuple[float, float], N: Array, D: Array
+) -> Truth:
+    """The truth of a family of which the best additive surface leaves `rms` at these points.
+
+    Parameters
+    ----------
+    rms : of ln L.
+    of : number to the truth; what it leaves grows from the first of `ends` to the second.
+    ends : between which the number is searched.
+    N, D : (P,) the points.
+    """
     x, y = np.log(N), np.log(D)
 
-    def left(p: float) -> float:
-        log_L = Truth(p=p).log_loss(x, y)[0]
+    def left(number: float) -> float:
+        log_L = of(number).log_loss(x, y)[0]
         fitted = Fitter(x, y, Objective("squared")).point(log_L)[0].surfaces.log_loss(x, y)[0]
         return float(np.sqrt(((fitted - log_L) ** 2).mean()))
 
-    low, high = 1.0, 6.0
+    low, high = ends
     for _ in range(40):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if left(middle) < rms else (low, middle)
-    return Truth(p=0.5 * (low + high))
+    return of(0.5 * (low + high))
 
 
 def grid(truth: Truth, sizes: int, amounts: int, noise: Noise, rng: np.random.Generator) -> LossTable:
@@ -121,10 +167,10 @@ def sweep(seeds: int, noise: Noise, rng: np.random.Generator) -> LossTable:
     return curves_table(curves, noise, rng, seeds=seeds, evaluations=30)  # type: ignore[arg-type]
 
 
-def trial(losses: LossTable, method: str) -> Intervals:
+def trial(losses: LossTable, method: str, *, profile: bool) -> Intervals:
     """Intervals of every model of errors on one table: model to quantity to interval."""
     settings = FitSettings(
-        uncertainty=UncertaintySettings(method=method, replicates=REPLICATES),
+        uncertainty=UncertaintySettings(method=method, replicates=REPLICATES, profile=profile),
     )
     rows = select(losses.frame, settings, losses)
     found = estimate("all", rows, losses, settings)
@@ -161,17 +207,19 @@ def far(largest: float) -> dict[str, float]:
     return {"N": N, "D": D}
 
 
-def wanted(truth: Truth, largest: float, noise: Noise, rng: np.random.Generator) -> dict[str, float]:
+def wanted(
+    truth: Truth, C_ends: tuple[float, float], noise: Noise, rng: np.random.Generator
+) -> dict[str, float]:
     """Values to be covered; the losses of the runs to come have the scatter of runs."""
-    runs = ((NEXT[0], NEXT[1]), tuple(far(largest).values()))
+    runs = ((NEXT[0], NEXT[1]), tuple(far(C_ends[1]).values()))
     inside, beyond = (
         float(np.exp(truth.log_loss(np.log([N]), np.log([D]))[0, 0] + noise.runs * rng.standard_normal()))
         for N, D in runs
     )
-    return {
-        "a": truth.a, "alpha": truth.alpha, "beta": truth.beta, "L_inf": truth.E,
-        "a, approach 2": truth.a, "a, approach 1": truth.a,
-        "N* of the largest C": truth.optimum(largest)[0], "next run": inside, "next run, 10 C": beyond,
+    known = truth.known(C_ends)
+    return known | {
+        "a, approach 2": known["a"], "a, approach 1": known["a"],
+        "N* of the largest C": truth.optimum(C_ends[1])[0], "next run": inside, "next run, 10 C": beyond,
     }  # fmt: skip
 
 
@@ -186,6 +234,7 @@ class Design:
     method : model of errors.
     truth : behind the tables.
     trials : how many tables.
+    profile : whether the profile likelihood is asked too.
     """
 
     name: str
@@ -193,6 +242,7 @@ class Design:
     method: str
     truth: Truth
     trials: int
+    profile: bool = True
 
 
 def study(design: Design, noise: Noise, kept: Path | None) -> list[dict[str, Any]]:
@@ -222,13 +272,15 @@ def study(design: Design, noise: Noise, kept: Path | None) -> list[dict[str, Any
 def _one(design: Design, noise: Noise, number: int) -> dict[str, dict[str, bool]]:
     """Which intervals of one table hold the truth: model of errors to quantity."""
     losses = design.make(np.random.default_rng([7, number]))
-    largest = float(losses.frame["flops"].max())
-    values = wanted(design.truth, largest, noise, np.random.default_rng([8, number]))
+    C_ends = float(losses.frame["flops"].min()), float(losses.frame["flops"].max())
+    values = wanted(design.truth, C_ends, noise, np.random.default_rng([8, number]))
     return {
         model: {
-            key: bool(ends[0] <= values[key] <= ends[1]) for key, ends in group.items() if ends is not None
+            key: bool(ends[0] <= values[key] <= ends[1])
+            for key, ends in group.items()
+            if ends is not None and key in values
         }
-        for model, group in trial(losses, design.method).items()
+        for model, group in trial(losses, design.method, profile=design.profile).items()
     }
 
 
@@ -241,13 +293,19 @@ def _read(kept: Path, design: Design) -> dict[int, dict[str, dict[str, bool]]]:
 def designs(noise: Noise, trials: int) -> list[Design]:
     """Everything that is simulated, the longest last."""
     found = []
-    for rms in WRONG:
-        truth = coupled(rms, *points(5, 6))
-        make = partial(grid, truth, 5, 6, noise)
-        found.append(Design(f"5 x 6, form wrong by {100 * rms:g}%", make, "wild", truth, trials))
+    families: tuple[tuple[str, Callable[[float], Truth], tuple[float, float]], ...] = (
+        ("wrong", lambda p: Truth(p=p), (1.0, 6.0)),
+        ("bent, wrong", lambda bend: Bent(bend=bend), (0.0, 3.0)),
+    )
+    for word, of, ends in families:
+        for rms in WRONG:
+            truth = wrong_by(rms, of, ends, *points(5, 6))
+            make = partial(grid, truth, 5, 6, noise)
+            found.append(Design(f"5 x 6, form {word} by {100 * rms:g}%", make, "wild", truth, trials))
     for sizes, amounts in ((3, 3), (4, 4), (5, 6), (6, 8)):
         name, make = f"{sizes} x {amounts} final losses", partial(grid, GRID_TRUTH, sizes, amounts, noise)
-        found += [Design(name, make, method, GRID_TRUTH, trials) for method in ("wild", "runs")]
+        for method in ("wild", "runs"):  # the profile is the same for both
+            found.append(Design(name, make, method, GRID_TRUTH, trials, method == "wild"))  # noqa: PERF401
     for seeds in (1, 2, 5):
         method = "wild" if seeds == 1 else "hierarchical"
         name, make = f"12 widths, {seeds} seed{'s' * (seeds > 1)}, curves", partial(sweep, seeds, noise)
@@ -256,16 +314,28 @@ def designs(noise: Noise, trials: int) -> list[Design]:
 
 
 def main() -> None:
-    """Run every design; the rows go into the report of every analysis."""
+    """Run the designs; the rows go into the report of every analysis."""
     trials = int(sys.argv[1]) if len(sys.argv) > 1 else 150
     kept = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    words = sys.argv[3] if len(sys.argv) > 3 else ""
     noise = Noise(runs=0.003, test_jets=1_000_000)
     print(f"{trials} trials a design (curves: half); coverage of nominal 95% intervals")
-    rows = []
+    rows = {(row["design"], row["errors"]): row for row in before()}
     for design in designs(noise, trials):
-        found = study(design, noise, kept)
-        rows += [row for row in found if design.method != "runs" or row["errors"] == "runs"]
-    write_json(RESULT, {"columns": list(COLUMNS), "rows": rows})
+        if words in design.name:
+            rows |= {(row["design"], row["errors"]): row for row in study(design, noise, kept)}
+    write_json(RESULT, {"columns": list(COLUMNS), "rows": list(rows.values())})
+
+
+def before() -> list[dict[str, Any]]:
+    """Rows of the last result, with the columns of this one."""
+    if not RESULT.is_file():
+        return []
+    found = json.loads(RESULT.read_text())
+    for row in found["rows"]:
+        values = dict(zip(found["columns"], row["values"], strict=True))
+        row["values"] = [values.get(key) for key in COLUMNS]
+    return list(found["rows"])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 
 from jetscale.analysis.answers.fit_result import FitResult, SubsetFit
 from jetscale.analysis.answers.gain import REFERENCE, gains
-from jetscale.analysis.checks import heldout, misfit
+from jetscale.analysis.checks import coverage, heldout, misfit
 from jetscale.analysis.checks.lack_of_fit import SIGNIFICANT, bend_test
 from jetscale.analysis.checks.multiverse import multiverse
 from jetscale.analysis.errors.estimate import Estimate, estimate
@@ -181,10 +181,15 @@ def _lack_of_fit(found: Estimate, surface: Surfaces) -> dict[str, Any] | None:
 
 
 def _judgement(test: dict[str, Any] | None) -> list[str]:
-    """Warn of a lack of fit that changes the answer; one that does not is in the report."""
-    if test is None or test.get("effect", {}).get("verdict") != "large":
+    """Warn of a lack of fit that changes the answer, and of intervals that no longer cover because of it."""
+    if test is None or test["p_value"] >= SIGNIFICANT:
         return []
-    return [f"approach 3: {misfit.described(test)}; exponents describe this range, extrapolate with care"]
+    found = []
+    if test["effect"]["verdict"] == "large":
+        found.append(f"{misfit.described(test)}; exponents describe this range, extrapolate with care")
+    if uncovered := coverage.warning(test["bend_rms"]):
+        found.append(uncovered)
+    return [f"approach 3: {text}" for text in found]
 
 
 def differences(

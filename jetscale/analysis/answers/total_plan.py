@@ -333,8 +333,8 @@ def _next(name: str, transfer: Transfer, price: Price, ask: _Asked) -> NextBuy:
     at, laws = transfer.ranges[name], transfer.laws[name]
 
     def gains(law: EffectiveData) -> Marginal:
-        R = len(law.theta)
-        return marginal(law, *(np.full(R, value) for value in (at.N, at.D_pre, at.D)), price)
+        N, D_pre, D = (np.full(len(law.theta), value) for value in (at.N, at.D_pre, at.D))
+        return marginal(law, N, D_pre, D, price)
 
     def until(law: EffectiveData) -> Array:
         R = len(law.theta)

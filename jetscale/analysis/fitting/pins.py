@@ -100,7 +100,7 @@ class _Pinned(SurfaceForm):
         missing = (3 - sum(name in self._fixed_names() for name in pair) for pair in _OF_AXES)
         few_N, few_D = (max(2, count) for count in missing)
         self.distinct = (few_N, few_D)
-        self._searched = type(self).__mro__[2]()
+        self._searched: SurfaceForm = type(self).__mro__[2]()
         self._searched.start_grids = self._held_grids()
 
     def _fixed_columns(self) -> dict[int, float]:
