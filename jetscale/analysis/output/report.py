@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jetscale.analysis.checks import misfit
+from jetscale.analysis.checks import coverage, misfit
 from jetscale.analysis.checks.multiverse import shown_quantities
 from jetscale.analysis.fitting.approach import approaches
 from jetscale.analysis.fitting.numbers import Quantity, plain
@@ -62,7 +61,7 @@ def write_report(result: FitResult, out: Path) -> Path:
         shown=shown_quantities(form),
         formula=form.formula,
         other_forms={name: form_named(name).formula for name in FORMS.names()[1:]},
-        coverage=json.loads(here.joinpath("coverage.json").read_text()),
+        coverage=coverage.table(),
     )
     with atomic_path(out / "report.html") as aside:
         aside.write_text(page)

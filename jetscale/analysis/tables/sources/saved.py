@@ -44,6 +44,7 @@ def write(path: Path, losses: LossTable, blocks: BlockLosses | None) -> None:
         "warnings": losses.warnings,
         "blocks": 0 if blocks is None else blocks.count,
         "settings": losses.settings,
+        "absent": list(losses.absent),
     }
     write_joined(blocks_beside(path), blocks)
     parquet.write_frame(frame, path)  # last: without it the other is not read
@@ -88,4 +89,5 @@ def of_frame(frame: pd.DataFrame, path: Path) -> LossTable | None:
         warnings,
         blocks,
         facts.get("settings", {}),
+        tuple(facts.get("absent", ())),
     )
