@@ -43,6 +43,7 @@ class Command(FitSettings):
     drop_largest : leave out that many rows with the largest losses, per subset.
     blocks : join neighbouring test blocks to so many before the fit (a smaller file); 0: as they are.
     multiverse : fit again under every other reasonable choice, for one table of what moves the answer.
+    joint : all subsets in one model too: shared (of L_inf, A, B, alpha, beta), replicates; joint=false: not.
     curves : loss curves to points: curves=off (every row is a point; what tables not of jetscale get unless
         asked) or curves=paper (what runs get), and each step by itself: smooth and bin (in ln D; in parts of
         the schedule), average_seeds, running_minimum, drop (steps; -1: the warm-up), cut_plateau, points (a
@@ -73,10 +74,13 @@ class Command(FitSettings):
         return FitSettings(**{part.name: getattr(self, part.name) for part in fields(FitSettings)})
 
 
+_SHORT = {"curves": "curves.protocol", "joint": "joint.on"}
+
+
 def _spelt_out(argument: str) -> str:
-    """``curves.protocol=off`` of ``curves=off``."""
+    """``curves.protocol=off`` of ``curves=off``, ``joint.on=false`` of ``joint=false``."""
     key, equals, value = argument.partition("=")
-    return f"curves.protocol={value}" if key == "curves" and equals else argument
+    return f"{_SHORT[key]}={value}" if key in _SHORT and equals else argument
 
 
 def main(argv: Sequence[str]) -> None:
@@ -96,10 +100,12 @@ def main(argv: Sequence[str]) -> None:
 
     from jetscale.analysis.answers.fit_table import fit
     from jetscale.analysis.fitting.pins import form_of
+    from jetscale.analysis.joint.sharing import checked_names
     from jetscale.analysis.output.report import write_report
     from jetscale.analysis.tables.loading import load_with_held_out
 
     form_of(command.approach3)  # a name that does not exist is refused before anything is read
+    checked_names(command.joint.shared)
     losses, held_out = load_with_held_out(
         command.path,
         command.held_out,

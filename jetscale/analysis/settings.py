@@ -207,6 +207,22 @@ class UncertaintySettings:
 
 
 @dataclass
+class JointSettings:
+    """All subsets in one model. `joint=false` is short for ``joint.on=false``.
+
+    Attributes
+    ----------
+    on : whether tables of two subsets or more are fitted jointly too.
+    shared : parameters that all subsets have in common: of L_inf, A, B, alpha and beta.
+    replicates : refits behind its intervals and tests, at most; no more than `uncertainty.replicates`.
+    """
+
+    on: bool = True
+    shared: list[str] = field(default_factory=lambda: ["alpha", "beta"])
+    replicates: Annotated[int, Range(2, 1_000_000)] = 100
+
+
+@dataclass
 class FitSettings:
     """What `fit` may be told.
 
@@ -219,6 +235,7 @@ class FitSettings:
     drop_largest : leave out the rows with the largest losses, that many per subset.
     blocks : join neighbouring test blocks to so many before the fit; 0: as the runs wrote them.
     multiverse : fit again under every other reasonable choice.
+    joint : see `JointSettings`.
     """
 
     curves: CurveSettings = field(default_factory=CurveSettings)
@@ -232,3 +249,4 @@ class FitSettings:
     drop_largest: Annotated[int, _UPTO] = 0
     blocks: Annotated[int, _UPTO] = 0
     multiverse: bool = True
+    joint: JointSettings = field(default_factory=JointSettings)

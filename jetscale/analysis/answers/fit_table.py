@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jetscale.analysis.answers.fit_result import FitResult, SubsetFit
-from jetscale.analysis.answers.gain import REFERENCE, gains
+from jetscale.analysis.answers.gain import gains
 from jetscale.analysis.checks import coverage, heldout, misfit
 from jetscale.analysis.checks.lack_of_fit import SIGNIFICANT, bend_test
 from jetscale.analysis.checks.multiverse import multiverse
@@ -20,10 +20,13 @@ from jetscale.analysis.fitting.approach3 import surfaces_of
 from jetscale.analysis.fitting.numbers import Quantity, summarise
 from jetscale.analysis.fitting.pins import form_of
 from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.joint.answer import answer as joint_answer
+from jetscale.analysis.joint.data import Facts
+from jetscale.analysis.joint.sharing import checked_names
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.tables import selection
 from jetscale.analysis.tables.loss_table import LossTable
-from jetscale.analysis.tables.variants import counterpart, split_name
+from jetscale.analysis.tables.variants import REFERENCE, counterpart, split_name
 from jetscale.common.cli import check
 from jetscale.common.usage import UsageError
 
@@ -51,6 +54,7 @@ def fit(
     settings = settings or FitSettings()
     check(settings)
     form_of(settings.approach3)  # refused before anything is fitted
+    checked_names(settings.joint.shared)
     settings = replace(settings, curves=settings.curves.resolved(losses.own_runs))
     if losses.blocks is not None:
         losses = replace(losses, blocks=losses.blocks.merged(settings.blocks))
@@ -73,9 +77,30 @@ def fit(
     details: dict[str, Any] = {"gain": gain} if gain else {}
     if settings.multiverse:
         details["multiverse"] = multiverse(losses, settings)
-    warnings = losses.warnings + warnings
+    joint = joint_answer(
+        {name: subset.task for name, subset in subsets.items() if subset.task is not None},
+        {name: subset.replicates for name, subset in subsets.items()},
+        {name: _facts(groups[name], settings, losses) for name in subsets},
+        {name: subset.draws for name, subset in subsets.items()},
+        settings,
+        losses.sample,
+    )
+    details |= joint.entries
+    warnings = losses.warnings + warnings + joint.warnings
     between = differences(subsets, settings.uncertainty.levels)
-    return FitResult(subsets, between, asdict(settings), warnings, losses, details)
+    return FitResult(subsets, between, asdict(settings), warnings, losses, details, joint.draws)
+
+
+def _facts(frame: pd.DataFrame, settings: FitSettings, losses: LossTable) -> Facts:
+    """What a group was pretrained on, and its widths by N."""
+    rows = selection.select(frame, replace(settings, drop_largest=0), losses)
+    jets = rows.get("pretrain_jets")
+    known = jets is not None and bool(np.isfinite(jets).all())
+    with_dim = rows[np.isfinite(rows["dim"].to_numpy(float))].drop_duplicates("n_params")
+    return Facts(
+        pretrain_jets=float(jets.median()) if jets is not None and known else None,
+        dims=dict(zip(with_dim["n_params"].astype(float), with_dim["dim"].astype(float), strict=True)),
+    )
 
 
 def _evaluated(losses: LossTable, settings: FitSettings) -> dict[str, pd.DataFrame]:
@@ -126,6 +151,7 @@ def fit_subset(
         task=found.task,
         surface=found.task.surface,
         law=law,
+        replicates=found.replicates,
     )
 
 

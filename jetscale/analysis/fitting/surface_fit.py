@@ -329,10 +329,8 @@ class Fitter:
             converged=bool(
                 solution.decrease[0] * solution.objective[0] <= 1e-6 * solution.objective[0] + rounding
             ),
-            gradient=_at_most(float(solution.gradient[0]), 1e-12),
-            decrease=_at_most(
-                float(solution.decrease[0]) if solution.objective[0] > rounding else 0.0, 1e-15
-            ),
+            gradient=at_most(float(solution.gradient[0]), 1e-12),
+            decrease=at_most(float(solution.decrease[0]) if solution.objective[0] > rounding else 0.0, 1e-15),
             starts=starts,
             agreeing=agreeing,
             condition=self.condition(theta, log_L),
@@ -455,7 +453,7 @@ def _lowest(solution: Solution, rounding: float, form: SurfaceForm) -> int:
     return int(equal[solution.theta[equal, form.shapes[0]].argmin()])
 
 
-def _at_most(value: float, rounding: float) -> float:
+def at_most(value: float, rounding: float) -> float:
     """Return the next power of ten, or `rounding` where the value is below it."""
     return rounding if value <= rounding else float(10.0 ** np.ceil(np.log10(value)))
 

@@ -1,0 +1,440 @@
+"""What pretraining is worth in jets, and which law of transfer predicts best.
+
+Shapes: R replicates, P points of a group, T held-out points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetscale.analysis.checks.lack_of_fit import bend_test
+from jetscale.analysis.fitting.numbers import Quantity, levelled, summarise
+from jetscale.analysis.fitting.surface_fit import Undetermined
+from jetscale.analysis.joint.data import JointData
+from jetscale.analysis.joint.model import JointCertificate, JointFit
+from jetscale.analysis.joint.sharing import COLUMNS, Points
+from jetscale.analysis.joint.transfer import LAWS, Composition, TransferModel, held_for
+from jetscale.analysis.tables.variants import REFERENCE, split_name
+
+Array = NDArray[np.float64]
+Draws = dict[str, Array]
+
+EFFECTIVE = "effective_data"
+HELD_OUT = 0.7  # share of the points, in order of D or N, that is fitted
+SURE = 2.0  # standard errors by which one law must predict better than another
+NO_EFFECT = 0.025  # share of replicates at D_T = 0 from which on the lower end is 0
+
+
+@dataclass(frozen=True)
+class FittedLaw:
+    """A law of transfer with its fits.
+
+    Attributes
+    ----------
+    model, fit, certificate : of the data.
+    drawn : of the replicates; None where there are none.
+    held_out : squared errors of ln L of held-out points by axis, and the curve each belongs to.
+    """
+
+    model: TransferModel
+    fit: JointFit
+    certificate: JointCertificate
+    drawn: JointFit | None
+    held_out: dict[str, HeldOut | None]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Errors of ln L beyond a cut of D or N that was not fitted.
+
+    Attributes
+    ----------
+    cut : of D or N. error_T : predicted less observed ln L. curve_T : number of its curve.
+    """
+
+    cut: float
+    error_T: Array
+    curve_T: NDArray[np.intp]
+
+    def to_json(self) -> dict[str, Any]:
+        """Entry of results.json."""
+        error = np.expm1(self.error_T)
+        return {
+            "cut": self.cut,
+            "points": len(error),
+            "rms_error": float(np.sqrt((error**2).mean())),
+            "mean_error": float(error.mean()),
+        }
+
+
+def compositions_of(data: JointData) -> tuple[str | None, tuple[Composition, ...], str]:
+    """Find the group from scratch and the compositions of the others.
+
+    Groups of one composition differ in their pretraining jets only: ``name@25000`` and ``name@100000``, or
+    variants of one subset in ``pretrain`` settings.
+
+    Returns
+    -------
+    Name of scratch, the compositions, and why there are none ("" where there are).
+    """
+    jets = {name: data.facts[name].pretrain_jets for name in data.names}
+    scratch = [
+        name
+        for name in data.names
+        if jets[name] == 0 or (jets[name] is None and split_name(name)[0] == REFERENCE)
+    ]
+    if not scratch:
+        return None, (), f"no runs from scratch (a subset called {REFERENCE}, or 0 jets of pretraining)"
+    if len(scratch) > 1:
+        return (
+            None,
+            (),
+            f"{len(scratch)} groups from scratch ({', '.join(scratch)}): choose one with where=...",
+        )
+    found: dict[str, dict[str, float | None]] = {}
+    for name in data.names:
+        if name != scratch[0]:
+            subset, variant = split_name(name)
+            base = subset.partition("@")[0]
+            if variant and not all(part.startswith("pretrain.") for part in variant.split(", ")):
+                base = name
+            found.setdefault(base, {})[name] = jets[name]
+    if not found:
+        return None, (), "no pretrained group"
+    return scratch[0], tuple(Composition(name, groups) for name, groups in found.items()), ""
+
+
+def fit_laws(data: JointData, scratch: str, compositions: tuple[Composition, ...]) -> dict[str, FittedLaw]:
+    """Fit every law to the data and the replicates, and below a cut in D and in N.
+
+    Parameters
+    ----------
+    data : the groups.
+    scratch : name of the one from scratch.
+    compositions : of the others.
+    """
+    points, found = data.points, {}
+    for name, law in LAWS.items():
+        model = TransferModel.of(law, points, scratch, compositions, data.objective)
+        fit, certificate = model.point({group: p.log_L for group, p in points.items()})
+        drawn = None
+        if data.has_replicates and law.form:
+            drawn = model.replicates(*data.drawn(), warm_F=fit.phi[0])
+        held_out = {axis: _held_out(model, points, axis, data) for axis in ("D", "N")}
+        found[name] = FittedLaw(model, fit, certificate, drawn, held_out)
+    return found
+
+
+def _held_out(
+    model: TransferModel, points: Mapping[str, Points], axis: str, data: JointData
+) -> HeldOut | None:
+    """Fit below a cut and predict above it; None where what is left cannot carry the fit."""
+    cut = cut_of(points, axis)
+    below = {name: _of_axis(p, axis) <= cut for name, p in points.items()}
+    kept = {
+        name: Points(p.log_N[below[name]], p.log_D[below[name]], p.log_L[below[name]])
+        for name, p in points.items()
+    }
+    enough = _carries(kept, len(model.model.names)) and held_for(kept) == model.held
+    if not enough or all(mask.all() for mask in below.values()):
+        return None
+    fitted = TransferModel.of(model.law, kept, model.scratch, model.compositions, model.model.objective)
+    fit, _ = fitted.point({name: p.log_L for name, p in kept.items()}, starts=2)
+    surfaces = fitted.model.surfaces(fit.phi)
+    predicted = {
+        name: surfaces[name].log_loss(p.log_N[~below[name]], p.log_D[~below[name]])[0]
+        for name, p in points.items()
+    }
+    return held_out_errors(data, points, predicted, below, cut)
+
+
+def held_out_errors(
+    data: JointData,
+    points: Mapping[str, Points],
+    predicted: Mapping[str, Array],
+    below: Mapping[str, NDArray[np.bool_]],
+    cut: float,
+) -> HeldOut:
+    """Errors of the predictions at the points that are not below the cut, with their curves."""
+    errors, curves, first = [], [], 0
+    for name, p in points.items():
+        cell = data.tasks[name].curves.cell
+        errors.append(predicted[name] - p.log_L[~below[name]])
+        curves.append(first + cell[~below[name]])
+        first += int(cell.max()) + 1
+    return HeldOut(float(np.exp(cut)), np.concatenate(errors), np.concatenate(curves))
+
+
+def separate_held_out(data: JointData, axis: str) -> HeldOut | None:
+    """The same for every group fitted alone; None where one of them cannot be."""
+    points, cut = data.points, cut_of(data.points, axis)
+    below = {name: _of_axis(p, axis) <= cut for name, p in points.items()}
+    predicted = {}
+    for name, p in points.items():
+        mask, task = below[name], data.tasks[name]
+        fitter = type(task.fitter)(p.log_N[mask], p.log_D[mask], task.fitter.objective, task.fitter.form)
+        try:
+            surfaces = fitter.point(p.log_L[mask])[0].surfaces
+        except Undetermined:
+            return None
+        predicted[name] = surfaces.log_loss(p.log_N[~mask], p.log_D[~mask])[0]
+    return held_out_errors(data, points, predicted, below, cut)
+
+
+def cut_of(points: Mapping[str, Points], axis: str) -> float:
+    """Ln D or ln N up to which 70% of all points lie; below the largest value."""
+    values = levelled(np.concatenate([_of_axis(p, axis) for p in points.values()]))
+    smaller = values[values < values.max()]
+    highest = float(smaller.max()) if len(smaller) else float(values.max())
+    return min(float(np.quantile(values, HELD_OUT, method="lower")), highest)
+
+
+def _of_axis(points: Points, axis: str) -> Array:
+    return levelled(points.log_D if axis == "D" else points.log_N)
+
+
+def _carries(points: Mapping[str, Points], parameters: int) -> bool:
+    lengths = [len(p.log_L) for p in points.values()]
+    return min(lengths) > 2 and sum(lengths) > 2 * parameters
+
+
+def law_entry(data: JointData, fitted: FittedLaw) -> dict[str, Any]:
+    """Entry of one law in results.json."""
+    model, fit = fitted.model, fitted.fit
+    theta = model.theta(fit.phi)
+    draws = None if fitted.drawn is None else model.theta(fitted.drawn.phi)
+    quantities = {key: _quantity(data, theta, draws, key) for key in theta}
+    # with alpha held, A and L_inf are what goes with it
+    unknown = {"L_inf", "A", "alpha"} if "alpha" in model.held and "A" not in model.held else set(model.held)
+    reported = {
+        name: Quantity(None) if name in unknown else quantities[parameter]
+        for name, parameter in COLUMNS.items()
+    }
+    of = {}
+    for one in model.compositions if model.law.form else ():
+        keys = ("k", "p", "q", *(["s"] if model.law.decays else []))
+        refused = refusals(model, one, fitted)
+        of[one.name] = {
+            key: Quantity(None)
+            if key in refused
+            else quantities[f"{one.name}.{'log_k' if key == 'k' else key}"]
+            for key in keys
+        } | {"refused": refused}
+    residual = np.concatenate(
+        [p.log_L - model.model.fitted(fit.phi)[name][0] for name, p in data.points.items()]
+    )
+    return {
+        "formula": model.law.formula,
+        "source": model.law.source,
+        "parameters": reported,
+        "held": model.held,
+        "compositions": of,
+        "theta": {key: float(value[0]) for key, value in theta.items()},
+        "rms": float(np.sqrt((residual**2).mean())),
+        "objective": float(fit.objective[0]),
+        "parameters_count": len(model.model.names),
+        "certificate": fitted.certificate.to_json(),
+        "held_out": {axis: None if one is None else one.to_json() for axis, one in fitted.held_out.items()},
+        "lack_of_fit": _lack_of_fit(data, fitted),
+    }
+
+
+def _quantity(data: JointData, theta: Draws, draws: Draws | None, key: str) -> Quantity:
+    """A parameter; of a logarithm the number itself."""
+    is_log = key.rpartition(".")[2].startswith("log_")
+    to = np.exp if is_log else np.asarray
+    drawn = None if draws is None else to(draws[key])
+    exponent = key in ("alpha", "beta")
+    scale = "log" if is_log or exponent else "linear"
+    return summarise(float(to(theta[key])[0]), drawn, data.method, data.dof, scale)  # type: ignore[arg-type]
+
+
+def refusals(model: TransferModel, one: Composition, fitted: FittedLaw) -> dict[str, str]:
+    """Parameters of a composition that the data do not determine, and why."""
+    found = {}
+    if not model.has(one.name, "p"):
+        if one.log_jets is None:
+            why = "the table does not say how many jets each run was pretrained on (column pretrain_jets)"
+        else:
+            jets = next(iter(one.log_jets.values()))
+            why = f"every run was pretrained on the same {np.exp(jets):,.0f} jets; two numbers are needed"
+        found["p"] = why
+        found["k"] = "needs p: only k D_pre^p is known, in D_T" if model.law.name == EFFECTIVE else "needs p"
+    if not model.has(one.name, "q"):
+        found["q"] = "runs of one size only"
+    if model.law.decays and one.log_jets is None:
+        found["s"] = "needs the jets of pretraining"
+    if model.law.name == EFFECTIVE and model.no_data(fitted.fit.phi, one.name)[0]:
+        found |= dict.fromkeys(("k", "p", "q"), "no effect of pretraining is seen: D_T is 0")
+    return found
+
+
+def _lack_of_fit(data: JointData, fitted: FittedLaw) -> dict[str, Any]:
+    """Bends that the law leaves, by group; None where they cannot be judged."""
+    surfaces = fitted.model.model.surfaces(fitted.fit.phi)
+    found: dict[str, Any] = {}
+    drawn = None if fitted.drawn is None else fitted.model.model.surfaces(fitted.drawn.phi)
+    log_L = data.drawn()[0] if data.has_replicates else {}
+    for name, task in data.tasks.items():
+        c, regular = task.curves, task.regular
+        x, y, surface = c.log_N[regular], c.log_D[regular], surfaces[name]
+        of_replicates, dof = None, np.inf
+        if c.is_curve:
+            if drawn is None or data.method == "runs":
+                found[name] = None
+                continue
+            of_replicates, dof = log_L[name][:, regular] - drawn[name].log_loss(x, y), data.dof
+        residual = task.log_L_P[regular] - surface.log_loss(x, y)[0]
+        found[name] = bend_test(surface, x, y, residual, of_replicates, dof)
+    return found
+
+
+def worth_entry(
+    data: JointData, fitted: FittedLaw, one: Composition, entry: Mapping[str, Any], sample: str
+) -> dict[str, Any]:
+    """What pretraining on one composition is worth: D_T in jets by width and D_pre, and its powers.
+
+    Parameters
+    ----------
+    data : the groups.
+    fitted : the law of effective data.
+    one : the composition.
+    entry : its parameters, from `law_entry`.
+    sample : what D counts.
+    """
+    rows: list[dict[str, Any]] = []
+    for group, jets in one.groups.items():
+        dims = data.facts[group].dims
+        for log_N in sorted(set(levelled(data.points[group].log_N).tolist())):
+            N = float(np.exp(log_N))
+            at: dict[str, Any] = {"dim": _dim(dims, N)} if dims else {}
+            quantity = _data_transferred(data, fitted, one, group, log_N)
+            over = Quantity(None)
+            if jets and quantity.value is not None:
+                over = Quantity(
+                    quantity.value / jets,
+                    None if quantity.sd is None else quantity.sd / jets,
+                    None if quantity.ci95 is None else (quantity.ci95[0] / jets, quantity.ci95[1] / jets),
+                )
+            rows.append(
+                at
+                | {
+                    "n_params": N,
+                    "group": group,
+                    "pretrain_jets": jets,
+                    "D_T": quantity,
+                    "D_T_over_pretrain": over,
+                }
+            )
+    most = max((row["pretrain_jets"] or 0.0 for row in rows), default=0.0)
+    chosen = [row for row in rows if (row["pretrain_jets"] or 0.0) == most]
+    middle = chosen[len(chosen) // 2]
+    longest = float(np.exp(max(p.log_D.max() for p in data.points.values())))
+    return {
+        "law": EFFECTIVE,
+        "groups": one.groups,
+        "D_T": middle["D_T"],
+        "at": {key: middle[key] for key in ("dim", "n_params", "pretrain_jets") if key in middle},
+        "by_width": rows,
+        **{key: entry[key] for key in ("k", "p", "q")},
+        "refused": entry["refused"],
+        "sentence": _sentence(one.name, middle, f"{sample}s", longest),
+    }
+
+
+def _data_transferred(
+    data: JointData, fitted: FittedLaw, one: Composition, group: str, log_N: float
+) -> Quantity:
+    """D_T at one size; 0 where pretraining has no effect, an interval from 0 where it may have none."""
+    model = fitted.model
+    value = float(np.exp(model.log_data(fitted.fit.phi, group, log_N)[0]))
+    nothing = bool(model.no_data(fitted.fit.phi, one.name)[0])
+    if fitted.drawn is None:
+        return Quantity(0.0 if nothing else value)
+    draws = np.exp(model.log_data(fitted.drawn.phi, group, log_N))
+    none = model.no_data(fitted.drawn.phi, one.name)
+    if nothing:
+        return Quantity(0.0, float(draws.std(ddof=1)), (0.0, float(np.percentile(draws, 97.5))))
+    found = summarise(value, draws, data.method, data.dof, "log")
+    if found.ci95 is not None and none.mean() > NO_EFFECT:
+        return Quantity(value, found.sd, (0.0, max(found.ci95[1], float(np.percentile(draws, 97.5)))))
+    return found
+
+
+def _dim(dims: Mapping[float, float], N: float) -> float:
+    return dims[min(dims, key=lambda known: abs(known / N - 1))]
+
+
+def _sentence(name: str, row: Mapping[str, Any], sample: str, longest: float) -> str:
+    """The answer in one line."""
+    size = f"width {row['dim']:g}" if "dim" in row else f"N = {row['n_params']:.3g}"
+    quantity: Quantity = row["D_T"]
+    assert quantity.value is not None
+    spent = f" (pretrained on {row['pretrain_jets']:,.0f})" if row["pretrain_jets"] else ""
+    if quantity.ci95 is None:
+        return f"pretraining on {name} is worth {_round(quantity.value)} {sample} at {size}{spent}"
+    low, high = quantity.ci95
+    if low <= 0:
+        return f"pretraining on {name} is worth at most {_round(high)} {sample} at {size}{spent}"
+    beyond = ", beyond the longest curve" if quantity.value > longest else ""
+    ends = f"[{_round(low)}, {_round(high)}]"
+    return f"pretraining on {name} is worth {_round(quantity.value)} {ends} {sample} at {size}{spent}{beyond}"
+
+
+def _round(value: float) -> str:
+    """Two significant digits, with thousands separated."""
+    return f"{float(f'{value:.2g}'):,.0f}"
+
+
+def verdict(laws: Mapping[str, Mapping[str, HeldOut | None]]) -> tuple[str | None, str]:
+    """The law that predicts held-out losses best, in D and in N together, and how surely, in words.
+
+    Squared errors are averaged by curve, whose points are correlated; one law is worse than another where
+    the mean difference over curves is beyond two of its standard errors.
+
+    Parameters
+    ----------
+    laws : errors by law and axis.
+    """
+    axes = [axis for axis in ("D", "N") if sum(held.get(axis) is not None for held in laws.values()) > 1]
+    if not axes:
+        return None, "no law could be fitted below a cut in D or N: they are not compared"
+    score: dict[str, list[Array]] = {}
+    for name, held in laws.items():
+        errors = [held.get(axis) for axis in axes]
+        if all(one is not None for one in errors):
+            score[name] = [_by_curve(one) for one in errors if one is not None]
+    whole = {name: float(np.sqrt(np.mean([one.mean() for one in each]))) for name, each in score.items()}
+    words = [
+        _compared({name: each[at] for name, each in score.items()}, axis) for at, axis in enumerate(axes)
+    ]
+    return min(whole, key=lambda name: whole[name], default=None), "; ".join(words)
+
+
+def _compared(score: Mapping[str, Array], axis: str) -> str:
+    """Laws in order of their errors beyond a cut of one axis."""
+    mean = {name: float(value.mean()) for name, value in score.items()}
+    best = min(mean, key=lambda name: mean[name])
+    alike: list[str] = []
+    worse: list[str] = []
+    for name in sorted(mean, key=lambda name: mean[name]):
+        if name != best:
+            difference = score[name] - score[best]
+            error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
+            sure = difference.mean() > SURE * error
+            (worse if sure else alike).append(f"{name} {100 * np.sqrt(mean[name]):.2g}%")
+    text = f"at larger {axis} {best} predicts best ({100 * np.sqrt(mean[best]):.2g}% rms)"
+    text += f", worse are {', '.join(worse)}" if worse else ""
+    return text + (f", not distinguishable from it {', '.join(alike)}" if alike else "")
+
+
+def _by_curve(held: HeldOut) -> Array:
+    """Mean squared error of every curve."""
+    count = np.bincount(held.curve_T)
+    total = np.bincount(held.curve_T, weights=held.error_T**2)
+    return np.asarray((total / np.maximum(count, 1))[count > 0])
