@@ -287,7 +287,7 @@ def test_pretraining_amounts_of_one_subset_are_fitted_apart(tmp_path: Path) -> N
         [frame.assign(pretrain_jets=jets, loss=frame["loss"] * (1 - jets / 1e7)) for jets in (0, 1e5)]
     )
     losses = weighted(tmp_path, both.assign(subset="qcd"))
-    assert list(losses.groups()) == ["qcd [pretrain_jets=0]", "qcd [pretrain_jets=100000]"]
+    assert list(losses.groups()) == ["qcd [pretrain.jets=0]", "qcd [pretrain.jets=100000]"]
     one = weighted(tmp_path, frame.assign(d_pre=1e5, subset="qcd"), "u.csv")
     assert list(one.groups()) == ["qcd"]
     assert set(one.frame["pretrain_jets"]) == {1e5}

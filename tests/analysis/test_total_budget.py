@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
+from jetscale.analysis import FitSettings, fit, load_losses
 from jetscale.analysis.answers.total_budget import (
     EffectiveData,
     Price,
@@ -20,6 +21,7 @@ from jetscale.analysis.answers.total_budget import (
 from jetscale.analysis.answers.total_plan import plan_total
 from jetscale.analysis.fitting.numbers import Quantity
 from jetscale.analysis.plan import main
+from jetscale.analysis.settings import UncertaintySettings
 from jetscale.common.usage import UsageError
 
 PRICE = Price(simulate=2e7, pretrain=240.0, finetune=240.0)
@@ -231,3 +233,32 @@ def test_what_a_plan_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     (folder / "results.json").write_text(json.dumps(results))
     with pytest.raises(UsageError, match="no law of transfer was fitted"):
         plan_total(folder, 1e16)
+
+
+def test_from_a_table_to_the_plan(tmp_path: Path) -> None:
+    """Runs from scratch and of one composition with two amounts of pretraining: the whole way."""
+    rng = np.random.default_rng(1)
+    N, D = (value.ravel() for value in np.meshgrid(np.geomspace(3e3, 1e6, 5), np.geomspace(1e4, 1e7, 5)))
+    frames = []
+    for name, jets in (("scratch", 0.0), ("bsm_all", 3e4), ("bsm_all", 3e6)):
+        with np.errstate(divide="ignore"):
+            log_L = law()(np.log(N)[None], np.log([[jets]]) + 0 * N, np.log(D)[None])[0]
+        loss = np.exp(log_L + 0.002 * rng.standard_normal(len(N)))
+        frames.append(pd.DataFrame({"N": N, "D": D, "D_pre": jets, "subset": name, "loss": loss}))
+    pd.concat(frames).to_csv(tmp_path / "t.csv", index=False)
+    settings = FitSettings(
+        multiverse=False, uncertainty=UncertaintySettings(replicates=40, profile=False, method="wild")
+    )
+    result = fit(load_losses(tmp_path / "t.csv"), settings)
+    result.save(tmp_path / "fit")
+    found = plan_total(tmp_path / "fit", 1e13, simulate=1e6)
+    assert str(plan_total(result, 1e13, simulate=1e6)) == str(found)
+    price = Price(1e6, 6.0, 6.0)
+    truth = best_split(law(), 1e13, price, pretraining=True, replicates=1)
+    split = found.splits["bsm_all"]
+    assert split.N.value == pytest.approx(truth.N[0], rel=0.15)
+    assert split.loss.value == pytest.approx(np.exp(truth.log_loss[0]), rel=0.01)
+    for quantity, value in ((split.loss, np.exp(truth.log_loss[0])), (split.D_pre, truth.D_pre[0])):
+        assert quantity is not None
+        low, high = quantity.ci95 or (np.nan, np.nan)
+        assert low < value < high

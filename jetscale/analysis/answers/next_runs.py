@@ -4,8 +4,9 @@ The quantity's variance is g' I^-1 g, with its gradient g by the parameters of t
 I of the runs, the sum over their points of the outer products of the derivatives of ln L (linearised Fisher
 information). Its scale is set so that the runs there are give the variance that the replicates have; with
 curves, whose points are correlated, it stands for what one run is worth. A further run adds its own outer
-products. Runs are chosen one by one, each time the one that lowers the variance most for its compute (greedy
-D-optimality for one quantity: Fedorov 1972, *Theory of optimal experiments*).
+products. Runs are chosen one by one, each time the one that lowers the variance most for its compute (a
+greedy design for one quantity: Fedorov 1972, *Theory of optimal experiments*), among sizes and lengths near
+those that were trained and at most five seeds of each.
 
 Shapes: Q parameters of the form, P points, K candidates.
 """
@@ -33,8 +34,9 @@ Array = NDArray[np.float64]
 
 QUANTITIES = ("a", "difference", "N_star", "loss", "L_inf")
 BEYOND = 10.0  # times the largest budget: where N_star and loss are asked for, unless C says otherwise
-WIDER = 2.0  # factor of N and of D by which a candidate may exceed the runs
+WIDER = 2.0  # factor of N and of D by which a candidate may exceed the largest run
 AMOUNTS = 8  # of D among the candidates
+MAX_SEEDS = 5  # of one size and length: what the form misses there does not average out
 MAX_RUNS = 400
 STEP = 1e-4  # of a parameter, in differences
 
@@ -150,7 +152,7 @@ def next_runs(
         )
     for _ in range(MAX_RUNS):
         gain = np.concatenate([part.gains() for part in plans]) / cost
-        gain[cost > left] = -np.inf
+        gain[(cost > left) | (counts >= MAX_SEEDS)] = -np.inf
         best = int(gain.argmax())
         if not gain[best] > 0:
             break
@@ -328,9 +330,9 @@ def _slope(phi: Array, value: Callable[[Array], Array]) -> Array:
 
 
 def _candidates(row_N: Array, ends_D: Array) -> tuple[Array, Array]:
-    """Sizes that were trained and one beyond either end, with lengths up to one beyond; (K,) each."""
+    """Sizes and lengths that were trained, and one beyond the largest and the longest; (K,) each."""
     sizes = np.unique(np.round(row_N, 6))
-    sizes = np.concatenate([[sizes[0] - np.log(WIDER)], sizes, [sizes[-1] + np.log(WIDER)]])
+    sizes = np.append(sizes, sizes[-1] + np.log(WIDER))
     low, high = ends_D.min(), ends_D.max()
     lengths = np.unique(np.round(ends_D, 6))
     if len(lengths) > AMOUNTS or high - low < np.log(WIDER):

@@ -352,7 +352,7 @@ def _with_pretraining(reader: _Reader, frame: pd.DataFrame) -> pd.DataFrame:
         )
     frame[PRETRAIN_JETS] = jets
     amounts = frame.groupby("subset")[PRETRAIN_JETS].transform("nunique")
-    named = [f"{PRETRAIN_JETS}={text_of(float(amount))}" for amount in jets]
+    named = [f"pretrain.jets={text_of(float(amount))}" for amount in jets]
     return frame.assign(variant=np.where(amounts > 1, named, ""))
 
 
