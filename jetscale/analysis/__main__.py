@@ -25,8 +25,8 @@ class Command(FitSettings):
 
     Attributes
     ----------
-    source : local (run directories), table (.csv, .jsonl or .parquet), wandb (the API), wandb-offline
-        (folders), or one of your own that --trust MODULE registers.
+    source : local (run directories), table (.csv, .json, .xlsx, .parquet and more), wandb (the API),
+        wandb-offline (folders), or one of your own that --trust MODULE registers.
     path : the folder or file; entity/project for wandb.
     out : folder to write to; PATH/analysis for source=local.
     columns : names of a table's columns, such as columns.N="Model Size"; columns.run= does without the one
@@ -52,9 +52,11 @@ class Command(FitSettings):
     approach1 : envelope (hull, record-low or bins), bins.
     approach2 : slices, window (factor of N about the lowest loss, 0: all), min_points, tolerance (of ln C).
     approach3 : objective (huber, squared or absolute), delta, residual (log or raw), form (separate, tied:
-        alpha = beta, coupled, or one of your own that --trust MODULE registers).
+        alpha = beta, coupled, or one of your own that --trust MODULE registers), pin (values that parameters
+        are held at, such as approach3.pin.alpha=0.34).
     uncertainty : method (auto, hierarchical, wild, runs or none), replicates, test_jet_samples,
-        test_jet_fraction (the paper's error; 0 samples: none), profile, seed.
+        test_jet_fraction (the paper's error; 0 samples: none), profile, levels (of the intervals, in %: 95
+        always, [80, 90, 95] two more), seed.
     """
 
     source: str = "local"
@@ -99,11 +101,11 @@ def main(argv: Sequence[str]) -> None:
     out = Path(command.out) if command.out else Path(command.path) / "analysis"
 
     from jetscale.analysis.answers.fit_table import fit
-    from jetscale.analysis.fitting.surface import form_named
+    from jetscale.analysis.fitting.pins import form_of
     from jetscale.analysis.joint.sharing import checked_names
     from jetscale.analysis.tables.loading import load_with_held_out
 
-    form_named(command.approach3.form)  # a name that does not exist is refused before anything is read
+    form_of(command.approach3)  # a name that does not exist is refused before anything is read
     checked_names(command.joint.shared)
     losses, held_out = load_with_held_out(
         command.path,

@@ -140,6 +140,22 @@ def test_shared_scale_with_free_exponents_is_the_scale_itself() -> None:
     assert values["scratch"]["alpha"] != pytest.approx(values["pre.trained"]["alpha"], rel=1e-6)
 
 
+def test_weights_are_repetitions() -> None:
+    """A point of weight 2 is the same point twice."""
+    points = two_groups()
+    one = points["scratch"]
+    twice = np.concatenate([np.arange(len(one.log_L)), np.arange(20)])
+    repeated = {**points, "scratch": Points(one.log_N[twice], one.log_D[twice], one.log_L[twice])}
+    weight = np.where(np.arange(len(one.log_L)) < 20, 2.0, 1.0)
+    weighted = {**points, "scratch": Points(one.log_N, one.log_D, one.log_L, weight)}
+    fits = {}
+    for name, some in (("repeated", repeated), ("weighted", weighted)):
+        model = SharedModel.of(some, ["alpha", "beta"], Objective())
+        fits[name] = model.values(model.point(some)[0].phi)["scratch"]
+    for name, value in fits["weighted"].items():
+        assert value[0] == pytest.approx(fits["repeated"][name][0], rel=1e-6)
+
+
 @pytest.fixture(scope="module")
 def five() -> Any:
     """Five subsets of one law; only B differs."""
@@ -191,7 +207,7 @@ def laws_of(k: float, p: float, q: float, jets: dict[str, float]) -> tuple[Any, 
         points[name] = Points(x, y, WithExtraData().log_loss(theta, x, y)[0])
     law = LAWS["effective_data"]
     model = TransferModel.of(law, points, "scratch", (Composition("c", dict(jets)),), Objective())
-    return model, model.point({name: one.log_L for name, one in points.items()}), points
+    return model, model.point(points), points
 
 
 def test_powers_of_extra_data_come_back() -> None:

@@ -15,6 +15,7 @@ from jetscale.common.files import write_json
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from jetscale.analysis.errors.one_variable import LawFit
     from jetscale.analysis.errors.resampling import Replicates
     from jetscale.analysis.fitting.approach import Draws
     from jetscale.analysis.fitting.surface import Surfaces
@@ -42,6 +43,7 @@ class SubsetFit:
     details : per-approach facts that are not quantities (slices, envelope, lack of fit, ...).
     warnings : what a reader must know.
     surface : approach 3's fit, whatever its parameters are called above; None where it was not fitted.
+    law : of one variable, where the points carry no law of N and D; None elsewhere.
     """
 
     name: str
@@ -59,6 +61,7 @@ class SubsetFit:
     task: Task | None = field(repr=False, default=None)
     surface: Surfaces | None = field(repr=False, default=None)
     replicates: Replicates | None = field(repr=False, default=None)
+    law: LawFit | None = field(repr=False, default=None)
 
     def __str__(self) -> str:
         counts = f"{self.n_runs} runs, {self.n_sizes} sizes, {self.n_points} points"
@@ -73,6 +76,7 @@ class SubsetFit:
             for name, quantity in self.approach3.items()
             if name not in (*EXPONENTS, "objective")
         ]
+        lines += [] if self.law is None else [f"  {self.law}"]
         return "\n".join(lines + [f"  warning: {text}" for text in self.warnings])
 
     def approach(self, number: int) -> dict[str, Quantity]:
@@ -100,6 +104,8 @@ class SubsetFit:
         entries["approach3"]["certificate"] = None if self.certificate is None else asdict(self.certificate)
         for name, entry in entries.items():
             entry |= self.details.get(name, {})
+        if self.law is not None:
+            entries["law"] = self.law.to_json()
         return {
             "runs": self.n_runs,
             "sizes": self.n_sizes,
@@ -173,6 +179,7 @@ class FitResult:
             "source": self.losses.source,
             "sample": self.losses.sample,
             "flops_per_param_sample": self.losses.flops_per_param_sample,
+            "absent": list(self.losses.absent),
             "settings": self.settings,
             "warnings": self.warnings
             + [f"{s.name}: {text}" for s in self.subsets.values() for text in s.warnings],

@@ -94,6 +94,9 @@ def answer(
         return JointAnswer(
             warnings=[f"joint: not fitted, since approach3.form={settings.approach3.form} is not separate"]
         )
+    if settings.approach3.pin:
+        held = ", ".join(f"{name}={value:g}" for name, value in settings.approach3.pin.items())
+        return JointAnswer(warnings=[f"joint: not fitted, since approach3.pin holds {held}"])
     rows = min(settings.joint.replicates, settings.uncertainty.replicates)
 
     def of(names: list[str]) -> JointData:
@@ -297,14 +300,14 @@ def quantity_of(data: JointData, whole: Estimates, group: str, name: str) -> Qua
     """A parameter (L_inf, A, B, alpha, beta) or exponent (a, b) of a group with its error."""
     draws = None if whole.drawn is None else whole.drawn[group][name]
     scale = "logit" if name in ("a", "b") else "log"
-    return summarise(float(whole.values[group][name][0]), draws, data.method, data.dof, scale)  # type: ignore[arg-type]
+    return summarise(float(whole.values[group][name][0]), draws, data.method, data.dof, scale, data.levels)  # type: ignore[arg-type]
 
 
 def ratio_of(data: JointData, whole: Estimates, group: str, reference: str, name: str) -> Quantity:
     """A scale of a group over that of the reference, with its error."""
     value = whole.values[group][name] / whole.values[reference][name]
     draws = None if whole.drawn is None else whole.drawn[group][name] / whole.drawn[reference][name]
-    return summarise(float(value[0]), draws, data.method, data.dof, "log")
+    return summarise(float(value[0]), draws, data.method, data.dof, "log", data.levels)
 
 
 def _rms(residuals: list[Array]) -> float:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jetscale.analysis.checks import misfit
+from jetscale.analysis.checks import coverage, misfit
 from jetscale.analysis.checks.multiverse import shown_quantities
 from jetscale.analysis.fitting.approach import approaches
 from jetscale.analysis.fitting.numbers import plain
@@ -87,7 +85,7 @@ def page(results: dict[str, Any], losses: LossTable, drawings: dict[str, Drawing
         "moving": {name: moves(rows) for name, rows in (results.get("multiverse") or {}).items() if rows},
         "formula": form.formula,
         "other_forms": {name: form_named(name).formula for name in FORMS.names()[1:]},
-        "coverage": json.loads(files(HERE).joinpath("coverage.json").read_text()),
+        "coverage": coverage.table(),
     }
     return str(_environment().get_template("report.html.j2").render(told))
 

@@ -6,7 +6,8 @@ seed (str), n_params, n_params_KIND (where the runs count kinds), step, jets, co
 counted), flops, split (str), weights (str), loss; from run directories also warmup and schedule (steps),
 pretrain_jets, pretrain_constituents, pretrain_n_params (0 from scratch), lr (peak rate of fine-tuning) and
 rate (FLOP/s). For foreign tables `jets` holds D in whatever sample the table counts; those without a run
-column have `row` (str), the number of the source's row, from 0.
+column have `row` (str), the number of the source's row, from 0; those with a column of weights have
+`point_weight`. What a table does not give of N, D and C (`LossTable.absent`) is 1 in every row.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from jetscale.analysis.tables.origins import Origin
     from jetscale.analysis.tables.test_blocks import BlockLosses
 
+WEIGHT = "point_weight"
+PRETRAIN_JETS = "pretrain_jets"
 POSITIVE = ("n_params", "jets", "flops", "loss")
 MAX_ROWS = 2_000_000
 MAX_LOSS = 1e3  # nats; a cross-entropy beyond is another quantity or another unit
@@ -44,6 +47,7 @@ class LossTable:
     blocks : test losses by block, where the source has them.
     settings : of runs that tell them: those that decide numbers, by run and dotted key; see
         `jetscale.analysis.tables.variants`.
+    absent : which of N, D and C the source does not give; the loss is then fitted as a law of the other.
     origins : where runs and their jets come from, by run; of runs whose record tells.
     """
 
@@ -54,6 +58,7 @@ class LossTable:
     warnings: list[str] = field(default_factory=list)
     blocks: BlockLosses | None = None
     settings: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
+    absent: tuple[str, ...] = ()
     origins: dict[str, Origin] = field(default_factory=dict, repr=False)
 
     def groups(self) -> dict[str, pd.DataFrame]:
@@ -132,7 +137,7 @@ def check_values(frame: pd.DataFrame, source: str) -> None:
     frame : rows.
     source : where they come from, for messages.
     """
-    for column in POSITIVE:
+    for column in (*POSITIVE, *([WEIGHT] if WEIGHT in frame else [])):
         values = frame[column].to_numpy(dtype=float)
         bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if len(bad):

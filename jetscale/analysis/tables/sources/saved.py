@@ -46,6 +46,7 @@ def write(path: Path, losses: LossTable, blocks: BlockLosses | None) -> None:
         "warnings": losses.warnings,
         "blocks": 0 if blocks is None else blocks.count,
         "settings": losses.settings,
+        "absent": list(losses.absent),
         "origins": {run: losses.origins[run].to_json() for run in runs if run in losses.origins},
     }
     write_joined(blocks_beside(path), blocks)
@@ -91,5 +92,6 @@ def of_frame(frame: pd.DataFrame, path: Path) -> LossTable | None:
         warnings,
         blocks,
         facts.get("settings", {}),
+        tuple(facts.get("absent", ())),
         origins={run: Origin.from_json(entry) for run, entry in facts.get("origins", {}).items()},
     )
