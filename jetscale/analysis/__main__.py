@@ -79,10 +79,23 @@ class Command(FitSettings):
 _SHORT = {"curves": "curves.protocol", "joint": "joint.on"}
 
 
+_DRAWN = ("forest", "overview", "subset_*", "residuals_*", "losses", "gain", "multiverse")
+"""Figures that a report draws."""
+
+
 def _spelt_out(argument: str) -> str:
     """``curves.protocol=off`` of ``curves=off``, ``joint.on=false`` of ``joint=false``."""
     key, equals, value = argument.partition("=")
     return f"{_SHORT[key]}={value}" if key in _SHORT and equals else argument
+
+
+def _remove_drawn(out: Path) -> None:
+    """Report and figures of an earlier fit, which would tell of other numbers than results.json."""
+    (out / "report.html").unlink(missing_ok=True)
+    for name in _DRAWN:
+        for suffix in (".svg", ".png"):
+            for path in (out / "figures").glob(name + suffix):
+                path.unlink()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -122,7 +135,7 @@ def main(argv: Sequence[str]) -> None:
     result = fit(losses, command.fit_settings(), held_out=held_out)
     result.save(out)
     written = [out / "results.json"]
-    (out / "report.html").unlink(missing_ok=True)  # of an earlier fit
+    _remove_drawn(out)
     if command.report:
         from jetscale.analysis.output.report import write_report
 

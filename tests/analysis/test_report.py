@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -26,6 +27,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from jetscale.analysis import FitResult, FitSettings, LossTable, fit, load_losses
+from jetscale.analysis.__main__ import _DRAWN
 from jetscale.analysis.checks.synthetic import Noise, curves_table
 from jetscale.analysis.fitting.numbers import plain
 from jetscale.analysis.output.caveats import GROUPS, all_of, grouped
@@ -235,7 +237,7 @@ def test_one_subset_is_not_asked_what_needs_two(old: tuple[Results, LossTable]) 
     results["subsets"] = {"scratch": results["subsets"]["scratch"]}
     results |= {"differences": {}, "gain": {}}
     said = [one.sentence for one in answers(results, losses.frame)]
-    assert said[0].startswith("Not asked")
+    assert said[0] == ("Not asked: these losses are of one subset, with a = 0.44 [0.29, 0.67] (approach 3).")
     assert all(text.startswith("Not known") for text in said[1:4])
     results["subsets"]["scratch"]["approach3"]["a"]["value"] = None
     assert sentence(results, losses, 4) == "Not known: no subset has a fitted law."
@@ -384,6 +386,7 @@ def test_a_figure_is_drawn_once_and_shown_as_saved(written: Written) -> None:
     assert len(files) == len(written.drawn) == len(set(map(id, written.drawn)))
     assert written.printed == written.drawn
     for file in files:
+        assert any(fnmatch(file.stem, name) for name in _DRAWN)  # a later fit removes it
         assert file.with_suffix(".png").is_file()
         assert written.html.count(base64.b64encode(file.read_bytes()).decode()) == 1
 
@@ -422,7 +425,9 @@ def test_without_a_report_no_figure_is_drawn(sweep: Callable[..., Path], tmp_pat
     path = sweep({"scratch": 0.5}, widths=(8, 16, 24, 32), seeds=2, evaluations=8)
     out = tmp_path / "out"
     out.mkdir()
-    (out / "report.html").write_text("of an earlier fit")
+    (out / "figures").mkdir()
+    for name in ("report.html", "figures/gain.svg", "figures/subset_x.png", "figures/of_the_user.png"):
+        (out / name).write_text("of an earlier fit")
     arguments = [f"path={path}", f"out={out}", "report=false", "multiverse=false",
                  "uncertainty.replicates=20", "uncertainty.profile=false"]  # fmt: skip
     code = (
@@ -436,4 +441,4 @@ def test_without_a_report_no_figure_is_drawn(sweep: Callable[..., Path], tmp_pat
     assert "report.html" not in found.stdout
     assert (out / "results.json").is_file()
     assert not (out / "report.html").exists()
-    assert not (out / "figures").exists()
+    assert [path.name for path in (out / "figures").iterdir()] == ["of_the_user.png"]

@@ -8,7 +8,7 @@ from typing import Any
 
 _CHANGES = (
     r"effect: |differ in|two units|several evaluation|starts reached|no smooth function|so flat a minimum"
-    r"|not of the C given|for the C given|intervals? (do|does) not cover|stops? covering|unit"
+    r"|held the truth|not of the C given|for the C given|intervals? (do|does) not cover|stops? covering|unit"
 )
 _NO_VALUE = r"no exponent|no gain of|no floor|not determined|approach \d: |no (joint|transfer)"
 GROUPS: tuple[tuple[str, str], ...] = (

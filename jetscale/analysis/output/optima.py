@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.fitting.cost import Cost
-from jetscale.analysis.fitting.surface import Surfaces, form_named
+from jetscale.analysis.fitting.pins import pinned_form
+from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.tables.loss_table import names_of_groups
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def law_of(results: dict[str, Any], name: str) -> tuple[Surfaces, Cost] | None:
     three = results["subsets"][name]["approach3"]
     if three["a"]["value"] is None or "surface" not in three:
         return None
-    form = form_named(results["settings"]["approach3"]["form"])
+    settings = results["settings"]["approach3"]
+    form = pinned_form(settings["form"], settings.get("pin", {}))
     theta = np.array([[three["surface"][key] for key in form.parameters]])
     return Surfaces.from_theta(theta, form), Cost.from_json(three["cost"])
 

@@ -12,6 +12,7 @@ from jetscale.analysis.checks import coverage, misfit
 from jetscale.analysis.checks.multiverse import shown_quantities
 from jetscale.analysis.fitting.approach import approaches
 from jetscale.analysis.fitting.numbers import plain
+from jetscale.analysis.fitting.pins import pinned_form
 from jetscale.analysis.fitting.surface import FORMS, form_named
 from jetscale.analysis.output import caveats, formatting
 from jetscale.analysis.output.figures.specification import moves
@@ -69,7 +70,8 @@ def page(results: dict[str, Any], losses: LossTable, drawings: dict[str, Drawing
     drawings : figures by name, as `draw_figures` returns them; those that are missing are left out.
     """
     names = style.ordered(list(results["subsets"]))
-    form = form_named(results["settings"]["approach3"]["form"])
+    settings = results["settings"]["approach3"]
+    form = pinned_form(settings["form"], settings.get("pin", {}))
     told = {
         "results": results,
         "names": names,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jetscale.analysis.fitting.approach import approaches
 from jetscale.analysis.output.formatting import amount, amounts, brief, joined, percent, size_of
 from jetscale.analysis.output.optima import Optimum, common_budget, optima
 from jetscale.analysis.output.published import published_difference
@@ -57,7 +58,7 @@ def answers(results: dict[str, Any], frame: pd.DataFrame) -> list[Answer]:
 
 def _exponent(results: dict[str, Any]) -> tuple[str, str]:
     if len(results["subsets"]) < 2:
-        return "Not asked: these losses are of one subset.", ""
+        return _of_one(results), ""
     joint = results.get("joint") or {}
     test = joint.get("tests", {}).get("same_exponents")
     if test is None or test["p"] is None:
@@ -77,6 +78,15 @@ def _exponent(results: dict[str, Any]) -> tuple[str, str]:
         named = f"; a differs by {'; '.join(moved)}" if moved else "; no single subset stands out"
         sentence = f"Yes: the exponents of the {n} subsets differ ({p}){named}."
     return sentence, " ".join(part for part in (*_of_the_test(test), *_of_the_joint_fit(joint)) if part)
+
+
+def _of_one(results: dict[str, Any]) -> str:
+    """The exponents of the only subset, by every approach that gives one."""
+    (fit,) = results["subsets"].values()
+    found = [(one.label, fit[one.name]["a"]) for one in approaches()]
+    told = [f"{brief(entry)} ({label})" for label, entry in found if entry["value"] is not None]
+    known = f"a = {joined(told)}" if told else "for which no approach gives an exponent"
+    return f"Not asked: these losses are of one subset, {'with ' if told else ''}{known}."
 
 
 def _of_the_test(test: dict[str, Any]) -> Iterator[str]:
