@@ -298,7 +298,9 @@ def test_what_is_written(five: Any, tmp_path: Path) -> None:
     assert set(joint["shared"]) == {"alpha", "beta", "a", "b"}
     assert set(joint["subsets"]["d"]) == {"L_inf", "A", "B", "a", "b"}
     assert {"value", "sd", "ci95"} == set(joint["shared"]["alpha"])
-    assert joint["rms"] >= joint["rms_separate"] > 0
+    assert 0 < joint["rms_separate"] < 0.01
+    assert joint["rms"] < 0.01
+    assert joint["warnings"] == []
     assert {"same_exponents", "offset_only"} <= set(joint["tests"])
     assert (tmp_path / "joint.parquet").is_file()
     assert five.joint_draws["joint.d.B"].shape == (60,)
@@ -328,6 +330,17 @@ def test_other_forms_have_no_joint_fit() -> None:
     )
     assert "joint" not in found.details
     assert any("approach3.form=tied" in text for text in found.warnings)
+
+
+def test_no_floor_is_no_number() -> None:
+    """A law without a floor: L_inf and its ratios have no value, and a warning says so."""
+    table = sweep_of({name: Surfaces.single(**{**TRUE, "E": 1e-6}) for name in ("scratch", "b")}, seeds=2)
+    found = fit(table, quick())
+    joint = found.details["joint"]
+    assert joint["subsets"]["b"]["L_inf"].value is None
+    assert joint["ratios"]["b / scratch"]["L_inf"].value is None
+    assert joint["ratios"]["b / scratch"]["B"].value is not None
+    assert any("no floor found in b, scratch" in text for text in found.warnings)
 
 
 def groups(jets: dict[str, float | None]) -> Any:

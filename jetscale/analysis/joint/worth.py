@@ -209,6 +209,7 @@ def law_entry(data: JointData, fitted: FittedLaw) -> dict[str, Any]:
     quantities = {key: _quantity(data, theta, draws, key) for key in theta}
     # with alpha held, A and L_inf are what goes with it
     unknown = {"L_inf", "A", "alpha"} if "alpha" in model.held and "A" not in model.held else set(model.held)
+    unknown |= set(fitted.certificate.at_bound)
     reported = {
         name: Quantity(None) if name in unknown else quantities[parameter]
         for name, parameter in COLUMNS.items()
