@@ -185,6 +185,18 @@ def test_tests_find_what_differs_and_nothing_else(five: Any) -> None:
     assert f"{seen:.2g} in a" in tests["same_exponents"]["sentence"]
 
 
+@pytest.mark.parametrize(("penalty", "residual"), [("squared", "log"), ("huber", "raw")])
+def test_other_objectives_give_the_same_verdicts(penalty: str, residual: str) -> None:
+    settings = quick(replicates=40)
+    settings.approach3.objective, settings.approach3.residual = penalty, residual
+    pair = {
+        name: Surfaces.single(**{**TRUE, "B": TRUE["B"] * r}) for name, r in (("scratch", 1), ("b", RATIO))
+    }
+    joint = fit(sweep_of(pair), settings).details["joint"]
+    assert joint["tests"]["same_B"]["p"] < 0.05 < joint["tests"]["same_exponents"]["p"]
+    assert abs(joint["ratios"]["b / scratch"]["B"].value - RATIO) < 0.02
+
+
 def test_exponents_that_differ_are_told_apart() -> None:
     other = Surfaces.single(E=0.5, A=9.0, B=60.0, alpha=0.33, beta=0.45)
     found = fit(sweep_of({"scratch": Surfaces.single(**TRUE), "far": other}), quick())

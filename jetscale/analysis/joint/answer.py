@@ -39,7 +39,7 @@ from jetscale.analysis.joint.worth import (
     worth_entry,
 )
 from jetscale.analysis.settings import FitSettings
-from jetscale.analysis.tables.variants import REFERENCE
+from jetscale.analysis.tables.variants import REFERENCE, split_name
 
 Array = NDArray[np.float64]
 
@@ -155,7 +155,7 @@ def _with_laws(
 
 def _joint(data: JointData, shared: frozenset[str]) -> tuple[dict[str, Any], dict[str, Array]]:
     """Entry ``joint`` and its replicates."""
-    reference = REFERENCE if REFERENCE in data.names else data.names[0]
+    reference = _reference(data)
     whole, model, fit, certificate = joint_estimates(data, shared)
     lacks = lacks_of_fit(data)
     surfaces = model.model.surfaces(fit.phi)
@@ -215,6 +215,13 @@ def _joint(data: JointData, shared: frozenset[str]) -> tuple[dict[str, Any], dic
             for name, value in values.items()
         }
     return entry, draws
+
+
+def _reference(data: JointData) -> str:
+    """What the others are compared with: scratch, else the first without pretraining, else the first."""
+    called = [name for name in data.names if split_name(name)[0] == REFERENCE]
+    fresh = [name for name in data.names if data.facts[name].pretrain_jets == 0]
+    return [*called, *fresh, *data.names][0]
 
 
 def _unsettled(data: JointData, entry: dict[str, Any], certificate: JointCertificate) -> list[str]:
