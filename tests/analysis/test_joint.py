@@ -20,10 +20,10 @@ from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.surface import Surfaces, _problem
 from jetscale.analysis.fitting.surface_fit import Fitter
 from jetscale.analysis.joint.data import Facts, JointData
+from jetscale.analysis.joint.groups import Composition, compositions_of
 from jetscale.analysis.joint.sharing import COLUMNS, Points, SharedModel
-from jetscale.analysis.joint.transfer import LAWS, Composition, TransferModel
+from jetscale.analysis.joint.transfer import LAWS, TransferModel
 from jetscale.analysis.joint.transfer_forms import Tilted, WithExtraData
-from jetscale.analysis.joint.worth import compositions_of
 from jetscale.analysis.settings import JointSettings, UncertaintySettings
 from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.common.usage import UsageError

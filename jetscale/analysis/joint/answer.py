@@ -16,6 +16,8 @@ from jetscale.analysis.fitting.surface import form_named
 from jetscale.analysis.fitting.task import Task
 from jetscale.analysis.joint.bends import lacks_of_fit, misses
 from jetscale.analysis.joint.data import Facts, JointData
+from jetscale.analysis.joint.extrapolation import separate_held_out, verdict
+from jetscale.analysis.joint.groups import compositions_of
 from jetscale.analysis.joint.model import JointCertificate, JointFit
 from jetscale.analysis.joint.nested import (
     EXPONENTS,
@@ -31,11 +33,8 @@ from jetscale.analysis.joint.verdicts import RATIOS, Estimates
 from jetscale.analysis.joint.worth import (
     EFFECTIVE,
     FittedLaw,
-    compositions_of,
     fit_laws,
     law_entry,
-    separate_held_out,
-    verdict,
     worth_entry,
 )
 from jetscale.analysis.settings import FitSettings
