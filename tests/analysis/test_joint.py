@@ -140,6 +140,22 @@ def test_shared_scale_with_free_exponents_is_the_scale_itself() -> None:
     assert values["scratch"]["alpha"] != pytest.approx(values["pre.trained"]["alpha"], rel=1e-6)
 
 
+def test_weights_are_repetitions() -> None:
+    """A point of weight 2 is the same point twice."""
+    points = two_groups()
+    one = points["scratch"]
+    twice = np.concatenate([np.arange(len(one.log_L)), np.arange(20)])
+    repeated = {**points, "scratch": Points(one.log_N[twice], one.log_D[twice], one.log_L[twice])}
+    weight = np.where(np.arange(len(one.log_L)) < 20, 2.0, 1.0)
+    weighted = {**points, "scratch": Points(one.log_N, one.log_D, one.log_L, weight)}
+    fits = {}
+    for name, some in (("repeated", repeated), ("weighted", weighted)):
+        model = SharedModel.of(some, ["alpha", "beta"], Objective())
+        fits[name] = model.values(model.point(some)[0].phi)["scratch"]
+    for name, value in fits["weighted"].items():
+        assert value[0] == pytest.approx(fits["repeated"][name][0], rel=1e-6)
+
+
 @pytest.fixture(scope="module")
 def five() -> Any:
     """Five subsets of one law; only B differs."""
@@ -191,7 +207,7 @@ def laws_of(k: float, p: float, q: float, jets: dict[str, float]) -> tuple[Any, 
         points[name] = Points(x, y, WithExtraData().log_loss(theta, x, y)[0])
     law = LAWS["effective_data"]
     model = TransferModel.of(law, points, "scratch", (Composition("c", dict(jets)),), Objective())
-    return model, model.point({name: one.log_L for name, one in points.items()}), points
+    return model, model.point(points), points
 
 
 def test_powers_of_extra_data_come_back() -> None:
@@ -282,7 +298,9 @@ def test_what_is_written(five: Any, tmp_path: Path) -> None:
     assert set(joint["shared"]) == {"alpha", "beta", "a", "b"}
     assert set(joint["subsets"]["d"]) == {"L_inf", "A", "B", "a", "b"}
     assert {"value", "sd", "ci95"} == set(joint["shared"]["alpha"])
-    assert joint["rms"] >= joint["rms_separate"] > 0
+    assert 0 < joint["rms_separate"] < 0.01
+    assert joint["rms"] < 0.01
+    assert joint["warnings"] == []
     assert {"same_exponents", "offset_only"} <= set(joint["tests"])
     assert (tmp_path / "joint.parquet").is_file()
     assert five.joint_draws["joint.d.B"].shape == (60,)
@@ -312,6 +330,17 @@ def test_other_forms_have_no_joint_fit() -> None:
     )
     assert "joint" not in found.details
     assert any("approach3.form=tied" in text for text in found.warnings)
+
+
+def test_no_floor_is_no_number() -> None:
+    """A law without a floor: L_inf and its ratios have no value, and a warning says so."""
+    table = sweep_of({name: Surfaces.single(**{**TRUE, "E": 1e-6}) for name in ("scratch", "b")}, seeds=2)
+    found = fit(table, quick())
+    joint = found.details["joint"]
+    assert joint["subsets"]["b"]["L_inf"].value is None
+    assert joint["ratios"]["b / scratch"]["L_inf"].value is None
+    assert joint["ratios"]["b / scratch"]["B"].value is not None
+    assert any("no floor found in b, scratch" in text for text in found.warnings)
 
 
 def groups(jets: dict[str, float | None]) -> Any:

@@ -60,8 +60,8 @@ class SubsetFit:
     draws: Draws = field(repr=False, default_factory=dict)
     task: Task | None = field(repr=False, default=None)
     surface: Surfaces | None = field(repr=False, default=None)
-    law: LawFit | None = field(repr=False, default=None)
     replicates: Replicates | None = field(repr=False, default=None)
+    law: LawFit | None = field(repr=False, default=None)
 
     def __str__(self) -> str:
         counts = f"{self.n_runs} runs, {self.n_sizes} sizes, {self.n_points} points"

@@ -14,7 +14,7 @@ from jetscale.analysis.answers.gain import gains
 from jetscale.analysis.checks import coverage, heldout, misfit
 from jetscale.analysis.checks.lack_of_fit import SIGNIFICANT, bend_test
 from jetscale.analysis.checks.multiverse import multiverse
-from jetscale.analysis.errors.estimate import Estimate, estimate
+from jetscale.analysis.errors.estimate import Estimate, estimate, seeds_resampled
 from jetscale.analysis.fitting.approach import EXPONENTS, approaches, part
 from jetscale.analysis.fitting.approach3 import surfaces_of
 from jetscale.analysis.fitting.numbers import Quantity, summarise
@@ -150,8 +150,8 @@ def fit_subset(
         draws=found.draws | ({} if law is None else law.draws),
         task=found.task,
         surface=found.task.surface,
+        replicates=found.replicates or seeds_resampled(found.task, frame, losses),
         law=law,
-        replicates=found.replicates,
     )
 
 

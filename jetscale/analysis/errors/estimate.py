@@ -122,6 +122,26 @@ def estimate(
     return Estimate(task, method, replicates, draws, quantities, errors, bias, warnings, scatter, law)
 
 
+def seeds_resampled(task: Task, frame: pd.DataFrame, losses: LossTable) -> resampling.Replicates | None:
+    """Replicates of a subset that has no fit by itself, for one together with others; None for one seed.
+
+    Parameters
+    ----------
+    task : the subset.
+    frame : its rows.
+    losses : the table they come from.
+    """
+    settings, curves = task.settings.uncertainty, task.curves
+    if (
+        settings.method not in ("auto", "hierarchical")
+        or not curves.is_curve
+        or min(curves.seeds_per_cell) < 2
+    ):
+        return None
+    log_L_E, blocks = np.log(frame["loss"].to_numpy(float)), _blocks(frame, losses)
+    return resampling.draw("hierarchical", curves, 0, log_L_E, None, None, blocks, settings)
+
+
 def _fitted_parameters(task: Task) -> int:
     """How many parameters the form has that are not pinned."""
     form = task.fitter.form

@@ -43,6 +43,7 @@ from jetscale.analysis.tables.variants import REFERENCE
 
 Array = NDArray[np.float64]
 
+NO_FLOOR = 0.02  # of the lowest loss: as in a fit of one subset
 MOST_GROUPS = 20  # in one model: its time grows with their number cubed
 ONE_LAW, EXTRA_DATA = "one law, bends 2% of each", "extra data, bends 2% of each"  # of coverage.json
 
@@ -94,9 +95,9 @@ def answer(
         return JointAnswer(
             warnings=[f"joint: not fitted, since approach3.form={settings.approach3.form} is not separate"]
         )
-    if settings.approach3.pin or any(task.curves.weight is not None for task in tasks.values()):
-        what = "parameters are pinned" if settings.approach3.pin else "points are weighted"
-        return JointAnswer(warnings=[f"joint: not fitted, since {what}, which joint fits cannot take in"])
+    if settings.approach3.pin:
+        held = ", ".join(f"{name}={value:g}" for name, value in settings.approach3.pin.items())
+        return JointAnswer(warnings=[f"joint: not fitted, since approach3.pin holds {held}"])
     rows = min(settings.joint.replicates, settings.uncertainty.replicates)
 
     def of(names: list[str]) -> JointData:
@@ -114,7 +115,8 @@ def answer(
         )
     elif len(fitted) > 1:
         entry, columns = _joint(of(fitted), shared)
-        entries["joint"] = entry | {"warnings": warnings}
+        warnings += [f"joint: {text}" for text in entry["warnings"]]
+        entries["joint"] = entry
     carried = of([name for name in tasks if _carries_law(tasks[name])])
     return _with_laws(carried, entries, columns, warnings, sample)
 
@@ -204,6 +206,7 @@ def _joint(data: JointData, shared: frozenset[str]) -> tuple[dict[str, Any], dic
         "tests": tests_of(data, whole, shared, reference, TESTS, misses(lacks)),
         "coverage": coverage_entry(lacks, misses(lacks), ONE_LAW),
     }
+    entry["warnings"] = _unsettled(data, entry, certificate)
     draws = {}
     if whole.drawn is not None:
         draws = {
@@ -212,6 +215,31 @@ def _joint(data: JointData, shared: frozenset[str]) -> tuple[dict[str, Any], dic
             for name, value in values.items()
         }
     return entry, draws
+
+
+def _unsettled(data: JointData, entry: dict[str, Any], certificate: JointCertificate) -> list[str]:
+    """Take values out of the entry that the fit does not determine, and say why."""
+    found = [] if certificate.converged else ["it did not converge: exponents have no value"]
+    bounded = [name for name in certificate.at_bound if name.rpartition(".")[2] in EXPONENTS]
+    if bounded:
+        found.append(f"{', '.join(bounded)} at a bound: exponents a and b have no value")
+    groups = [entry["shared"], *entry["subsets"].values()]
+    for group in groups if found else []:
+        group |= {name: Quantity(None) for name in ("a", "b") if name in group}
+    floors = []
+    for name, task in data.tasks.items():
+        floor = {**entry["shared"], **entry["subsets"][name]}["L_inf"]
+        if floor.value is not None and floor.value < NO_FLOOR * float(np.exp(task.log_L_P.min())):
+            floors.append(name)
+    if floors:
+        found.append(f"no floor found in {', '.join(floors)}: L_inf is below 2% of the lowest loss")
+        for at, group in [(None, entry["shared"]), *entry["subsets"].items()]:
+            if "L_inf" in group and (at is None or at in floors):
+                group["L_inf"] = Quantity(None)
+        for pair, ratios in entry["ratios"].items():
+            if "L_inf" in ratios and {pair.split(" / ")[0], entry["reference"]} & set(floors):
+                ratios["L_inf"] = Quantity(None)
+    return found
 
 
 def tests_of(
@@ -300,14 +328,14 @@ def quantity_of(data: JointData, whole: Estimates, group: str, name: str) -> Qua
     """A parameter (L_inf, A, B, alpha, beta) or exponent (a, b) of a group with its error."""
     draws = None if whole.drawn is None else whole.drawn[group][name]
     scale = "logit" if name in ("a", "b") else "log"
-    return summarise(float(whole.values[group][name][0]), draws, data.method, data.dof, scale)  # type: ignore[arg-type]
+    return summarise(float(whole.values[group][name][0]), draws, data.method, data.dof, scale, data.levels)  # type: ignore[arg-type]
 
 
 def ratio_of(data: JointData, whole: Estimates, group: str, reference: str, name: str) -> Quantity:
     """A scale of a group over that of the reference, with its error."""
     value = whole.values[group][name] / whole.values[reference][name]
     draws = None if whole.drawn is None else whole.drawn[group][name] / whole.drawn[reference][name]
-    return summarise(float(value[0]), draws, data.method, data.dof, "log")
+    return summarise(float(value[0]), draws, data.method, data.dof, "log", data.levels)
 
 
 def _rms(residuals: list[Array]) -> float:

@@ -64,9 +64,11 @@ def bends_left(data: JointData, model: JointModel, phi_F: Array) -> Bends | None
         residual, J_QP = fitted[0] - log_L, J_RQP[0]
         if model.objective.residual == "raw":
             residual, J_QP = np.exp(fitted[0]) - np.exp(log_L), J_QP * np.exp(fitted[0])
+        root = np.sqrt(data.tasks[group.name].fitter.weights)
+        residual, J_QP = residual * root, J_QP * root
         basis, _ = np.linalg.qr(J_QP.T)
         x, y = (axis / max(float(axis.std()), 1e-12) for axis in (group.x_P, group.y_P))
-        bends = np.stack([x**2, x * y, y**2], axis=1)
+        bends = np.stack([x**2, x * y, y**2], axis=1) * root[:, None]
         bends = bends - basis @ (basis.T @ bends)
         directions, length, _ = np.linalg.svd(bends, full_matrices=False)
         directions = directions[:, length > INDEPENDENT * max(float(length[0]), 1e-300)]
@@ -91,7 +93,8 @@ def lacks_of_fit(data: JointData) -> dict[str, dict[str, Any] | None]:
                 continue
             of_replicates, dof = one.log_L_RP[:, regular] - drawn.log_loss(x, y), one.dof
         residual = task.log_L_P[regular] - surface.log_loss(x, y)[0]
-        found[name] = bend_test(surface, x, y, residual, of_replicates, dof)
+        weight = None if c.weight is None else c.weight[regular]
+        found[name] = bend_test(surface, x, y, residual, of_replicates, dof, weight)
     return found
 
 

@@ -68,7 +68,7 @@ class JointData:
     def points(self) -> dict[str, Points]:
         """What is fitted, by group."""
         return {
-            name: Points(task.curves.log_N, task.curves.log_D, task.log_L_P)
+            name: Points(task.curves.log_N, task.curves.log_D, task.log_L_P, task.curves.weight)
             for name, task in self.tasks.items()
         }
 
@@ -107,6 +107,11 @@ class JointData:
         return min((one.dof for one in self.replicates.values() if one is not None), default=np.inf)
 
     @property
+    def levels(self) -> list[float]:
+        """Levels of the intervals, in %."""
+        return next(iter(self.tasks.values())).settings.uncertainty.levels
+
+    @property
     def has_replicates(self) -> bool:
         """Whether every group has them."""
         return all(one is not None for one in self.replicates.values())
@@ -116,7 +121,8 @@ class JointData:
         log_L, weight = {}, {}
         for name, one in self.replicates.items():
             assert one is not None
-            log_L[name], weight[name] = one.log_L_RP[: self.rows], one.weight_RP[: self.rows]
+            log_L[name] = one.log_L_RP[: self.rows]
+            weight[name] = one.weight_RP[: self.rows] * self.tasks[name].fitter.weights
         return log_L, weight
 
     def noise(self) -> dict[str, Array] | None:
@@ -146,6 +152,6 @@ class JointData:
             found[name] = stretch * flips_RC[:, task.curves.cell] * residual_P
         return found
 
-    def ones(self) -> dict[str, Array]:
-        """Weights of the points, all alike, (1, P) by group."""
-        return {name: np.ones((1, len(task.log_L_P))) for name, task in self.tasks.items()}
+    def weights(self) -> dict[str, Array]:
+        """Weights of the points, (1, P) by group."""
+        return {name: task.fitter.weights[None] for name, task in self.tasks.items()}

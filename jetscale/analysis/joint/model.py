@@ -204,20 +204,18 @@ class JointModel:
         lowest, row = objective_SR.argmin(axis=0), np.arange(R)
         return JointFit(solution.phi.reshape(S, R, F)[lowest, row], objective_SR[lowest, row])
 
-    def point(self, starts_SF: Array, log_L: Mapping[str, Array]) -> tuple[JointFit, JointCertificate]:
+    def point(self, starts_SF: Array, log_L: Losses, weight: Losses) -> tuple[JointFit, JointCertificate]:
         """Fit once, from several starts, to the last digit.
 
         Parameters
         ----------
         starts_SF : (S, F).
-        log_L : by group, (P,).
+        log_L, weight : by group, (1, P).
         """
         S = len(starts_SF)
-        once = {name: value[None] for name, value in log_L.items()}
-        ones = {name: np.ones_like(value) for name, value in once.items()}
-        found = self.solve(starts_SF, once, ones)
+        found = self.solve(starts_SF, log_L, weight)
         lowest = int(found.objective.argmin())
-        final = self.solve(found.phi[[lowest]], once, ones, tolerance=1e-14)
+        final = self.solve(found.phi[[lowest]], log_L, weight, tolerance=1e-14)
         rounding = self.objective.scale * self.points * ROUNDING**2 / 2
         value = float(final.objective[0])
         decrease = float(final.decrease[0]) if value > rounding else 0.0
@@ -227,7 +225,7 @@ class JointModel:
             decrease=at_most(decrease, 1e-15),
             starts=S,
             agreeing=int((found.objective <= value * (1 + AGREEMENT) + rounding).sum()),
-            condition=self.condition(final.phi[0], log_L),
+            condition=self.condition(final.phi[0], log_L, weight),
             at_bound=self.at_bound(final.phi[0]),
         )
         return JointFit(final.phi, np.where(final.objective <= rounding, 0.0, final.objective)), certificate
@@ -238,23 +236,23 @@ class JointModel:
         close = (phi_F <= self.bounds.low + width) | (phi_F >= self.bounds.high - width)
         return [name for name, rests in zip(self.names, close, strict=True) if rests]
 
-    def condition(self, phi_F: Array, log_L: Mapping[str, Array]) -> float:
+    def condition(self, phi_F: Array, log_L: Losses, weight: Losses) -> float:
         """Condition number of J' W J over all groups, at most 1e16.
 
         Parameters
         ----------
         phi_F : (F,).
-        log_L : by group, (P,).
+        log_L, weight : by group, (1, P).
         """
         rows = []
         for group in self.groups:
             fitted, J_RQP, _ = group.form.derivatives(group.theta(phi_F[None]), group.x_P, group.y_P)
-            residual, J_PF = fitted[0] - log_L[group.name], J_RQP[0].T @ group.matrix
+            residual, J_PF = fitted[0] - log_L[group.name][0], J_RQP[0].T @ group.matrix
             if self.objective.residual == "raw":
-                residual = np.exp(fitted[0]) - np.exp(log_L[group.name])
+                residual = np.exp(fitted[0]) - np.exp(log_L[group.name][0])
                 J_PF = J_PF * np.exp(fitted[0])[:, None]
-            weight = 1 / np.maximum(1.0, np.abs(residual) / self.objective.corner)
-            rows.append(J_PF * np.sqrt(weight)[:, None])
+            counts = weight[group.name][0] / np.maximum(1.0, np.abs(residual) / self.objective.corner)
+            rows.append(J_PF * np.sqrt(counts)[:, None])
         singular = np.linalg.svd(np.concatenate(rows), compute_uv=False)
         return float((singular[0] / max(singular[-1], 1e-8 * singular[0])) ** 2)
 

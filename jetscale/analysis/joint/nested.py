@@ -203,15 +203,15 @@ def _bootstrap(
 ) -> Bootstrap:
     """Fit both models to data made from the smaller one."""
     log_L = {name: fitted[name] + noise[name] for name in data.names}
-    ones = data.ones()
-    small, large = null.model.replicates(log_L, ones), alternative.model.replicates(log_L, ones)
+    weight = data.weights()
+    small, large = null.model.replicates(log_L, weight), alternative.model.replicates(log_L, weight)
     stuck = np.flatnonzero(large.objective > small.objective)
     if len(stuck):  # the larger model can end where the smaller one did: it never comes out worse
         start = _embedded(null.model, alternative.model, small.phi[stuck])[None]
         again = alternative.model.model.best(
             start,
             {name: value[stuck] for name, value in log_L.items()},
-            ones,
+            weight,
         )
         large.phi[stuck], large.objective[stuck] = again.phi, again.objective
     gains = small.objective - large.objective

@@ -26,11 +26,28 @@ STARTS = 12
 
 @dataclass(frozen=True)
 class Points:
-    """What is fitted of one group: ln N, ln D and ln L, (P,) each."""
+    """What is fitted of one group.
+
+    Attributes
+    ----------
+    log_N, log_D, log_L : (P,).
+    weight : (P,) how much each point counts; None: all alike.
+    """
 
     log_N: Array
     log_D: Array
     log_L: Array
+    weight: Array | None = None
+
+    @property
+    def weights(self) -> Array:
+        """Weights of the points, (P,)."""
+        return np.ones(len(self.log_L)) if self.weight is None else self.weight
+
+    def of(self, chosen: NDArray[np.bool_]) -> Points:
+        """Some of the points; `chosen`: (P,)."""
+        weight = None if self.weight is None else self.weight[chosen]
+        return Points(self.log_N[chosen], self.log_D[chosen], self.log_L[chosen], weight)
 
 
 def checked_names(shared: Iterable[str]) -> frozenset[str]:
@@ -105,11 +122,9 @@ class SharedModel:
         points : by group.
         starts : nodes of the grid.
         """
-        log_L = {name: p.log_L for name, p in points.items()}
-        once = {name: value[None] for name, value in log_L.items()}
-        ones = {name: np.ones_like(value) for name, value in once.items()}
-        found = projected(self.model, once, ones, self.exponents, starts)[:, 0]
-        return self.model.point(found, log_L)
+        log_L, weight = losses_of(points)
+        found = projected(self.model, log_L, weight, self.exponents, starts)[:, 0]
+        return self.model.point(found, log_L, weight)
 
     def replicates(self, log_L: Losses, weight: Losses) -> JointFit:
         """Fit every replicate from its own best node of the whole grid.
@@ -127,6 +142,14 @@ class SharedModel:
             name: surfaces.form.values(surfaces.theta)
             for name, surfaces in self.model.surfaces(phi_RF).items()
         }
+
+
+def losses_of(points: Mapping[str, Points]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Ln L and weights of the data themselves, (1, P) by group."""
+    return (
+        {name: p.log_L[None] for name, p in points.items()},
+        {name: p.weights[None] for name, p in points.items()},
+    )
 
 
 def joint_centre(points: Mapping[str, Points]) -> tuple[float, float]:

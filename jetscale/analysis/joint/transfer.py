@@ -32,7 +32,7 @@ from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.starts import projected_starts
 from jetscale.analysis.fitting.surface import FLOOR_BOUND, SurfaceForm, Surfaces, form_named
 from jetscale.analysis.joint.model import Group, JointCertificate, JointFit, JointModel, Losses
-from jetscale.analysis.joint.sharing import COLUMNS, Points, joint_centre
+from jetscale.analysis.joint.sharing import COLUMNS, Points, joint_centre, losses_of
 from jetscale.analysis.joint.transfer_forms import Tilted, WithExtraData
 
 Array = NDArray[np.float64]
@@ -228,21 +228,20 @@ class TransferModel:
                 starts[s][:, own] = rest @ inverse.T
         return np.clip(starts, self.model.bounds.low, self.model.bounds.high)
 
-    def point(self, log_L: Mapping[str, Array], starts: int = STARTS) -> tuple[JointFit, JointCertificate]:
+    def point(self, points: Mapping[str, Points], starts: int = STARTS) -> tuple[JointFit, JointCertificate]:
         """Fit the data, from several starts far apart: nodes of scratch's own fit, and of all groups pooled.
 
         Parameters
         ----------
-        log_L : by group, (P,).
+        points : by group.
         starts : nodes of either kind.
         """
-        once = {name: value[None] for name, value in log_L.items()}
-        ones = {name: np.ones_like(value) for name, value in once.items()}
+        log_L, weight = losses_of(points)
         nodes = [
-            _nodes(self.model.groups[:1], once, ones, starts),
-            _nodes(self.model.groups, once, ones, starts),
+            _nodes(self.model.groups[:1], log_L, weight, starts),
+            _nodes(self.model.groups, log_L, weight, starts),
         ]
-        return self.model.point(self.starts(once, ones, np.concatenate(nodes))[:, 0], log_L)
+        return self.model.point(self.starts(log_L, weight, np.concatenate(nodes))[:, 0], log_L, weight)
 
     def replicates(self, log_L: Losses, weight: Losses, warm_F: Array) -> JointFit:
         """Fit every replicate from its own best node; D_T may have two minima: from the data's fit too.

@@ -74,7 +74,7 @@ def contrasts_of(
             if estimates.drawn is not None:
                 draws = contrast(key, *(estimates.drawn[group][key] for group in (name, reference)))
             scale = "log" if key in RATIOS else "linear"
-            quantity = summarise(float(value[0]), draws, data.method, data.dof, scale)  # type: ignore[arg-type]
+            quantity = summarise(float(value[0]), draws, data.method, data.dof, scale, data.levels)  # type: ignore[arg-type]
             seen = None if spread is None else _detectable(key, wider * _sd(key, spread[name][key]), data.dof)
             entry[key] = quantity.to_json() | {"detectable": seen}
         found[f"{name} - {reference}" if compared[0] not in RATIOS else f"{name} / {reference}"] = entry

@@ -19,6 +19,7 @@ from jetscale.analysis.joint.data import JointData
 from jetscale.analysis.joint.model import JointCertificate, JointFit
 from jetscale.analysis.joint.sharing import COLUMNS, Points
 from jetscale.analysis.joint.transfer import LAWS, Composition, TransferModel, held_for
+from jetscale.analysis.tables.loss_table import PRETRAIN_JETS
 from jetscale.analysis.tables.variants import REFERENCE, split_name
 
 Array = NDArray[np.float64]
@@ -27,6 +28,7 @@ Draws = dict[str, Array]
 EFFECTIVE = "effective_data"
 HELD_OUT = 0.7  # share of the points, in order of D or N, that is fitted
 SURE = 2.0  # standard errors by which one law must predict better than another
+PRETRAINED = ("pretrain.", f"{PRETRAIN_JETS}=")  # settings of a variant that are its pretraining
 NO_EFFECT = 0.025  # share of replicates at D_T = 0 from which on the lower end is 0
 
 
@@ -101,7 +103,7 @@ def compositions_of(data: JointData) -> tuple[str | None, tuple[Composition, ...
         if name != scratch[0]:
             subset, variant = split_name(name)
             base = subset.partition("@")[0]
-            if variant and not all(part.startswith("pretrain.") for part in variant.split(", ")):
+            if variant and not all(part.startswith(PRETRAINED) for part in variant.split(", ")):
                 base = name
             found.setdefault(base, {})[name] = jets[name]
     if not found:
@@ -121,7 +123,7 @@ def fit_laws(data: JointData, scratch: str, compositions: tuple[Composition, ...
     points, found = data.points, {}
     for name, law in LAWS.items():
         model = TransferModel.of(law, points, scratch, compositions, data.objective)
-        fit, certificate = model.point({group: p.log_L for group, p in points.items()})
+        fit, certificate = model.point(points)
         drawn = None
         if data.has_replicates and law.form:
             drawn = model.replicates(*data.drawn(), warm_F=fit.phi[0])
@@ -136,15 +138,12 @@ def _held_out(
     """Fit below a cut and predict above it; None where what is left cannot carry the fit."""
     cut = cut_of(points, axis)
     below = {name: _of_axis(p, axis) <= cut for name, p in points.items()}
-    kept = {
-        name: Points(p.log_N[below[name]], p.log_D[below[name]], p.log_L[below[name]])
-        for name, p in points.items()
-    }
+    kept = {name: p.of(below[name]) for name, p in points.items()}
     enough = _carries(kept, len(model.model.names)) and held_for(kept) == model.held
     if not enough or all(mask.all() for mask in below.values()):
         return None
     fitted = TransferModel.of(model.law, kept, model.scratch, model.compositions, model.model.objective)
-    fit, _ = fitted.point({name: p.log_L for name, p in kept.items()}, starts=2)
+    fit, _ = fitted.point(kept, starts=2)
     surfaces = fitted.model.surfaces(fit.phi)
     predicted = {
         name: surfaces[name].log_loss(p.log_N[~below[name]], p.log_D[~below[name]])[0]
@@ -177,9 +176,8 @@ def separate_held_out(data: JointData, axis: str) -> HeldOut | None:
     predicted = {}
     for name, p in points.items():
         mask, task = below[name], data.tasks[name]
-        fitter = type(task.fitter)(p.log_N[mask], p.log_D[mask], task.fitter.objective, task.fitter.form)
         try:
-            surfaces = fitter.point(p.log_L[mask])[0].surfaces
+            surfaces = task.fitter.of(mask).point(p.log_L[mask])[0].surfaces
         except Undetermined:
             return None
         predicted[name] = surfaces.log_loss(p.log_N[~mask], p.log_D[~mask])[0]
@@ -211,6 +209,7 @@ def law_entry(data: JointData, fitted: FittedLaw) -> dict[str, Any]:
     quantities = {key: _quantity(data, theta, draws, key) for key in theta}
     # with alpha held, A and L_inf are what goes with it
     unknown = {"L_inf", "A", "alpha"} if "alpha" in model.held and "A" not in model.held else set(model.held)
+    unknown |= set(fitted.certificate.at_bound)
     reported = {
         name: Quantity(None) if name in unknown else quantities[parameter]
         for name, parameter in COLUMNS.items()
@@ -251,7 +250,7 @@ def _quantity(data: JointData, theta: Draws, draws: Draws | None, key: str) -> Q
     drawn = None if draws is None else to(draws[key])
     exponent = key in ("alpha", "beta")
     scale = "log" if is_log or exponent else "linear"
-    return summarise(float(to(theta[key])[0]), drawn, data.method, data.dof, scale)  # type: ignore[arg-type]
+    return summarise(float(to(theta[key])[0]), drawn, data.method, data.dof, scale, data.levels)  # type: ignore[arg-type]
 
 
 def refusals(model: TransferModel, one: Composition, fitted: FittedLaw) -> dict[str, str]:
@@ -290,7 +289,8 @@ def _lack_of_fit(data: JointData, fitted: FittedLaw) -> dict[str, Any]:
                 continue
             of_replicates, dof = log_L[name][:, regular] - drawn[name].log_loss(x, y), data.dof
         residual = task.log_L_P[regular] - surface.log_loss(x, y)[0]
-        found[name] = bend_test(surface, x, y, residual, of_replicates, dof)
+        weight = None if c.weight is None else c.weight[regular]
+        found[name] = bend_test(surface, x, y, residual, of_replicates, dof, weight)
     return found
 
 
@@ -360,7 +360,7 @@ def _data_transferred(
     none = model.no_data(fitted.drawn.phi, one.name)
     if nothing:
         return Quantity(0.0, float(draws.std(ddof=1)), (0.0, float(np.percentile(draws, 97.5))))
-    found = summarise(value, draws, data.method, data.dof, "log")
+    found = summarise(value, draws, data.method, data.dof, "log", data.levels)
     if found.ci95 is not None and none.mean() > NO_EFFECT:
         return Quantity(value, found.sd, (0.0, max(found.ci95[1], float(np.percentile(draws, 97.5)))))
     return found
