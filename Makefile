@@ -12,13 +12,16 @@ install: $(VENV)/.installed  ## virtual environment with jetscale and its develo
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,launchers,ray,notebooks,docs]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev,launchers,ray,notebooks,docs]'
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true  # pip does it on one core; some packages hold templates
 	touch $@
 
-# lint runs beside the tests, which sometimes wait; what it prints follows theirs where it fails
+# One test process more than cores, up to four, since tests sometimes wait for others. Lint runs beside them;
+# what it prints follows theirs where it fails.
+WORKERS = $(shell $(PYTHON) -c "import os; print(min(len(os.sched_getaffinity(0)) + 1, 4))")
 test: install  ## style, types, import rules, and every test
 	@log=$$(mktemp); $(MAKE) --no-print-directory lint > $$log 2>&1 & lint=$$!; \
-	$(BIN)/python -m pytest -n logical --maxprocesses=4 --dist=loadgroup; tests=$$?; \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=loadgroup; tests=$$?; \
 	wait $$lint; lint=$$?; [ $$lint = 0 ] || cat $$log; rm $$log; \
 	echo "lint: exit status $$lint, tests: exit status $$tests"; [ $$lint = 0 ] && [ $$tests = 0 ]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,6 @@ COLUMNS = (
     "N* of the largest C", "next run", "next run, 10 C",
 )  # fmt: skip
 SIZES, AMOUNTS = (1e4, 1e7), (1e5, 1e8)
-NEXT = (3e5, 3e6)  # N and D of a run inside the grid
 WRONG = (0.01, 0.02, 0.04)  # rms that the best surface leaves
 
 
@@ -122,6 +121,8 @@ class Bent(Truth):
 GRID_TRUTH = Truth()
 # the same exponents, with terms that balance inside the paper's widths and data
 CURVE_TRUTH = Truth(B=14.0)
+# N and D of runs to come: one inside the grid, one near the optimum of ten times its largest budget
+FUTURE = {"next run": (3e5, 3e6), "next run, 10 C": GRID_TRUTH.optimum(10 * 6 * SIZES[1] * AMOUNTS[1])}
 
 
 def points(sizes: int, amounts: int) -> tuple[Array, Array]:
@@ -157,8 +158,22 @@ def wrong_by(
 
 
 def grid(truth: Truth, sizes: int, amounts: int, noise: Noise, rng: np.random.Generator) -> LossTable:
-    """Final losses on a grid of N 1e4..1e7 and D 1e5..1e8, one run a cell."""
-    return grid_table(truth, *points(sizes, amounts), noise, rng)  # type: ignore[arg-type]
+    """Final losses on a grid of N 1e4..1e7 and D 1e5..1e8, one run a cell; and the runs to come."""
+    N, D = points(sizes, amounts)
+    later = np.array(list(FUTURE.values()))
+    return grid_table(truth, np.append(N, later[:, 0]), np.append(D, later[:, 1]), noise, rng)  # type: ignore[arg-type]
+
+
+def without_future(losses: LossTable) -> tuple[LossTable, dict[str, float]]:
+    """The table that is fitted, and the losses of the runs to come, on the same test jets."""
+    frame, found = losses.frame, {}
+    kept = np.ones(len(frame), dtype=bool)
+    for name, (N, D) in FUTURE.items():
+        it = np.isclose(frame["n_params"], N) & np.isclose(frame["jets"], D)
+        if it.any():
+            found[name] = float(frame["loss"][it].iloc[0])
+        kept &= ~it
+    return replace(losses, frame=frame[kept].reset_index(drop=True)), found
 
 
 def sweep(seeds: int, noise: Noise, rng: np.random.Generator) -> LossTable:
@@ -196,30 +211,17 @@ def of_law(law: laws.Law) -> dict[str, tuple[float, float] | None]:
     value, draws = N
     return {
         "N* of the largest C": summarise(float(value[0]), draws, law.method, law.dof, "log").ci95,
-        "next run": on_surface(law, "sample", {"N": NEXT[0], "D": NEXT[1]}, []).loss.ci95,
-        "next run, 10 C": on_surface(law, "sample", far(law.C_range[1]), []).loss.ci95,
-    }
+    } | {
+        name: on_surface(law, "sample", {"N": N, "D": D}, []).loss.ci95 for name, (N, D) in FUTURE.items()
+    }  # fmt: skip
 
 
-def far(largest: float) -> dict[str, float]:
-    """N and D of a run of ten times the largest budget, near the optimum of the truth."""
-    N, D = GRID_TRUTH.optimum(10 * largest)
-    return {"N": N, "D": D}
-
-
-def wanted(
-    truth: Truth, C_ends: tuple[float, float], noise: Noise, rng: np.random.Generator
-) -> dict[str, float]:
-    """Values to be covered; the losses of the runs to come have the scatter of runs."""
-    runs = ((NEXT[0], NEXT[1]), tuple(far(C_ends[1]).values()))
-    inside, beyond = (
-        float(np.exp(truth.log_loss(np.log([N]), np.log([D]))[0, 0] + noise.runs * rng.standard_normal()))
-        for N, D in runs
-    )
+def wanted(truth: Truth, C_ends: tuple[float, float], future: dict[str, float]) -> dict[str, float]:
+    """Values to be covered: of the truth, and the losses of the runs to come."""
     known = truth.known(C_ends)
-    return known | {
+    return known | future | {
         "a, approach 2": known["a"], "a, approach 1": known["a"],
-        "N* of the largest C": truth.optimum(C_ends[1])[0], "next run": inside, "next run, 10 C": beyond,
+        "N* of the largest C": truth.optimum(C_ends[1])[0],
     }  # fmt: skip
 
 
@@ -245,14 +247,14 @@ class Design:
     profile: bool = True
 
 
-def study(design: Design, noise: Noise, kept: Path | None) -> list[dict[str, Any]]:
+def study(design: Design, kept: Path | None) -> list[dict[str, Any]]:
     """Print and return the coverage of one design, a row for each model of errors."""
     inside: dict[str, dict[str, list[bool]]] = {}
     done = {} if kept is None or not kept.is_file() else _read(kept, design)
     for number in range(design.trials):
         found = done.get(number)
         if found is None:
-            found = _one(design, noise, number)
+            found = _one(design, number)
             if kept is not None:
                 line = {"design": design.name, "method": design.method, "trial": number, "inside": found}
                 with kept.open("a") as file:
@@ -269,11 +271,11 @@ def study(design: Design, noise: Noise, kept: Path | None) -> list[dict[str, Any
     return rows
 
 
-def _one(design: Design, noise: Noise, number: int) -> dict[str, dict[str, bool]]:
+def _one(design: Design, number: int) -> dict[str, dict[str, bool]]:
     """Which intervals of one table hold the truth: model of errors to quantity."""
-    losses = design.make(np.random.default_rng([7, number]))
+    losses, future = without_future(design.make(np.random.default_rng([7, number])))
     C_ends = float(losses.frame["flops"].min()), float(losses.frame["flops"].max())
-    values = wanted(design.truth, C_ends, noise, np.random.default_rng([8, number]))
+    values = wanted(design.truth, C_ends, future)
     return {
         model: {
             key: bool(ends[0] <= values[key] <= ends[1])
@@ -323,7 +325,7 @@ def main() -> None:
     rows = {(row["design"], row["errors"]): row for row in before()}
     for design in designs(noise, trials):
         if words in design.name:
-            rows |= {(row["design"], row["errors"]): row for row in study(design, noise, kept)}
+            rows |= {(row["design"], row["errors"]): row for row in study(design, kept)}
     write_json(RESULT, {"columns": list(COLUMNS), "rows": list(rows.values())})
 
 

@@ -33,7 +33,8 @@ from jetscale.analysis.fitting.task import Task, make_task
 from jetscale.analysis.joint.answer import joint_estimates, quantity_of, ratio_of, tests_of
 from jetscale.analysis.joint.bends import lacks_of_fit, misses
 from jetscale.analysis.joint.data import Facts, JointData
-from jetscale.analysis.joint.transfer import LAWS, Composition, TransferModel
+from jetscale.analysis.joint.groups import Composition
+from jetscale.analysis.joint.transfer import LAWS, TransferModel
 from jetscale.analysis.joint.transfer_forms import WithExtraData
 from jetscale.analysis.joint.worth import EFFECTIVE, FittedLaw, law_entry, worth_entry
 from jetscale.analysis.settings import CurveSettings, UncertaintySettings

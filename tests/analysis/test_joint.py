@@ -20,10 +20,10 @@ from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.surface import Surfaces, _problem
 from jetscale.analysis.fitting.surface_fit import Fitter
 from jetscale.analysis.joint.data import Facts, JointData
+from jetscale.analysis.joint.groups import Composition, compositions_of
 from jetscale.analysis.joint.sharing import COLUMNS, Points, SharedModel
-from jetscale.analysis.joint.transfer import LAWS, Composition, TransferModel
+from jetscale.analysis.joint.transfer import LAWS, TransferModel
 from jetscale.analysis.joint.transfer_forms import Tilted, WithExtraData
-from jetscale.analysis.joint.worth import compositions_of
 from jetscale.analysis.settings import JointSettings, UncertaintySettings
 from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.common.usage import UsageError
@@ -185,6 +185,18 @@ def test_tests_find_what_differs_and_nothing_else(five: Any) -> None:
     assert f"{seen:.2g} in a" in tests["same_exponents"]["sentence"]
 
 
+@pytest.mark.parametrize(("penalty", "residual"), [("squared", "log"), ("huber", "raw")])
+def test_other_objectives_give_the_same_verdicts(penalty: str, residual: str) -> None:
+    settings = quick(replicates=40)
+    settings.approach3.objective, settings.approach3.residual = penalty, residual
+    pair = {
+        name: Surfaces.single(**{**TRUE, "B": TRUE["B"] * r}) for name, r in (("scratch", 1), ("b", RATIO))
+    }
+    joint = fit(sweep_of(pair), settings).details["joint"]
+    assert joint["tests"]["same_B"]["p"] < 0.05 < joint["tests"]["same_exponents"]["p"]
+    assert abs(joint["ratios"]["b / scratch"]["B"].value - RATIO) < 0.02
+
+
 def test_exponents_that_differ_are_told_apart() -> None:
     other = Surfaces.single(E=0.5, A=9.0, B=60.0, alpha=0.33, beta=0.45)
     found = fit(sweep_of({"scratch": Surfaces.single(**TRUE), "far": other}), quick())
@@ -298,7 +310,9 @@ def test_what_is_written(five: Any, tmp_path: Path) -> None:
     assert set(joint["shared"]) == {"alpha", "beta", "a", "b"}
     assert set(joint["subsets"]["d"]) == {"L_inf", "A", "B", "a", "b"}
     assert {"value", "sd", "ci95"} == set(joint["shared"]["alpha"])
-    assert joint["rms"] >= joint["rms_separate"] > 0
+    assert 0 < joint["rms_separate"] < 0.01
+    assert joint["rms"] < 0.01
+    assert joint["warnings"] == []
     assert {"same_exponents", "offset_only"} <= set(joint["tests"])
     assert (tmp_path / "joint.parquet").is_file()
     assert five.joint_draws["joint.d.B"].shape == (60,)
@@ -328,6 +342,17 @@ def test_other_forms_have_no_joint_fit() -> None:
     )
     assert "joint" not in found.details
     assert any("approach3.form=tied" in text for text in found.warnings)
+
+
+def test_no_floor_is_no_number() -> None:
+    """A law without a floor: L_inf and its ratios have no value, and a warning says so."""
+    table = sweep_of({name: Surfaces.single(**{**TRUE, "E": 1e-6}) for name in ("scratch", "b")}, seeds=2)
+    found = fit(table, quick())
+    joint = found.details["joint"]
+    assert joint["subsets"]["b"]["L_inf"].value is None
+    assert joint["ratios"]["b / scratch"]["L_inf"].value is None
+    assert joint["ratios"]["b / scratch"]["B"].value is not None
+    assert any("no floor found in b, scratch" in text for text in found.warnings)
 
 
 def groups(jets: dict[str, float | None]) -> Any:

@@ -101,27 +101,25 @@ def test_quantile_of_draws_and_noise_is_that_of_their_sum() -> None:
         assert _quantile(draws, 0.0, share) == np.quantile(draws, share)
 
 
-@pytest.mark.parametrize("at", [(3e5, 3e6), (1e8, 1e9)])
-def test_prediction_intervals_hold_new_runs(at: tuple[float, float]) -> None:
-    """40 studies, one new run each: at 80% between 23 and 39 inside, at 95% at least 33 (p < .001 each)."""
-    log_truth = float(TRUTH.log_loss(*np.log([[at[0]], [at[1]]]))[0, 0])
-    inside = {80.0: 0, 95.0: 0}
+def test_prediction_intervals_hold_new_runs() -> None:
+    """30 studies, a new run inside and one far outside: of 95% at least 24 inside, of 80% 16 to 29."""
+    inside = {(at, level): 0 for at in ((3e5, 3e6), (1e8, 1e9)) for level in (80.0, 95.0)}
     width = []
-    for seed in range(40):
+    for seed in range(30):
         law = law_of(grid(seed), replicates=100)
-        found = on_surface(law, "jet", {"N": at[0], "D": at[1]}, LEVELS)
-        new = np.exp(log_truth + 0.003 * np.random.default_rng([6, seed]).standard_normal())
-        for level in inside:
-            low, high = found.loss.interval(level) or (np.nan, np.nan)
-            inside[level] += low <= new <= high
-        width.append(np.log(high / low) / 2)
-    assert 23 <= inside[80.0] <= 39
-    assert inside[95.0] >= 33
-    if at == (
-        3e5,
-        3e6,
-    ):  # inside the grid the run's own scatter dominates, and intervals are not all-embracing
-        assert 0.0055 < np.median(width) < 0.010
+        for at in ((3e5, 3e6), (1e8, 1e9)):
+            log_truth = float(TRUTH.log_loss(*np.log([[at[0]], [at[1]]]))[0, 0])
+            new = np.exp(log_truth + 0.003 * np.random.default_rng([6, seed]).standard_normal())
+            found = on_surface(law, "jet", {"N": at[0], "D": at[1]}, LEVELS)
+            for level in (80.0, 95.0):
+                low, high = found.loss.interval(level) or (np.nan, np.nan)
+                inside[at, level] += low <= new <= high
+            if at == (3e5, 3e6):
+                width.append(np.log(high / low) / 2)
+    assert all(count >= (24 if level == 95 else 16) for (_, level), count in inside.items()), inside
+    assert all(count <= 29 for (_, level), count in inside.items() if level == 80), inside
+    # inside the grid the run's own scatter dominates, and intervals are not all-embracing
+    assert 0.0055 < np.median(width) < 0.010
 
 
 def test_flags_say_by_how_many_decades(tmp_path: Path) -> None:
@@ -251,9 +249,9 @@ def test_a_table_of_one_variable_is_fitted_as_such(tmp_path: Path, symbol: str, 
 
 
 def test_coverage_of_a_law_of_one_variable() -> None:
-    """40 tables: 95% intervals of alpha and of the next run hold the truth at least 33 times."""
+    """25 tables: 95% intervals of alpha and of the next run hold the truth at least 19 times."""
     inside, predicted = 0, 0
-    for seed in range(40):
+    for seed in range(25):
         losses = load_frame(of_size(seed))
         result = fit(losses, settings(replicates=100, profile=False))
         law = result.subsets["all"].law
@@ -265,8 +263,8 @@ def test_coverage_of_a_law_of_one_variable() -> None:
         new = (0.6 + 90 / 1e9**0.4) * np.exp(0.002 * np.random.default_rng([9, seed]).standard_normal())
         low, high = found.loss.ci95 or (np.nan, np.nan)
         predicted += low <= new <= high
-    assert inside >= 33
-    assert predicted >= 33
+    assert inside >= 19
+    assert predicted >= 19
 
 
 def load_frame(frame: pd.DataFrame) -> Any:
@@ -301,7 +299,7 @@ def test_one_variable_is_saved_fitted_again_and_predicted(
 
 def test_a_ray_predicts_along_itself_only(tmp_path: Path) -> None:
     of_size().assign(D=lambda f: 20 * f["N"]).to_csv(tmp_path / "t.csv", index=False)
-    result = fit(load_losses(tmp_path / "t.csv"), PLAIN)
+    result = fit(load_losses(tmp_path / "t.csv"), settings(replicates=40, profile=False))
     found = predict_loss(result, C=120 * 1e7**2).predictions["all"]
     assert found.loss.value == pytest.approx(0.6 + 90 / 1e7**0.4, rel=0.005)
     assert predict_loss(result, N=1e7, D=2e8).predictions["all"].loss.value == pytest.approx(found.loss.value)

@@ -16,6 +16,8 @@ from jetscale.analysis.fitting.surface import form_named
 from jetscale.analysis.fitting.task import Task
 from jetscale.analysis.joint.bends import lacks_of_fit, misses
 from jetscale.analysis.joint.data import Facts, JointData
+from jetscale.analysis.joint.extrapolation import separate_held_out, verdict
+from jetscale.analysis.joint.groups import compositions_of
 from jetscale.analysis.joint.model import JointCertificate, JointFit
 from jetscale.analysis.joint.nested import (
     EXPONENTS,
@@ -31,18 +33,16 @@ from jetscale.analysis.joint.verdicts import RATIOS, Estimates
 from jetscale.analysis.joint.worth import (
     EFFECTIVE,
     FittedLaw,
-    compositions_of,
     fit_laws,
     law_entry,
-    separate_held_out,
-    verdict,
     worth_entry,
 )
 from jetscale.analysis.settings import FitSettings
-from jetscale.analysis.tables.variants import REFERENCE
+from jetscale.analysis.tables.variants import REFERENCE, split_name
 
 Array = NDArray[np.float64]
 
+NO_FLOOR = 0.02  # of the lowest loss: as in a fit of one subset
 MOST_GROUPS = 20  # in one model: its time grows with their number cubed
 ONE_LAW, EXTRA_DATA = "one law, bends 2% of each", "extra data, bends 2% of each"  # of coverage.json
 
@@ -114,7 +114,8 @@ def answer(
         )
     elif len(fitted) > 1:
         entry, columns = _joint(of(fitted), shared)
-        entries["joint"] = entry | {"warnings": warnings}
+        warnings += [f"joint: {text}" for text in entry["warnings"]]
+        entries["joint"] = entry
     carried = of([name for name in tasks if _carries_law(tasks[name])])
     return _with_laws(carried, entries, columns, warnings, sample)
 
@@ -153,7 +154,7 @@ def _with_laws(
 
 def _joint(data: JointData, shared: frozenset[str]) -> tuple[dict[str, Any], dict[str, Array]]:
     """Entry ``joint`` and its replicates."""
-    reference = REFERENCE if REFERENCE in data.names else data.names[0]
+    reference = _reference(data)
     whole, model, fit, certificate = joint_estimates(data, shared)
     lacks = lacks_of_fit(data)
     surfaces = model.model.surfaces(fit.phi)
@@ -204,6 +205,7 @@ def _joint(data: JointData, shared: frozenset[str]) -> tuple[dict[str, Any], dic
         "tests": tests_of(data, whole, shared, reference, TESTS, misses(lacks)),
         "coverage": coverage_entry(lacks, misses(lacks), ONE_LAW),
     }
+    entry["warnings"] = _unsettled(data, entry, certificate)
     draws = {}
     if whole.drawn is not None:
         draws = {
@@ -212,6 +214,38 @@ def _joint(data: JointData, shared: frozenset[str]) -> tuple[dict[str, Any], dic
             for name, value in values.items()
         }
     return entry, draws
+
+
+def _reference(data: JointData) -> str:
+    """What the others are compared with: scratch, else the first without pretraining, else the first."""
+    called = [name for name in data.names if split_name(name)[0] == REFERENCE]
+    fresh = [name for name in data.names if data.facts[name].pretrain_jets == 0]
+    return [*called, *fresh, *data.names][0]
+
+
+def _unsettled(data: JointData, entry: dict[str, Any], certificate: JointCertificate) -> list[str]:
+    """Take values out of the entry that the fit does not determine, and say why."""
+    found = [] if certificate.converged else ["it did not converge: exponents have no value"]
+    bounded = [name for name in certificate.at_bound if name.rpartition(".")[2] in EXPONENTS]
+    if bounded:
+        found.append(f"{', '.join(bounded)} at a bound: exponents a and b have no value")
+    groups = [entry["shared"], *entry["subsets"].values()]
+    for group in groups if found else []:
+        group |= {name: Quantity(None) for name in ("a", "b") if name in group}
+    floors = []
+    for name, task in data.tasks.items():
+        floor = {**entry["shared"], **entry["subsets"][name]}["L_inf"]
+        if floor.value is not None and floor.value < NO_FLOOR * float(np.exp(task.log_L_P.min())):
+            floors.append(name)
+    if floors:
+        found.append(f"no floor found in {', '.join(floors)}: L_inf is below 2% of the lowest loss")
+        for at, group in [(None, entry["shared"]), *entry["subsets"].items()]:
+            if "L_inf" in group and (at is None or at in floors):
+                group["L_inf"] = Quantity(None)
+        for pair, ratios in entry["ratios"].items():
+            if "L_inf" in ratios and {pair.split(" / ")[0], entry["reference"]} & set(floors):
+                ratios["L_inf"] = Quantity(None)
+    return found
 
 
 def tests_of(

@@ -86,14 +86,16 @@ class JointData:
         below the scatter, makes it nearly a fit of absolute values, with 64%.
         """
         own = self.objective
-        if own.penalty == "squared" or own.residual == "raw":
+        if own.penalty == "squared":
             return own
-        left = [
-            robust_sigma(task.log_L_P - task.surface.log_loss(task.curves.log_N, task.curves.log_D)[0], 5)
-            for task in self.tasks.values()
-            if task.surface is not None
-        ]
-        return Objective("huber", max(own.delta, CORNER * float(np.median(left)), TIE), "log")
+        left = []
+        for task in self.tasks.values():
+            if task.surface is not None:
+                fitted = task.surface.log_loss(task.curves.log_N, task.curves.log_D)[0]
+                raw = own.residual == "raw"
+                off = np.exp(fitted) - np.exp(task.log_L_P) if raw else fitted - task.log_L_P
+                left.append(robust_sigma(off, task.fitter.parameters))
+        return Objective("huber", max(own.delta, CORNER * float(np.median(left)), TIE), own.residual)
 
     @property
     def method(self) -> str:
