@@ -12,21 +12,35 @@ if TYPE_CHECKING:
     from jetscale.analysis.answers.fit_result import FitResult
     from jetscale.analysis.answers.fit_table import fit
     from jetscale.analysis.answers.planning import Plan, plan
+    from jetscale.analysis.answers.prediction import Predictions, predict_loss
     from jetscale.analysis.fitting.numbers import Quantity
     from jetscale.analysis.settings import FitSettings
     from jetscale.analysis.tables.loading import load_losses
     from jetscale.analysis.tables.loss_table import LossTable
 
-__all__ = ["FitResult", "FitSettings", "LossTable", "Plan", "Quantity", "fit", "load_losses", "plan"]
+__all__ = [
+    "FitResult",
+    "FitSettings",
+    "LossTable",
+    "Plan",
+    "Predictions",
+    "Quantity",
+    "fit",
+    "load_losses",
+    "plan",
+    "predict_loss",
+]
 
 _HOMES = {
     "FitResult": "answers.fit_result",
     "FitSettings": "settings",
     "LossTable": "tables.loss_table",
     "Plan": "answers.planning",
+    "Predictions": "answers.prediction",
     "Quantity": "fitting.numbers",
     "fit": "answers.fit_table",
     "load_losses": "tables.loading",
+    "predict_loss": "answers.prediction",
 }
 
 

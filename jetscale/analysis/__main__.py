@@ -25,8 +25,8 @@ class Command(FitSettings):
 
     Attributes
     ----------
-    source : local (run directories), table (.csv, .jsonl or .parquet), wandb (the API), wandb-offline
-        (folders), or one of your own that --trust MODULE registers.
+    source : local (run directories), table (.csv, .json, .xlsx, .parquet and more), wandb (the API),
+        wandb-offline (folders), or one of your own that --trust MODULE registers.
     path : the folder or file; entity/project for wandb.
     out : folder to write to; PATH/analysis for source=local.
     columns : names of a table's columns, such as columns.N="Model Size"; columns.run= does without the one
@@ -36,6 +36,7 @@ class Command(FitSettings):
     flops_per_param_sample : k of C = k N D, for tables that give only one of D and C.
     best_of_cell : of a table's rows of one subset, N, D and seed, keep the one with the lowest loss.
     unfinished : take runs without done.json too.
+    report : draw the figures and write report.html; false: the numbers alone, in seconds.
     wandb : for source=wandb: group, filters (JSON), refresh (the answer is kept in OUT/wandb.parquet).
     weights : raw or ema; empty: ema where the runs have it.
     n_params : definition of N: total, or kinds joined by +, such as blocks+head.
@@ -43,6 +44,7 @@ class Command(FitSettings):
     drop_largest : leave out that many rows with the largest losses, per subset.
     blocks : join neighbouring test blocks to so many before the fit (a smaller file); 0: as they are.
     multiverse : fit again under every other reasonable choice, for one table of what moves the answer.
+    joint : all subsets in one model too: shared (of L_inf, A, B, alpha, beta), replicates; joint=false: not.
     curves : loss curves to points: curves=off (every row is a point; what tables not of jetscale get unless
         asked) or curves=paper (what runs get), and each step by itself: smooth and bin (in ln D; in parts of
         the schedule), average_seeds, running_minimum, drop (steps; -1: the warm-up), cut_plateau, points (a
@@ -50,9 +52,11 @@ class Command(FitSettings):
     approach1 : envelope (hull, record-low or bins), bins.
     approach2 : slices, window (factor of N about the lowest loss, 0: all), min_points, tolerance (of ln C).
     approach3 : objective (huber, squared or absolute), delta, residual (log or raw), form (separate, tied:
-        alpha = beta, coupled, or one of your own that --trust MODULE registers).
+        alpha = beta, coupled, or one of your own that --trust MODULE registers), pin (values that parameters
+        are held at, such as approach3.pin.alpha=0.34).
     uncertainty : method (auto, hierarchical, wild, runs or none), replicates, test_jet_samples,
-        test_jet_fraction (the paper's error; 0 samples: none), profile, seed.
+        test_jet_fraction (the paper's error; 0 samples: none), profile, levels (of the intervals, in %: 95
+        always, [80, 90, 95] two more), seed.
     """
 
     source: str = "local"
@@ -64,6 +68,7 @@ class Command(FitSettings):
     flops_per_param_sample: Annotated[float, Range(0, 1e12, without="low")] = 6.0
     best_of_cell: bool = False
     unfinished: bool = False
+    report: bool = True
     wandb: WandbSettings = field(default_factory=WandbSettings)
 
     def fit_settings(self) -> FitSettings:
@@ -71,10 +76,26 @@ class Command(FitSettings):
         return FitSettings(**{part.name: getattr(self, part.name) for part in fields(FitSettings)})
 
 
+_SHORT = {"curves": "curves.protocol", "joint": "joint.on"}
+
+
+_DRAWN = ("forest", "overview", "subset_*", "residuals_*", "losses", "gain", "multiverse")
+"""Figures that a report draws."""
+
+
 def _spelt_out(argument: str) -> str:
-    """``curves.protocol=off`` of ``curves=off``."""
+    """``curves.protocol=off`` of ``curves=off``, ``joint.on=false`` of ``joint=false``."""
     key, equals, value = argument.partition("=")
-    return f"curves.protocol={value}" if key == "curves" and equals else argument
+    return f"{_SHORT[key]}={value}" if key in _SHORT and equals else argument
+
+
+def _remove_drawn(out: Path) -> None:
+    """Report and figures of an earlier fit, which would tell of other numbers than results.json."""
+    (out / "report.html").unlink(missing_ok=True)
+    for name in _DRAWN:
+        for suffix in (".svg", ".png"):
+            for path in (out / "figures").glob(name + suffix):
+                path.unlink()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -93,11 +114,12 @@ def main(argv: Sequence[str]) -> None:
     out = Path(command.out) if command.out else Path(command.path) / "analysis"
 
     from jetscale.analysis.answers.fit_table import fit
-    from jetscale.analysis.fitting.surface import form_named
-    from jetscale.analysis.output.report import write_report
+    from jetscale.analysis.fitting.pins import form_of
+    from jetscale.analysis.joint.sharing import checked_names
     from jetscale.analysis.tables.loading import load_with_held_out
 
-    form_named(command.approach3.form)  # a name that does not exist is refused before anything is read
+    form_of(command.approach3)  # a name that does not exist is refused before anything is read
+    checked_names(command.joint.shared)
     losses, held_out = load_with_held_out(
         command.path,
         command.held_out,
@@ -112,8 +134,13 @@ def main(argv: Sequence[str]) -> None:
     )
     result = fit(losses, command.fit_settings(), held_out=held_out)
     result.save(out)
-    report = write_report(result, out)
-    sys.stdout.write(f"{result}\n{out / 'results.json'}\n{report}\n")
+    written = [out / "results.json"]
+    _remove_drawn(out)
+    if command.report:
+        from jetscale.analysis.output.report import write_report
+
+        written.append(write_report(result, out))
+    sys.stdout.write("\n".join(map(str, [result, *written])) + "\n")
 
 
 if __name__ == "__main__":

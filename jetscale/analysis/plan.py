@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
-from jetscale.analysis.answers.planning import plan
+from jetscale.analysis.answers.next_runs import QUANTITIES, NextRuns, next_runs
+from jetscale.analysis.answers.planning import Plan, plan
+from jetscale.analysis.answers.prediction import LEVELS, Predictions, predict_loss
+from jetscale.analysis.answers.total_plan import TotalPlan, plan_total
+from jetscale.analysis.settings import LEVEL
 from jetscale.common.cli import parse, run
-from jetscale.common.fields import Range
+from jetscale.common.fields import OneOf, Range
 from jetscale.common.usage import UsageError
 
 PROGRAM = "python -m jetscale.analysis.plan"
@@ -25,8 +29,17 @@ AMOUNT = Range(0, 1e60)
 
 
 @dataclass
+class Prices:
+    """What jets cost; see `Command`."""
+
+    simulate: Annotated[float, AMOUNT] = 0.0
+    pretrain: Annotated[float, AMOUNT] = 0.0
+    finetune: Annotated[float, AMOUNT] = 0.0
+
+
+@dataclass
 class Command:
-    """Compute-optimal allocation from a saved fit.
+    """Compute-optimal allocation from a saved fit, or (with N and D) the loss that a new run would have.
 
     Attributes
     ----------
@@ -38,6 +51,15 @@ class Command:
     subset : only this one; empty: all, compared with `reference`.
     reference : subset that compute multipliers are given against.
     simulate_seconds : CPU seconds to simulate one jet; 0: simulation is not counted.
+    N, D, C : predict the loss of a run of N parameters on D examples (or of one of them and its compute C)
+        instead of planning; of a law of one variable, that one.
+    levels : of the prediction intervals, in %; 95 is always given.
+    runs_for : choose the runs that `budget` should buy to shrink the interval of this quantity: a,
+        difference (of a, from `reference`), N_star, loss (both at C) or L_inf, of `subset`.
+    total_budget : FLOPs for simulation, pretraining and fine-tuning together: how to split them, which
+        composition, what to buy next, when more pretraining stops paying. `subset` is a composition then.
+    price : simulate (FLOPs that a simulated jet is worth), pretrain and finetune (FLOPs a parameter and jet;
+        0: as in the table).
     out : file to write the plan to as JSON; empty: none.
     """
 
@@ -49,6 +71,13 @@ class Command:
     subset: str = ""
     reference: str = "scratch"
     simulate_seconds: Annotated[float, AMOUNT] = 0.0
+    N: Annotated[float, AMOUNT] = 0.0
+    D: Annotated[float, AMOUNT] = 0.0
+    C: Annotated[float, AMOUNT] = 0.0
+    levels: list[Annotated[float, LEVEL]] = field(default_factory=lambda: list(LEVELS))
+    runs_for: Annotated[str, OneOf("", *QUANTITIES)] = ""
+    total_budget: Annotated[float, AMOUNT] = 0.0
+    price: Prices = field(default_factory=Prices)
     out: str = ""
 
 
@@ -67,7 +96,54 @@ def main(argv: Sequence[str]) -> None:
     command = parse(Command, argv, PROGRAM)
     if not command.results:
         raise UsageError("results=FOLDER is needed: what `python -m jetscale.analysis` wrote; see --help")
-    found = plan(
+    found = _answer(command)
+    if command.out:
+        from jetscale.analysis.fitting.numbers import plain
+        from jetscale.common.files import write_json
+
+        write_json(Path(command.out), plain(found))
+    sys.stdout.write(f"{found}\n")
+
+
+def _answer(command: Command) -> Plan | Predictions | TotalPlan | NextRuns:
+    """What the command asks for."""
+    if command.runs_for:
+        return next_runs(
+            command.results,
+            command.runs_for,
+            command.budget,
+            subset=command.subset,
+            reference=command.reference,
+            C=command.C,
+        )
+    budgets = ("budget", "loss", "gpu_hours", "total_budget")
+    given = [key for key in budgets if getattr(command, key) > 0]
+    points = [key for key in ("N", "D", "C") if getattr(command, key) > 0]
+    if len(given) + bool(points) > 1:
+        raise UsageError(
+            f"{', '.join(given + points)}: ask one thing at a time: one of {', '.join(budgets)}, or"
+            " a prediction at two of N, D and C"
+        )
+    if command.total_budget:
+        of = command.price
+        return plan_total(
+            command.results,
+            command.total_budget,
+            simulate=of.simulate,
+            pretrain=of.pretrain,
+            finetune=of.finetune,
+            subset=command.subset,
+        )
+    if points:
+        return predict_loss(
+            command.results,
+            N=command.N,
+            D=command.D,
+            C=command.C,
+            subset=command.subset,
+            levels=command.levels,
+        )
+    return plan(
         command.results,
         command.budget,
         loss=command.loss,
@@ -77,12 +153,6 @@ def main(argv: Sequence[str]) -> None:
         reference=command.reference,
         simulate_seconds=command.simulate_seconds,
     )
-    if command.out:
-        from jetscale.analysis.fitting.numbers import plain
-        from jetscale.common.files import write_json
-
-        write_json(Path(command.out), plain(found))
-    sys.stdout.write(f"{found}\n")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from jetscale.common.fields import SEED, OneOf, Range
 from jetscale.common.usage import UsageError
 
 WEIGHTS = OneOf("raw", "ema", "")
+LEVEL = Range(1, 99.9)  # of an interval, in %
 _UPTO = Range(0, 1_000_000)
 
 
@@ -28,6 +29,8 @@ class ColumnSettings:
     run : name of the run; without it every row is a separate run.
     seed : seed of the run.
     subset : rows of each value are fitted apart.
+    weight : weight of each point in the fit; 1 without such a column.
+    D_pre : jets (tokens) of pretraining, 0 from scratch; several in one subset are fitted apart.
     """
 
     N: str | None = None
@@ -37,6 +40,8 @@ class ColumnSettings:
     run: str | None = None
     seed: str | None = None
     subset: str | None = None
+    weight: str | None = None
+    D_pre: str | None = None
 
 
 @dataclass
@@ -166,12 +171,15 @@ class Approach3Settings:
     residual : log (of ln L) or raw (of L).
     form : separate, tied (alpha = beta), coupled (arXiv:2001.08361 with a floor), or one of your own that
         ``--trust MODULE`` registers.
+    pin : values that parameters are held at instead of being fitted, by their names in results.json:
+        ``approach3.pin.alpha=0.34``.
     """
 
     objective: Annotated[str, OneOf("huber", "squared", "absolute")] = "huber"
     delta: Annotated[float, Range(0, 1e6, without="low")] = 1e-3
     residual: Annotated[str, OneOf("log", "raw")] = "log"
     form: str = "separate"
+    pin: dict[str, Annotated[float, Range(-1e300, 1e300)]] = field(default_factory=dict)
 
 
 @dataclass
@@ -185,6 +193,7 @@ class UncertaintySettings:
     test_jet_samples : samples of the paper's error over test jets, reported beside; 0: none.
     test_jet_fraction : share of the test jets in each of them.
     profile : profile likelihood beside.
+    levels : of the intervals, in %; that of 95% is always given, [80, 90, 95] adds two more.
     seed : of the resampling.
     """
 
@@ -193,7 +202,24 @@ class UncertaintySettings:
     test_jet_samples: Annotated[int, _UPTO] = 100
     test_jet_fraction: Annotated[float, Range(0, 1, without="low")] = 0.8
     profile: bool = True
+    levels: list[Annotated[float, LEVEL]] = field(default_factory=lambda: [95.0])
     seed: Annotated[int, SEED] = 0
+
+
+@dataclass
+class JointSettings:
+    """All subsets in one model. `joint=false` is short for ``joint.on=false``.
+
+    Attributes
+    ----------
+    on : whether tables of two subsets or more are fitted jointly too.
+    shared : parameters that all subsets have in common: of L_inf, A, B, alpha and beta.
+    replicates : refits behind its intervals and tests, at most; no more than `uncertainty.replicates`.
+    """
+
+    on: bool = True
+    shared: list[str] = field(default_factory=lambda: ["alpha", "beta"])
+    replicates: Annotated[int, Range(2, 1_000_000)] = 100
 
 
 @dataclass
@@ -209,6 +235,7 @@ class FitSettings:
     drop_largest : leave out the rows with the largest losses, that many per subset.
     blocks : join neighbouring test blocks to so many before the fit; 0: as the runs wrote them.
     multiverse : fit again under every other reasonable choice.
+    joint : see `JointSettings`.
     """
 
     curves: CurveSettings = field(default_factory=CurveSettings)
@@ -222,3 +249,4 @@ class FitSettings:
     drop_largest: Annotated[int, _UPTO] = 0
     blocks: Annotated[int, _UPTO] = 0
     multiverse: bool = True
+    joint: JointSettings = field(default_factory=JointSettings)

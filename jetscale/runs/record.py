@@ -92,10 +92,13 @@ class JetsFrom:
     ----------
     dir : their folder or address
     fingerprint : of names, sizes and checksums of the files
+    made_by : the simulator and its version, or that no simulator's manifest is beside the files; None where
+        it is not known (an earlier version's run, jets at an address, a store without its files)
     """
 
     dir: str
     fingerprint: str
+    made_by: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

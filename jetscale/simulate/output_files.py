@@ -13,7 +13,12 @@ import pyarrow as pa
 from jetscale.common.files import DamagedFile, atomic_path, fingerprint, sha256_file, write_sealed
 from jetscale.common.usage import UsageError
 from jetscale.jets.datasets.base import DATASETS, JetFile
-from jetscale.jets.reading.manifests import manifest_content, manifest_path
+from jetscale.jets.reading.manifests import (
+    OLD_VERSION_KEY,
+    VERSION_KEY,
+    manifest_content,
+    manifest_path,
+)
 from jetscale.simulate import SIMULATOR_VERSION
 from jetscale.simulate.chunk import CHUNK_JETS, JETS_PER_POINT, Chunk, chunks
 from jetscale.simulate.parts import read_part
@@ -21,10 +26,6 @@ from jetscale.simulate.random_streams import generator
 from jetscale.simulate.writers import write_jets
 
 PARTS = ".simulate"
-VERSION_KEY = "simulator version"
-"""Name of `SIMULATOR_VERSION` among the settings of a manifest."""
-OLD_VERSION_KEY = "physics"
-"""Its name in the manifests of version 1."""
 
 
 @dataclass(frozen=True)

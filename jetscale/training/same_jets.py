@@ -15,6 +15,7 @@ from pathlib import Path
 from jetscale.common.files import CHECKSUM, checksum_file, fingerprint
 from jetscale.common.masking import masked
 from jetscale.jets.datasets.files import SourceFile
+from jetscale.jets.reading.manifests import maker_of
 from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.packed_store import MANIFEST, Store
 from jetscale.jets.stores.request import StoreRequest, store_request
@@ -40,7 +41,9 @@ def jets_from(settings: TrainSettings) -> dict[str, JetsFrom]:
     """
     return {
         name: JetsFrom(
-            dir=masked(str(request.directory)), fingerprint=fingerprint(_of_store(ensure_store(request)))
+            dir=masked(str(request.directory)),
+            fingerprint=fingerprint(_of_store(ensure_store(request))),
+            made_by=_made_by(request),
         )
         for name, request in _requests(settings)
     }
@@ -78,6 +81,14 @@ def _requests(settings: TrainSettings) -> Iterator[tuple[str, StoreRequest]]:
         phases.append((Phase.PRETRAIN, "train"))
     for phase, split in phases:
         yield f"{phase}/{split}", store_request(settings.data, settings.dataset_of(phase), split)
+
+
+def _made_by(request: StoreRequest) -> str | None:
+    """What made the files of a request, by the manifests beside them; None where there is no file to ask."""
+    if not isinstance(request.directory, Path):
+        return None
+    files = [file.path for file in request.sources() if isinstance(file.path, Path)]
+    return ", ".join(sorted({maker_of(file) for file in files})) or None
 
 
 def _now(request: StoreRequest) -> _Sources | None:

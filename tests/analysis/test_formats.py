@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,10 @@ def written(path: Path) -> Path:
         ROWS.to_json(path, orient="records", lines=True, double_precision=15)
     elif kind == "json":
         ROWS.to_json(path, orient="records", double_precision=15)
+    elif kind == "columns.json":
+        path.write_text(json.dumps({str(name): ROWS[name].tolist() for name in ROWS}))
+    elif kind == "xlsx":
+        ROWS.to_excel(path, index=False)
     elif kind == "semicolon.csv":
         ROWS.to_csv(path, index=False, sep=";", decimal=",")
     elif kind == "decimal.tsv":
@@ -52,6 +58,8 @@ KINDS = [
     "jsonl.gz",
     "ndjson",
     "json",
+    "columns.json",
+    "xlsx",
 ]
 
 
@@ -126,7 +134,54 @@ def test_every_subset_has_its_own_figures(tmp_path: Path) -> None:
     names = ["x y", "x_y", "$_x$"]
     pd.concat([ROWS.assign(subset=name) for name in names]).to_csv(tmp_path / "t.csv", index=False)
     settings = FitSettings(uncertainty=UncertaintySettings(method="none", profile=False), multiverse=False)
-    paths = draw_figures(fit(load_losses(tmp_path / "t.csv"), settings), tmp_path / "figures")
-    drawn = [path for name, path in paths.items() if name.startswith("subset ")]
+    drawings = draw_figures(fit(load_losses(tmp_path / "t.csv"), settings), tmp_path / "figures")
+    drawn = [drawing.path for name, drawing in drawings.items() if name.startswith("subset ")]
     assert len({path.name.casefold() for path in drawn}) == len(names)
     assert len({path.read_bytes() for path in drawn}) == len(names)  # each holds its name
+
+
+# ---- Excel
+
+
+def workbook(path: Path, sheets: dict[str, pd.DataFrame], **how: object) -> Path:
+    with pd.ExcelWriter(path) as writer:
+        for name, frame in sheets.items():
+            frame.to_excel(writer, sheet_name=name, index=False, **how)
+    return path
+
+
+def test_a_workbook_with_notes_in_empty_sheets_and_columns_is_read(tmp_path: Path) -> None:
+    rows = ROWS.assign(subset="qcd")
+    found = load_losses(workbook(tmp_path / "t.xlsx", {"runs": rows, "Sheet2": pd.DataFrame()}))
+    assert set(found.frame["subset"]) == {"qcd"}
+    np.testing.assert_allclose(np.sort(found.frame["loss"]), np.sort(ROWS["loss"]), rtol=1e-12)
+
+
+def test_workbooks_that_could_mean_two_things_are_refused(tmp_path: Path) -> None:
+    two = workbook(tmp_path / "two.xlsx", {"a": ROWS, "b": ROWS})
+    twice = workbook(tmp_path / "twice.xlsx", {"a": pd.concat([ROWS, ROWS["loss"]], axis=1)})
+    nameless = workbook(tmp_path / "bare.xlsx", {"a": ROWS}, header=False)
+    nameless_column = workbook(tmp_path / "column.xlsx", {"a": ROWS.assign(**{" ": 1.0})})
+    empty = workbook(tmp_path / "empty.xlsx", {"a": pd.DataFrame()})
+    text = workbook(tmp_path / "text.xlsx", {"a": ROWS.assign(loss="4,9331")})
+    broken = tmp_path / "broken.xlsx"
+    broken.write_bytes(two.read_bytes()[:3000])
+    for path, message in (
+        (two, r"2 sheets that hold something \(a, b\)"),
+        (twice, "two columns are called 'loss'"),
+        (nameless, "no column for loss"),
+        (nameless_column, "column 4 has no name in the first row"),
+        (empty, "nothing in it"),
+        (text, "'4,9331', not a number; a decimal comma"),
+        (broken, "cannot be read as a table"),
+    ):
+        with pytest.raises(UsageError, match=message) as error:
+            load_losses(path)
+        assert "\n" not in str(error.value)
+
+
+def test_without_openpyxl_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = workbook(tmp_path / "t.xlsx", {"a": ROWS})
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(UsageError, match=r"openpyxl, which is not installed.*jetscale\[excel\]"):
+        load_losses(path)

@@ -14,7 +14,8 @@ from jetscale.analysis.answers.gain import Run, compare, gains
 from jetscale.analysis.checks.synthetic import Noise, curves_table
 from jetscale.analysis.fitting.numbers import Quantity, plain
 from jetscale.analysis.fitting.surface import Surfaces
-from jetscale.analysis.output.report import percent, write_report
+from jetscale.analysis.output.formatting import percent
+from jetscale.analysis.output.report import write_report
 from jetscale.analysis.settings import UncertaintySettings
 from jetscale.analysis.tables.test_blocks import BlockLosses, keys_of, resampled_blocks
 

@@ -6,11 +6,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from jetscale.analysis.fitting.approach import EXPONENTS, approaches
 from jetscale.analysis.fitting.numbers import Quantity, plain
 from jetscale.common.files import write_json
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from jetscale.analysis.errors.one_variable import LawFit
+    from jetscale.analysis.errors.resampling import Replicates
     from jetscale.analysis.fitting.approach import Draws
     from jetscale.analysis.fitting.surface import Surfaces
     from jetscale.analysis.fitting.surface_fit import Certificate
@@ -37,6 +43,7 @@ class SubsetFit:
     details : per-approach facts that are not quantities (slices, envelope, lack of fit, ...).
     warnings : what a reader must know.
     surface : approach 3's fit, whatever its parameters are called above; None where it was not fitted.
+    law : of one variable, where the points carry no law of N and D; None elsewhere.
     """
 
     name: str
@@ -53,6 +60,8 @@ class SubsetFit:
     draws: Draws = field(repr=False, default_factory=dict)
     task: Task | None = field(repr=False, default=None)
     surface: Surfaces | None = field(repr=False, default=None)
+    replicates: Replicates | None = field(repr=False, default=None)
+    law: LawFit | None = field(repr=False, default=None)
 
     def __str__(self) -> str:
         counts = f"{self.n_runs} runs, {self.n_sizes} sizes, {self.n_points} points"
@@ -67,6 +76,7 @@ class SubsetFit:
             for name, quantity in self.approach3.items()
             if name not in (*EXPONENTS, "objective")
         ]
+        lines += [] if self.law is None else [f"  {self.law}"]
         return "\n".join(lines + [f"  warning: {text}" for text in self.warnings])
 
     def approach(self, number: int) -> dict[str, Quantity]:
@@ -94,6 +104,8 @@ class SubsetFit:
         entries["approach3"]["certificate"] = None if self.certificate is None else asdict(self.certificate)
         for name, entry in entries.items():
             entry |= self.details.get(name, {})
+        if self.law is not None:
+            entries["law"] = self.law.to_json()
         return {
             "runs": self.n_runs,
             "sizes": self.n_sizes,
@@ -117,7 +129,8 @@ class FitResult:
     settings : what was asked, as plain values.
     warnings : of the table and of the comparison; each subset has its own too.
     losses : the loss table that was fitted.
-    details : tables that concern all subsets (multiverse, hold-out).
+    details : tables that concern all subsets (multiverse, joint fit, laws of transfer).
+    joint_draws : replicates of the joint fit and of the laws of transfer.
     """
 
     subsets: dict[str, SubsetFit]
@@ -126,12 +139,16 @@ class FitResult:
     warnings: list[str]
     losses: LossTable = field(repr=False)
     details: dict[str, Any] = field(default_factory=dict)
+    joint_draws: dict[str, NDArray[np.float64]] = field(repr=False, default_factory=dict)
 
     def __str__(self) -> str:
         lines = [str(subset) for subset in self.subsets.values()]
         for pair, quantities in self.differences.items():
             shown = (f"{name} {quantities[name]}" for name in quantities if name.endswith(".a"))
             lines.append(f"{pair}: " + ", ".join(shown))
+        tests = self.details.get("joint", {}).get("tests", {})
+        lines += [f"joint: {test['sentence']}" for test in tests.values()]
+        lines += [f"transfer: {one['sentence']}" for one in self.details.get("transfer", {}).values()]
         return "\n".join(lines + [f"warning: {text}" for text in self.warnings])
 
     def _repr_html_(self) -> str:
@@ -162,6 +179,7 @@ class FitResult:
             "source": self.losses.source,
             "sample": self.losses.sample,
             "flops_per_param_sample": self.losses.flops_per_param_sample,
+            "absent": list(self.losses.absent),
             "settings": self.settings,
             "warnings": self.warnings
             + [f"{s.name}: {text}" for s in self.subsets.values() for text in s.warnings],
@@ -170,7 +188,9 @@ class FitResult:
         } | self.details
 
     def save(self, out: Path) -> None:
-        """Write results.json, losses.parquet, losses-blocks.parquet and replicates.parquet into `out`.
+        """Write results.json, losses.parquet, losses-blocks.parquet and the replicates into `out`.
+
+        Replicates of the subsets are in replicates.parquet, those of the joint fits in joint.parquet.
 
         checksums.json, written last, holds their checksums (`jetscale.analysis.tables.checksums`).
         """
@@ -186,6 +206,10 @@ class FitResult:
         frames = [pd.DataFrame(s.draws).assign(subset=s.name) for s in self.subsets.values() if s.draws]
         if frames:
             parquet.write_frame(pd.concat(frames, ignore_index=True), out / "replicates.parquet")
+        if self.joint_draws:
+            parquet.write_frame(pd.DataFrame(self.joint_draws), out / "joint.parquet")
+        else:
+            (out / "joint.parquet").unlink(missing_ok=True)
         write_json(out / "results.json", plain(self.to_json()))
         checksums.write(out)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -9,19 +10,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jetscale.analysis.answers.fit_result import FitResult, SubsetFit
-from jetscale.analysis.answers.gain import REFERENCE, gains
-from jetscale.analysis.checks import heldout, misfit
+from jetscale.analysis.answers.gain import gains
+from jetscale.analysis.checks import coverage, heldout, misfit
 from jetscale.analysis.checks.lack_of_fit import SIGNIFICANT, bend_test
 from jetscale.analysis.checks.multiverse import multiverse
-from jetscale.analysis.errors.estimate import Estimate, estimate
+from jetscale.analysis.errors.estimate import Estimate, estimate, seeds_resampled
 from jetscale.analysis.fitting.approach import EXPONENTS, approaches, part
 from jetscale.analysis.fitting.approach3 import surfaces_of
 from jetscale.analysis.fitting.numbers import Quantity, summarise
-from jetscale.analysis.fitting.surface import Surfaces, form_named
+from jetscale.analysis.fitting.pins import form_of
+from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.joint.answer import answer as joint_answer
+from jetscale.analysis.joint.data import Facts
+from jetscale.analysis.joint.sharing import checked_names
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.tables import selection
 from jetscale.analysis.tables.loss_table import LossTable
-from jetscale.analysis.tables.variants import counterpart, split_name
+from jetscale.analysis.tables.variants import REFERENCE, counterpart, split_name
 from jetscale.common.cli import check
 from jetscale.common.usage import UsageError
 
@@ -48,7 +53,8 @@ def fit(
     """
     settings = settings or FitSettings()
     check(settings)
-    form_named(settings.approach3.form)  # refused before anything is fitted
+    form_of(settings.approach3)  # refused before anything is fitted
+    checked_names(settings.joint.shared)
     settings = replace(settings, curves=settings.curves.resolved(losses.own_runs))
     if losses.blocks is not None:
         losses = replace(losses, blocks=losses.blocks.merged(settings.blocks))
@@ -71,8 +77,30 @@ def fit(
     details: dict[str, Any] = {"gain": gain} if gain else {}
     if settings.multiverse:
         details["multiverse"] = multiverse(losses, settings)
-    warnings = losses.warnings + warnings
-    return FitResult(subsets, differences(subsets), asdict(settings), warnings, losses, details)
+    joint = joint_answer(
+        {name: subset.task for name, subset in subsets.items() if subset.task is not None},
+        {name: subset.replicates for name, subset in subsets.items()},
+        {name: _facts(groups[name], settings, losses) for name in subsets},
+        {name: subset.draws for name, subset in subsets.items()},
+        settings,
+        losses.sample,
+    )
+    details |= joint.entries
+    warnings = losses.warnings + warnings + joint.warnings
+    between = differences(subsets, settings.uncertainty.levels)
+    return FitResult(subsets, between, asdict(settings), warnings, losses, details, joint.draws)
+
+
+def _facts(frame: pd.DataFrame, settings: FitSettings, losses: LossTable) -> Facts:
+    """What a group was pretrained on, and its widths by N."""
+    rows = selection.select(frame, replace(settings, drop_largest=0), losses)
+    jets = rows.get("pretrain_jets")
+    known = jets is not None and bool(np.isfinite(jets).all())
+    with_dim = rows[np.isfinite(rows["dim"].to_numpy(float))].drop_duplicates("n_params")
+    return Facts(
+        pretrain_jets=float(jets.median()) if jets is not None and known else None,
+        dims=dict(zip(with_dim["n_params"].astype(float), with_dim["dim"].astype(float), strict=True)),
+    )
 
 
 def _evaluated(losses: LossTable, settings: FitSettings) -> dict[str, pd.DataFrame]:
@@ -99,8 +127,13 @@ def fit_subset(
     curves = found.task.curves
     details = describe(found)
     warnings = list(found.warnings)
+    law = found.law
+    if law is not None:
+        warnings = law.warnings + warnings
     if found.task.surface is not None:
         details |= judge(found, found.task.surface, held_out)
+        if found.scatter is not None:
+            details["scatter"] = found.scatter.to_json()
         warnings += _judgement(details["lack_of_fit"])
     return SubsetFit(
         name=name,
@@ -114,9 +147,11 @@ def fit_subset(
         certificate=found.task.found.certificate,
         details=details,
         warnings=warnings,
-        draws=found.draws,
+        draws=found.draws | ({} if law is None else law.draws),
         task=found.task,
         surface=found.task.surface,
+        replicates=found.replicates or seeds_resampled(found.task, frame, losses),
+        law=law,
     )
 
 
@@ -162,7 +197,8 @@ def _lack_of_fit(found: Estimate, surface: Surfaces) -> dict[str, Any] | None:
         assert drawn is not None  # there is a surface, so every replicate has one
         of_replicates = replicates.log_L_RP[:, regular] - drawn.log_loss(log_N, log_D)
         dof = replicates.dof
-    test = bend_test(surface, log_N, log_D, residual, of_replicates, dof)
+    weight = None if c.weight is None else c.weight[regular]
+    test = bend_test(surface, log_N, log_D, residual, of_replicates, dof, weight)
     if test is None or test["p_value"] >= SIGNIFICANT:
         return test
     interval = found.quantities["approach3.a"].ci95
@@ -171,16 +207,28 @@ def _lack_of_fit(found: Estimate, surface: Surfaces) -> dict[str, Any] | None:
 
 
 def _judgement(test: dict[str, Any] | None) -> list[str]:
-    """Warn of a lack of fit that changes the answer; one that does not is in the report."""
-    if test is None or test.get("effect", {}).get("verdict") != "large":
+    """Warn of a lack of fit that changes the answer, and of intervals that no longer cover because of it."""
+    if test is None or test["p_value"] >= SIGNIFICANT:
         return []
-    return [f"approach 3: {misfit.described(test)}; exponents describe this range, extrapolate with care"]
+    found = []
+    if test["effect"]["verdict"] == "large":
+        found.append(f"{misfit.described(test)}; exponents describe this range, extrapolate with care")
+    if uncovered := coverage.warning(test["bend_rms"]):
+        found.append(uncovered)
+    return [f"approach 3: {text}" for text in found]
 
 
-def differences(subsets: dict[str, SubsetFit]) -> dict[str, dict[str, Quantity]]:
+def differences(
+    subsets: dict[str, SubsetFit], levels: Sequence[float] = ()
+) -> dict[str, dict[str, Quantity]]:
     """Paired differences of the exponents: each subset against `scratch`, all pairs where there is none.
 
     Of several variants of scratch, the one with the same settings of fine-tuning is taken.
+
+    Parameters
+    ----------
+    subsets : the fits, by name.
+    levels : of the intervals besides that of 95%, in %.
     """
     names = list(subsets)
     against = {name: counterpart(name, names, REFERENCE) for name in names}
@@ -192,7 +240,7 @@ def differences(subsets: dict[str, SubsetFit]) -> dict[str, dict[str, Quantity]]
         quantities = {}
         for approach in subsets[one].approaches:
             for name in EXPONENTS:
-                difference = _difference(approach, name, subsets[one], subsets[other])
+                difference = _difference(approach, name, subsets[one], subsets[other], levels)
                 if difference is not None:
                     quantities[f"{approach}.{name}"] = difference
         if quantities:
@@ -200,11 +248,13 @@ def differences(subsets: dict[str, SubsetFit]) -> dict[str, dict[str, Quantity]]
     return found
 
 
-def _difference(approach: str, name: str, first: SubsetFit, second: SubsetFit) -> Quantity | None:
+def _difference(
+    approach: str, name: str, first: SubsetFit, second: SubsetFit, levels: Sequence[float]
+) -> Quantity | None:
     one, other = (subset.approaches[approach][name].value for subset in (first, second))
     if one is None or other is None:
         return None
     paired = first.method == second.method and first.draws and second.draws
     key = f"{approach}.{name}"
     draws = first.draws[key] - second.draws[key] if paired else None
-    return summarise(one - other, draws, first.method, min(first.dof, second.dof))
+    return summarise(one - other, draws, first.method, min(first.dof, second.dof), "linear", levels)

@@ -32,14 +32,13 @@ from numpy.typing import NDArray
 
 from jetscale.analysis.fitting.numbers import Quantity
 from jetscale.analysis.tables.test_blocks import MIN_FILLED_BLOCKS, BlockLosses, keys_of
-from jetscale.analysis.tables.variants import counterpart, split_name
+from jetscale.analysis.tables.variants import REFERENCE, counterpart, split_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[np.float64]
 
-REFERENCE = "scratch"
 ROUNDING = 1e-9  # of ln D, at the ends of a curve
 POINTS = 12  # a curve, besides the last where scratch with the same total can be compared
 

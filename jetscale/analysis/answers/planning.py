@@ -115,14 +115,10 @@ def plan(
     UsageError
         Not exactly one of budget, loss and gpu_hours; no measured rate; unknown subset; no results.
     """
-    laws = (
-        sources.from_folder(Path(fitted)) if isinstance(fitted, str | Path) else sources.from_result(fitted)
-    )
+    laws = sources.of(fitted)
     if sum(value > 0 for value in (budget, loss, gpu_hours)) != 1:
         raise UsageError("give exactly one of budget=FLOPs, loss=VALUE, gpu_hours=HOURS")
-    known = [*laws.laws, *laws.missing]
-    if subset and subset not in known:
-        raise UsageError(f"no subset {subset!r} in these results; there are {', '.join(known)}")
+    sources.check_subset(laws, subset)
     chosen = [name for name in laws.laws if subset in ("", name)]
     allocations = {}
     for name in chosen:
@@ -158,7 +154,7 @@ def allocate(
     def quantity(of: Callable[[Surfaces], Array]) -> Quantity:
         value = float(of(law.surface)[0])
         draws = None if law.replicates is None else np.exp(of(law.replicates))
-        return summarise(float(np.exp(value)), draws, law.method, law.dof, "log")
+        return summarise(float(np.exp(value)), draws, law.method, law.dof, "log", laws.levels)
 
     def log_budget(surfaces: Surfaces) -> Array:
         if loss > 0:
@@ -222,7 +218,7 @@ def _multiplier(law: Law, laws: Laws, reference: str, log_C: float) -> Quantity 
         draws = np.exp(
             allocation.compute_multiplier(law.replicates, law.cost, other.replicates, other.cost, log_C)
         )
-    return summarise(float(np.exp(value)), draws, law.method, min(law.dof, other.dof), "log")
+    return summarise(float(np.exp(value)), draws, law.method, min(law.dof, other.dof), "log", laws.levels)
 
 
 def _flags(law: Law, laws: Laws, log_C: float, log_N: float, log_D: float) -> list[str]:

@@ -103,7 +103,7 @@ def windows(task: Task, a: float) -> list[dict[str, Any]]:
 
 def _window(task: Task, below: Mask, above: Mask, a: float, forms: list[str]) -> dict[str, Any]:
     c, log_L = task.curves, task.log_L_P
-    fitter = replace(task.fitter, log_N=c.log_N[below], log_D=c.log_D[below])
+    fitter = task.fitter.of(below)
     fitted, _ = fitter.point(log_L[below])
     predicted = fitted.surfaces.log_loss(c.log_N[above], c.log_D[above])[0]
     spread, dof = _prediction_spread(task, fitter, fitted.surfaces, below, above)

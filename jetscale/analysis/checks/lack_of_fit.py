@@ -73,6 +73,7 @@ def bend_test(
     residual_P: Array,
     replicate_residual_RP: Array | None,
     dof: float,
+    weight_P: Array | None = None,
 ) -> dict[str, Any] | None:
     """Test the residuals for bends.
 
@@ -82,6 +83,7 @@ def bend_test(
     residual_P : observed minus fitted ln L.
     replicate_residual_RP : those of the replicates, for correlated points; None for independent ones.
     dof : degrees of freedom of the replicates.
+    weight_P : how much each point counts; None: all alike.
 
     Returns
     -------
@@ -91,6 +93,15 @@ def bend_test(
     from scipy.stats import f
 
     directions, bends = surface.directions(log_N, log_D), _bends(log_N, log_D, log_N, log_D)
+    if weight_P is not None:  # weighted least squares, in units of a point of weight 1
+        root_P = np.sqrt(weight_P)
+        directions, bends, residual_P = (
+            directions * root_P[:, None],
+            bends * root_P[:, None],
+            residual_P * root_P,
+        )
+        if replicate_residual_RP is not None:
+            replicate_residual_RP = replicate_residual_RP * root_P
     basis, _ = np.linalg.qr(directions)
     bends = bends - basis @ (basis.T @ bends)
     left = residual_P - basis @ (basis.T @ residual_P)

@@ -119,7 +119,7 @@ def _other_form(task: Task, form: str, limit: float) -> _LogLoss | None:
     c, regular = task.curves, task.regular
     log_N, log_D, log_L = c.log_N[regular], c.log_D[regular], task.log_L_P[regular]
     try:
-        found = replace(task.fitter, log_N=log_N, log_D=log_D, form=form_named(form)).compared(log_L)
+        found = replace(task.fitter.of(regular), form=form_named(form)).compared(log_L)
     except Undetermined:
         return None
     if ((found(log_N, log_D) - log_L) ** 2).mean() > limit:
@@ -128,8 +128,7 @@ def _other_form(task: Task, form: str, limit: float) -> _LogLoss | None:
 
 
 def _refitted(task: Task, chosen: Mask, log_C: float) -> tuple[float | None, float | None]:
-    c = task.curves
-    fitter = replace(task.fitter, log_N=c.log_N[chosen], log_D=c.log_D[chosen])
+    fitter = task.fitter.of(chosen)
     try:
         found, certificate = fitter.point(task.log_L_P[chosen])
     except Undetermined:

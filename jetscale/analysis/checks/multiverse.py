@@ -15,7 +15,8 @@ from jetscale.analysis.errors.estimate import estimate
 from jetscale.analysis.fitting.approach import approaches
 from jetscale.analysis.fitting.curves import CurveSet, build
 from jetscale.analysis.fitting.numbers import Quantity
-from jetscale.analysis.fitting.surface import SurfaceForm, form_named
+from jetscale.analysis.fitting.pins import form_of
+from jetscale.analysis.fitting.surface import SurfaceForm
 from jetscale.analysis.settings import CurveSettings, FitSettings
 from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.analysis.tables.selection import select
@@ -44,7 +45,7 @@ def multiverse(losses: LossTable, settings: FitSettings) -> dict[str, list[dict[
     By subset, one entry a choice.
     """
     tables = {}
-    shown = shown_quantities(form_named(settings.approach3.form))
+    shown = shown_quantities(form_of(settings.approach3))
     for name, frame in losses.groups().items():
         built: dict[str, CurveSet] = {}
         tables[name] = [

@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.errors import resampling
+from jetscale.analysis.errors.one_variable import LawFit, fit_law
 from jetscale.analysis.errors.profile import profile
+from jetscale.analysis.errors.scatter import Scatter, measured
 from jetscale.analysis.fitting import approach, approach3
 from jetscale.analysis.fitting import curves as curve_building
 from jetscale.analysis.fitting.approach import Draws, approaches, fit_all, grid_bias
 from jetscale.analysis.fitting.curves import CurveSet
 from jetscale.analysis.fitting.numbers import Quantity, summarise
+from jetscale.analysis.fitting.power_law import variable_of
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.fitting.task import Task, make_task
 from jetscale.analysis.settings import FitSettings
@@ -43,6 +46,8 @@ class Estimate:
     errors : the same under other models of errors.
     bias : of a and b on this grid, predicted by the surface, by approach and name; empty without a surface.
     warnings : what a reader must know.
+    scatter : of runs about the surface; None without one.
+    law : of one variable, where the points carry no law of N and D.
     """
 
     task: Task
@@ -53,6 +58,8 @@ class Estimate:
     errors: dict[str, dict[str, Quantity]]
     bias: dict[str, dict[str, float]]
     warnings: list[str]
+    scatter: Scatter | None = None
+    law: LawFit | None = None
 
 
 def estimate(
@@ -82,9 +89,13 @@ def estimate(
     curves = curves or curve_building.build(frame, settings.curves.resolved(losses.own_runs))
     task = approach.prepared(make_task(name, curves, log_L_E, settings, losses.flops_per_param_sample))
     values, warnings = _point(task)
-    parameters = len(task.fitter.form.parameters)
+    parameters = _fitted_parameters(task)
     has_surface = task.surface is not None
-    method, reason = resampling.choose_method(settings.uncertainty.method, curves, parameters, has_surface)
+    variable = variable_of(curves, losses.absent, losses.sample)
+    asked = settings.uncertainty.method
+    if variable is not None and not has_surface:  # the intervals are those of the law of one variable
+        asked = asked if asked == "runs" else "none"
+    method, reason = resampling.choose_method(asked, curves, parameters, has_surface)
     replicates, draws = _replicate(task, method, log_L_E, blocks)
     dof = np.inf if replicates is None else replicates.dof
     quantities = _summaries(task, values, draws, method, dof)
@@ -103,7 +114,38 @@ def estimate(
         warnings.append(
             "test jets are not resampled: some evaluation lacks block losses, or has too few jets"
         )
-    return Estimate(task, method, replicates, draws, quantities, errors, bias, warnings)
+    scatter = None
+    if task.surface is not None:
+        residual_P = task.log_L_P - task.surface.log_loss(curves.log_N, curves.log_D)[0]
+        scatter = measured(curves, residual_P, log_L_E, parameters, task.regular, blocks)
+    law = None if variable is None else fit_law(variable, curves, log_L_E, settings, blocks)
+    return Estimate(task, method, replicates, draws, quantities, errors, bias, warnings, scatter, law)
+
+
+def seeds_resampled(task: Task, frame: pd.DataFrame, losses: LossTable) -> resampling.Replicates | None:
+    """Replicates of a subset that has no fit by itself, for one together with others; None for one seed.
+
+    Parameters
+    ----------
+    task : the subset.
+    frame : its rows.
+    losses : the table they come from.
+    """
+    settings, curves = task.settings.uncertainty, task.curves
+    if (
+        settings.method not in ("auto", "hierarchical")
+        or not curves.is_curve
+        or min(curves.seeds_per_cell) < 2
+    ):
+        return None
+    log_L_E, blocks = np.log(frame["loss"].to_numpy(float)), _blocks(frame, losses)
+    return resampling.draw("hierarchical", curves, 0, log_L_E, None, None, blocks, settings)
+
+
+def _fitted_parameters(task: Task) -> int:
+    """How many parameters the form has that are not pinned."""
+    form = task.fitter.form
+    return len(form.parameters) - len(form.pinned)
 
 
 def _point(task: Task) -> tuple[dict[str, float], list[str]]:
@@ -133,9 +175,8 @@ def _replicate(
         return None, {}
     fitted, noise = None, None
     if task.surface is not None:
-        fitted = task.surface.log_loss(task.curves.log_N, task.curves.log_D)[0]
-        noise = resampling.wild_noise(task.curves, task.fitter, task.log_L_P, task.surface)
-    settings, parameters = task.settings.uncertainty, len(task.fitter.form.parameters)
+        fitted, noise = resampling.wild_noise(task.curves, task.fitter, task.log_L_P, task.surface)
+    settings, parameters = task.settings.uncertainty, _fitted_parameters(task)
     replicates = resampling.draw(method, task.curves, parameters, log_L_E, fitted, noise, blocks, settings)
     return replicates, fit_all(task, replicates.log_L_RP, replicates.weight_RP)
 
@@ -144,9 +185,12 @@ def _summaries(
     task: Task, values: dict[str, float], draws: Draws, method: str, dof: float
 ) -> dict[str, Quantity]:
     found: dict[str, Quantity] = {}
+    levels = task.settings.uncertainty.levels
     for one in approaches():
         own = {
-            name: summarise(value, draws.get(f"{one.name}.{name}"), method, dof, one.scale(task, name))
+            name: summarise(
+                value, draws.get(f"{one.name}.{name}"), method, dof, one.scale(task, name), levels
+            )
             for name, value in approach.part(one.name, values).items()
         }
         found |= approach.joined(one.name, one.settled(task, own))
@@ -160,9 +204,7 @@ def _widened(quantities: dict[str, Quantity], bias: dict[str, dict[str, float]])
         for key, shift in approach.joined(name, of_exponents).items():
             quantity = quantities[key]
             if quantity.ci95 is not None and np.isfinite(shift):
-                low, high = quantity.ci95
-                ends = (low - max(shift, 0.0), high - min(shift, 0.0))
-                widened[key] = Quantity(quantity.value, quantity.sd, ends)
+                widened[key] = quantity.widened(max(shift, 0.0), max(-shift, 0.0))
     return widened
 
 
@@ -181,7 +223,8 @@ def _profile(task: Task, surface: Surfaces, draws: Draws) -> dict[str, Quantity]
         if optimum is not None:
             named |= {"N_star": optimum[0][:, 0], "D_star": optimum[1][:, 0]}
         spreads = {name: float(np.nanstd(draw)) for name, draw in named.items()}
-    found = profile(task.fitter, task.log_L_P, surface, reach, spreads)
+    levels = task.settings.uncertainty.levels
+    found = profile(task.fitter, task.log_L_P, surface, reach, spreads, levels)
     left_out = set() if task.cost.is_constant else {"a", "N_star", "D_star"}
     if task.found.certificate is not None and not task.found.certificate.has_floor:
         left_out.add("L_inf")

@@ -15,6 +15,7 @@ Shapes: T values of the quantity, S starts, P points, F = 4 free parameters.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.fitting.constraints import Target
-from jetscale.analysis.fitting.numbers import Quantity
+from jetscale.analysis.fitting.numbers import Quantity, student_reach
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.fitting.surface_fit import Fitter
 
@@ -40,6 +41,7 @@ def profile(
     surface: Surfaces,
     log_reach: float,
     replicate_sd: dict[str, float] | None = None,
+    levels: Sequence[float] = (),
 ) -> dict[str, Quantity]:
     """Intervals of every quantity.
 
@@ -49,6 +51,7 @@ def profile(
     log_reach : ln(C / k) of the budget of N* and D*.
     replicate_sd : for correlated points, the replicates' standard deviation of each quantity ("a", ...;
         of ln N* and ln D*); None for independent points.
+    levels : of the intervals besides that of 95%, in %.
     """
     theta = fitter.centred(surface)[0]
     tau, dof = _scale(fitter, log_L, theta)
@@ -57,7 +60,7 @@ def profile(
     for name, target in fitter.form.targets(bounds, log_reach - float(fitter.centre.sum())).items():
         wanted = None if replicate_sd is None else replicate_sd.get(name)
         if replicate_sd is None or wanted is not None:
-            found[name] = _Profile(fitter, log_L, theta, target, tau).interval(dof, wanted)
+            found[name] = _Profile(fitter, log_L, theta, target, tau).interval(dof, wanted, levels)
     if "N_star" in found:
         log_N = found["N_star"]
         found["N_star"] = _of_logarithm(log_N, float(fitter.centre[0]), 1)
@@ -101,10 +104,8 @@ class _Profile:
         """The objective there."""
         return _objective(self.fitter, self.log_L, self.theta)
 
-    def interval(self, dof: int, wanted_sd: float | None) -> Quantity:
-        """Value, standard deviation and 95% interval of t."""
-        from scipy.stats import t as student
-
+    def interval(self, dof: int, wanted_sd: float | None, levels: Sequence[float]) -> Quantity:
+        """Value, standard deviation and intervals of t."""
         # 1. A length to scan by: from the curvature, or the replicates' where points are correlated.
         step = self.curvature_sd()
         if self.base <= self.fitter.rounding(self.log_L):  # no scatter: nothing to compare a rise with
@@ -122,11 +123,16 @@ class _Profile:
             return Quantity(self.best)
         naive = float(np.mean(reached))
         ratio = 1.0 if wanted_sd is None else wanted_sd / naive
-        # 4. Ends at the 95% level.
-        low, high = self.ends(scan, ratio * float(student.ppf(0.975, dof)))
-        if low is None or high is None:
+        # 4. Ends at the level of every interval.
+        found = {level: self.ends(scan, ratio * student_reach(level, dof)) for level in {95.0, *levels}}
+        whole = {
+            level: (low, high) for level, (low, high) in found.items() if low is not None and high is not None
+        }
+        if 95.0 not in whole:
             return Quantity(self.best)
-        return Quantity(self.best, naive * ratio, (low, high))
+        return Quantity.of_levels(
+            self.best, naive * ratio, whole.__getitem__, [one for one in levels if one in whole]
+        )
 
     @cached_property
     def phi(self) -> Array:
@@ -223,12 +229,13 @@ class _Profile:
 
     def curvature_sd(self) -> float:
         """Standard deviation of t from the curvature at the best fit: the unit of the scan, no more."""
-        fitter, theta = self.fitter, self.theta
-        at_best = fitter.solve(theta[None], self.log_L[None], np.ones((1, len(self.log_L))))
+        fitter, phi = self.fitter, self.fitter.form.reduced(self.theta[None])
+        at_best = fitter.solve(phi, self.log_L[None], np.ones((1, len(self.log_L))))
         covariance = 2 * self.unit * np.linalg.pinv(at_best.curvature[0], hermitian=True)
-        Q = len(theta)
-        moved = theta + 1e-5 * np.concatenate([np.eye(Q), -np.eye(Q)])
-        up, down = self.target.of(moved).reshape(2, Q)
+        F = phi.shape[1]
+        moved = phi + 1e-5 * np.concatenate([np.eye(F), -np.eye(F)])
+        theta, _, _ = fitter.form.constraint(moved, np.arange(2 * F))
+        up, down = self.target.of(theta).reshape(2, F)
         slope = (up - down) / 2e-5
         return float(np.sqrt(max(float(slope @ covariance @ slope), 0.0)))
 
@@ -247,8 +254,12 @@ def _of_logarithm(log: Quantity, shift: float, sign: int) -> Quantity:
     value = float(np.exp(min(shift + sign * log.value, 700.0)))
     if log.sd is None or log.ci95 is None:
         return Quantity(value)
-    ends = sorted(float(np.exp(min(shift + sign * end, 700.0))) for end in log.ci95)
-    return Quantity(value, log.sd * value, (ends[0], ends[1]))
+
+    def ends(level: float) -> tuple[float, float]:
+        low, high = sorted(float(np.exp(min(shift + sign * end, 700.0))) for end in log.interval(level) or ())
+        return low, high
+
+    return Quantity.of_levels(value, log.sd * value, ends, [level for level, _, _ in log.other_levels])
 
 
 def _residual(fitter: Fitter, log_L: Array, theta: Array) -> Array:
@@ -260,7 +271,7 @@ def _residual(fitter: Fitter, log_L: Array, theta: Array) -> Array:
 
 def _objective(fitter: Fitter, log_L: Array, theta: Array) -> float:
     residual = _residual(fitter, log_L, theta)
-    return float(fitter.objective.value(residual[None], np.ones((1, len(log_L))))[0])
+    return float(fitter.objective.value(residual[None], fitter.weights[None])[0])
 
 
 def _scale(fitter: Fitter, log_L: Array, theta: Array) -> tuple[float, int]:
@@ -269,17 +280,19 @@ def _scale(fitter: Fitter, log_L: Array, theta: Array) -> tuple[float, int]:
     Where delta is below the scatter, mean psi' is 2 delta f(0) with the density f of the residuals estimated
     by a Gaussian kernel. Such a fit passes through as many points as it has parameters: those are left out.
     """
-    residual = _residual(fitter, log_L, theta)
+    residual, weight = _residual(fitter, log_L, theta), fitter.weights
     n, corner = len(residual), fitter.objective.corner
     dof = max(n - fitter.parameters, 1)
     if not np.isinf(corner):
-        residual = residual[np.argsort(np.abs(residual))[n - dof :]]
+        kept = np.argsort(np.abs(residual))[n - dof :]
+        residual, weight = residual[kept], weight[kept]
     psi = np.clip(residual, -corner, corner)
     spread = float(np.median(np.abs(residual))) / 0.6745
     width = max(1.06 * spread * n**-0.2, 1e-300)
+    share = None if fitter.weight is None else weight
     if corner >= width:
-        slope = float((np.abs(residual) <= corner).mean())
+        slope = float(np.average(np.abs(residual) <= corner, weights=share))
     else:
-        density = np.exp(-0.5 * (residual / width) ** 2).mean() / (width * np.sqrt(2 * np.pi))
-        slope = float(2 * corner * density)
-    return float((psi**2).sum() / dof / max(slope, 1e-300)), dof
+        density = np.average(np.exp(-0.5 * (residual / width) ** 2), weights=share)
+        slope = float(2 * corner * density / (width * np.sqrt(2 * np.pi)))
+    return float((weight * psi**2).sum() / dof / max(slope, 1e-300)), dof

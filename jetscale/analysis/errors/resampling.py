@@ -91,7 +91,7 @@ def draw(
     blocks: BlockLosses | None,
     settings: UncertaintySettings,
 ) -> Replicates:
-    """Make the replicates; for ``wild``: ln losses of the surface and the noise about it, at the points.
+    """Make the replicates.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def draw(
     curves : the points.
     parameters : of the form.
     log_L_E : (E,) ln losses of the evaluations.
-    fitted_P, noise_P : (P,) for ``wild``: ln L of the surface, and the residuals that are flipped.
+    fitted_P, noise_P : (P,) for ``wild``: ln L about which, and the residuals that are flipped.
     blocks : test losses by block; None where they are not known.
     settings : how many replicates, and the seed.
     """
@@ -130,14 +130,14 @@ def draw(
     return Replicates(method, fitted_P + flips_RC[:, curves.cell] * noise_P + by_jets_RP, ones, dof)
 
 
-def wild_noise(curves: CurveSet, fitter: Fitter, log_L_P: Array, surface: Surfaces) -> Array:
-    """Residuals that the wild bootstrap flips, (P,), freed of the shrinking that fitting does to them.
+def wild_noise(curves: CurveSet, fitter: Fitter, log_L_P: Array, surface: Surfaces) -> tuple[Array, Array]:
+    """Centre of the wild bootstrap, and the residuals about it that are flipped; (P,) each.
 
-    They are those of a least-squares fit: a robust fit passes through as many points as it has parameters,
+    Both are those of a least-squares fit: a robust fit passes through as many points as it has parameters,
     and those residuals would be 0. Outliers (beyond 6 robust standard deviations) do not bend it, but keep
-    their residuals. Independent points are divided by 1 - leverage (HC3, which keeps its level
-    in small designs); for curves, where a whole curve flips at once, all are stretched by sqrt(G / (G - p))
-    for G curves.
+    their residuals. The residuals are freed of the shrinking that fitting does to them: independent points
+    are divided by 1 - leverage (HC3, which keeps its level in small designs); for curves, where a whole curve
+    flips at once, all are stretched by sqrt(G / (G - p)) for G curves.
 
     Parameters
     ----------
@@ -156,10 +156,11 @@ def wild_noise(curves: CurveSet, fitter: Fitter, log_L_P: Array, surface: Surfac
     residual = log_L_P - fitted.log_loss(curves.log_N, curves.log_D)[0]
     if curves.is_curve:
         clusters = len(curves.cell_runs)
-        return np.asarray(np.sqrt(clusters / max(clusters - fitter.parameters, 1)) * residual)
-    basis, _ = np.linalg.qr(fitted.directions(curves.log_N, curves.log_D) * regular[:, None])
+        return log_L_P - residual, np.sqrt(clusters / max(clusters - fitter.parameters, 1)) * residual
+    counts = regular if fitter.weight is None else regular * np.sqrt(fitter.weight)
+    basis, _ = np.linalg.qr(fitted.directions(curves.log_N, curves.log_D) * counts[:, None])
     leverage = np.minimum((basis**2).sum(axis=1), 0.8)
-    return np.asarray(residual / (1 - leverage))
+    return log_L_P - residual, residual / (1 - leverage)
 
 
 def _rng(seed: int, purpose: str, *more: int) -> np.random.Generator:

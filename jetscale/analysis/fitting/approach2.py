@@ -152,6 +152,8 @@ def slices_of(task: Task) -> Slices:
 def _vertices(task: Task, log_L_RP: Array, weight_RP: Array, degree: int) -> tuple[Array, Array]:
     """Vertices in ln N and ln D of the used slices, each (R, K)."""
     found = []
+    if task.curves.weight is not None:
+        weight_RP = weight_RP * task.curves.weight
     for x_P in (task.curves.log_N, task.curves.log_D):
         columns = [
             polynomial_vertices(

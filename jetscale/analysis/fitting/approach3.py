@@ -43,6 +43,10 @@ class SurfaceApproach(Approach):
         found = _values(task, fit.surfaces) | {"objective": fit.objective}
         values = {name: float(value[0]) for name, value in found.items()}
         warnings = certificate.warnings()
+        if task.fitter.form.pinned:
+            warnings.append(
+                f"approach 3: {pins_in_words(task.fitter.form)}; everything else is fitted for them"
+            )
         if certificate.undetermined():
             values |= dict.fromkeys(EXPONENTS, float("nan"))
         elif task.cost.warning:
@@ -71,6 +75,8 @@ class SurfaceApproach(Approach):
     def describe(self, task: Task) -> dict[str, Any]:
         """The cost, and the parameters of the fit in full."""
         entry: dict[str, Any] = {"cost": task.cost.to_json()}
+        if task.fitter.form.pinned:
+            entry["pinned"] = task.fitter.form.pinned
         if task.surface is not None:
             names = task.surface.form.parameters
             entry["surface"] = dict(zip(names, task.surface.theta[0].tolist(), strict=True))
@@ -92,6 +98,12 @@ def _values(task: Task, surfaces: Surfaces) -> dict[str, Array]:
     """Parameters and exponents by their names in results.json."""
     a, b = task.exponents(surfaces)
     return surfaces.form.values(surfaces.theta) | {"a": a, "b": b}
+
+
+def pins_in_words(form: SurfaceForm) -> str:
+    """What is pinned: "alpha = 0.34 and beta = 0.28 are pinned, not fitted"."""
+    named = [f"{name} = {value:.10g}" for name, value in form.pinned.items()]
+    return f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} pinned, not fitted"
 
 
 def surfaces_of(draws: Draws, form: SurfaceForm) -> Surfaces | None:

@@ -5,7 +5,7 @@ Shapes: R rows (replicates, or values of a profile), Q parameters theta of the f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,3 +111,57 @@ def hold_column(
         low=float(t(bounds.low[[column]])[0]),
         high=float(t(bounds.high[[column]])[0]),
     )
+
+
+def coordinates_of(constraint: Constraint, free: int, columns: list[int]) -> dict[int, int] | None:
+    """Which free parameter each parameter of the form is a linear function of.
+
+    Parameters
+    ----------
+    constraint : free parameters to those of the form.
+    free : how many free ones there are.
+    columns : the parameters of the form to be pinned.
+
+    Returns
+    -------
+    Column to the number of its free parameter; None where a column follows from none of them, or from
+    several, or from one that another column follows from.
+    """
+    found: dict[int, int] = {}
+    for column in columns:
+        slopes = [constraint(np.full((1, free), at), np.array([0]))[1][0, column] for at in (1.0, 2.0)]
+        moved_by = np.flatnonzero(slopes[0])
+        if len(moved_by) != 1 or not np.array_equal(*slopes) or int(moved_by[0]) in found.values():
+            return None
+        found[column] = int(moved_by[0])
+    return found
+
+
+def pinned_constraint(
+    constraint: Constraint, free: int, at: Mapping[int, int], value: Mapping[int, float]
+) -> Constraint:
+    """The same constraint with some parameters of the form held, so that fewer are free.
+
+    Parameters
+    ----------
+    constraint : free parameters to those of the form.
+    free : how many free ones there are.
+    at : from `coordinates_of`.
+    value : of each held parameter, by its column.
+    """
+    kept = [f for f in range(free) if f not in at.values()]
+
+    def held(phi_RF: Array, index: Index) -> tuple[Array, Array, Array | None]:
+        full = np.ones((len(phi_RF), free))
+        full[:, kept] = phi_RF
+        with np.errstate(all="ignore"):  # at a first guess, of which only the held rows are used
+            theta, tangent, _ = constraint(full.copy(), index)
+        for column, f in at.items():
+            full[:, f] += (value[column] - theta[:, column]) / tangent[:, column, f]
+        theta, tangent, bend = constraint(full, index)
+        theta = theta.copy()
+        theta[:, list(at)] = [value[column] for column in at]  # to the last bit
+        bend = None if bend is None else bend[:, :, kept][:, :, :, kept]
+        return theta, tangent[:, :, kept], bend
+
+    return held

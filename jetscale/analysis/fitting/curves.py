@@ -11,7 +11,7 @@ Shapes: R replicates, E evaluations (rows of the loss table), S runs, K bins of 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from jetscale.analysis.fitting.numbers import TIE
 from jetscale.analysis.settings import CurveSettings, CurveSteps
+from jetscale.analysis.tables.loss_table import WEIGHT
 from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class CurveSet:
     runs : names of the S runs.
     is_curve : whether runs have several evaluations each.
     warnings : what was noticed.
+    weight : (P,) how much each point counts in the fit, 1 on average; None: all alike.
     """
 
     log_N: Array
@@ -87,6 +89,7 @@ class CurveSet:
     _curves: list[_Curve]
     _monotone: bool
     _rows: list[str] = field(default_factory=list)
+    weight: Array | None = None
 
     @cached_property
     def bracketed(self) -> NDArray[np.bool_]:
@@ -145,6 +148,30 @@ class CurveSet:
                 ends = zip(curve.runs, off_S, log_L_SK[:, last], strict=True)
                 yield cell, {run: (float(off), log_D, float(end)) for run, off, end in ends}
 
+    def seed_variance(self, log_L_E: Array) -> tuple[float, int]:
+        """Variance of ln L between the seeds of one cell, over all cells, and its degrees of freedom.
+
+        Parameters
+        ----------
+        log_L_E : (E,) ln losses of the evaluations.
+
+        Returns
+        -------
+        The mean over the points that every seed of a cell reaches; 0 and 0 where no cell has two seeds.
+        """
+        squares, dof = 0.0, 0
+        for curve in self._curves:
+            if len(curve.runs) < 2:
+                continue
+            alone = np.zeros((len(curve.runs), len(self.runs)))
+            alone[np.arange(len(curve.runs)), curve.runs] = 1.0
+            log_L_SK = curve.apply(log_L_E[None], alone, False)[:, curve.chosen]
+            whole = np.isfinite(log_L_SK).all(axis=0)
+            if whole.any():
+                squares += float(((log_L_SK - log_L_SK.mean(axis=0))[:, whole] ** 2).sum(axis=0).mean())
+                dof += len(curve.runs) - 1
+        return (squares / dof, dof) if dof else (0.0, 0)
+
     def log_losses(self, log_L_RE: Array, weight_RS: Array | None = None) -> Array:
         """Turn ln L of the evaluations (R, E) into ln L of the points (R, P).
 
@@ -202,7 +229,7 @@ def build(frame: pd.DataFrame, settings: CurveSettings) -> CurveSet:
             f"curves: a plateau is seen at the start of {len(plateaus)} of {len(curves)} and was left out"
             f" ({'; '.join(plateaus)}); curves.cut_plateau=false keeps it"
         )
-    return CurveSet(
+    found = CurveSet(
         log_N=np.concatenate(log_N),
         log_D=np.concatenate([curve.log_D_K[curve.chosen] for curve in curves]),
         log_C=np.concatenate([curve.log_C_K[curve.chosen] for curve in curves]),
@@ -215,6 +242,16 @@ def build(frame: pd.DataFrame, settings: CurveSettings) -> CurveSet:
         _curves=curves,
         _monotone=steps.running_minimum,
     )
+    if WEIGHT not in frame:
+        return found
+    # a point weighs as the evaluations behind it do on average: the same operators, without the minimum
+    weight_E = frame[WEIGHT].to_numpy(float)
+    return replace(found, weight=_normalised(replace(found, _monotone=False).log_losses(weight_E[None])[0]))
+
+
+def _normalised(weight_P: Array) -> Array:
+    """Weights of mean 1: their unit is of no account."""
+    return np.asarray(weight_P / weight_P.mean())
 
 
 def _final_losses(frame: pd.DataFrame, runs: list[str]) -> CurveSet:
@@ -232,6 +269,7 @@ def _final_losses(frame: pd.DataFrame, runs: list[str]) -> CurveSet:
         _curves=[],
         _monotone=False,
         _rows=[f"row {row}" for row in frame["row"]] if "row" in frame else [],
+        weight=_normalised(frame[WEIGHT].to_numpy(float)) if WEIGHT in frame else None,
     )
 
 

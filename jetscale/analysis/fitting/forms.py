@@ -137,7 +137,8 @@ class Tied(Separate):
 
     def starts(self, x_P: Array, y_P: Array, log_L_RP: Array, weight_RP: Array, count: int) -> Array:
         """Nodes of the grid with alpha = beta, (R, count, 4)."""
-        return projected_starts(x_P, y_P, log_L_RP, weight_RP, count, tied=True)[:, :, :4]
+        grids = self.start_grids
+        return projected_starts(x_P, y_P, log_L_RP, weight_RP, count, tied=True, grids=grids)[:, :, :4]
 
     def targets(self, bounds: Bounds, reach: float) -> dict[str, Target]:  # noqa: ARG002
         """None is profiled."""

@@ -6,8 +6,8 @@ that differ by rounding alone are equal (`levelled`): a choice among them must n
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -51,11 +51,44 @@ def beyond_rounding(value: float, size: float = 1.0) -> float:
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number with its standard deviation and 95% interval; None where they cannot be given."""
+    """A number with its standard deviation and 95% interval; None where they cannot be given.
+
+    Attributes
+    ----------
+    value, sd : the number and its standard deviation.
+    ci95 : ends of the 95% interval.
+    other_levels : (level in %, low end, high end) of every other interval that was asked for.
+    """
 
     value: float | None
     sd: float | None = None
     ci95: tuple[float, float] | None = None
+    other_levels: tuple[tuple[float, float, float], ...] = ()
+
+    @classmethod
+    def of_levels(
+        cls,
+        value: float,
+        sd: float,
+        ends: Callable[[float], tuple[float, float]],
+        levels: Sequence[float] = (),
+    ) -> Quantity:
+        """A quantity whose interval of every level `ends` gives.
+
+        Parameters
+        ----------
+        value, sd : the number and its standard deviation.
+        ends : level in % to the ends of its interval.
+        levels : of the intervals besides 95%.
+        """
+        others = tuple((float(level), *ends(level)) for level in levels if level != 95)
+        return cls(value, sd, ends(95), others)
+
+    def interval(self, level: float) -> tuple[float, float] | None:
+        """Ends of the interval of `level` %; None where it was not asked for or cannot be given."""
+        if level == 95:
+            return self.ci95
+        return next(((low, high) for one, low, high in self.other_levels if one == level), None)
 
     def __str__(self) -> str:
         if self.value is None:
@@ -76,15 +109,32 @@ class Quantity:
         """Keep so many significant digits; no value for 0."""
         if digits < 1 or self.value is None:
             return Quantity(None)
-        value, *more = (
-            float(f"{number:.{digits}g}")
-            for number in (self.value, *(() if self.ci95 is None else (self.sd, *self.ci95)))
-        )
-        return Quantity(value, more[0], (more[1], more[2])) if more else Quantity(value)
+
+        def kept(number: float) -> float:
+            return float(f"{number:.{digits}g}")
+
+        if self.ci95 is None or self.sd is None:
+            return Quantity(kept(self.value))
+        others = tuple((level, kept(low), kept(high)) for level, low, high in self.other_levels)
+        return Quantity(kept(self.value), kept(self.sd), (kept(self.ci95[0]), kept(self.ci95[1])), others)
+
+    def widened(self, below: float, above: float) -> Quantity:
+        """The same with every interval so much longer at its low and high end.
+
+        Parameters
+        ----------
+        below, above : what the ends move outwards by, at least 0.
+        """
+        if self.ci95 is None:
+            return self
+        others = tuple((level, low - below, high + above) for level, low, high in self.other_levels)
+        return replace(self, ci95=(self.ci95[0] - below, self.ci95[1] + above), other_levels=others)
 
     def to_json(self) -> dict[str, Any]:
-        """Return {"value", "sd", "ci95"}."""
-        return {"value": self.value, "sd": self.sd, "ci95": None if self.ci95 is None else list(self.ci95)}
+        """Return {"value", "sd", "ci95"}, and "ci80" and the like for other levels."""
+        ends = None if self.ci95 is None else list(self.ci95)
+        others = {f"ci{level:g}": [low, high] for level, low, high in self.other_levels}
+        return {"value": self.value, "sd": self.sd, "ci95": ends} | others
 
 
 def plain(content: Any) -> Any:
@@ -92,7 +142,7 @@ def plain(content: Any) -> Any:
     if isinstance(content, Quantity):
         return plain(content.to_json())
     if is_dataclass(content) and not isinstance(content, type):
-        return plain(asdict(content))
+        return {part.name: plain(getattr(content, part.name)) for part in fields(content)}
     if isinstance(content, dict):
         return {str(key): plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple | np.ndarray):
@@ -105,7 +155,12 @@ def plain(content: Any) -> Any:
 
 
 def summarise(
-    value: float, draws_R: Array | None, method: str, dof: float, scale: Scale = "linear"
+    value: float,
+    draws_R: Array | None,
+    method: str,
+    dof: float,
+    scale: Scale = "linear",
+    levels: Sequence[float] = (),
 ) -> Quantity:
     """Quantity of a point value and its replicates.
 
@@ -122,6 +177,7 @@ def summarise(
     method : model of errors.
     dof : degrees of freedom behind the spread.
     scale : on which percentiles are taken.
+    levels : of further intervals, in %; 95 is always given.
     """
     if not np.isfinite(value):
         return Quantity(None)
@@ -131,20 +187,26 @@ def summarise(
     if len(found) < 0.9 * len(draws_R):
         return Quantity(float(value))
     if found.std(ddof=1) <= TIE * abs(value):  # a difference of rounding: a + b where D is C / (k N)
-        return Quantity(float(value), 0.0, (float(value), float(value)))
-    if method == "runs":
-        low, high = np.percentile(found, [2.5, 97.5])
-        return Quantity(float(value), float(found.std(ddof=1)), (float(low), float(high)))
-    stretch = _student(dof)
-    if method == "test_jets":
-        sd = float(found.std(ddof=1))
-        return Quantity(float(value), sd, (float(value - 1.96 * sd), float(value + 1.96 * sd)))
-    to, back = _SCALES[scale]
-    with np.errstate(divide="ignore"):
-        on_scale, centre = to(found), to(np.array(value))
-        ends = stretch * (np.percentile(on_scale, [2.5, 97.5]) - np.median(on_scale))
-    low, high = back(centre + ends)
-    return Quantity(float(value), float(found.std(ddof=1)), (float(low), float(high)))
+        return Quantity.of_levels(float(value), 0.0, lambda _: (float(value), float(value)), levels)
+    sd = float(found.std(ddof=1))
+
+    def ends(level: float) -> tuple[float, float]:
+        tails = [50 - level / 2, 50 + level / 2]
+        if method == "runs":
+            low, high = np.percentile(found, tails)
+            return float(low), float(high)
+        if method == "test_jets":
+            reach = normal_reach(level) * sd
+            return float(value - reach), float(value + reach)
+        to, back = _SCALES[scale]
+        with np.errstate(divide="ignore"):
+            on_scale, centre = to(found), to(np.array(value))
+            low, high = back(
+                centre + _stretch(level, dof) * (np.percentile(on_scale, tails) - np.median(on_scale))
+            )
+        return float(low), float(high)
+
+    return Quantity.of_levels(float(value), sd, ends, levels)
 
 
 def _logit(share: Array) -> Array:
@@ -162,7 +224,27 @@ _SCALES: dict[Scale, tuple[Callable[[Array], Array], Callable[[Array], Array]]] 
 }
 
 
-def _student(dof: float) -> float:
-    from scipy.stats import t
+def normal_reach(level: float) -> float:
+    """Half-width of the normal interval of `level` %, in standard deviations; 1.96 for 95."""
+    from scipy.stats import norm
 
-    return 1.0 if not np.isfinite(dof) else float(t.ppf(0.975, max(dof, 1)) / 1.959964)
+    return 1.96 if level == 95 else float(norm.ppf(0.5 + level / 200))
+
+
+def student_reach(level: float, dof: float) -> float:
+    """Half-width of Student's interval of `level` %, in standard deviations.
+
+    Parameters
+    ----------
+    level : in %.
+    dof : degrees of freedom; infinity for the normal distribution.
+    """
+    from scipy.stats import norm, t
+
+    share = 0.5 + level / 200
+    return float(norm.ppf(share)) if not np.isfinite(dof) else float(t.ppf(share, max(dof, 1)))
+
+
+def _stretch(level: float, dof: float) -> float:
+    """Student's half-width over the normal one."""
+    return student_reach(level, dof) / student_reach(level, np.inf)

@@ -104,6 +104,8 @@ def find_outliers(
     """
     fitted_P = surface.log_loss(curves.log_N, curves.log_D)[0]
     residual_P = log_L_P - fitted_P
+    if curves.weight is not None:  # in units of a point of weight 1
+        residual_P = residual_P * np.sqrt(curves.weight)
     dof = len(log_L_P) - parameters
     if dof < MIN_DOF:
         return none_of(len(log_L_P))

@@ -18,12 +18,14 @@ Shapes: R replicates, P points, Q = 5 parameters (ln A, ln B, ln E, alpha, beta)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.fitting.constraints import Bounds, Constraint, Index, unconstrained
+from jetscale.analysis.fitting.moments import moments
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.surface import SurfaceForm
 
@@ -92,9 +94,43 @@ def solve(
     tolerance : relative decrease of the objective that is not worth a further step.
     max_iterations : damped steps at most.
     """
-    rows = max(1, _CHUNK_ELEMENTS // max(1, len(x_P)))
+    surface = _Surface(x_P, y_P, log_L_RP, weight_RP, objective, form, constraint)
+    return minimise(
+        surface.evaluate,
+        start_RF,
+        len(x_P),
+        objective,
+        bounds,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    )
+
+
+def minimise(
+    evaluate: Evaluate,
+    start_RF: Array,
+    points: int,
+    objective: Objective,
+    bounds: Bounds | None = None,
+    *,
+    tolerance: float = 1e-9,
+    max_iterations: int = 400,
+) -> Solution:
+    """Minimise any sum over points of which `evaluate` gives the value and its derivatives, as `solve` does.
+
+    Parameters
+    ----------
+    evaluate : free parameters (R, F) and the numbers of these rows to where they stand.
+    start_RF : (R, F) free parameters.
+    points : of one replicate: so many times R numbers are held at a time.
+    objective : what is minimised.
+    bounds : box of the free parameters; None: no bounds.
+    tolerance, max_iterations : as in `solve`.
+    """
+    rows = max(1, _CHUNK_ELEMENTS // max(1, points))
+    batch = _Batch(evaluate, objective, bounds)
     parts = [
-        _Batch(x_P, y_P, log_L_RP, weight_RP, objective, form, constraint, bounds).minimise(
+        batch.minimise(
             start_RF[begin : begin + rows],
             np.arange(begin, min(begin + rows, len(start_RF))),
             tolerance,
@@ -108,29 +144,45 @@ def solve(
 
 
 @dataclass
-class _State:
-    """Where each active replicate stands: parameters, objective, weighted residual and Jacobian moments."""
+class State:
+    """Where each active replicate stands: parameters, objective, weighted residual and Jacobian moments.
+
+    Attributes
+    ----------
+    phi, theta : (R, F) free parameters, and (R, Q) those of the form.
+    value : (R,) objective; infinite where it cannot be evaluated.
+    gradient : (R, F) J' W r, in Huber's units.
+    bound, curvature : (R, F, F) J' W J, and the second derivatives.
+    """
 
     phi: Array
     theta: Array
     value: Array
-    gradient: Array  # (R, F) J' W r
-    bound: Array  # (R, F, F) J' W J
-    curvature: Array  # (R, F, F) second derivatives
+    gradient: Array
+    bound: Array
+    curvature: Array
 
-    def take(self, keep: NDArray[np.bool_] | Index) -> _State:
-        return _State(*(getattr(self, field.name)[keep] for field in fields(self)))
+    def take(self, keep: NDArray[np.bool_] | Index) -> State:
+        """Rows of it."""
+        return State(*(getattr(self, field.name)[keep] for field in fields(self)))
 
-    def accept(self, other: _State, good: NDArray[np.bool_]) -> None:
+    def accept(self, other: State, good: NDArray[np.bool_]) -> None:
+        """Replace the good rows, (R,), by those of another of as many rows."""
         self.put(np.flatnonzero(good), other.take(good))
 
-    def put(self, rows: Index, part: _State) -> None:
+    def put(self, rows: Index, part: State) -> None:
+        """Replace these rows."""
         for field in fields(self):
             getattr(self, field.name)[rows] = getattr(part, field.name)
 
 
+Evaluate = Callable[[Array, Index], State]
+
+
 @dataclass(frozen=True)
-class _Batch:
+class _Surface:
+    """One surface for each replicate: what `solve` minimises."""
+
     x_P: Array
     y_P: Array
     log_L_RP: Array
@@ -138,12 +190,35 @@ class _Batch:
     objective: Objective
     form: SurfaceForm
     constraint: Constraint
+
+    def evaluate(self, phi_RF: Array, index: Index) -> State:
+        theta, tangent, bend = self.constraint(phi_RF, index)
+        log_L = self.log_L_RP[index] if len(self.log_L_RP) > 1 else self.log_L_RP
+        weight = self.weight_RP[index] if len(self.weight_RP) > 1 else self.weight_RP
+        # constraints without bounds of their own (profiles) must not leave the domain either
+        outside = self.form.outside(theta)
+        theta = np.where(outside[:, None], 0.0, theta)
+        value, gradient_RQ, *second_RQQ = moments(
+            self.form, theta, self.x_P, self.y_P, log_L, weight, self.objective
+        )
+        value = np.where(outside, np.inf, value)
+        gradient = np.einsum("rqf,rq->rf", tangent, gradient_RQ)
+        bound, curvature = (np.swapaxes(tangent, 1, 2) @ moment_RQQ @ tangent for moment_RQQ in second_RQQ)
+        if bend is not None:
+            curvature += np.einsum("rq,rqfg->rfg", gradient_RQ, bend)
+        return State(phi_RF.copy(), theta.copy(), value, gradient, bound, curvature)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    evaluate: Evaluate
+    objective: Objective
     bounds: Bounds | None
 
     def project(self, phi_RF: Array) -> Array:
         return phi_RF if self.bounds is None else np.clip(phi_RF, self.bounds.low, self.bounds.high)
 
-    def without_active(self, state: _State) -> tuple[Array, Array, Array]:
+    def without_active(self, state: State) -> tuple[Array, Array, Array]:
         """Gradient, bound and curvature with the parameters that rest on an end of the box taken out."""
         if self.bounds is None:
             return state.gradient, state.bound, state.curvature
@@ -164,7 +239,7 @@ class _Batch:
         state.put(away, part)
         return self.report(state)
 
-    def descend(self, whole: _State, index: Index, tolerance: float, max_iterations: int) -> None:
+    def descend(self, whole: State, index: Index, tolerance: float, max_iterations: int) -> None:
         """Damped steps, until none promises to lower the objective by `tolerance`."""
         R = len(index)
         damping, near = np.full(R, 1e-3), np.zeros(R, dtype=bool)
@@ -194,7 +269,7 @@ class _Batch:
                     return
         whole.put(active, state)
 
-    def polish(self, whole: _State, index: Index, steps: int) -> NDArray[np.bool_]:
+    def polish(self, whole: State, index: Index, steps: int) -> NDArray[np.bool_]:
         """Newton steps, each kept where it brings the gradient closer to 0; whether it is at 0 then, (R,)."""
         active, state = np.arange(len(index)), whole.take(np.arange(len(index)))
         step, size = self.newton(state)
@@ -211,7 +286,7 @@ class _Batch:
             rest[active] = size <= REST * state.value
         return rest
 
-    def newton(self, state: _State) -> tuple[Array, Array]:
+    def newton(self, state: State) -> tuple[Array, Array]:
         """Newton step (R, F), and g' H^-1 g; 0 and infinity where the curvature is not positive."""
         gradient, _, curvature = self.without_active(state)
         diagonal = np.einsum("rff->rf", curvature)
@@ -227,49 +302,7 @@ class _Batch:
         size = (along**2 / values).sum(axis=1)
         return np.where(usable[:, None], step, 0.0), np.where(usable, size, np.inf)
 
-    def evaluate(self, phi_RF: Array, index: Index) -> _State:
-        theta, tangent, bend = self.constraint(phi_RF, index)
-        log_L = self.log_L_RP[index] if len(self.log_L_RP) > 1 else self.log_L_RP
-        weight = self.weight_RP[index] if len(self.weight_RP) > 1 else self.weight_RP
-        # constraints without bounds of their own (profiles) must not leave the domain either
-        outside = self.form.outside(theta)
-        theta = np.where(outside[:, None], 0.0, theta)
-        value, gradient_RQ, *second_RQQ = self.moments(theta, log_L, weight)
-        value = np.where(outside, np.inf, value)
-        gradient = np.einsum("rqf,rq->rf", tangent, gradient_RQ)
-        bound, curvature = (np.swapaxes(tangent, 1, 2) @ moment_RQQ @ tangent for moment_RQQ in second_RQQ)
-        if bend is not None:
-            curvature += np.einsum("rq,rqfg->rfg", gradient_RQ, bend)
-        return _State(phi_RF.copy(), theta.copy(), value, gradient, bound, curvature)
-
-    def moments(
-        self, theta_RQ: Array, log_L_RP: Array, weight_RP: Array
-    ) -> tuple[Array, Array, Array, Array]:
-        """Objective (R,); in Huber's units J' W r (R, Q), J' W J and the second derivatives (R, Q, Q)."""
-        with np.errstate(all="ignore"):  # far from the data terms overflow: such a step is not taken
-            fitted_RP, J_RQP, bend = self.form.derivatives(theta_RQ, self.x_P, self.y_P)
-            residual_RP, raw = fitted_RP - log_L_RP, self.objective.residual == "raw"
-            if raw:
-                fitted_RP = np.exp(fitted_RP)
-                residual_RP, J_RQP = fitted_RP - np.exp(log_L_RP), J_RQP * fitted_RP[:, None]
-            value = self.objective.value(residual_RP, weight_RP)
-            beyond_RP = np.abs(residual_RP) / self.objective.corner
-            weight_RP = weight_RP / np.maximum(1.0, beyond_RP)
-            psi_RP = weight_RP * residual_RP
-            gradient = (J_RQP @ psi_RP[:, :, None])[:, :, 0]
-            transposed = J_RQP.transpose(0, 2, 1)
-            bound = (J_RQP * weight_RP[:, None]) @ transposed
-            inside_RP = weight_RP * (beyond_RP <= 1.0)
-            # second derivatives of ln L are those of L over L, less J J'
-            curvature = (J_RQP * (inside_RP if raw else inside_RP - psi_RP)[:, None]) @ transposed
-            curvature += bend(psi_RP * fitted_RP if raw else psi_RP)
-        overflown = ~np.isfinite(value)
-        if overflown.any():
-            value[overflown], gradient[overflown] = np.inf, 0.0
-            bound[overflown], curvature[overflown] = 0.0, 0.0
-        return value, gradient, bound, curvature
-
-    def report(self, state: _State) -> Solution:
+    def report(self, state: State) -> Solution:
         # an undamped step by least squares: the bound is singular on a ray of N and D
         gradient, bound, hessian = self.without_active(state)
         step = np.linalg.pinv(bound, rcond=1e-14, hermitian=True) @ gradient[:, :, None]

@@ -4,7 +4,8 @@ For fixed (alpha, beta) the loss is linear in (E, A, B), so the best surface of 
 grid is a 3 x 3 linear problem whose matrices are linear in the weights: all replicates times all nodes are a
 few matrix products. Nothing is taken from a published answer, and every replicate searches the whole grid.
 
-Shapes: R replicates, P points, G exponents of the grid, Q = 5 parameters (ln A, ln B, ln E, alpha, beta).
+Shapes: R replicates, P points, G and H exponents alpha and beta of the grid, Q = 5 parameters (ln A, ln B,
+ln E, alpha, beta).
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ _CHUNK = 256  # replicates a time: 256 x 576 nodes stay in cache
 
 
 def projected_starts(
-    x_P: Array, y_P: Array, log_L_RP: Array, weight_RP: Array, count: int = 1, *, tied: bool = False
+    x_P: Array,
+    y_P: Array,
+    log_L_RP: Array,
+    weight_RP: Array,
+    count: int = 1,
+    *,
+    tied: bool = False,
+    grids: tuple[Array, Array] = (EXPONENTS_G, EXPONENTS_G),
 ) -> Array:
     """Return the `count` best grid nodes of every replicate, (R, count, 5).
 
@@ -30,6 +38,7 @@ def projected_starts(
     log_L_RP, weight_RP : (R, P) or (1, P); R is the larger of the two.
     count : starts a replicate; they differ by at least two grid steps in an exponent.
     tied : only nodes with alpha = beta.
+    grids : values of alpha and of beta; one value where an exponent is pinned.
 
     The sum of squares is relative (weights divided by L^2), close to the log residuals of the fit proper.
     """
@@ -39,33 +48,41 @@ def projected_starts(
         rows = slice(begin, begin + _CHUNK)
         log_L = log_L_RP[rows] if len(log_L_RP) > 1 else log_L_RP
         weight = weight_RP[rows] if len(weight_RP) > 1 else weight_RP
-        starts[rows] = _best_nodes(x_P, y_P, np.exp(log_L), weight, count, tied)
+        starts[rows] = _best_nodes(x_P, y_P, np.exp(log_L), weight, count, tied, grids)
     return starts
 
 
-def _best_nodes(x_P: Array, y_P: Array, L_RP: Array, weight_RP: Array, count: int, tied: bool) -> Array:
-    A_RGG, B_RGG, E_RGG, square_RGG = _solve_nodes(x_P, y_P, L_RP, weight_RP)
-    usable = (A_RGG > 0) & (B_RGG > 0) & (E_RGG > 0)
+def _best_nodes(
+    x_P: Array,
+    y_P: Array,
+    L_RP: Array,
+    weight_RP: Array,
+    count: int,
+    tied: bool,
+    grids: tuple[Array, Array],
+) -> Array:
+    A_RGH, B_RGH, E_RGH, square_RGH = solve_nodes(x_P, y_P, L_RP, weight_RP, *grids)
+    alpha_G, beta_H = grids
+    usable = (A_RGH > 0) & (B_RGH > 0) & (E_RGH > 0)
     if tied:
-        usable &= np.eye(len(EXPONENTS_G), dtype=bool)
-    square_RGG = np.where(usable, square_RGG, np.inf)
-    R, G = len(square_RGG), len(EXPONENTS_G)
+        usable &= alpha_G[:, None] == beta_H[None, :]
+    square_RGH = np.where(usable, square_RGH, np.inf)
+    R = len(square_RGH)
     equal_R = np.broadcast_to(EQUAL * weight_RP.sum(axis=1), R)  # the squares are relative
-    row = np.arange(R)
-    node = np.arange(G)
+    row, node_G, node_H = np.arange(R), np.arange(len(alpha_G)), np.arange(len(beta_H))
     starts = np.empty((R, count, 5))
     fallback = _fallback(L_RP)
     for k in range(count):
-        square = square_RGG.reshape(R, -1)
+        square = square_RGH.reshape(R, -1)
         # on a ray of N and D nodes (alpha, beta) and (beta, alpha) are equal up to rounding: take the first
         best = (square <= square.min(axis=1, keepdims=True) + equal_R[:, None]).argmax(axis=1)
-        i, j = np.divmod(best, G)
-        found = np.isfinite(square_RGG[row, i, j])
-        A, B, E = (np.where(found, grid[row, i, j], 1.0) for grid in (A_RGG, B_RGG, E_RGG))
-        theta = np.stack([np.log(A), np.log(B), np.log(E), EXPONENTS_G[i], EXPONENTS_G[j]], axis=1)
+        i, j = np.divmod(best, len(beta_H))
+        found = np.isfinite(square_RGH[row, i, j])
+        A, B, E = (np.where(found, grid[row, i, j], 1.0) for grid in (A_RGH, B_RGH, E_RGH))
+        theta = np.stack([np.log(A), np.log(B), np.log(E), alpha_G[i], beta_H[j]], axis=1)
         starts[:, k] = np.where(found[:, None], theta, fallback[:, k % fallback.shape[1]])
-        near = (np.abs(node - i[:, None]) < 2)[:, :, None] & (np.abs(node - j[:, None]) < 2)[:, None, :]
-        square_RGG = np.where(near, np.inf, square_RGG)
+        near = (np.abs(node_G - i[:, None]) < 2)[:, :, None] & (np.abs(node_H - j[:, None]) < 2)[:, None, :]
+        square_RGH = np.where(near, np.inf, square_RGH)
     return starts
 
 
@@ -83,19 +100,33 @@ def _fallback(L_RP: Array) -> Array:
     )
 
 
-def _solve_nodes(x_P: Array, y_P: Array, L_RP: Array, weight_RP: Array) -> tuple[Array, Array, Array, Array]:
-    """Least squares of L on (1, N^-alpha, D^-beta) at every node: A, B, E, squares; (R, G, G)."""
-    f_PG = np.exp(-np.outer(x_P, EXPONENTS_G))
-    g_PG = np.exp(-np.outer(y_P, EXPONENTS_G))
+def solve_nodes(
+    x_P: Array,
+    y_P: Array,
+    L_RP: Array,
+    weight_RP: Array,
+    alpha_G: Array = EXPONENTS_G,
+    beta_H: Array = EXPONENTS_G,
+) -> tuple[Array, Array, Array, Array]:
+    """Least squares of L on (1, N^-alpha, D^-beta) at every node: A, B, E, squares; (R, G, H).
+
+    Parameters
+    ----------
+    x_P, y_P : (P,) centred ln N and ln D.
+    L_RP, weight_RP : (R, P) or (1, P).
+    alpha_G, beta_H : exponents of the nodes.
+    """
+    f_PG = np.exp(-np.outer(x_P, alpha_G))
+    g_PH = np.exp(-np.outer(y_P, beta_H))
     w_RP = np.broadcast_to(weight_RP, np.broadcast_shapes(weight_RP.shape, L_RP.shape)) / L_RP**2
     wL_RP = w_RP * L_RP
-    R, G = len(w_RP), len(EXPONENTS_G)
+    R, G, H = len(w_RP), len(alpha_G), len(beta_H)
     total = w_RP.sum(axis=1)[:, None, None]
     f, ff = (w_RP @ f_PG)[:, :, None], (w_RP @ f_PG**2)[:, :, None]
-    g, gg = (w_RP @ g_PG)[:, None, :], (w_RP @ g_PG**2)[:, None, :]
-    fg = (w_RP @ (f_PG[:, :, None] * g_PG[:, None, :]).reshape(-1, G * G)).reshape(R, G, G)
+    g, gg = (w_RP @ g_PH)[:, None, :], (w_RP @ g_PH**2)[:, None, :]
+    fg = (w_RP @ (f_PG[:, :, None] * g_PH[:, None, :]).reshape(-1, G * H)).reshape(R, G, H)
     t = wL_RP.sum(axis=1)[:, None, None]
-    tf, tg = (wL_RP @ f_PG)[:, :, None], (wL_RP @ g_PG)[:, None, :]
+    tf, tg = (wL_RP @ f_PG)[:, :, None], (wL_RP @ g_PH)[:, None, :]
     tt = (wL_RP * L_RP).sum(axis=1)[:, None, None]
     # moments about the weighted means: the constant E is eliminated
     ff, gg, fg = ff - f * f / total, gg - g * g / total, fg - f * g / total

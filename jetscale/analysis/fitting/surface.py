@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.fitting.constraints import Bounds, Index, Target, hold_column, unconstrained
-from jetscale.analysis.fitting.starts import projected_starts
+from jetscale.analysis.fitting.starts import EXPONENTS_G, projected_starts
 from jetscale.common.registry import Registry
 from jetscale.common.usage import UsageError
 
@@ -47,12 +47,16 @@ class SurfaceForm(ABC):
     limits : lowest and highest value of parameters that are no logarithm, where not `EXPONENT_BOUNDS`.
     additive : whether it is E + A / N^alpha + B / D^beta or a special case of it; others are tried where the
         additive form does not fit.
+    distinct : how many values of N and of D the points must have.
+    start_grids : values of alpha and of beta among which starts are searched.
     """
 
     formula: str
     parameters: tuple[str, ...] = ("log_A", "log_B", "log_E", "alpha", "beta")
     limits: Mapping[str, tuple[float, float]] = {}
     additive: bool = False
+    distinct: tuple[int, int] = (3, 3)
+    start_grids: tuple[Array, Array] = (EXPONENTS_G, EXPONENTS_G)
 
     @abstractmethod
     def derivatives(self, theta_RQ: Array, x_RP: Array, y_RP: Array) -> tuple[Array, Array, Bend]:
@@ -145,6 +149,16 @@ class SurfaceForm(ABC):
     # ---- what a fit is allowed to do -------------------------------------------------------------------
 
     @property
+    def pinned(self) -> dict[str, float]:
+        """Values of the parameters that are held, not fitted (`jetscale.analysis.fitting.pins`)."""
+        return {}
+
+    @property
+    def centred(self) -> tuple[bool, bool]:
+        """Whether a fit may take ln N, and ln D, from their means."""
+        return True, True
+
+    @property
     def free(self) -> tuple[str, ...]:
         """Names of the parameters phi that a fit moves, all of `parameters` unless `constraint` ties some."""
         return self.parameters
@@ -177,7 +191,8 @@ class SurfaceForm(ABC):
         if unknown := set(self.free) - set(SurfaceForm.parameters):
             raise UsageError(f"{type(self).__name__}: no start for {', '.join(unknown)}; write its `starts`")
         columns = [SurfaceForm.parameters.index(name) for name in self.free]
-        return projected_starts(x_P, y_P, log_L_RP, weight_RP, count)[:, :, columns]
+        grids = self.start_grids
+        return projected_starts(x_P, y_P, log_L_RP, weight_RP, count, grids=grids)[:, :, columns]
 
     def nearby(self, additive_RQ: Array) -> Array | None:  # noqa: ARG002
         """Starts (S, F) next to a fitted additive surface (1, 5), where this form is only compared with it.
@@ -206,7 +221,7 @@ class SurfaceForm(ABC):
         bounds : of the centred parameters.
         reach : centred ln N + ln D of the largest budget, where N* and D* are profiled.
         """
-        if self.free != self.parameters:
+        if len(bounds.low) != len(self.parameters):
             return {}
         found = {
             name: hold_column(self.column(parameter), bounds)

@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 
 ROUNDING = 1e-10  # residuals of ln L below this are rounding: noise-free data
 SAME_LOSS = 1e-9  # of ln L: rounding
+SAME_VALUE = 1e-3  # of ln N and ln D: as far as counts of one thing differ
 COLLINEAR = 0.9999  # correlation of ln N and ln D
 EQUAL = 1e-10  # relative difference of the objective below which two minima are equal
 NOISE = 10.0  # of a gradient in its own units, in units of the rounding of a double
@@ -120,12 +121,29 @@ class Fitter:
     log_N, log_D : (P,).
     objective : what is minimised.
     form : of the surface.
+    weight : (P,) how much each point counts; None: all alike. It multiplies the weights of every solve.
     """
 
     log_N: Array
     log_D: Array
     objective: Objective
     form: SurfaceForm = field(default_factory=lambda: form_named("separate"))
+    weight: Array | None = None
+
+    def of(self, chosen: NDArray[np.bool_]) -> Fitter:
+        """The same for some of the points.
+
+        Parameters
+        ----------
+        chosen : (P,) which they are.
+        """
+        weight = None if self.weight is None else self.weight[chosen]
+        return replace(self, log_N=self.log_N[chosen], log_D=self.log_D[chosen], weight=weight)
+
+    @property
+    def weights(self) -> Array:
+        """Weights of the points, (P,)."""
+        return np.ones(len(self.log_N)) if self.weight is None else self.weight
 
     @property
     def parameters(self) -> int:
@@ -134,8 +152,14 @@ class Fitter:
 
     @property
     def centre(self) -> Array:
-        """Means of ln N and ln D; centring lowers the condition number by three orders of magnitude."""
-        return np.array([self.log_N.mean(), self.log_D.mean()])
+        """Means of ln N and ln D; centring lowers the condition number by three orders of magnitude.
+
+        0 along an axis that the form does not let be centred.
+        """
+        means = (self.log_N.mean(), self.log_D.mean())
+        return np.array(
+            [mean if moves else 0.0 for mean, moves in zip(means, self.form.centred, strict=True)]
+        )
 
     def solve(
         self,
@@ -158,6 +182,7 @@ class Fitter:
         x, y = self.log_N - self.centre[0], self.log_D - self.centre[1]
         if constraint is None:
             bounds, constraint = self.form.bounds(log_L), self.form.constraint
+        weight = weight if self.weight is None else weight * self.weight
         return solve(
             start, x, y, log_L, weight, self.objective, self.form, constraint, bounds, tolerance=tolerance
         )
@@ -171,6 +196,7 @@ class Fitter:
         count : starts for each replicate.
         """
         x, y = self.log_N - self.centre[0], self.log_D - self.centre[1]
+        weight = weight if self.weight is None else weight * self.weight
         return self.form.starts(x, y, log_L, weight, count)
 
     def uncentred(self, theta: Array) -> Surfaces:
@@ -213,7 +239,8 @@ class Fitter:
             Too few points for the parameters, or fewer than three values of N or of D.
         """
         self.check_points(log_L)
-        content = (self.log_N.tobytes(), self.log_D.tobytes(), log_L.tobytes())
+        weight = b"" if self.weight is None else self.weight.tobytes()
+        content = (self.log_N.tobytes(), self.log_D.tobytes(), log_L.tobytes(), weight)
         return _point(*content, self.objective, self.form, starts)
 
     def search(self, log_L: Array, starts: int = 12) -> tuple[SurfaceFit, Certificate]:
@@ -268,15 +295,17 @@ class Fitter:
         return float(self.objective.scale * len(log_L) * ROUNDING**2 / 2)
 
     def check_points(self, log_L: Array) -> None:
-        """Refuse what cannot determine five parameters."""
-        distinct_N, distinct_D = len(np.unique(self.log_N)), len(np.unique(self.log_D))
+        """Refuse what cannot determine the parameters; values within 0.1% of one another count once."""
+        distinct_N, distinct_D = distinct(self.log_N), distinct(self.log_D)
+        needed_N, needed_D = self.form.distinct
         if len(log_L) <= self.parameters:
             raise Undetermined(f"{len(log_L)} points cannot determine {self.parameters} parameters")
         if np.ptp(log_L) < SAME_LOSS:
             raise Undetermined("the loss does not depend on N or D")
-        if distinct_N < 3 or distinct_D < 3:
+        if distinct_N < needed_N or distinct_D < needed_D:
+            needs = "3 of each" if needed_N == needed_D == 3 else f"{needed_N} of N and {needed_D} of D"
             raise Undetermined(
-                f"N takes {distinct_N} and D takes {distinct_D} values; a surface needs at least 3 of each"
+                f"N takes {distinct_N} and D takes {distinct_D} values; a surface needs at least {needs}"
             )
 
     def certify(self, solution: Solution, log_L: Array, starts: int, agreeing: int) -> Certificate:
@@ -300,16 +329,14 @@ class Fitter:
             converged=bool(
                 solution.decrease[0] * solution.objective[0] <= 1e-6 * solution.objective[0] + rounding
             ),
-            gradient=_at_most(float(solution.gradient[0]), 1e-12),
-            decrease=_at_most(
-                float(solution.decrease[0]) if solution.objective[0] > rounding else 0.0, 1e-15
-            ),
+            gradient=at_most(float(solution.gradient[0]), 1e-12),
+            decrease=at_most(float(solution.decrease[0]) if solution.objective[0] > rounding else 0.0, 1e-15),
             starts=starts,
             agreeing=agreeing,
             condition=self.condition(theta, log_L),
             floor_share=floor_share,
             at_bound=at_bound,
-            correlation=float(np.corrcoef(self.log_N, self.log_D)[0, 1]),
+            correlation=_correlation(self.log_N, self.log_D),
             digits=self.digits(solution),
         )
 
@@ -330,11 +357,12 @@ class Fitter:
         x, y = self.log_N - self.centre[0], self.log_D - self.centre[1]
         total, directions = surface.log_loss(x, y)[0], surface.directions(x, y)
         _, tangent, _ = self.form.constraint(self.form.reduced(theta[None]), np.array([0]))
-        directions = directions @ tangent[0]
+        if directions.shape[1] == tangent.shape[1]:  # a pinned form gives those of its free parameters
+            directions = directions @ tangent[0]
         residual = total - log_L
         if self.objective.residual == "raw":
             residual, directions = np.exp(total) - np.exp(log_L), directions * np.exp(total)[:, None]
-        weight = 1 / np.maximum(1.0, np.abs(residual) / self.objective.corner)
+        weight = self.weights / np.maximum(1.0, np.abs(residual) / self.objective.corner)
         singular = np.linalg.svd(directions * np.sqrt(weight)[:, None], compute_uv=False)
         return float((singular[0] / max(singular[-1], 1e-8 * singular[0])) ** 2)
 
@@ -383,13 +411,36 @@ class Fitter:
         return found
 
 
+def distinct(log_value_P: Array) -> int:
+    """How many values there are, those within 0.1% of the next smaller one not counted.
+
+    Parameters
+    ----------
+    log_value_P : (P,) their logarithms.
+    """
+    return 1 + int((np.diff(np.sort(log_value_P)) > SAME_VALUE).sum())
+
+
+def _correlation(x_P: Array, y_P: Array) -> float:
+    """Of ln N and ln D; NaN where one of them does not vary."""
+    if np.ptp(x_P) == 0 or np.ptp(y_P) == 0:
+        return float("nan")
+    return float(np.corrcoef(x_P, y_P)[0, 1])
+
+
 @lru_cache(maxsize=64)
 def _point(
-    log_N: bytes, log_D: bytes, log_L: bytes, objective: Objective, form: SurfaceForm, starts: int
+    log_N: bytes,
+    log_D: bytes,
+    log_L: bytes,
+    weight: bytes,
+    objective: Objective,
+    form: SurfaceForm,
+    starts: int,
 ) -> tuple[SurfaceFit, Certificate]:
     """Remember fits: a multiverse and windows of other forms ask for the same one again and again."""
-    x, y, z = (np.frombuffer(content) for content in (log_N, log_D, log_L))
-    return Fitter(x, y, objective, form).search(z, starts)
+    x, y, z, m = (np.frombuffer(content) for content in (log_N, log_D, log_L, weight))
+    return Fitter(x, y, objective, form, m if len(m) else None).search(z, starts)
 
 
 def _lowest(solution: Solution, rounding: float, form: SurfaceForm) -> int:
@@ -402,7 +453,7 @@ def _lowest(solution: Solution, rounding: float, form: SurfaceForm) -> int:
     return int(equal[solution.theta[equal, form.shapes[0]].argmin()])
 
 
-def _at_most(value: float, rounding: float) -> float:
+def at_most(value: float, rounding: float) -> float:
     """Return the next power of ten, or `rounding` where the value is below it."""
     return rounding if value <= rounding else float(10.0 ** np.ceil(np.log10(value)))
 

@@ -18,7 +18,8 @@ from jetscale.analysis.fitting.cost import Cost
 from jetscale.analysis.fitting.curves import CurveSet
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.outliers import Outliers, find_outliers, none_of
-from jetscale.analysis.fitting.surface import Surfaces, form_named
+from jetscale.analysis.fitting.pins import form_of
+from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.fitting.surface_fit import Certificate, Fitter, SurfaceFit, Undetermined
 from jetscale.analysis.settings import FitSettings
 
@@ -97,7 +98,7 @@ def make_task(name: str, curves: CurveSet, log_L_E: Array, settings: FitSettings
     log_L_P = curves.log_losses(log_L_E[None])[0]
     three = settings.approach3
     objective = Objective(three.objective, three.delta, three.residual)
-    fitter = Fitter(curves.log_N, curves.log_D, objective, form_named(three.form))
+    fitter = Fitter(curves.log_N, curves.log_D, objective, form_of(three), curves.weight)
     found = _fit_surface(fitter, log_L_P)
     cost = Cost.of_points(curves.log_N, curves.log_D, curves.log_C, k)
     outliers = _find_outliers(curves, log_L_P, log_L_E, fitter, found)

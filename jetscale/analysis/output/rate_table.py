@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jetscale.analysis.answers.rate_rule import PAPER_RATE, Best, Rule
-from jetscale.analysis.output.report import percent
+from jetscale.analysis.output.formatting import percent
 
 if TYPE_CHECKING:
     from jetscale.analysis.answers.rate_scan import Rates

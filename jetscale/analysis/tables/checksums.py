@@ -12,7 +12,7 @@ from jetscale.runs import parquet
 from jetscale.runs.sealed import read_json, write_json_sealed
 
 CHECKSUMS = "checksums.json"
-KEPT = ("results.json", "losses.parquet", "losses-blocks.parquet", "replicates.parquet")
+KEPT = ("results.json", "losses.parquet", "losses-blocks.parquet", "replicates.parquet", "joint.parquet")
 
 
 def remove(folder: Path) -> None:

@@ -6,12 +6,13 @@ seed (str), n_params, n_params_KIND (where the runs count kinds), step, jets, co
 counted), flops, split (str), weights (str), loss; from run directories also warmup and schedule (steps),
 pretrain_jets, pretrain_constituents, pretrain_n_params (0 from scratch), lr (peak rate of fine-tuning) and
 rate (FLOP/s). For foreign tables `jets` holds D in whatever sample the table counts; those without a run
-column have `row` (str), the number of the source's row, from 0.
+column have `row` (str), the number of the source's row, from 0; those with a column of weights have
+`point_weight`. What a table does not give of N, D and C (`LossTable.absent`) is 1 in every row.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +22,11 @@ from jetscale.common.usage import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from jetscale.analysis.tables.origins import Origin
     from jetscale.analysis.tables.test_blocks import BlockLosses
 
+WEIGHT = "point_weight"
+PRETRAIN_JETS = "pretrain_jets"
 POSITIVE = ("n_params", "jets", "flops", "loss")
 MAX_ROWS = 2_000_000
 MAX_LOSS = 1e3  # nats; a cross-entropy beyond is another quantity or another unit
@@ -43,6 +47,8 @@ class LossTable:
     blocks : test losses by block, where the source has them.
     settings : of runs that tell them: those that decide numbers, by run and dotted key; see
         `jetscale.analysis.tables.variants`.
+    absent : which of N, D and C the source does not give; the loss is then fitted as a law of the other.
+    origins : where runs and their jets come from, by run; of runs whose record tells.
     """
 
     frame: pd.DataFrame
@@ -52,6 +58,8 @@ class LossTable:
     warnings: list[str] = field(default_factory=list)
     blocks: BlockLosses | None = None
     settings: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
+    absent: tuple[str, ...] = ()
+    origins: dict[str, Origin] = field(default_factory=dict, repr=False)
 
     def groups(self) -> dict[str, pd.DataFrame]:
         """Rows of every group (subset and variant), by its name, sorted."""
@@ -114,14 +122,10 @@ def checked(table: LossTable) -> LossTable:
     frame = frame.sort_values(order, kind="stable").reset_index(drop=True)
     if not table.own_runs:  # our own count N and D themselves
         warnings += _unit_warnings(frame)
-    return LossTable(
-        frame,
-        table.source,
-        table.flops_per_param_sample,
-        table.sample,
-        table.warnings + [text for text in warnings if text not in table.warnings],
-        table.blocks,
-        table.settings,
+    return replace(
+        table,
+        frame=frame,
+        warnings=table.warnings + [text for text in warnings if text not in table.warnings],
     )
 
 
@@ -133,7 +137,7 @@ def check_values(frame: pd.DataFrame, source: str) -> None:
     frame : rows.
     source : where they come from, for messages.
     """
-    for column in POSITIVE:
+    for column in (*POSITIVE, *([WEIGHT] if WEIGHT in frame else [])):
         values = frame[column].to_numpy(dtype=float)
         bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if len(bad):

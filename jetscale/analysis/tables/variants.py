@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Settings = dict[str, str]
 
+REFERENCE = "scratch"
+"""Subset that was not pretrained."""
 SECTIONS = ("model", "data", "pretrain", "finetune", "ema", "eval", "device", "callbacks")
 WHOLE = ("pretrain.composition", "pretrain.lr", "finetune.lr")
 """Settings that are one value though they may be a mapping."""

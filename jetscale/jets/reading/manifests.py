@@ -15,8 +15,10 @@ from jetscale.jets.reading.locations import File
 
 _MARKS = (b'"made_by": "jetscale', b'"sha256": "', f'"{SEAL}": "'.encode())
 """Any of them shows that a JSON file is a manifest: one damaged bit leaves the others."""
-_UNSEALED = "physics"
-"""A setting that only manifests of the first simulator have, which were written without a checksum."""
+VERSION_KEY = "simulator version"
+"""Name of the simulator's version among the settings of a manifest."""
+OLD_VERSION_KEY = "physics"
+"""Its name in the manifests of the first simulator, which were written without a checksum."""
 
 
 def manifest_path(file: Path) -> Path:
@@ -40,10 +42,26 @@ def manifest_content(path: Path) -> dict[str, Any]:
         raise JetDataError(f"{error}; remove it and its jet file, and simulate them again") from error
 
 
+def maker_of(file: Path) -> str:
+    """What made a jet file, in words, by the manifest beside it; the file itself is not read.
+
+    Raises
+    ------
+    JetDataError
+        The manifest is damaged.
+    """
+    beside = manifest_path(file)
+    if not beside.exists() or _is_foreign(beside.read_bytes()):
+        return "files without a manifest of the simulator"
+    settings = manifest_content(beside).get("settings", {})
+    version = settings.get(VERSION_KEY, settings.get(OLD_VERSION_KEY, "not recorded"))
+    return f"jetscale's simulator, version {version}"
+
+
 def _of_the_first_simulator(path: Path) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
-        return content if SEAL not in content and _UNSEALED in content["settings"] else None
+        return content if SEAL not in content and OLD_VERSION_KEY in content["settings"] else None
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jetscale.common import figure_style as style
+from jetscale.common.figure_axes import log_axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,14 +47,10 @@ def draw_differences(by_name: dict[str, list[dict[str, Any]]], label: str, sampl
                     panel.fill_between(jets, low, high, color=line["color"], alpha=0.15, lw=0)
                     panel.plot(jets, value, lw=1.5, label=style.caption(name), **line)
         panel.axhline(0, color="0.3", lw=0.8)
-        panel.set(xscale="log", title=f"{size[0].replace('n_params', 'N')} = {size[1]:,.0f}")
-    figure.supxlabel(f"fine-tuning data D ({sample}s)")
-    figure.supylabel(label)
-    drawn = [panel.get_legend_handles_labels() for panel in panels]
-    handles = {label: handle for pair in drawn for handle, label in zip(*pair, strict=True)}
-    figure.legend(
-        list(handles.values()), list(handles), loc="outside upper center", ncols=min(len(handles), 5)
-    )
+        log_axis(panel, "x")
+        panel.set_title(f"{size[0].replace('n_params', 'N').replace('dim', 'width')} = {size[1]:,.0f}")
+        panel.set(xlabel=f"fine-tuning data D ({sample}s)", ylabel=label)
+    style.legend_above(figure)
     return figure
 
 

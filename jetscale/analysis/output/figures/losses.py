@@ -8,6 +8,7 @@ import numpy as np
 
 from jetscale.analysis.tables.loss_table import names_of_groups
 from jetscale.common import figure_style as style
+from jetscale.common.figure_axes import log_axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,12 +42,10 @@ def draw_losses(result: FitResult) -> Figure | None:
             mean = runs.groupby("jets")["loss"].mean()
             panel.plot(mean.index, mean.to_numpy(), lw=1.5, label=style.caption(name), **line)
         dim = at_size["dim"].iloc[0]
-        title = f"N = {size:,.0f}" if not np.isfinite(dim) else f"dim = {dim:.0f} (N = {size:,.0f})"
-        panel.set(xscale="log", yscale="log", title=title)
-        panel.yaxis.set_major_formatter("{x:.3g}")
-        panel.yaxis.set_minor_formatter("{x:.3g}")
-        panel.tick_params(axis="y", which="minor", labelsize=6.5)
-    figure.supxlabel(f"fine-tuning data D ({result.losses.sample}s)")
-    figure.supylabel(f"test loss ({weights} weights)")
-    panels[0].legend(fontsize=7)
+        title = f"N = {size:,.0f}" if not np.isfinite(dim) else f"width = {dim:.0f} (N = {size:,.0f})"
+        log_axis(panel, "x")
+        log_axis(panel, "y")
+        panel.set(xlabel=f"fine-tuning data D ({result.losses.sample}s)", title=title)
+        panel.set_ylabel(f"test loss (nats, {weights} weights)")
+    style.legend_above(figure)
     return figure

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import ticker
 
 from jetscale.common import figure_style as style
+from jetscale.common.figure_axes import log_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,19 +28,17 @@ def draw_rates(rates: Rates) -> Figure:
     for panel, name in zip(panels, names, strict=True):
         for one in rates.best[name]:
             _draw(panel, one, widths.index(one.scan.dim))
-        panel.set(xscale="log", yscale="log", title=style.caption(name))
+        panel.set(xscale="log", title=style.caption(name))
+        panel.set(xlabel="learning rate of fine-tuning")
+        panel.set_ylabel(f"last test loss (nats, {rates.weights} weights)")
+        log_axis(panel, "y")
         panel.set_xticks(tried, [f"{rate:g}" for rate in tried], rotation=45)
         panel.set_xticks([], minor=True)
-        panel.yaxis.set_major_locator(ticker.MaxNLocator(7))  # losses span less than a decade
-        panel.yaxis.set_major_formatter("{x:.3g}")
-        panel.set_yticks([], minor=True)
     lowest, highest = zip(*(panel.get_ylim() for panel in panels), strict=True)
     for panel in panels:
         panel.set_ylim(min(lowest), max(highest))
     panels[0].plot([], [], "*", color="w", ms=11, mec="k", label="vertex")
     panels[0].legend(fontsize=7, loc="upper center")
-    figure.supxlabel("learning rate of fine-tuning")
-    figure.supylabel(f"last test loss ({rates.weights} weights)")
     return figure
 
 

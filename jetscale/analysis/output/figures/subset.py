@@ -15,6 +15,7 @@ from jetscale.analysis.fitting.approach1 import envelope_members
 from jetscale.analysis.fitting.approach2 import slices_of
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.fitting.task import Task
+from jetscale.common.figure_axes import log_axis
 from jetscale.common.figure_style import (
     COLOURS,
     DASHES,
@@ -61,7 +62,7 @@ def draw_contours(axes: Axes, task: Task, surface: Surfaces | None, sample: str)
     c = task.curves
     _log_axes(axes, c.log_N, c.log_D)
     loss_P = np.exp(task.log_L_P)
-    coloured_points(axes, c.log_N, c.log_D, loss_P, "test loss")
+    coloured_points(axes, c.log_N, c.log_D, loss_P, "test loss (nats)")
     if surface is not None:
         log_N, log_D = (
             np.linspace(c.log_N.min(), c.log_N.max(), 80),
@@ -100,14 +101,14 @@ def draw_contours(axes: Axes, task: Task, surface: Surfaces | None, sample: str)
 
 def draw_slices(axes: Axes, task: Task, surface: Surfaces | None) -> None:
     """IsoFLOP slices: observed solid, parametric dashed, vertices starred."""
-    axes.set(xlabel="parameters N", ylabel="test loss", title="isoFLOP slices")
+    axes.set(xlabel="parameters N", ylabel="test loss (nats)", title="isoFLOP slices")
     found = slices_of(task)
     slices = found.profiles.slices
     if not slices:
         text = f"no slice:\n{found.profiles.reason}"
         axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", wrap=True)
         return
-    axes.set_xscale("log")
+    log_axis(axes, "x")
     shown = np.unique(np.linspace(0, len(slices) - 1, min(MAX_SLICES_DRAWN, len(slices))).round().astype(int))
     colours = _colours_of_compute(axes, np.exp([slices[number].log_C for number in shown]))
     for number, colour in zip(shown, colours, strict=True):
@@ -181,7 +182,8 @@ def draw_optima(axes: Axes, subset: SubsetFit, task: Task, surface: Surfaces | N
 def _log_axes(axes: Axes, log_x: Array, log_y: Array) -> None:
     """Logarithmic axes that hold these values, also where all are the same."""
     margin = 1.3
-    axes.set(xscale="log", yscale="log")
+    log_axis(axes, "x")
+    log_axis(axes, "y")
     axes.set_xlim(np.exp(log_x.min()) / margin, np.exp(log_x.max()) * margin)
     axes.set_ylim(np.exp(log_y.min()) / margin, np.exp(log_y.max()) * margin)
 
@@ -199,7 +201,7 @@ def draw_residuals(subset: SubsetFit, sample: str) -> Figure | None:
         (over_N, c.log_N, c.log_D, "parameters N", f"ln D ({sample}s)"),
         (over_D, c.log_D, c.log_N, f"data D ({sample}s)", "ln N"),
     ):
-        axes.set_xscale("log")
+        log_axis(axes, "x")
         coloured_points(axes, x, residual, other, other_label, log_y=False)
         axes.axhline(0, color="0.3", lw=0.8)
         axes.set(xlabel=label, ylabel="observed / fitted loss - 1 (%)")

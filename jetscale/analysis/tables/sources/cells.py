@@ -19,7 +19,7 @@ from jetscale.common.usage import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-CELL = ["subset", "n_params", "jets", "seed"]
+CELL = ["subset", "seed"]  # and N and D, or C where neither is known
 REPEATS = re.compile(
     r"(random|data|model|init|run|torch|rng)?[ _.-]?"
     r"(seeds?|repeats?|repetitions?|replicas?|replicates?|trials?|reps?|folds?|copy|copies|init|draws?)"
@@ -47,9 +47,9 @@ def one_loss_a_cell(losses: LossTable, unread: pd.DataFrame, *, best: bool) -> L
         A column that is not a repeat's number splits cells.
     """
     frame = losses.frame
-    cell = (
-        frame.assign(n_params=_levels(frame["n_params"]), jets=_levels(frame["jets"])).groupby(CELL).ngroup()
-    )
+    levels = frame.assign(**{name: _levels(frame[name]) for name in ("n_params", "jets", "flops")})
+    axes = ["flops"] if set(losses.absent) == {"N", "D"} else ["n_params", "jets"]
+    cell = levels.groupby([*CELL, *axes, *(name for name in ("variant",) if name in frame)]).ngroup()
     size = frame.groupby(cell)["loss"].transform("size")
     several, cell_S = frame[size > 1], cell[size > 1]
     if not len(several):

@@ -1,4 +1,6 @@
-"""Anybody's table to a loss table: columns N, loss, and D or C; optional run, seed, subset.
+"""Anybody's table to a loss table: columns N, loss, and D or C; optional run, seed, subset, weight, D_pre.
+
+Where only one of N, D and C is there, the loss is a law of that one.
 
 A parquet file that jetscale wrote is taken as it is (`jetscale.analysis.tables.sources.saved`).
 """
@@ -14,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.settings import ColumnSettings
-from jetscale.analysis.tables.loss_table import MAX_ROWS, LossTable, check_values, checked
+from jetscale.analysis.tables.loss_table import (
+    MAX_ROWS,
+    PRETRAIN_JETS,
+    WEIGHT,
+    LossTable,
+    check_values,
+    checked,
+)
 from jetscale.analysis.tables.sources import formats, saved
 from jetscale.analysis.tables.sources.cells import one_loss_a_cell
 from jetscale.analysis.tables.sources.units import (
@@ -24,6 +33,7 @@ from jetscale.analysis.tables.sources.units import (
     mixed_unit_warnings,
     unit_warnings,
 )
+from jetscale.analysis.tables.variants import text_of
 from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +48,8 @@ USUAL = {
     "run": ("run", "run_id", "run_name"),
     "seed": ("seed",),
     "subset": ("subset",),
+    "weight": ("weight",),
+    "D_pre": ("d_pre", "pretrain_jets", "pretraining_jets", "pretrain_tokens", "pretraining_tokens"),
 }
 _SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?\s*[kmbgt]?", re.IGNORECASE)
@@ -200,26 +212,57 @@ def load(
         if losses is not None:
             return checked(replace(losses, source=f"{path} (losses of {losses.source})"))
     reader = _Reader(path, frame, names)
-    N, loss = reader.numbers("N"), reader.numbers("loss")
-    D, C = reader.numbers("D", required=False), reader.numbers("C", required=False)
-    if N is None or loss is None or (D is None and C is None):
-        raise UsageError(f"{path}: needs a column for D or C; say columns.D=NAME or columns.C=NAME")
-    k, derived = flops_per_param_sample, D is None
+    loss = reader.numbers("loss")
+    assert loss is not None
+    axes = {symbol: reader.numbers(symbol, required=False) for symbol in ("N", "D", "C")}
+    losses = _assemble(reader, *_completed(reader, axes, flops_per_param_sample), loss)
+    check_values(losses.frame, losses.source)
+    unread = frame[[name for name in frame.columns if name not in reader.used]]
+    return checked(one_loss_a_cell(losses, unread, best=best_of_cell))
+
+
+def _completed(
+    reader: _Reader, axes: dict[str, NDArray[np.float64] | None], k: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], float, tuple[str, ...]]:
+    """N, D and C of every row, k of C = k N D, and which of the three are not known (1 in every row then)."""
+    N, D, C = axes["N"], axes["D"], axes["C"]
+    known = [symbol for symbol, values in axes.items() if values is not None]
+    if not known:
+        raise UsageError(
+            f"{reader.path}: no column for N, D or C; say columns.N=NAME, columns.D=NAME or columns.C=NAME"
+            f" (columns: {', '.join(map(str, reader.frame.columns))})"
+        )
+    if len(known) == 1:
+        (symbol,) = known
+        refused = [other for other in axes if getattr(reader.names, other) == ""]
+        if len(refused) == 2:
+            raise UsageError(
+                f"{reader.path}: needs a column for {' or '.join(refused)}; say columns.D=NAME or"
+                f" columns.C=NAME, or leave out columns.{refused[0]}= for a law of {symbol} alone"
+            )
+        absent = tuple(other for other in axes if other != symbol)
+        reader.warnings.append(
+            f"the table gives {symbol} alone, neither {absent[0]} nor {absent[1]}: its loss can only be"
+            f" fitted as a law of {symbol}; columns.{absent[0]}=NAME or columns.{absent[1]}=NAME reads more"
+        )
+        ones = np.ones(len(reader.frame))
+        return *(ones if values is None else values for values in (N, D, C)), k, absent  # type: ignore[return-value]
     with np.errstate(invalid="ignore", divide="ignore"):
-        if D is None:
+        if N is None:
+            assert C is not None
+            assert D is not None
+            N = C / (k * D)
+        elif D is None:
             assert C is not None
             D = C / (k * N)
+            reader.warnings += derived_unit_warnings(D / N)
         elif C is None:
             C = k * N * D
         else:
             k = cost_per_sample(C / (N * D))
             reader.warnings += unit_warnings(k) + mixed_unit_warnings(C / (N * D))
-    if derived:
-        reader.warnings += derived_unit_warnings(D / N)
-    losses = _assemble(reader, N, D, C, loss, k)
-    check_values(losses.frame, losses.source)
-    unread = frame[[name for name in frame.columns if name not in reader.used]]
-    return checked(one_loss_a_cell(losses, unread, best=best_of_cell))
+    assert C is not None
+    return N, D, C, k, ()
 
 
 def _select(frame: pd.DataFrame, where: str, path: Path) -> pd.DataFrame:
@@ -257,8 +300,9 @@ def _assemble(
     N: NDArray[np.float64],
     D: NDArray[np.float64],
     C: NDArray[np.float64],
-    loss: NDArray[np.float64],
     k: float,
+    absent: tuple[str, ...],
+    loss: NDArray[np.float64],
 ) -> LossTable:
     import pandas as pd
 
@@ -277,17 +321,39 @@ def _assemble(
             "split": "test",
             "weights": "raw",
             "loss": loss,
-            "step": D,
+            "step": next(value for symbol, value in (("D", D), ("C", C), ("N", N)) if symbol not in absent),
         },
         index=reader.frame.index,
     )
+    weight = reader.numbers("weight", required=False)
+    if weight is not None:
+        frame[WEIGHT] = weight
+        reader.warnings.append("points are weighted by a column of the table, as if each stood for so many")
+    frame = _with_pretraining(reader, frame)
     if not has_runs:
         frame = _name_rows(frame, reader.warnings)
     settings = {key: name for key, name in asdict(reader.names).items() if name is not None}
     source = f"{reader.path}" + (
         f" ({', '.join(f'{k}={v}' for k, v in settings.items())})" if settings else ""
     )
-    return LossTable(frame, source, k, warnings=reader.warnings)
+    return LossTable(frame, source, k, warnings=reader.warnings, absent=absent)
+
+
+def _with_pretraining(reader: _Reader, frame: pd.DataFrame) -> pd.DataFrame:
+    """The jets of pretraining, where a column gives them; several amounts in one subset are fitted apart."""
+    jets = reader.numbers("D_pre", required=False)
+    if jets is None:
+        return frame
+    bad = np.flatnonzero(~(np.isfinite(jets) & (jets >= 0)))
+    if len(bad):
+        raise UsageError(
+            f"{reader.path}: D_pre is {jets[bad[0]]} in row {frame.index[bad[0]]} ({len(bad)} such rows); it"
+            " must be finite, and 0 for runs from scratch: correct or remove them"
+        )
+    frame[PRETRAIN_JETS] = jets
+    amounts = frame.groupby("subset")[PRETRAIN_JETS].transform("nunique")
+    named = [f"pretrain.jets={text_of(float(amount))}" for amount in jets]
+    return frame.assign(variant=np.where(amounts > 1, named, ""))
 
 
 def _name_rows(frame: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:

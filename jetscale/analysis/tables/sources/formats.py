@@ -1,4 +1,4 @@
-"""Files of tables to frames, by pandas' own readers: .csv, .tsv, .jsonl, .ndjson, .json and .parquet.
+"""Files of tables to frames, by pandas' own readers: text, JSON, parquet and Excel.
 
 Semicolons between the columns and commas in the numbers are recognised where they can mean one thing only.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import warnings
+import zipfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,8 @@ from jetscale.runs import parquet
 if TYPE_CHECKING:
     import pandas as pd
 
-KINDS = ".csv, .tsv, .jsonl, .ndjson, .json or .parquet"
+KINDS = ".csv, .tsv, .jsonl, .ndjson, .json, .xlsx or .parquet"
+EXCEL = {".xlsx", ".xlsm"}
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 LOOK = 200  # lines that are looked at before a file is read
 
@@ -48,9 +51,11 @@ def read(path: Path) -> pd.DataFrame:
             return _read_json(path, lines=".json" not in kinds)
         if kinds & {".csv", ".tsv", ".txt"}:
             return _read_text(path)
+        if kinds & EXCEL:
+            return _read_excel(path)
     except DamagedFile as error:
         raise UsageError(f"{error}; put back an undamaged copy of it") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:  # an .xlsx is a zip of named parts
         raise UsageError(f"{path}: cannot be read as a table: {_first_line(error)}") from error
     raise UsageError(f"{path}: unknown kind of table; use {KINDS}")
 
@@ -71,6 +76,35 @@ def _read_json(path: Path, lines: bool) -> pd.DataFrame:
             raise
         found = pd.read_json(path, lines=True, **options)
     return found
+
+
+def _read_excel(path: Path) -> pd.DataFrame:
+    """The one sheet of a workbook that holds anything, its names in the first row."""
+    import pandas as pd
+
+    try:
+        sheets = pd.read_excel(path, sheet_name=None, header=None, engine="openpyxl")
+    except ImportError as error:
+        raise UsageError(
+            f"{path}: Excel files are read with openpyxl, which is not installed: run"
+            " pip install 'jetscale[excel]', or save the sheet as .csv"
+        ) from error
+    filled = {name: cells for name, cells in sheets.items() if not cells.empty}
+    if len(filled) != 1:
+        found = (
+            f"{len(filled)} sheets that hold something ({', '.join(filled)})" if filled else "nothing in it"
+        )
+        raise UsageError(f"{path}: {found}; a table is one sheet: save the one to fit as .csv")
+    (cells,) = filled.values()
+    names = ["" if pd.isna(name) else str(name).strip() for name in cells.iloc[0]]
+    if "" in names and cells.iloc[1:, names.index("")].notna().any():
+        raise UsageError(
+            f"{path}: column {names.index('') + 1} has no name in the first row; name every column there"
+        )
+    _refuse_repeated(path, names)
+    kept = [at for at, name in enumerate(names) if name]
+    frame = cells.iloc[1:, kept].dropna(how="all").infer_objects()
+    return frame.set_axis([names[at] for at in kept], axis=1).reset_index(drop=True)
 
 
 def _read_text(path: Path) -> pd.DataFrame:
@@ -138,7 +172,10 @@ def _separator(path: Path, header: str) -> str:
 def _refuse_repeated_names(path: Path, header: str, separator: str) -> None:
     import csv
 
-    names = [name.strip() for name in next(csv.reader([header], delimiter=separator))]
+    _refuse_repeated(path, [name.strip() for name in next(csv.reader([header], delimiter=separator))])
+
+
+def _refuse_repeated(path: Path, names: Iterable[str]) -> None:
     repeated = [name for name, count in Counter(names).items() if count > 1 and name]
     if repeated:
         raise UsageError(f"{path}: two columns are called {repeated[0]!r}; give each its own name")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jetscale.analysis.tables.loss_table import LossTable, checked
+from jetscale.analysis.tables.origins import origin_of
 from jetscale.analysis.tables.sources.block_files import block_losses, join, read_phase
 from jetscale.analysis.tables.test_blocks import BlockLosses
 from jetscale.analysis.tables.variants import JETS, only_varying, settings_of, text_of
@@ -71,7 +72,7 @@ def load_folders(folders: Sequence[Path], path: Path, *, unfinished: bool, phase
     """
     import pandas as pd
 
-    frames, blocks, warnings, settings = [], [], [], {}
+    frames, blocks, warnings, settings, origins = [], [], [], {}, {}
     unverified: list[str] = []
     for folder in folders:
         name = folder.relative_to(path).as_posix()
@@ -95,6 +96,8 @@ def load_folders(folders: Sequence[Path], path: Path, *, unfinished: bool, phase
             continue
         frames.append(frame)
         settings[name] = _settings(record, config)
+        if done is not None:
+            origins[name] = origin_of(record, folder / DONE)
         tests = lines if done is not None else _settled(lines)
         blocks.append(_blocks(folder, name, phase, tests, finished=done is not None))
     if unverified:
@@ -112,6 +115,7 @@ def load_folders(folders: Sequence[Path], path: Path, *, unfinished: bool, phase
         warnings=warnings,
         blocks=join([block for block in blocks if block is not None]),
         settings=only_varying(settings),
+        origins=origins,
     )
     return checked(table)
 

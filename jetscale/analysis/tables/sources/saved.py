@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jetscale.analysis.tables.loss_table import LossTable
+from jetscale.analysis.tables.origins import Origin
 from jetscale.analysis.tables.sources.block_files import read_joined, write_joined
 from jetscale.analysis.tables.test_blocks import BlockLosses
 from jetscale.common.usage import UsageError
@@ -37,6 +38,7 @@ def write(path: Path, losses: LossTable, blocks: BlockLosses | None) -> None:
     blocks : block losses to keep with it, None for none
     """
     frame = losses.frame.copy(deep=False)
+    runs = frame["run"].unique()
     frame.attrs[FACTS] = {
         "source": losses.source,
         "flops_per_param_sample": losses.flops_per_param_sample,
@@ -44,6 +46,8 @@ def write(path: Path, losses: LossTable, blocks: BlockLosses | None) -> None:
         "warnings": losses.warnings,
         "blocks": 0 if blocks is None else blocks.count,
         "settings": losses.settings,
+        "absent": list(losses.absent),
+        "origins": {run: losses.origins[run].to_json() for run in runs if run in losses.origins},
     }
     write_joined(blocks_beside(path), blocks)
     parquet.write_frame(frame, path)  # last: without it the other is not read
@@ -88,4 +92,6 @@ def of_frame(frame: pd.DataFrame, path: Path) -> LossTable | None:
         warnings,
         blocks,
         facts.get("settings", {}),
+        tuple(facts.get("absent", ())),
+        origins={run: Origin.from_json(entry) for run, entry in facts.get("origins", {}).items()},
     )

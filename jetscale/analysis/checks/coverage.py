@@ -1,0 +1,76 @@
+"""How often intervals hold the truth in simulations, and which stop to where the form of the law is wrong.
+
+``benchmarks/coverage.py`` simulates and writes coverage.json.
+A lack of fit that residuals show is compared with the simulated designs in which the form misses the loss by
+about as much: a quantity whose nominal 95% interval held the truth too seldom there is named in a warning.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+TOO_SELDOM = 0.9  # of nominal 95%
+SMALLEST = 0.005  # lack of fit, as a share of the loss, that is compared: half of the smallest simulated
+WRONG = re.compile(r"wrong by ([\d.]+)%$")
+
+
+@lru_cache(maxsize=1)
+def table() -> dict[str, Any]:
+    """Columns (quantities) and rows (design, errors, trials, values) of the simulations."""
+    found: dict[str, Any] = json.loads(
+        files("jetscale.analysis.checks").joinpath("coverage.json").read_text()
+    )
+    return found
+
+
+def where_wrong(missed: float) -> tuple[float, dict[str, float]]:
+    """Lowest coverage of every quantity in the simulated designs whose form misses nearest to `missed`.
+
+    Parameters
+    ----------
+    missed : rms of ln L that the form misses.
+
+    Returns
+    -------
+    What the form misses in these designs, and the coverage by quantity.
+    """
+    rows = [(float(found[1]) / 100, row) for row in table()["rows"] if (found := WRONG.search(row["design"]))]
+    levels = sorted({level for level, _ in rows})
+    nearest = min(levels, key=lambda level: abs(np.log(level / missed)))
+    lowest: dict[str, float] = {}
+    for level, row in rows:
+        if level == nearest and row["errors"] == "wild":
+            for name, value in zip(table()["columns"], row["values"], strict=True):
+                if value is not None:
+                    lowest[name] = min(value, lowest.get(name, 1.0))
+    return nearest, lowest
+
+
+def warning(missed: float) -> str:
+    """Say which intervals no longer hold the truth where the form misses so much; empty where all do.
+
+    Parameters
+    ----------
+    missed : rms of ln L that the form misses (the bends of the residuals).
+    """
+    if missed < SMALLEST:
+        return ""
+    level, lowest = where_wrong(missed)
+    failing = {name: value for name, value in lowest.items() if value < TOO_SELDOM}
+    if not failing:
+        return ""
+    named = ", ".join(f"{name} {100 * value:.0f}%" for name, value in failing.items())
+    holding = ", ".join(name for name in lowest if name not in failing)
+    return (
+        f"the form misses the loss by {100 * missed:.2g}% (rms of the bends of the residuals). In simulated"
+        f" tables whose form is wrong by {100 * level:.2g}%, nominal 95% intervals held the truth only this"
+        f" often: {named}"
+        + (f"; those of {holding} still did" if holding else "")
+        + ": do not read the former as 95% intervals"
+    )

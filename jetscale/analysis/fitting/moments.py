@@ -1,0 +1,61 @@
+"""The objective of a surface at many points, with its derivatives by the parameters of the form.
+
+Shapes: R replicates, P points, Q parameters of the form.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetscale.analysis.fitting.objective import Objective
+from jetscale.analysis.fitting.surface import SurfaceForm
+
+Array = NDArray[np.float64]
+
+
+def moments(
+    form: SurfaceForm,
+    theta_RQ: Array,
+    x_P: Array,
+    y_P: Array,
+    log_L_RP: Array,
+    weight_RP: Array,
+    objective: Objective,
+) -> tuple[Array, Array, Array, Array]:
+    """Objective and its derivatives; infinite, with derivatives of 0, where a term overflows.
+
+    Parameters
+    ----------
+    form : of the surface.
+    theta_RQ : (R, Q) its parameters.
+    x_P, y_P : (P,) or (R, P) ln N and ln D.
+    log_L_RP, weight_RP : (R, P) or (1, P) observed ln L and weights.
+    objective : what is minimised.
+
+    Returns
+    -------
+    Objective (R,); in Huber's units J' W r (R, Q), J' W J and the second derivatives (R, Q, Q).
+    """
+    with np.errstate(all="ignore"):  # far from the data terms overflow: such a step is not taken
+        fitted_RP, J_RQP, bend = form.derivatives(theta_RQ, x_P, y_P)
+        residual_RP, raw = fitted_RP - log_L_RP, objective.residual == "raw"
+        if raw:
+            fitted_RP = np.exp(fitted_RP)
+            residual_RP, J_RQP = fitted_RP - np.exp(log_L_RP), J_RQP * fitted_RP[:, None]
+        value = objective.value(residual_RP, weight_RP)
+        beyond_RP = np.abs(residual_RP) / objective.corner
+        weight_RP = weight_RP / np.maximum(1.0, beyond_RP)
+        psi_RP = weight_RP * residual_RP
+        gradient = (J_RQP @ psi_RP[:, :, None])[:, :, 0]
+        transposed = J_RQP.transpose(0, 2, 1)
+        bound = (J_RQP * weight_RP[:, None]) @ transposed
+        inside_RP = weight_RP * (beyond_RP <= 1.0)
+        # second derivatives of ln L are those of L over L, less J J'
+        curvature = (J_RQP * (inside_RP if raw else inside_RP - psi_RP)[:, None]) @ transposed
+        curvature += bend(psi_RP * fitted_RP if raw else psi_RP)
+    overflown = ~np.isfinite(value)
+    if overflown.any():
+        value[overflown], gradient[overflown] = np.inf, 0.0
+        bound[overflown], curvature[overflown] = 0.0, 0.0
+    return value, gradient, bound, curvature

@@ -1,0 +1,313 @@
+"""Several groups of runs in one model: ln L of each is a surface whose parameters are linear in common ones.
+
+Group g has the parameters theta_g = M_g phi of its form, with one vector phi for all groups. A parameter that
+is shared stands in the M_g of several groups, a free one in that of its own group only, and a law of transfer
+puts multiples of one parameter into several groups. The objective is the sum over groups, so its derivatives
+are the sums of M_g' (derivatives of group g): a matrix whose blocks of different groups are coupled by shared
+parameters alone (an arrow). Only the blocks are computed; the solver of single surfaces does the rest.
+
+Shapes: R replicates, P points of a group, Q parameters of a form, F of phi.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetscale.analysis.fitting.constraints import Bounds, Index
+from jetscale.analysis.fitting.moments import moments
+from jetscale.analysis.fitting.objective import Objective
+from jetscale.analysis.fitting.solver import Solution, State, minimise
+from jetscale.analysis.fitting.surface import SurfaceForm, Surfaces
+from jetscale.analysis.fitting.surface_fit import AGREEMENT, ROUNDING, at_most
+
+Array = NDArray[np.float64]
+Losses = Mapping[str, Array]  # by group, (R, P) or (1, P)
+
+CONVERGED = 1e-6  # predicted relative decrease below which a minimum counts as reached
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group of runs in a joint model.
+
+    Attributes
+    ----------
+    name : of the group.
+    form : of its surface.
+    x_P, y_P : (P,) ln N and ln D, less the centre of the model.
+    matrix : (Q, F), M_g.
+    offset : (Q,), added to M_g phi.
+    """
+
+    name: str
+    form: SurfaceForm
+    x_P: Array
+    y_P: Array
+    matrix: Array
+    offset: Array
+
+    def theta(self, phi_RF: Array) -> Array:
+        """Parameters of its surfaces, (R, Q), in centred ln N and ln D."""
+        return np.asarray(phi_RF @ self.matrix.T + self.offset)
+
+
+@dataclass(frozen=True)
+class JointCertificate:
+    """Why the minimum of a joint fit can be believed, or not; as `surface_fit.Certificate`.
+
+    Attributes
+    ----------
+    converged : the predicted relative decrease is below 1e-6.
+    gradient, decrease : at most this, powers of ten.
+    starts, agreeing : starts made, and those that ended within 1e-6 (relative) of the lowest objective.
+    condition : condition number of the Gauss-Newton matrix of all groups, centred ln N and ln D.
+    at_bound : names of the parameters at a bound.
+    """
+
+    converged: bool
+    gradient: float
+    decrease: float
+    starts: int
+    agreeing: int
+    condition: float
+    at_bound: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Entry of results.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class JointFit:
+    """R fitted joint models.
+
+    Attributes
+    ----------
+    phi : (R, F). objective : (R,).
+    """
+
+    phi: Array
+    objective: Array
+
+
+@dataclass(frozen=True)
+class JointModel:
+    """Groups, and the parameters that they share.
+
+    Attributes
+    ----------
+    names : of the F parameters phi.
+    groups : in order.
+    objective : what is minimised, summed over the points of all groups.
+    bounds : box of phi.
+    centre : mean ln N and ln D of all points, taken off both.
+    """
+
+    names: tuple[str, ...]
+    groups: tuple[Group, ...]
+    objective: Objective
+    bounds: Bounds
+    centre: tuple[float, float]
+
+    @property
+    def points(self) -> int:
+        """Of all groups together."""
+        return sum(len(group.x_P) for group in self.groups)
+
+    def column(self, name: str) -> int:
+        """Where a parameter stands in phi."""
+        return self.names.index(name)
+
+    def surfaces(self, phi_RF: Array) -> dict[str, Surfaces]:
+        """The surface of every group, in ln N and ln D themselves."""
+        dx, dy = self.centre
+        return {
+            group.name: Surfaces(group.form.moved(group.theta(phi_RF), -dx, -dy), group.form)
+            for group in self.groups
+        }
+
+    def fitted(self, phi_RF: Array) -> dict[str, Array]:
+        """Ln L at the points of every group, (R, P)."""
+        return {
+            group.name: group.form.log_loss(group.theta(phi_RF), group.x_P, group.y_P)
+            for group in self.groups
+        }
+
+    def solve(self, start_RF: Array, log_L: Losses, weight: Losses, tolerance: float = 1e-9) -> Solution:
+        """Minimise from these starts.
+
+        Parameters
+        ----------
+        start_RF : (R, F).
+        log_L, weight : by group, (R, P) or (1, P).
+        tolerance : as in `solver.solve`.
+        """
+        blocks = self.blocks()
+        if len(blocks) > 1:  # nothing couples them: each ends when it is done, not when the slowest is
+            found = [block.solve(start_RF[:, columns], log_L, weight, tolerance) for block, columns in blocks]
+            return _joined(found, [columns for _, columns in blocks], start_RF)
+        parts = [_Part.of(group, log_L[group.name], weight[group.name]) for group in self.groups]
+
+        def evaluate(phi_RF: Array, index: Index) -> State:
+            R, F = phi_RF.shape
+            state = State(
+                phi_RF.copy(),
+                phi_RF.copy(),
+                np.zeros(R),
+                np.zeros((R, F)),
+                np.zeros((R, F, F)),
+                np.zeros((R, F, F)),
+            )
+            for part in parts:
+                part.add(state, index, self.objective)
+            return state
+
+        return minimise(evaluate, start_RF, self.points, self.objective, self.bounds, tolerance=tolerance)
+
+    def blocks(self) -> list[tuple[JointModel, Index]]:
+        """Models of the groups that share parameters, and their columns of phi; this one where all do."""
+        uses = np.stack([(group.matrix != 0).any(axis=0) for group in self.groups])
+        label = np.arange(len(self.groups))
+        for of_column in uses.T:
+            together = np.flatnonzero(of_column)
+            if len(together):
+                label[np.isin(label, label[together])] = label[together].min()
+        if len(set(label.tolist())) == 1:
+            return [(self, np.arange(len(self.names)))]
+        found = []
+        for one in sorted(set(label.tolist())):
+            columns = np.flatnonzero(uses[label == one].any(axis=0))
+            groups = [
+                replace(group, matrix=group.matrix[:, columns])
+                for group, its in zip(self.groups, label, strict=True)
+                if its == one
+            ]
+            names = tuple(self.names[column] for column in columns)
+            bounds = Bounds(self.bounds.low[columns], self.bounds.high[columns])
+            found.append((JointModel(names, tuple(groups), self.objective, bounds, self.centre), columns))
+        return found
+
+    def best(self, starts_SRF: Array, log_L: Losses, weight: Losses) -> JointFit:
+        """The lowest minimum of every replicate over its starts (S, R, F)."""
+        S, R, F = starts_SRF.shape
+        rows = np.tile(np.arange(R), S)
+        tiled, weights = (
+            {name: _rows(value, rows) for name, value in losses.items()} for losses in (log_L, weight)
+        )
+        solution = self.solve(starts_SRF.reshape(S * R, F), tiled, weights)
+        objective_SR = solution.objective.reshape(S, R)
+        lowest, row = objective_SR.argmin(axis=0), np.arange(R)
+        return JointFit(solution.phi.reshape(S, R, F)[lowest, row], objective_SR[lowest, row])
+
+    def point(self, starts_SF: Array, log_L: Losses, weight: Losses) -> tuple[JointFit, JointCertificate]:
+        """Fit once, from several starts, to the last digit.
+
+        Parameters
+        ----------
+        starts_SF : (S, F).
+        log_L, weight : by group, (1, P).
+        """
+        S = len(starts_SF)
+        found = self.solve(starts_SF, log_L, weight)
+        lowest = int(found.objective.argmin())
+        final = self.solve(found.phi[[lowest]], log_L, weight, tolerance=1e-14)
+        rounding = self.objective.scale * self.points * ROUNDING**2 / 2
+        value = float(final.objective[0])
+        decrease = float(final.decrease[0]) if value > rounding else 0.0
+        certificate = JointCertificate(
+            converged=decrease * value <= CONVERGED * value + rounding,
+            gradient=at_most(float(final.gradient[0]), 1e-12),
+            decrease=at_most(decrease, 1e-15),
+            starts=S,
+            agreeing=int((found.objective <= value * (1 + AGREEMENT) + rounding).sum()),
+            condition=self.condition(final.phi[0], log_L, weight),
+            at_bound=self.at_bound(final.phi[0]),
+        )
+        return JointFit(final.phi, np.where(final.objective <= rounding, 0.0, final.objective)), certificate
+
+    def at_bound(self, phi_F: Array) -> list[str]:
+        """Names of the parameters that rest at an end of the box, or within a thousandth of it."""
+        width = 1e-3 * np.minimum(self.bounds.high - self.bounds.low, 1.0)
+        close = (phi_F <= self.bounds.low + width) | (phi_F >= self.bounds.high - width)
+        return [name for name, rests in zip(self.names, close, strict=True) if rests]
+
+    def condition(self, phi_F: Array, log_L: Losses, weight: Losses) -> float:
+        """Condition number of J' W J over all groups, at most 1e16.
+
+        Parameters
+        ----------
+        phi_F : (F,).
+        log_L, weight : by group, (1, P).
+        """
+        rows = []
+        for group in self.groups:
+            fitted, J_RQP, _ = group.form.derivatives(group.theta(phi_F[None]), group.x_P, group.y_P)
+            residual, J_PF = fitted[0] - log_L[group.name][0], J_RQP[0].T @ group.matrix
+            if self.objective.residual == "raw":
+                residual = np.exp(fitted[0]) - np.exp(log_L[group.name][0])
+                J_PF = J_PF * np.exp(fitted[0])[:, None]
+            counts = weight[group.name][0] / np.maximum(1.0, np.abs(residual) / self.objective.corner)
+            rows.append(J_PF * np.sqrt(counts)[:, None])
+        singular = np.linalg.svd(np.concatenate(rows), compute_uv=False)
+        return float((singular[0] / max(singular[-1], 1e-8 * singular[0])) ** 2)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A group with its losses: adds its share to the derivatives of the whole."""
+
+    group: Group
+    log_L_RP: Array
+    weight_RP: Array
+    columns: Index  # of phi that this group depends on
+    local: Array  # (Q, columns)
+
+    @classmethod
+    def of(cls, group: Group, log_L_RP: Array, weight_RP: Array) -> _Part:
+        columns = np.flatnonzero((group.matrix != 0).any(axis=0))
+        return cls(group, log_L_RP, weight_RP, columns, group.matrix[:, columns])
+
+    def add(self, state: State, index: Index, objective: Objective) -> None:
+        group, columns, local = self.group, self.columns, self.local
+        theta = group.theta(state.phi)
+        outside = group.form.outside(theta)
+        theta = np.where(outside[:, None], 0.0, theta)
+        value, gradient, bound, curvature = moments(
+            group.form,
+            theta,
+            group.x_P,
+            group.y_P,
+            _rows(self.log_L_RP, index),
+            _rows(self.weight_RP, index),
+            objective,
+        )
+        state.value += np.where(outside, np.inf, value)
+        state.gradient[:, columns] += gradient @ local
+        down, across = columns[:, None], columns
+        state.bound[:, down, across] += local.T @ bound @ local
+        state.curvature[:, down, across] += local.T @ curvature @ local
+
+
+def _joined(parts: list[Solution], columns: list[Index], start_RF: Array) -> Solution:
+    """Solution of the whole model from those of blocks that share nothing."""
+    R, F = start_RF.shape
+    phi, objective, promised = np.empty((R, F)), np.zeros(R), np.zeros(R)
+    gradient, curvature, hessian = np.zeros(R), np.zeros((R, F, F)), np.zeros((R, F, F))
+    for part, its in zip(parts, columns, strict=True):
+        phi[:, its] = part.phi
+        objective += part.objective
+        promised += part.decrease * part.objective
+        gradient = np.maximum(gradient, part.gradient)
+        block = np.ix_(np.arange(R), its, its)
+        curvature[block], hessian[block] = part.curvature, part.hessian
+    decrease = promised / np.maximum(objective, np.finfo(float).tiny)
+    return Solution(phi, phi.copy(), objective, decrease, gradient, curvature, hessian)
+
+
+def _rows(values: Array, index: Index) -> Array:
+    return values[index] if len(values) > 1 else values
