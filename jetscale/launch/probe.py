@@ -51,7 +51,7 @@ def seconds_per_step(
     jets = synthetic_batch(model, batch_size)
     half = device.type == "cuda" and settings.precision != "32-true"
     precision = "bf16-mixed" if half else "32-true"
-    if device.type == "cuda" and unusable(model, precision, int(jets.lengths_B.max()), device) is None:
+    if device.type == "cuda" and unusable(model, precision, device) is None:
         from jetscale.training.captured.alone import steps_alone  # needs Triton
 
         assert isinstance(model, SetTransformer)

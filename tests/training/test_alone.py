@@ -12,6 +12,7 @@ from torch.nn import functional
 from jetscale.launch.probe import synthetic_batch
 from jetscale.model.transformer import SetTransformer
 
+weights = pytest.importorskip("jetscale.model.kernels.gpu.weights", reason="the kernels need Triton")
 alone = pytest.importorskip("jetscale.training.captured.alone", reason="the kernels need Triton")
 
 
@@ -19,6 +20,7 @@ def test_the_steps_are_those_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # in float32: Triton's interpreter multiplies the bit patterns of bfloat16
     monkeypatch.setattr(alone, "FlatState", partial(alone.FlatState, half_dtype=torch.float32))
+    monkeypatch.setattr(weights, "_MOST_PARTS", 2)  # the interpreter is slow
     torch.manual_seed(0)
     model = SetTransformer(8, 4, depth=1).to(device)
     peer, jets = copy.deepcopy(model), synthetic_batch(model, 2)

@@ -38,7 +38,7 @@ def steps_alone(model: SetTransformer, jets: JetBatch, n_steps: int) -> Callable
     tables, state, hyper = Tables.allocate(n_steps, device), FlatState(model), AdamWSettings()
     rows = [table_row(RATE, step + 1, hyper, 0.0) for step in range(n_steps)]
     tables.rows_K4.copy_(torch.tensor(rows, dtype=torch.float32))
-    capacity, _ = capacities(jets.lengths_B.numpy(), jets.n_jets, chunk.longest - 1)
+    capacity, _ = capacities(jets.lengths_B.numpy(), jets.n_jets, int(jets.lengths_B.max()))
     step = DeviceStep(model, jets.n_jets, capacity, state, chunk, tables, hyper)
     replay = ready(step.train, [*state.tensors(), tables.losses, tables.k, chunk.first])
 
@@ -64,7 +64,6 @@ def chunk_of(jets: JetBatch, times: int, device: torch.device) -> JetBuffers:
     n_features = jets.x_TF.shape[1]
     made = JetBuffers.allocate(
         int(lengths_J.sum()), len(lengths_J), torch.zeros(n_features), torch.ones(n_features), device,
-        max_constituents=int(lengths_J.max()),
     )  # fmt: skip
     made.x.copy_(jets.x_TF.half().repeat(times, 1))
     if jets.pid_T is not None:
