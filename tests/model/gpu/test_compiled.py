@@ -20,7 +20,7 @@ SHARED_MEMORY = 227 * 1024  # of a program on an H100
 @pytest.mark.parametrize("dim", [24, 256])
 def test_kernels_fit_a_card(dim: int, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.model.gpu.compiled", str(dim)],
+        [sys.executable, "-W", "error", "-m", "tests.model.gpu.compiled", str(dim)],
         env={**quiet_environment(), "TRITON_CACHE_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
