@@ -548,12 +548,15 @@ def test_what_is_not_captured_and_why(jets: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(choice, "unusable", lambda *_: None)
     _, network, _ = build(settings, Phase.FINETUNE)
     device = torch.device("cuda")
-    assert choice.why_eager(network, "bf16-mixed", False, device) is None
-    assert choice.why_eager(network, "bf16-mixed", True, device) == (
+    assert choice.why_eager(network, "bf16-mixed", False, 16_512, device) is None
+    assert choice.why_eager(network, "bf16-mixed", True, 16_512, device) == (
         "the run has callbacks, which may look at each step"
     )
+    assert choice.why_eager(network, "bf16-mixed", False, 1 << 26, device) == (
+        "a batch can have 67,108,864 tokens of width 8, too many for the kernels' indices"
+    )
     monkeypatch.setattr(choice.ranks, "world_size", lambda: 2)
-    assert choice.why_eager(network, "bf16-mixed", False, device) == "2 processes share the run"
+    assert choice.why_eager(network, "bf16-mixed", False, 16_512, device) == "2 processes share the run"
 
 
 def test_a_run_on_a_cpu_is_never_captured(jets: Path) -> None:

@@ -19,6 +19,9 @@ from jetscale.training.settings import PhaseSettings, TrainSettings
 if TYPE_CHECKING:
     from jetscale.training.captured.module import CapturedClassifier
 
+MOST_NUMBERS = 1 << 31
+"""Of the largest activation, 4 D for each token: kernels count in 32 bits."""
+
 log = logging.getLogger(__name__)
 
 
@@ -45,7 +48,9 @@ def module_for(
     on_gpu = settings.device.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     callbacks = bool(settings.callbacks)
     if on_gpu:
-        reason = why_eager(model, precision, callbacks, torch.device("cuda"))
+        largest = max(phase.batch_size, settings.eval.batch_size if schedule.evaluations else 0)
+        tokens = largest * (data.source.max_constituents + 1)
+        reason = why_eager(model, precision, callbacks, tokens, torch.device("cuda"))
         if reason is None:
             return captured(settings, phase, model, data, schedule)
         log.info("the steps are not captured as CUDA graphs, and take several times longer: %s", reason)
@@ -66,7 +71,9 @@ def captured(
     return CapturedClassifier(model, phase, settings.ema, settings.tracking.log_every, data, schedule)
 
 
-def why_eager(model: Network, precision: str, callbacks: bool, device: torch.device) -> str | None:
+def why_eager(
+    model: Network, precision: str, callbacks: bool, tokens: int, device: torch.device
+) -> str | None:
     """Why the steps of a phase cannot be captured; None where they can.
 
     Parameters
@@ -74,10 +81,13 @@ def why_eager(model: Network, precision: str, callbacks: bool, device: torch.dev
     model : the network
     precision : of the trainer
     callbacks : whether the run has callbacks of the user, which may look at gradients and at every step
+    tokens : most of a batch, were all its jets as long as they may be
     device : where the phase is trained
     """
     if ranks.world_size() > 1:
         return f"{ranks.world_size()} processes share the run"
     if callbacks:
         return "the run has callbacks, which may look at each step"
+    if tokens * 4 * model.dim >= MOST_NUMBERS:
+        return f"a batch can have {tokens:,} tokens of width {model.dim}, too many for the kernels' indices"
     return unusable(model, precision, device)
