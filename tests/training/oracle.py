@@ -24,7 +24,7 @@ from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState
 from jetscale.model.transformer import SetTransformer
 
 
-def batch_of(jets: JetBuffers, n_jets: int) -> JetBatch:
+def batch_of(jets: JetBuffers, n_jets: int, has_pid: bool = True) -> JetBatch:
     """The present batch of a chunk as the eager step gets it, without the empty jets at its end."""
     first = int(jets.first)
     offsets = jets.offsets[first : first + n_jets + 1].long().cpu()
@@ -39,7 +39,7 @@ def batch_of(jets: JetBuffers, n_jets: int) -> JetBatch:
         x_TF[:, jets.deta_column] *= side_B.repeat_interleave(lengths_B.to(side_B.device))
     return JetBatch(
         x_TF=x_TF,
-        pid_T=jets.pid[rows].long(),
+        pid_T=jets.pid[rows].long() if has_pid else None,
         lengths_B=lengths_B,
         labels_B=jets.labels[first : first + n_real].long(),
         positions_B=torch.arange(n_real),
@@ -70,7 +70,7 @@ class OracleStep:
         jets, tables, hyper, state = self._jets, self._tables, self._hyper, self._state
         row = tables.rows_K4[int(tables.k)].tolist()
         parameters = _hold(self._model, state.weights)
-        batch = batch_of(jets, self._batch_size)
+        batch = batch_of(jets, self._batch_size, self._model.n_pid > 0)
         assert batch.n_constituents + self._batch_size <= self._capacity
         loss = functional.cross_entropy(self._model(batch), batch.labels_B)
         self._model.zero_grad()
@@ -115,7 +115,7 @@ class OracleEvaluation:
     @torch.no_grad()
     def evaluate(self) -> None:
         first = int(self._jets.first)
-        batch = batch_of(self._jets, self._batch_size)
+        batch = batch_of(self._jets, self._batch_size, self._model.n_pid > 0)
         assert batch.n_constituents + self._batch_size <= self._capacity
         _hold(self._model, self._weights)
         logits_BK = self._model(batch)

@@ -129,8 +129,13 @@ def outputs_in(folder: Path) -> Outputs:
     return outputs_of(Phase.FINETUNE, RunDirectory(folder, "x"), silent)
 
 
-def trained(settings: TrainSettings, folder: Path, make: Callable[..., LeanClassifier] | None = None) -> Made:
-    """Train a phase, or go on with it, by the eager step or by `make`."""
+def trained(
+    settings: TrainSettings,
+    folder: Path,
+    make: Callable[..., LeanClassifier] | None = None,
+    tested: bool = True,
+) -> Made:
+    """Train a phase, or go on with it, by the eager step or by `make`; `tested`: with a test set."""
     phase, network, data = build(settings, Phase.FINETUNE)
     outputs = outputs_in(folder)
     kept: dict[int, dict[str, Any]] = {}
@@ -141,7 +146,7 @@ def trained(settings: TrainSettings, folder: Path, make: Callable[..., LeanClass
             kept[step] = self.load() or {}
 
     outputs.checkpoints = Noted(outputs.checkpoints.directory, outputs.checkpoints.phase)
-    test = EvalSet(settings.data, "jetclass", n_jets=settings.eval.jets)
+    test = EvalSet(settings.data, "jetclass", n_jets=settings.eval.jets) if tested else None
     more = {} if make is None else {"make_module": make}
     result = fit_phase(settings, phase, network, data, outputs, test, **more)
     return Made(folder, result, kept)
@@ -270,8 +275,8 @@ def test_the_feed_gives_the_chunks_in_order(stream: JetStream) -> None:
         assert len(feed) == 5
         found = []
         for fed in feed:
-            chunk = fed.take()
-            found.append((fed.start, fed.stop, chunk.copied(torch.device("cpu")), fed.offsets_J1))
+            with fed.jets() as chunk:
+                found.append((fed.start, fed.stop, chunk.copied(torch.device("cpu")), fed.offsets_J1))
             fed.release()
     assert [(start, stop) for start, stop, *_ in found] == spans
     for start, stop, chunk, offsets_J1 in found:
@@ -354,6 +359,22 @@ def test_a_captured_phase_is_the_eager_one_to_the_last_bit(jets: Path, eager: Ma
     assert set(eager.checkpoints) == {7, 14, 21, 28}
     assert {line["split"] for line in captured.lines} == {"train", "test", "test_all"}
     assert captured.result.record["constituents"] == eager.result.record["constituents"] > 0
+
+
+@pytest.mark.parametrize("features", ["part17", "kinematics"])
+def test_other_inputs_without_average_and_without_test_jets(
+    jets: Path, tmp_path: Path, features: str
+) -> None:
+    settings = settings_of(jets, steps=12)
+    settings.data.features = features
+    settings.ema.enabled = False
+    one = trained(settings, tmp_path / "eager", None, tested=False)
+    two = trained(settings, tmp_path / "captured", with_oracle, tested=False)
+    assert one.lines == two.lines
+    assert len(one.lines) == 3
+    same_bits(one.result.weights, two.result.weights)
+    same_checkpoints(two, one)
+    assert two.result.average is None
 
 
 def test_schedule_and_clip_reach_the_device(jets: Path, tmp_path: Path) -> None:
@@ -571,11 +592,11 @@ def test_a_run_on_a_cpu_is_never_captured(jets: Path) -> None:
 
 def few(jets: Path) -> TrainSettings:
     """A few steps of a few short jets: in the interpreter a program of a kernel takes milliseconds."""
-    settings = settings_of(jets, steps=6, batch_size=4, clip=0.1, lr=3e-3)
+    settings = settings_of(jets, steps=4, batch_size=4, clip=0.1, lr=3e-3)
     settings.model.depth = 2
     settings.data.max_constituents = 6
-    settings.eval = EvalSettings(jets=10, every=4, log_points=0, batch_size=4)
-    settings.tracking.log_every, settings.checkpoint_every = 2, 3
+    settings.eval = EvalSettings(jets=6, every=3, log_points=0, batch_size=4)
+    settings.tracking.log_every, settings.checkpoint_every = 2, 2
     return settings
 
 
@@ -594,7 +615,7 @@ def by_kernels(jets: Path, few_programs: None, tmp_path_factory: pytest.TempPath
 
 def test_kernels_train_as_the_eager_step(jets: Path, by_kernels: Made, tmp_path: Path) -> None:
     eager = trained(few(jets), tmp_path / "run")
-    assert len(eager.lines) == len(by_kernels.lines) == 3 + 2 * 2
+    assert len(eager.lines) == len(by_kernels.lines) == 2 + 2 * 2
     for ours, theirs in zip(by_kernels.lines, eager.lines, strict=True):
         assert ours.keys() == theirs.keys()
         for key in ours.keys() - {"loss", "check"}:
@@ -612,5 +633,5 @@ def test_kernels_killed_and_resumed_give_the_same_to_the_last_bit(
 ) -> None:
     settings = few(jets)
     with pytest.raises(Killed):
-        trained(settings, tmp_path / "run", killing(with_kernels, 3))
+        trained(settings, tmp_path / "run", killing(with_kernels, 2))
     same(trained(settings, tmp_path / "run", with_kernels), by_kernels)

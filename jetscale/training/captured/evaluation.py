@@ -110,11 +110,10 @@ class DeviceEvaluator:
         device = self._memory.buffers.x.device
         with Feed(test.stream, list(pairwise(edges)), device) as feed:
             for fed in feed:
-                chunk = fed.take()
-                if test.n_jets <= KEPT_JETS:
-                    chunk = chunk.copied(device)
-                    parts.append((chunk, fed.offsets_J1))
-                yield chunk, fed.offsets_J1
+                with fed.jets() as chunk:
+                    if test.n_jets <= KEPT_JETS:
+                        parts.append((chunk.copied(device), fed.offsets_J1))
+                    yield chunk, fed.offsets_J1
                 fed.release()
         if parts:
             self._kept[test.fingerprint] = parts

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
@@ -41,7 +42,7 @@ def tokens_of_batches(offsets_J1: npt.NDArray[np.int64], batch_size: int) -> lis
 
 
 class FedChunk:
-    """Jets on the device, to be copied from there and released.
+    """Jets on the device, to be copied from there (`jets`) and then released.
 
     Attributes
     ----------
@@ -60,16 +61,21 @@ class FedChunk:
         """Constituents T of all jets."""
         return int(self.offsets_J1[-1])
 
-    def take(self) -> RawChunk:
-        """The jets, as the present stream may read them until `release`."""
+    @contextmanager
+    def jets(self) -> Iterator[RawChunk]:
+        """The jets, as the present stream may read them inside a `with`."""
         if self._slot.side is not None:
             torch.cuda.current_stream().wait_event(self._slot.arrived)
-        return self._chunk
-
-    def release(self) -> None:
-        """Give the memory back once the present stream has done all that it was told so far."""
+        yield self._chunk
         if self._slot.side is not None:
             self._slot.left.record(torch.cuda.current_stream())
+
+    def release(self) -> None:
+        """Let the thread fill the memory again, as soon as the device has read the jets.
+
+        The thread then wants the interpreter, so whoever has kernels to launch launches them first: else each
+        launch could wait 5 ms for its turn, Python's switch interval.
+        """
         self._slot.free.put(self._slot)
 
 

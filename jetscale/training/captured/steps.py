@@ -85,8 +85,9 @@ class DeviceSteps:
             rows_S4 = rows_S4.pin_memory()  # else the copy would wait for the steps before
         tables.rows_K4[:n_steps].copy_(rows_S4, non_blocking=True)
         tables.k.zero_()
-        self.memory.load(chunk.take(), self._batch_size)
-        chunk.release()
+        with chunk.jets() as jets:
+            self.memory.load(jets, self._batch_size)
         for tokens in tokens_of_batches(chunk.offsets_J1, self._batch_size):
             self._run(tokens)
+        chunk.release()
         return tables.losses[:n_steps]
