@@ -21,6 +21,7 @@ from jetscale.runs.blocks import BlockLog, BlocksError
 from jetscale.runs.directory import DamagedRunError, RunDirectory, RunDirectoryError
 from jetscale.runs.done import KEPT, DamagedRun, read_done, read_identity
 from jetscale.runs.metrics import MetricsError, MetricsLog
+from jetscale.simulate import SIMULATOR_VERSION
 from jetscale.status.as_json import as_json
 from jetscale.status.sweep import Watcher
 from jetscale.training.callbacks.progress import PhaseProgress
@@ -266,6 +267,15 @@ def test_a_flipped_checkpoint_without_its_json_is_refused(stopped: Path) -> None
         with pytest.raises(CheckpointError, match=r"finetune\.last\.pt is damaged"):
             read_checkpoint(path)
     assert read_checkpoint(folder / "finetune.last.pt")["step"] == 21
+
+
+def test_a_run_names_what_made_its_jets(finished: Path) -> None:
+    done = read_done(finished / PLACE)
+    assert done is not None
+    made = {split: jets.made_by for split, jets in (done.record.jets_from or {}).items()}
+    assert made["finetune/train"] == f"jetscale's simulator, version {SIMULATOR_VERSION}"
+    assert len(set(made.values())) == 1
+    assert local.load(finished).origins[PLACE].jets == made
 
 
 def test_a_run_on_other_jets_is_not_done(
