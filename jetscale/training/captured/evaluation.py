@@ -18,10 +18,10 @@ from jetscale.model.kernels.gpu.buffers import Weights
 from jetscale.model.kernels.gpu.step import DeviceEvaluation
 from jetscale.model.transformer import SetTransformer
 from jetscale.runs.layout import N_BLOCKS
-from jetscale.training.captured.capacity import ESTIMATED_FROM, capacities
 from jetscale.training.captured.feed import Feed, tokens_of_batches
 from jetscale.training.captured.graphs import GraphRunner, Work
 from jetscale.training.captured.memory import ChunkMemory
+from jetscale.training.captured.plan import ESTIMATED_FROM, capacities
 from jetscale.training.evaluate import TestLoss
 
 KEPT_JETS = 1 << 17

@@ -16,9 +16,9 @@ from jetscale.jets.evaluation import EvalSet
 from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, table_row, with_own_memory
 from jetscale.model.kernels.gpu.step import DeviceEvaluation, DeviceStep
 from jetscale.model.transformer import SetTransformer
-from jetscale.training.captured.cuts import chunks
 from jetscale.training.captured.evaluation import DeviceEvaluator
 from jetscale.training.captured.feed import FedChunk, Feed
+from jetscale.training.captured.plan import chunks
 from jetscale.training.captured.steps import DeviceSteps, Row
 from jetscale.training.evaluate import TestLoss
 from jetscale.training.lean_module import LeanClassifier

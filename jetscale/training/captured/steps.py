@@ -15,11 +15,10 @@ from jetscale.model.kernels.gpu.buffers import Tables
 from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState
 from jetscale.model.kernels.gpu.step import DeviceStep
 from jetscale.model.transformer import SetTransformer
-from jetscale.training.captured.capacity import ESTIMATED_FROM, capacities
-from jetscale.training.captured.cuts import jets_of_a_chunk
 from jetscale.training.captured.feed import FedChunk, tokens_of_batches
 from jetscale.training.captured.graphs import GraphRunner, Work
 from jetscale.training.captured.memory import ChunkMemory
+from jetscale.training.captured.plan import ESTIMATED_FROM, capacities, jets_of_a_chunk
 
 Row = tuple[float, float, float, float]
 """What the optimiser needs in a step, see `jetscale.model.kernels.gpu.optimiser.table_row`."""
