@@ -32,7 +32,7 @@ def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attended.transpose(0, 1).flatten(1)
 
 
-# four programs share a head's long jets; one takes two of three heads; one takes all tiles
+# four programs share a head's long jets; one takes two of three heads; two share
 @pytest.mark.parametrize(("n_heads", "spare", "programs"), [(1, 37, 1_024), (3, 0, 8), (1, 5, 10)])
 def test_attention_is_that_of_each_jet_alone(
     n_heads: int, spare: int, programs: int, monkeypatch: pytest.MonkeyPatch

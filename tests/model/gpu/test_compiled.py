@@ -20,7 +20,7 @@ SHARED_MEMORY = 227 * 1024  # of a program on an H100
 def test_kernels_fit_a_card(tmp_path: Path) -> None:
     """At one narrow and one wide width of the study."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.model.gpu.compiled", "8", "256"],
+        [sys.executable, "-W", "error", "-m", "tests.model.gpu.compiled", "8", "256"],
         env={**quiet_environment(), "TRITON_CACHE_DIR": str(tmp_path)},
         capture_output=True,
         text=True,

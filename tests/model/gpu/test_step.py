@@ -38,16 +38,18 @@ def model_of(dim: int, depth: int = 2) -> SetTransformer:
     return SetTransformer(dim, 3, n_pid=N_PID, depth=depth)
 
 
-@pytest.mark.parametrize(("widest_narrow", "clip", "averaged"), [(128, None, True), (0, 0.2, False)])
+@pytest.mark.parametrize(
+    ("widest_narrow", "depth", "clip", "averaged"), [(128, 1, None, True), (0, 2, 0.2, False)]
+)
 def test_ten_steps_are_ten_steps_of_adamw(
-    widest_narrow: int, clip: float | None, averaged: bool, monkeypatch: pytest.MonkeyPatch
+    widest_narrow: int, depth: int, clip: float | None, averaged: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(step, "WIDEST", widest_narrow)
     for module, name in ((wide, "NORM_PARTS"), (wide, "EMBEDDING_PARTS"), (sums, "_MOST_PARTS")):
         monkeypatch.setattr(module, name, 2)  # programs without rows cost the interpreter as much as others
     settings = optimiser.AdamWSettings(beta1=0.9, beta2=0.99, weight_decay=0.1, clip=clip)
     jets = jets_of_chunk(STEPS * N_JETS)
-    plain = model_of(8)
+    plain = model_of(8, depth)
     ours = deepcopy(plain).to(DEVICE)
 
     adamw = torch.optim.AdamW(plain.parameters(), betas=(0.9, 0.99), weight_decay=0.1)

@@ -122,11 +122,15 @@ def attend_class_backward(
 def _division(n_pairs: int) -> tuple[int, int]:
     """Heads that a program takes one after the other, and programs that share the tiles of a long jet.
 
-    Neighbouring heads lie in one cache line, and where a jet lies is looked up once for all; where there are
-    few pairs of a head and a jet, the longest jets are waited for.
+    Neighbouring heads lie in one cache line, and where a jet lies is looked up once for all of them. Backward
+    through a jet of two tiles is at least six times the products of a jet of one: all would wait for it.
+
+    Parameters
+    ----------
+    n_pairs : of a head and a jet
     """
-    heads = max(1, min(8, n_pairs // PROGRAMS))
-    return 1 << (heads.bit_length() - 1), 4 if 2 * n_pairs <= PROGRAMS else 1
+    heads = 4 if n_pairs >= 4 * PROGRAMS else 2 if n_pairs >= 2 * PROGRAMS else 1
+    return heads, 4 if 2 * n_pairs <= PROGRAMS else 2
 
 
 def _in_heads(*tensors: Tensor) -> list[int]:
@@ -154,7 +158,8 @@ def jet_rows(OFFSETS, FIRST, jet):
 @triton.jit
 def _attend(QKV, OUT, LSE, OFFSETS, FIRST, n_heads, stride_qkv, stride_out, stride_lse, HEADS: tl.constexpr):
     """Some heads of a jet; of a long jet every so many-th tile of queries."""
-    first_head, jet, share = tl.program_id(0) * HEADS, tl.program_id(1), tl.program_id(2)
+    first_head, jet = tl.program_id(0) * HEADS, tl.program_id(1)
+    share = tl.num_programs(2) - 1 - tl.program_id(2)  # long jets, which all share, begin first
     end = tl.minimum(first_head + HEADS, n_heads)
     start, n = jet_rows(OFFSETS, FIRST, jet)
     # fmt: off
@@ -210,7 +215,8 @@ def _attend_backward(
     stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, HEADS: tl.constexpr,
 ):  # fmt: skip
     """Some heads of a jet; of a long jet every so many-th tile of keys, then of queries."""
-    first_head, jet, share = tl.program_id(0) * HEADS, tl.program_id(1), tl.program_id(2)
+    first_head, jet = tl.program_id(0) * HEADS, tl.program_id(1)
+    share = tl.num_programs(2) - 1 - tl.program_id(2)  # long jets, which all share, begin first
     start, n = jet_rows(OFFSETS, FIRST, jet)
     end, n_tiles = tl.minimum(first_head + HEADS, n_heads), tl.cdiv(n, TILE)
     # fmt: off

@@ -9,8 +9,7 @@ Legend: S tokens, B jets, D width, V = F + identities + 2 inputs of a token, dep
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -24,10 +23,17 @@ from jetscale.model.kernels.gpu.attention import (
 )
 from jetscale.model.kernels.gpu.buffers import Gradients, JetBuffers, Transformer, Weights
 from jetscale.model.kernels.gpu.head import head_forward, head_parts, head_step
+from jetscale.model.kernels.gpu.narrow_memory import (
+    allocate,
+    half_buffers,
+    input_columns,
+    products_of,
+    single_buffers,
+)
 from jetscale.model.kernels.gpu.rows import BLOCK, CLASSES, LAST, NOTHING, TOKENS
 from jetscale.model.kernels.gpu.rows_backward import rows_backward_kernel
 from jetscale.model.kernels.gpu.rows_forward import embed_kernel, rows_kernel
-from jetscale.model.kernels.gpu.weights import ALIGNED, Product, WeightGradients, product_parts
+from jetscale.model.kernels.gpu.weights import WeightGradients, product_parts
 
 
 class Narrow:
@@ -50,7 +56,7 @@ class Narrow:
     @staticmethod
     def parts(model: Transformer, batch_size: int) -> dict[str, int]:
         """Partial sums of each parameter's gradient, by name."""
-        products = [product for product, _, _ in _products(model)]
+        products = [product for product, _, _ in products_of(model)]
         return product_parts(products, model.dim) | head_parts(batch_size)
 
     def __init__(
@@ -66,17 +72,17 @@ class Narrow:
         self._batch_size, self._capacity, self._jets = batch_size, capacity, jets
         self._gradients = gradients
         device = jets.x.device
-        arena, self._half = _allocate(
-            dict(_halves(model, batch_size, capacity, gradients is not None)), dtype, device
+        arena, self._half = allocate(
+            dict(half_buffers(model, batch_size, capacity, gradients is not None)), dtype, device
         )
-        _, self._single = _allocate(
-            dict(_singles(model, batch_size, capacity, gradients is not None)), torch.float32, device
+        _, self._single = allocate(
+            dict(single_buffers(model, batch_size, capacity, gradients is not None)), torch.float32, device
         )
         self.losses_B = torch.zeros(batch_size, device=device)
         self.correct_B = torch.zeros(batch_size, dtype=torch.uint8, device=device)
         self._weight_gradients: WeightGradients | None = None
         if gradients is not None:
-            plan = list(_products(model))
+            plan = list(products_of(model))
             self._weight_gradients = WeightGradients(
                 [product for product, _, _ in plan],
                 [(self._half[d_y], self._half[x][:, columns]) for _, d_y, (x, columns) in plan],
@@ -143,7 +149,7 @@ class Narrow:
     def _embed(self, weights: Weights, keep: bool) -> None:
         jets, names = self._jets, ("embed.weight", "embed.bias", "pid.weight", "class_token")
         vectors = [weights.single(name) if name != "pid.weight" or self._n_pid else None for name in names]
-        columns = _input_columns(jets.n_features, self._n_pid)
+        columns = input_columns(jets.n_features, self._n_pid)
         embed_kernel[self._grid(TOKENS.value)](
             jets.x, jets.pid, jets.side, jets.centre, jets.scale, jets.offsets, jets.first,
             *vectors, self._half.get("inputs"), self._single["x"],
@@ -256,123 +262,3 @@ class Narrow:
             "num_warps": {16: 1, 32: 2, 64: 2}.get(padded, 8),
             "num_stages": 2,  # two programs share a multiprocessor's memory at width 128
         }
-
-
-class _Inputs(NamedTuple):
-    """Columns of the inputs of tokens: where identities, bias and class token begin, and their number."""
-
-    pids: int
-    bias: int
-    token: int
-    width: int
-
-
-def _input_columns(n_features: int, n_pid: int) -> _Inputs:
-    pids = triton.cdiv(n_features, ALIGNED) * ALIGNED
-    bias = pids + triton.cdiv(n_pid, ALIGNED) * ALIGNED
-    return _Inputs(pids, bias, bias + ALIGNED, bias + 2 * ALIGNED)
-
-
-def _products(model: Transformer) -> Iterator[tuple[Product, str, tuple[str, slice]]]:
-    """All weight gradients: what, the buffer of dy, and the buffer and columns of x."""
-    dim, features, n_pid = model.dim, model.n_features, model.n_pid
-    every, columns = slice(None), _input_columns(features, n_pid)
-    d_x = "-1.d_out"
-    yield (
-        Product("embed.weight", dim, features, 0, (features, 1)),
-        d_x,
-        ("inputs", slice(0, features)),
-    )
-    if n_pid:
-        table = Product("pid.weight", dim, n_pid, 0, (1, dim))
-        yield table, d_x, ("inputs", slice(columns.pids, columns.pids + n_pid))
-    for name, column in (("embed.bias", columns.bias), ("class_token", columns.token)):
-        yield Product(name, dim, 1, 0, (1, 1)), d_x, ("inputs", slice(column, column + 1))
-    for index in range(len(model.blocks)):
-        prefix, own, last = f"blocks.{index}.", f"{index}.", index == len(model.blocks) - 1
-        qkv, norm, strides = prefix + "qkv.weight", prefix + "attention_norm.weight", (dim, 1)
-        if last:
-            q = Product(qkv, dim, dim, 0, strides, jets=True, norm=norm)
-            yield q, own + "d_q", (own + "xhat_classes", every)
-            kv = Product(qkv, 2 * dim, dim, dim * dim, strides, norm=norm)
-            yield kv, own + "d_qkv", (own + "xhat1", every)
-        else:
-            yield Product(qkv, 3 * dim, dim, 0, strides, norm=norm), own + "d_qkv", (own + "xhat1", every)
-        out = Product(prefix + "out.weight", dim, dim, 0, strides, jets=last)
-        yield out, own + "d_middle", (own + "attended", every)
-        gate_up = Product(
-            prefix + "gate_up.weight", 4 * dim, dim, 0, strides, last, prefix + "feedforward_norm.weight"
-        )
-        yield gate_up, own + "gate_up", (own + "xhat2", every)
-        down = Product(prefix + "down.weight", dim, 2 * dim, 0, (2 * dim, 1), jets=last)
-        yield down, own + "d_out", (own + "hidden", every)
-
-
-def _halves(
-    model: Transformer, batch_size: int, capacity: int, train: bool
-) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Names and shapes of the buffers in the dtype of products; "0.qkv" belongs to block 0."""
-    dim, depth = model.dim, len(model.blocks)
-    if train:
-        yield "inputs", (capacity, _input_columns(model.n_features, model.n_pid).width)
-        yield "-1.d_out", (capacity, dim)
-        yield "d_attended", (capacity, dim)
-        yield "d_attended_classes", (batch_size, dim)
-    for index in range(depth):
-        last = index == depth - 1
-        if not train and not last and index > 0:
-            continue  # block 0 lends its buffers
-        rows = batch_size if last else capacity
-        n_projected = 2 * dim if last else 3 * dim
-        yield f"{index}.qkv", (capacity, n_projected)
-        yield f"{index}.attended", (rows, dim)
-        if last:
-            yield f"{index}.q", (batch_size, dim)
-        if not train:
-            continue
-        yield f"{index}.d_qkv", (capacity, n_projected)
-        yield f"{index}.xhat1", (capacity, dim)
-        if last:
-            yield f"{index}.d_q", (batch_size, dim)
-            yield f"{index}.xhat_classes", (batch_size, dim)
-        for name, width in (("xhat2", dim), ("gate_up", 4 * dim), ("hidden", 2 * dim)):
-            yield f"{index}.{name}", (rows, width)
-        for name in ("d_middle", "d_out"):
-            yield f"{index}.{name}", (rows, dim)
-
-
-def _singles(
-    model: Transformer, batch_size: int, capacity: int, train: bool
-) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Names and shapes of the float32 buffers."""
-    dim, depth = model.dim, len(model.blocks)
-    heads = dim // model.head_dim
-    yield "x", (capacity, dim)
-    yield "x_classes", (batch_size, dim)
-    if train:
-        yield "d_x", (capacity, dim)
-        yield "d_x_classes", (batch_size, dim)
-    for index in range(depth):
-        last = index == depth - 1
-        if not train and not last and index > 0:
-            continue
-        yield f"{index}.lse", (batch_size, heads) if last else (heads, capacity)
-        if train:
-            yield f"{index}.over_sd1", (1, capacity)
-            yield f"{index}.over_sd2", (1, batch_size if last else capacity)
-
-
-def _allocate(
-    shapes: dict[str, tuple[int, int]], dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """One flat tensor of zeros, and a view of it for each shape, at starts that vector loads want."""
-    starts, size = [], 0
-    for rows, columns in shapes.values():
-        starts.append(size)
-        size += triton.cdiv(rows * columns, 64) * 64
-    flat = torch.zeros(size, dtype=dtype, device=device)
-    views = {
-        name: flat[start : start + rows * columns].view(rows, columns)
-        for start, (name, (rows, columns)) in zip(starts, shapes.items(), strict=True)
-    }
-    return flat, views
