@@ -20,7 +20,7 @@ from jetscale.training.captured.graphs import GraphRunner, Work
 from jetscale.training.captured.memory import ChunkMemory
 from jetscale.training.captured.plan import ESTIMATED_FROM, capacities, jets_of_a_chunk
 
-Row = tuple[float, float, float, float]
+TableRow = tuple[float, float, float, float]
 """What the optimiser needs in a step, see `jetscale.model.kernels.gpu.optimiser.table_row`."""
 
 
@@ -66,7 +66,7 @@ class DeviceSteps:
             [*state.tensors(), tables.losses, tables.k, memory.buffers.first],
         )
 
-    def __call__(self, chunk: FedChunk, rows: Sequence[Row]) -> Tensor:
+    def __call__(self, chunk: FedChunk, rows: Sequence[TableRow]) -> Tensor:
         """Enqueue the steps of a chunk, and release it.
 
         Parameters
