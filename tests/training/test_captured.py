@@ -7,62 +7,51 @@ Triton's interpreter at the end of this file, and on a card in `test_on_gpu`.
 
 from __future__ import annotations
 
-import contextlib
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 pytest.importorskip("triton", reason="triton is not installed: it comes with CUDA builds of torch")
 
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.evaluation import EvalSet
-from jetscale.jets.settings import DataSettings
-from jetscale.jets.source import JetSource
-from jetscale.jets.stream import JetStream
 from jetscale.model.kernels.gpu import weights
-from jetscale.runs.directory import RunDirectory
-from jetscale.tracking.wandb_environment import Destination
-from jetscale.tracking.wandb_run import WandbRun
-from jetscale.training.build import build, outputs_of
-from jetscale.training.captured import choice, cuts, evaluation, steps
-from jetscale.training.captured.capacity import capacities
-from jetscale.training.captured.feed import SLOTS, Feed, tokens_of_batches
-from jetscale.training.captured.graphs import GraphRunner
+from jetscale.training.build import build
+from jetscale.training.captured import choice, evaluation, plan, steps
 from jetscale.training.captured.module import CapturedClassifier
-from jetscale.training.checkpoint import Checkpoints
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.module import NonFiniteLoss
-from jetscale.training.outputs import Outputs, Schedule
-from jetscale.training.phase import PhaseResult, fit_phase
+from jetscale.training.outputs import Schedule
 from jetscale.training.preemption import NOTICE, Preempted
 from jetscale.training.settings import (
-    EmaSettings,
     EvalSettings,
-    FinetuneSettings,
-    ModelSettings,
     Phase,
     SettingsError,
-    TrackingSettings,
     TrainSettings,
 )  # fmt: skip
 from tests.jets.conftest import fill_jetclass
-from tests.runs import metrics_of
 from tests.training.oracle import OracleEvaluation, OracleStep
+from tests.training.phases import (
+    Killed,
+    Made,
+    feeding_threads,
+    killing,
+    same,
+    same_bits,
+    same_checkpoints,
+    settings_of,
+    trained,
+    with_kernels,
+    with_oracle,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated"),
     pytest.mark.filterwarnings("ignore:The `srun` command is available"),
 ]
-RATE = 2.0**-10
-"""A learning rate that float32 holds exactly."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,272 +70,15 @@ def jets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def settings_of(jets: Path, steps: int = 30, **finetune: Any) -> TrainSettings:
-    """Steps that write, save and evaluate, and do not coincide; 100 test jets are no multiple of a batch."""
-    settings = TrainSettings(
-        model=ModelSettings(dim=8),
-        data=DataSettings(dir=str(jets), repeat=True, max_constituents=40, undo_deta_flip=True),
-        finetune=FinetuneSettings(**{"steps": steps, "batch_size": 8, "warmup": 0, "lr": RATE, **finetune}),
-        eval=EvalSettings(jets=100, every=11, log_points=3, batch_size=8, final_all=True),
-        ema=EmaSettings(enabled=True, fraction=0.5, max_window=8),  # windows from 1 to 8 steps
-        tracking=TrackingSettings(log_every=5, progress=False),
-        checkpoint_every=7,
-    )
-    settings.device.accelerator = "cpu"
-    return settings
-
-
-@dataclass
-class Made:
-    """A phase that was trained."""
-
-    folder: Path
-    result: PhaseResult
-    checkpoints: dict[int, dict[str, Any]]
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        return metrics_of(self.folder)
-
-    @property
-    def blocks(self) -> Any:
-        return pq.read_table(self.folder / "test_blocks.parquet")
-
-
-def with_oracle(settings: TrainSettings, phase: Any, model: Any, data: Any, schedule: Any, _: str) -> Any:
-    return CapturedClassifier(
-        model, phase, settings.ema, settings.tracking.log_every, data, schedule, OracleStep, OracleEvaluation
-    )
-
-
-def with_kernels(settings: TrainSettings, phase: Any, model: Any, data: Any, schedule: Any, _: str) -> Any:
-    return choice.captured(settings, phase, model, data, schedule)
-
-
-def outputs_in(folder: Path) -> Outputs:
-    folder.mkdir(exist_ok=True)
-    silent = WandbRun("disabled", folder, {}, Destination(None, None, "", "", ()))
-    return outputs_of(Phase.FINETUNE, RunDirectory(folder, "x"), silent)
-
-
-def trained(
-    settings: TrainSettings,
-    folder: Path,
-    make: Callable[..., LeanClassifier] | None = None,
-    tested: bool = True,
-) -> Made:
-    """Train a phase, or go on with it, by the eager step or by `make`; `tested`: with a test set."""
-    phase, network, data = build(settings, Phase.FINETUNE)
-    outputs = outputs_in(folder)
-    kept: dict[int, dict[str, Any]] = {}
-
-    class Noted(Checkpoints):
-        def save(self, state: dict[str, Any], step: int) -> None:
-            super().save(state, step)
-            kept[step] = self.load() or {}
-
-    outputs.checkpoints = Noted(outputs.checkpoints.directory, outputs.checkpoints.phase)
-    test = EvalSet(settings.data, "jetclass", n_jets=settings.eval.jets) if tested else None
-    more = {} if make is None else {"make_module": make}
-    result = fit_phase(settings, phase, network, data, outputs, test, **more)
-    return Made(folder, result, kept)
-
-
-def same_bits(one: Any, two: Any, path: str = "") -> None:
-    """Assert that two state dicts hold the same, tensors to the last bit."""
-    if isinstance(one, torch.Tensor):
-        assert one.dtype == two.dtype, path
-        assert torch.equal(one, two), path
-    elif isinstance(one, dict):
-        assert one.keys() == two.keys(), path
-        for key in one:
-            same_bits(one[key], two[key], f"{path}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(two), path
-        for number, pair in enumerate(zip(one, two, strict=True)):
-            same_bits(*pair, path=f"{path}[{number}]")
-    else:
-        assert one == two, path
-
-
-def same(one: Made, two: Made) -> None:
-    assert one.lines == two.lines
-    assert one.blocks.equals(two.blocks)
-    same_bits(one.result.weights, two.result.weights)
-    same_bits(one.result.average, two.result.average)
-    assert one.result.record | {"seconds": 0} == two.result.record | {"seconds": 0}
-
-
-def same_checkpoints(one: Made, two: Made) -> None:
-    assert one.checkpoints.keys() == two.checkpoints.keys()
-    for step, state in one.checkpoints.items():
-        for key in state.keys() - {"seconds", "metrics"}:  # the second is a checksum with the first in it
-            same_bits(state[key], two.checkpoints[step][key], f"step {step}: {key}")
-
-
-@pytest.fixture(scope="module")
-def eager(jets: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return trained(settings_of(jets), tmp_path_factory.mktemp("eager") / "run")
-
-
-# ------------------------------------------------------------------------------------------------ chunks
-
-
-@pytest.mark.parametrize("batch_size", [8, 128, 4_096, 100_000])
-@pytest.mark.parametrize("start", [0, 1, 99, 150, 1_003])
-@pytest.mark.parametrize(("log_every", "saved_every"), [(100, 2_000), (7, 11), (1, 5), (5_000, 5_000)])
-def test_chunks_end_where_something_is_due(
-    batch_size: int, start: int, log_every: int, saved_every: int
-) -> None:
-    schedule = Schedule(1_234, log_every, saved_every, frozenset({1, 10, 99, 100, 777, 1_234}))
-    made = cuts.chunks(schedule, start, batch_size, 128)
-    assert [step for cut in made for step in cut] == list(range(start, 1_234)), "each step once, in order"
-    ends = {cut.stop for cut in made}
-    due = [
-        step
-        for step in range(start + 1, 1_235)
-        if schedule.writes_line(step) or schedule.saves(step) or step in schedule.evaluations
-    ]
-    assert ends >= set(due)
-    longest = max(len(cut) for cut in made)
-    assert longest <= cuts.MOST_STEPS
-    assert longest * batch_size <= cuts.jets_of_a_chunk(batch_size, 128)
-    assert longest == 1 or longest * batch_size * 128 <= cuts.MOST_CONSTITUENTS
-
-
-def test_the_papers_chunks_are_its_windows() -> None:
-    made = cuts.chunks(Schedule(600_000, 100, 2_000, frozenset()), 0, 128, 128)
-    assert {len(cut) for cut in made} == {100}
-    assert {len(cut) for cut in cuts.chunks(Schedule(600, 300, 2_000, frozenset()), 0, 128, 128)} == {100}
-
-
-def test_capacities() -> None:
-    rng = np.random.default_rng(1)
-    lengths_J = np.clip(rng.normal(40, 17, 64 * 128).round(), 1, 128).astype(np.int64)
-    usual, full = capacities(lengths_J, 128, 128)
-    assert (usual, full) == (6_400, 128 * 129)
-    tokens = rng.choice(lengths_J + 1, (20_000, 128)).sum(axis=1)
-    assert tokens.max() < usual
-    assert tokens.max() > usual - 1_024
-    assert capacities(np.full(64, 20), 1, 20) == (21, 21), "never above the full one"
-    assert capacities(np.full(640, 3), 10, 128) == (256, 1_290)
-
-
-def test_a_batch_takes_the_smallest_capacity_that_holds_it() -> None:
-    done: list[int] = []
-    made: list[int] = []
-
-    def make(capacity: int) -> Callable[[], None]:
-        made.append(capacity)
-        return lambda: done.append(capacity)
-
-    run = GraphRunner([2_048, 512, 512], make, [torch.zeros(1)])
-    for tokens in (1, 512, 100):
-        run(tokens)
-    assert made == [512], "the other is not made before it is needed"
-    run(513)
-    run(3)
-    assert (made, done) == ([512, 2_048], [512, 512, 512, 2_048, 512])
-    with pytest.raises(ValueError, match="2049 tokens, the largest capacity is 2048"):
-        run(2_049)
-
-
-# ------------------------------------------------------------------------------------------------ feed
-
-
-@pytest.fixture
-def stream(jets: Path) -> JetStream:
-    return JetStream(JetSource(DataSettings(dir=str(jets)), "jetclass", "train", None, 0))
-
-
-def feeding_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "jetscale feed"]
-
-
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
     yield
     assert feeding_threads() == []
 
 
-def test_the_feed_gives_the_chunks_in_order(stream: JetStream) -> None:
-    spans = [(0, 40), (40, 41), (41, 90), (90, 130), (130, 131)]
-    with Feed(stream, spans, torch.device("cpu")) as feed:
-        assert len(feed) == 5
-        found = []
-        for fed in feed:
-            with fed.jets() as chunk:
-                found.append((fed.start, fed.stop, chunk.copied(torch.device("cpu")), fed.offsets_J1))
-            fed.release()
-    assert [(start, stop) for start, stop, *_ in found] == spans
-    for start, stop, chunk, offsets_J1 in found:
-        expected = stream.chunk(start, stop)
-        for name in ("x_TF", "pid_T", "offsets_J1", "labels_J", "side_J"):
-            assert torch.equal(getattr(chunk, name), getattr(expected, name)), name
-        assert offsets_J1.tolist() == expected.offsets_J1.tolist()
-
-
-def test_the_feed_is_at_most_two_chunks_ahead(stream: JetStream, monkeypatch: pytest.MonkeyPatch) -> None:
-    gathered: list[int] = []
-    chunk = stream.chunk
-
-    def noted(start: int, stop: int, room: Any = None) -> Any:
-        gathered.append(start)
-        return chunk(start, stop, room)
-
-    monkeypatch.setattr(stream, "chunk", noted)
-    with Feed(stream, [(8 * n, 8 * n + 8) for n in range(9)], torch.device("cpu")) as feed:
-        for number, fed in enumerate(feed):
-            time.sleep(0.02)  # time enough to run ahead
-            assert len(gathered) <= number + SLOTS, "the one in use still has its memory"
-            fed.release()
-            time.sleep(0.02)
-            assert number + 1 < len(gathered) or number == 8, "it does run ahead"
-            assert len(gathered) <= number + 1 + SLOTS
-    assert gathered == [8 * n for n in range(9)]
-
-
-def test_an_error_of_the_feed_comes_where_its_chunk_would(
-    stream: JetStream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chunk, failure = stream.chunk, JetDataError("the part is damaged")
-
-    def failing(start: int, stop: int, room: Any = None) -> Any:
-        if start == 16:
-            raise failure
-        return chunk(start, stop, room)
-
-    monkeypatch.setattr(stream, "chunk", failing)
-    with Feed(stream, [(8 * n, 8 * n + 8) for n in range(9)], torch.device("cpu")) as feed:
-        chunks = iter(feed)
-        for start in (0, 8):
-            fed = next(chunks)
-            assert fed.start == start
-            fed.release()
-        with pytest.raises(JetDataError) as caught:
-            next(chunks)
-    assert caught.value is failure
-
-
-def test_a_feed_can_be_left_at_any_time(stream: JetStream) -> None:
-    spans = [(8 * n, 8 * n + 8) for n in range(90)]
-    with Feed(stream, spans, torch.device("cpu")):
-        pass
-    with Feed(stream, spans, torch.device("cpu")) as feed:
-        next(iter(feed))
-        assert len(feeding_threads()) == 1
-    with contextlib.suppress(KeyboardInterrupt), Feed(stream, spans, torch.device("cpu")) as feed:
-        for fed in feed:
-            fed.release()
-            if fed.start == 80:
-                raise KeyboardInterrupt
-    assert feeding_threads() == []
-
-
-def test_tokens_of_batches() -> None:
-    offsets_J1 = np.array([0, 3, 5, 6, 10, 12])
-    assert tokens_of_batches(offsets_J1, 2) == [7, 7, 4], "the last one is filled up with an empty jet"
-    assert tokens_of_batches(offsets_J1, 5) == [17]
+@pytest.fixture(scope="module")
+def eager(jets: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return trained(settings_of(jets), tmp_path_factory.mktemp("eager") / "run")
 
 
 # --------------------------------------------------------------------------------- a whole phase, oracle
@@ -405,28 +137,6 @@ def test_another_cutting_changes_nothing(
     assert other.result.record["constituents"] == eager.result.record["constituents"]
     last = [[line for line in made.lines if line["split"] == "test"][-2:] for made in (other, eager)]
     assert last[0] == last[1]
-
-
-class Killed(Exception):
-    pass
-
-
-def killing(make: Callable[..., LeanClassifier] | None, step: int) -> Callable[..., LeanClassifier]:
-    """As `make`, but the process dies in the Lightning step that would go beyond `step`."""
-
-    def made(*arguments: Any) -> LeanClassifier:
-        module = (make or choice.module_for)(*arguments)
-        take = module.training_step
-
-        def step_or_die(batch: Any, batch_idx: int) -> None:
-            take(batch, batch_idx)
-            if module.step > step:
-                raise Killed
-
-        module.training_step = step_or_die  # type: ignore[method-assign]
-        return module
-
-    return made
 
 
 @pytest.mark.parametrize(
@@ -518,7 +228,7 @@ def test_test_jets_that_do_not_stay_on_the_device(
 ) -> None:
     """Read again in parts, each time; and chunks so small that every set has several."""
     monkeypatch.setattr(evaluation, "KEPT_JETS", 50)
-    monkeypatch.setattr(cuts, "MOST_CONSTITUENTS", 24 * 40)
+    monkeypatch.setattr(plan, "MOST_CONSTITUENTS", 24 * 40)
     made = trained(settings_of(jets), tmp_path / "run", with_oracle)
     same_bits(made.result.weights, eager.result.weights)
     assert made.blocks.equals(eager.blocks)

@@ -44,7 +44,7 @@ from jetscale.training.settings import (
 )
 from tests.jets.conftest import random_jets, write_jetclass
 from tests.training.oracle import batch_of
-from tests.training.test_captured import Killed, Made, killing, same, same_bits, trained
+from tests.training.phases import Killed, Made, killing, same, same_bits, trained
 
 ON_CARD = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_CARD else "cpu")
@@ -55,6 +55,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The `srun` command is available"),
     # the eager step, and runs on the CPU of a machine with a card
     pytest.mark.filterwarnings("ignore:.* does not have a deterministic implementation"),
+    pytest.mark.filterwarnings("ignore:.*[Ff]lash [Aa]ttention .*deterministic"),
     pytest.mark.filterwarnings("ignore:GPU available but not used"),
 ]
 WIDTHS = [8, 128, 512] if ON_CARD else [8]
