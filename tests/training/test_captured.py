@@ -20,7 +20,7 @@ pytest.importorskip("triton", reason="triton is not installed: it comes with CUD
 from jetscale.jets.errors import JetDataError
 from jetscale.model.kernels.gpu import weights
 from jetscale.training.build import build
-from jetscale.training.captured import choice, cuts, evaluation, steps
+from jetscale.training.captured import choice, evaluation, plan, steps
 from jetscale.training.captured.module import CapturedClassifier
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.module import NonFiniteLoss
@@ -228,7 +228,7 @@ def test_test_jets_that_do_not_stay_on_the_device(
 ) -> None:
     """Read again in parts, each time; and chunks so small that every set has several."""
     monkeypatch.setattr(evaluation, "KEPT_JETS", 50)
-    monkeypatch.setattr(cuts, "MOST_CONSTITUENTS", 24 * 40)
+    monkeypatch.setattr(plan, "MOST_CONSTITUENTS", 24 * 40)
     made = trained(settings_of(jets), tmp_path / "run", with_oracle)
     same_bits(made.result.weights, eager.result.weights)
     assert made.blocks.equals(eager.blocks)

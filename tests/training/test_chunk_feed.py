@@ -18,10 +18,10 @@ from jetscale.jets.errors import JetDataError
 from jetscale.jets.settings import DataSettings
 from jetscale.jets.source import JetSource
 from jetscale.jets.stream import JetStream
-from jetscale.training.captured import cuts
-from jetscale.training.captured.capacity import capacities
+from jetscale.training.captured import plan
 from jetscale.training.captured.feed import SLOTS, Feed, tokens_of_batches
 from jetscale.training.captured.graphs import GraphRunner
+from jetscale.training.captured.plan import capacities
 from jetscale.training.outputs import Schedule
 from tests.jets.conftest import fill_jetclass
 from tests.training.phases import (
@@ -46,7 +46,7 @@ def test_chunks_end_where_something_is_due(
     batch_size: int, start: int, log_every: int, saved_every: int
 ) -> None:
     schedule = Schedule(1_234, log_every, saved_every, frozenset({1, 10, 99, 100, 777, 1_234}))
-    made = cuts.chunks(schedule, start, batch_size, 128)
+    made = plan.chunks(schedule, start, batch_size, 128)
     assert [step for cut in made for step in cut] == list(range(start, 1_234)), "each step once, in order"
     ends = {cut.stop for cut in made}
     due = [
@@ -56,15 +56,15 @@ def test_chunks_end_where_something_is_due(
     ]
     assert ends >= set(due)
     longest = max(len(cut) for cut in made)
-    assert longest <= cuts.MOST_STEPS
-    assert longest * batch_size <= cuts.jets_of_a_chunk(batch_size, 128)
-    assert longest == 1 or longest * batch_size * 128 <= cuts.MOST_CONSTITUENTS
+    assert longest <= plan.MOST_STEPS
+    assert longest * batch_size <= plan.jets_of_a_chunk(batch_size, 128)
+    assert longest == 1 or longest * batch_size * 128 <= plan.MOST_CONSTITUENTS
 
 
 def test_the_papers_chunks_are_its_windows() -> None:
-    made = cuts.chunks(Schedule(600_000, 100, 2_000, frozenset()), 0, 128, 128)
+    made = plan.chunks(Schedule(600_000, 100, 2_000, frozenset()), 0, 128, 128)
     assert {len(cut) for cut in made} == {100}
-    assert {len(cut) for cut in cuts.chunks(Schedule(600, 300, 2_000, frozenset()), 0, 128, 128)} == {100}
+    assert {len(cut) for cut in plan.chunks(Schedule(600, 300, 2_000, frozenset()), 0, 128, 128)} == {100}
 
 
 def test_capacities() -> None:

@@ -18,16 +18,16 @@ from jetscale.model.kernels.gpu.buffers import Weights
 from jetscale.model.kernels.gpu.step import DeviceEvaluation
 from jetscale.model.transformer import SetTransformer
 from jetscale.runs.layout import N_BLOCKS
-from jetscale.training.captured.capacity import ESTIMATED_FROM, capacities
 from jetscale.training.captured.feed import Feed, tokens_of_batches
 from jetscale.training.captured.graphs import GraphRunner, Work
 from jetscale.training.captured.memory import ChunkMemory
+from jetscale.training.captured.plan import ESTIMATED_FROM, capacities
 from jetscale.training.evaluate import TestLoss
 
 KEPT_JETS = 1 << 17
 """Largest test set that stays on the device, 90 MB; a larger one is read from the store again each time."""
 
-Part = tuple[RawChunk, npt.NDArray[np.int64]]
+TestPart = tuple[RawChunk, npt.NDArray[np.int64]]
 """Jets on the device, and the first constituent of each, then T, on the host."""
 
 
@@ -58,7 +58,7 @@ class DeviceEvaluator:
         self._loss_J = torch.zeros(memory.n_jets, device=device)
         self._correct_J = torch.zeros(memory.n_jets, dtype=torch.uint8, device=device)
         self._run: GraphRunner | None = None
-        self._kept: dict[str, list[Part]] = {}
+        self._kept: dict[str, list[TestPart]] = {}
 
     def __call__(self, test: EvalSet) -> TestLoss:
         """Evaluate on a set of jets; the same as `jetscale.training.evaluate.evaluate`.
@@ -100,11 +100,11 @@ class DeviceEvaluator:
             capacities(lengths_J, self._batch_size, test.stream.max_constituents), make, changed
         )
 
-    def _parts(self, test: EvalSet) -> Iterator[Part]:
+    def _parts(self, test: EvalSet) -> Iterator[TestPart]:
         if test.fingerprint in self._kept:
             yield from self._kept[test.fingerprint]
             return
-        parts: list[Part] = []
+        parts: list[TestPart] = []
         most = self._memory.n_jets // self._batch_size * self._batch_size
         edges = [*range(0, test.n_jets, most), test.n_jets]
         device = self._memory.buffers.x.device

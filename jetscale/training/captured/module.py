@@ -16,10 +16,10 @@ from jetscale.jets.evaluation import EvalSet
 from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, table_row, with_own_memory
 from jetscale.model.kernels.gpu.step import DeviceEvaluation, DeviceStep
 from jetscale.model.transformer import SetTransformer
-from jetscale.training.captured.cuts import chunks
 from jetscale.training.captured.evaluation import DeviceEvaluator
 from jetscale.training.captured.feed import FedChunk, Feed
-from jetscale.training.captured.steps import DeviceSteps, Row
+from jetscale.training.captured.plan import chunks
+from jetscale.training.captured.steps import DeviceSteps, TableRow
 from jetscale.training.evaluate import TestLoss
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.outputs import Schedule
@@ -105,7 +105,7 @@ class CapturedClassifier(LeanClassifier):
         self._constituents_here += batch.n_constituents
         self._steps_here += len(steps)
 
-    def _row(self, step: int) -> Row:
+    def _row(self, step: int) -> TableRow:
         """What the optimiser needs in step number `step`, counted from 0, in double precision."""
         weight = 0.0 if self.average is None else 1 / self.average.window_at(step + 1)
         return table_row(self.rate(step), step + 1, self._hyper, weight)

@@ -15,13 +15,12 @@ from jetscale.model.kernels.gpu.buffers import Tables
 from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState
 from jetscale.model.kernels.gpu.step import DeviceStep
 from jetscale.model.transformer import SetTransformer
-from jetscale.training.captured.capacity import ESTIMATED_FROM, capacities
-from jetscale.training.captured.cuts import jets_of_a_chunk
 from jetscale.training.captured.feed import FedChunk, tokens_of_batches
 from jetscale.training.captured.graphs import GraphRunner, Work
 from jetscale.training.captured.memory import ChunkMemory
+from jetscale.training.captured.plan import ESTIMATED_FROM, capacities, jets_of_a_chunk
 
-Row = tuple[float, float, float, float]
+TableRow = tuple[float, float, float, float]
 """What the optimiser needs in a step, see `jetscale.model.kernels.gpu.optimiser.table_row`."""
 
 
@@ -67,7 +66,7 @@ class DeviceSteps:
             [*state.tensors(), tables.losses, tables.k, memory.buffers.first],
         )
 
-    def __call__(self, chunk: FedChunk, rows: Sequence[Row]) -> Tensor:
+    def __call__(self, chunk: FedChunk, rows: Sequence[TableRow]) -> Tensor:
         """Enqueue the steps of a chunk, and release it.
 
         Parameters
