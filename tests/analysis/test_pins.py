@@ -285,6 +285,30 @@ def test_weights_that_tell_the_scatter_narrow_the_intervals_and_cover(tmp_path: 
     assert np.median(widths) < 0.95
 
 
+def test_weights_of_curves(tmp_path: Path) -> None:
+    """Every run has several rows: equal weights change nothing, tiny ones leave a run out of the fit."""
+    chosen = FitSettings(
+        multiverse=False,
+        approach3=Approach3Settings(objective="squared"),
+        uncertainty=UncertaintySettings(method="none", profile=False),
+    )
+    frame = columns(grid()).assign(run=lambda f: f["N"].rank(method="dense").astype(str))
+    last = frame["run"] == frame["run"].max()
+    plain, equal, light, without = (
+        estimated(weighted(tmp_path, table), chosen)
+        for table in (
+            frame,
+            frame.assign(weight=7.0),
+            frame.assign(weight=np.where(last, 1e-9, 1.0)),
+            frame[~last],
+        )
+    )
+    for name in ("alpha", "beta", "L_inf"):
+        assert equal[f"approach3.{name}"].value == pytest.approx(plain[f"approach3.{name}"].value, rel=1e-7)
+        assert light[f"approach3.{name}"].value == pytest.approx(without[f"approach3.{name}"].value, rel=1e-4)
+        assert light[f"approach3.{name}"].value != pytest.approx(plain[f"approach3.{name}"].value, rel=1e-4)
+
+
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])
 def test_weights_out_of_range_name_the_row(tmp_path: Path, bad: float) -> None:
     frame = columns(grid()).assign(weight=1.0)

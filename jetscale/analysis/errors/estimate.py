@@ -93,9 +93,12 @@ def estimate(
     has_surface = task.surface is not None
     variable = variable_of(curves, losses.absent, losses.sample)
     asked = settings.uncertainty.method
-    if variable is not None and not has_surface:  # the intervals are those of the law of one variable
-        asked = asked if asked == "runs" else "none"
+    alone = variable is not None and not has_surface  # then the law of one variable has the intervals
+    if alone and asked == "wild":
+        asked = "none"
     method, reason = resampling.choose_method(asked, curves, parameters, has_surface)
+    if alone and reason:
+        reason = f"approaches 1 to 3: {reason}"
     replicates, draws = _replicate(task, method, log_L_E, blocks)
     dof = np.inf if replicates is None else replicates.dof
     quantities = _summaries(task, values, draws, method, dof)
