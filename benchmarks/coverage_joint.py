@@ -2,7 +2,8 @@
 
 ``python benchmarks/coverage_joint.py RECORDS.jsonl [FIRST] [LAST]`` simulates the studies of these numbers (0
 and 200) of each scenario, appends one line a study to the records (those that are there already are kept),
-and sums up in ``jetscale/analysis/joint/coverage.json`` and on the terminal.
+and sums up in ``jetscale/analysis/joint/coverage.json`` and, as the tables of docs/analysis.md, on the
+terminal.
 
 The design is that of studies/laptop/tuned_rate: its subsets, widths, seeds and D. Losses are a known law plus
 the deviations of the real seeds from their mean, whole curves drawn at random with random signs, so scatter
@@ -33,7 +34,8 @@ from jetscale.analysis.fitting.task import Task, make_task
 from jetscale.analysis.joint.answer import joint_estimates, quantity_of, ratio_of, tests_of
 from jetscale.analysis.joint.bends import lacks_of_fit, misses
 from jetscale.analysis.joint.data import Facts, JointData
-from jetscale.analysis.joint.transfer import LAWS, Composition, TransferModel
+from jetscale.analysis.joint.groups import Composition
+from jetscale.analysis.joint.transfer import LAWS, TransferModel
 from jetscale.analysis.joint.transfer_forms import WithExtraData
 from jetscale.analysis.joint.worth import EFFECTIVE, FittedLaw, law_entry, worth_entry
 from jetscale.analysis.settings import CurveSettings, UncertaintySettings
@@ -269,6 +271,34 @@ def summed_up(records: list[Record]) -> dict[str, Any]:
     return found
 
 
+def tables(found: dict[str, Any]) -> str:
+    """Coverage of the tests' scenarios, and of those of extra data, as tables of docs/analysis.md."""
+    asked = ("alpha", "beta", "a", "difference of a", "B ratio")
+    heads = ("alpha | beta | a | difference of a | ratio of B", "same exponents rejected: by runs, verdict")
+    lines = [f"| truth and misfit | studies | {' | '.join(heads)} | same A rejected: verdict |"]
+    lines.append(f"|{'---|' * 9}")
+    for name, entry in found.items():
+        if "rejected" in entry:
+            cells = [_cell(entry["coverage"].get(key)) for key in asked]
+            exponents, A = (entry["rejected"][test] for test in ASKED)
+            cells += [f"{_cell(exponents['runs'])}, {_cell(exponents['both'])}", _cell(A["both"])]
+            lines.append(f"| {name} | {entry['studies']} | {' | '.join(cells)} |")
+    lines += ["", "| truth and misfit | studies | beta | B | D_T of two compositions | k | p | q |"]
+    lines.append(f"|{'---|' * 8}")
+    for name, entry in found.items():
+        if "rejected" not in entry:
+            share = entry["coverage"]
+            cells = [_cell(share.get(key)) for key in ("beta", "B")]
+            for key in ("D_T", "k", "p", "q"):
+                cells.append(", ".join(_cell(share.get(f"{one} {key}")) for one in COMPOSITIONS))
+            lines.append(f"| {name} | {entry['studies']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(share: float | None) -> str:
+    return "–" if share is None else f"{share:.2f}"
+
+
 def main() -> None:
     """Simulate what is not recorded yet, then sum up."""
     path = Path(sys.argv[1])
@@ -287,7 +317,7 @@ def main() -> None:
                 file.write(json.dumps(record) + "\n")
     found = summed_up(records)
     write_json(RESULT, found)
-    print(json.dumps(found, indent=1))
+    print(tables(found))
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.surface import Surfaces, _problem
 from jetscale.analysis.fitting.surface_fit import Fitter
 from jetscale.analysis.joint.data import Facts, JointData
+from jetscale.analysis.joint.groups import Composition, compositions_of
 from jetscale.analysis.joint.sharing import COLUMNS, Points, SharedModel
-from jetscale.analysis.joint.transfer import LAWS, Composition, TransferModel
+from jetscale.analysis.joint.transfer import LAWS, TransferModel
 from jetscale.analysis.joint.transfer_forms import Tilted, WithExtraData
-from jetscale.analysis.joint.worth import compositions_of
 from jetscale.analysis.settings import JointSettings, UncertaintySettings
 from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.common.usage import UsageError
@@ -183,6 +183,18 @@ def test_tests_find_what_differs_and_nothing_else(five: Any) -> None:
     seen = tests["same_exponents"]["detectable"]["a"]
     assert 0.001 < seen < 0.2
     assert f"{seen:.2g} in a" in tests["same_exponents"]["sentence"]
+
+
+@pytest.mark.parametrize(("penalty", "residual"), [("squared", "log"), ("huber", "raw")])
+def test_other_objectives_give_the_same_verdicts(penalty: str, residual: str) -> None:
+    settings = quick(replicates=40)
+    settings.approach3.objective, settings.approach3.residual = penalty, residual
+    pair = {
+        name: Surfaces.single(**{**TRUE, "B": TRUE["B"] * r}) for name, r in (("scratch", 1), ("b", RATIO))
+    }
+    joint = fit(sweep_of(pair), settings).details["joint"]
+    assert joint["tests"]["same_B"]["p"] < 0.05 < joint["tests"]["same_exponents"]["p"]
+    assert abs(joint["ratios"]["b / scratch"]["B"].value - RATIO) < 0.02
 
 
 def test_exponents_that_differ_are_told_apart() -> None:

@@ -16,6 +16,8 @@ from jetscale.analysis.fitting.surface import form_named
 from jetscale.analysis.fitting.task import Task
 from jetscale.analysis.joint.bends import lacks_of_fit, misses
 from jetscale.analysis.joint.data import Facts, JointData
+from jetscale.analysis.joint.extrapolation import separate_held_out, verdict
+from jetscale.analysis.joint.groups import compositions_of
 from jetscale.analysis.joint.model import JointCertificate, JointFit
 from jetscale.analysis.joint.nested import (
     EXPONENTS,
@@ -31,15 +33,12 @@ from jetscale.analysis.joint.verdicts import RATIOS, Estimates
 from jetscale.analysis.joint.worth import (
     EFFECTIVE,
     FittedLaw,
-    compositions_of,
     fit_laws,
     law_entry,
-    separate_held_out,
-    verdict,
     worth_entry,
 )
 from jetscale.analysis.settings import FitSettings
-from jetscale.analysis.tables.variants import REFERENCE
+from jetscale.analysis.tables.variants import REFERENCE, split_name
 
 Array = NDArray[np.float64]
 
@@ -155,7 +154,7 @@ def _with_laws(
 
 def _joint(data: JointData, shared: frozenset[str]) -> tuple[dict[str, Any], dict[str, Array]]:
     """Entry ``joint`` and its replicates."""
-    reference = REFERENCE if REFERENCE in data.names else data.names[0]
+    reference = _reference(data)
     whole, model, fit, certificate = joint_estimates(data, shared)
     lacks = lacks_of_fit(data)
     surfaces = model.model.surfaces(fit.phi)
@@ -215,6 +214,13 @@ def _joint(data: JointData, shared: frozenset[str]) -> tuple[dict[str, Any], dic
             for name, value in values.items()
         }
     return entry, draws
+
+
+def _reference(data: JointData) -> str:
+    """What the others are compared with: scratch, else the first without pretraining, else the first."""
+    called = [name for name in data.names if split_name(name)[0] == REFERENCE]
+    fresh = [name for name in data.names if data.facts[name].pretrain_jets == 0]
+    return [*called, *fresh, *data.names][0]
 
 
 def _unsettled(data: JointData, entry: dict[str, Any], certificate: JointCertificate) -> list[str]:

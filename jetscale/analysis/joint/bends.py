@@ -64,7 +64,8 @@ def bends_left(data: JointData, model: JointModel, phi_F: Array) -> Bends | None
         residual, J_QP = fitted[0] - log_L, J_RQP[0]
         if model.objective.residual == "raw":
             residual, J_QP = np.exp(fitted[0]) - np.exp(log_L), J_QP * np.exp(fitted[0])
-        root = np.sqrt(data.tasks[group.name].fitter.weights)
+        # without outliers, which are no bends
+        root = np.sqrt(data.tasks[group.name].fitter.weights) * data.tasks[group.name].regular
         residual, J_QP = residual * root, J_QP * root
         basis, _ = np.linalg.qr(J_QP.T)
         x, y = (axis / max(float(axis.std()), 1e-12) for axis in (group.x_P, group.y_P))

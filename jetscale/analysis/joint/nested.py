@@ -33,7 +33,7 @@ from jetscale.analysis.joint.verdicts import (
     beyond,
     contrast,
     contrasts_of,
-    smallest,
+    largest,
     worded,
 )
 
@@ -185,7 +185,7 @@ def run_test(
         "statistic": gained,
         "replicates": data.rows,
         "contrasts": contrasts,
-        "detectable": smallest(contrasts),
+        "detectable": largest(contrasts),
         "differs": [] if p is None or p >= LEVEL else beyond(contrasts, reference),
     }
     return entry | worded(test.said, test.compared, entry, len(data.names), reference)

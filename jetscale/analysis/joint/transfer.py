@@ -29,15 +29,15 @@ from numpy.typing import NDArray
 from jetscale.analysis.fitting.constraints import Bounds
 from jetscale.analysis.fitting.numbers import levelled
 from jetscale.analysis.fitting.objective import Objective
-from jetscale.analysis.fitting.starts import projected_starts
 from jetscale.analysis.fitting.surface import FLOOR_BOUND, SurfaceForm, Surfaces, form_named
+from jetscale.analysis.joint.groups import Composition
 from jetscale.analysis.joint.model import Group, JointCertificate, JointFit, JointModel, Losses
 from jetscale.analysis.joint.sharing import COLUMNS, Points, joint_centre, losses_of
 from jetscale.analysis.joint.transfer_forms import Tilted, WithExtraData
+from jetscale.analysis.joint.transfer_starts import alone, pooled_nodes
 
 Array = NDArray[np.float64]
 
-SAME_JETS = 1.001  # largest over smallest D_pre up to which it is one
 POWERS = (-3.0, 3.0)  # of D_pre and of N
 HELD_ALPHA, NO_TERM = 0.5, -60.0
 STARTS = 4  # nodes of either kind
@@ -88,32 +88,6 @@ LAWS = {
         ),
     )
 }
-
-
-@dataclass(frozen=True)
-class Composition:
-    """One composition, pretrained on by one or several groups.
-
-    Attributes
-    ----------
-    name : of the composition.
-    groups : group to the jets it was pretrained on; None where the table does not say.
-    """
-
-    name: str
-    groups: dict[str, float | None]
-
-    @property
-    def log_jets(self) -> dict[str, float] | None:
-        """Ln D_pre by group; None where one is not known."""
-        known = {group: float(np.log(jets)) for group, jets in self.groups.items() if jets}
-        return known if len(known) == len(self.groups) else None
-
-    @property
-    def varies(self) -> bool:
-        """Whether there are two D_pre or more."""
-        logs = self.log_jets
-        return logs is not None and max(logs.values()) - min(logs.values()) > np.log(SAME_JETS)
 
 
 @dataclass(frozen=True)
@@ -221,7 +195,7 @@ class TransferModel:
             for s in range(S):
                 given, shared = common_SR5[s], starts[s][:, : len(common)]
                 wanted = [
-                    _alone(one, given, len(common), log_L[one.name], weight[one.name]) for one in pretrained
+                    alone(one, given, len(common), log_L[one.name], weight[one.name]) for one in pretrained
                 ]
                 base = [shared @ one.matrix[:, : len(common)].T + one.offset for one in pretrained]
                 rest = np.concatenate(wanted, axis=1) - np.concatenate(base, axis=1)
@@ -238,8 +212,8 @@ class TransferModel:
         """
         log_L, weight = losses_of(points)
         nodes = [
-            _nodes(self.model.groups[:1], log_L, weight, starts),
-            _nodes(self.model.groups, log_L, weight, starts),
+            pooled_nodes(self.model.groups[:1], log_L, weight, starts),
+            pooled_nodes(self.model.groups, log_L, weight, starts),
         ]
         return self.model.point(self.starts(log_L, weight, np.concatenate(nodes))[:, 0], log_L, weight)
 
@@ -251,7 +225,7 @@ class TransferModel:
         log_L, weight : by group, (R, P) or (1, P).
         warm_F : (F,) fit of the data.
         """
-        starts = self.starts(log_L, weight, _nodes(self.model.groups[:1], log_L, weight, 1))
+        starts = self.starts(log_L, weight, pooled_nodes(self.model.groups[:1], log_L, weight, 1))
         if self.law.form is WithExtraData:
             starts = np.concatenate([starts, np.broadcast_to(warm_F, starts.shape)])
         return self.model.best(starts, log_L, weight)
@@ -265,17 +239,6 @@ class TransferModel:
         """Rows in which D_T is as small as it may be: pretraining is worth nothing, (R,)."""
         column = self.model.column(f"{composition}.k")
         return np.asarray(phi_RF[:, column] <= self.model.bounds.low[column] + 1e-3)
-
-
-def _nodes(groups: tuple[Group, ...], log_L: Losses, weight: Losses, count: int) -> Array:
-    """The best nodes of the additive form for these groups pooled, (count, R, 5), centred."""
-    R = max(len(losses[group.name]) for group in groups for losses in (log_L, weight))
-    x_P, y_P = (np.concatenate([getattr(group, axis) for group in groups]) for axis in ("x_P", "y_P"))
-    pooled, weights = (
-        np.concatenate([np.broadcast_to(of[group.name], (R, len(group.x_P))) for group in groups], axis=1)
-        for of in (log_L, weight)
-    )
-    return np.moveaxis(projected_starts(x_P, y_P, pooled, weights, count), 1, 0)
 
 
 def held_for(points: Mapping[str, Points]) -> dict[str, float]:
@@ -351,37 +314,3 @@ def _bounds(names: list[str], law: Law, points: Mapping[str, Points], centre: tu
             ends.append(POWERS)
     low, high = np.array(ends).T
     return Bounds(low, high)
-
-
-def _alone(group: Group, common_R5: Array, common: int, log_L_RP: Array, weight_RP: Array) -> Array:
-    """Parameters (R, Q) of one group, given those that it shares with scratch."""
-    if isinstance(group.form, WithExtraData):
-        return _scanned(group, common_R5, log_L_RP, weight_RP)
-    # ln of what is left of L without the floor and the term of N is linear in ln N and ln D
-    log_A, _, log_E, alpha, _ = common_R5.T[:, :, None]
-    L_RP = np.exp(log_L_RP)
-    left = L_RP - np.exp(log_E) - np.exp(log_A - alpha * group.x_P)
-    design = np.stack([np.ones_like(group.x_P), -group.x_P, -group.y_P], axis=1)
-    inverse = np.linalg.pinv(design)
-    found = np.log(np.maximum(left, 0.02 * L_RP)) @ inverse.T
-    free_q = bool((group.matrix[group.form.column("q")] != 0).any())
-    q = found[:, 1] if free_q else 0.0 * found[:, 1]
-    shared_beta = not (group.matrix[group.form.column("beta"), common:] != 0).any()
-    of_D = common_R5[:, 4] if shared_beta else np.maximum(found[:, 2], 0.02)
-    return np.column_stack([common_R5[:, 0], found[:, 0], common_R5[:, 2:4], of_D, q])
-
-
-def _scanned(group: Group, common_R5: Array, log_L_RP: Array, weight_RP: Array) -> Array:
-    """The best of a grid of D_T = T N^q."""
-    R = len(common_R5)
-    best, value = np.zeros((R, 2)), np.full(R, np.inf)
-    powers = (0.0, -0.5, 0.5, 1.0) if (group.matrix[group.form.column("q")] != 0).any() else (0.0,)
-    size_P = weight_RP / weight_RP.sum(axis=1, keepdims=True)
-    for log_T in np.linspace(group.y_P.min() - 3.0, group.y_P.max() + 3.0, 14):
-        for q in powers:
-            theta = np.column_stack([common_R5, np.full(R, log_T), np.full(R, q)])
-            off = np.abs(group.form.log_loss(theta, group.x_P, group.y_P) - log_L_RP)
-            tried = (off * size_P).sum(axis=1)
-            lower = tried < value
-            best[lower], value[lower] = (log_T, q), tried[lower]
-    return np.column_stack([common_R5, best])

@@ -97,13 +97,13 @@ def _detectable(key: str, sd: float, dof: float) -> float:
     return float(np.expm1(least)) if key in RATIOS else least
 
 
-def smallest(contrasts: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """The smallest difference of each quantity that could have been seen in some group."""
+def largest(contrasts: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """The difference of each quantity that could have been seen in every group."""
     found: dict[str, float] = {}
     for entry in contrasts.values():
         for key, quantity in entry.items():
             if quantity["detectable"] is not None:
-                found[key] = min(found.get(key, np.inf), quantity["detectable"])
+                found[key] = max(found.get(key, 0.0), quantity["detectable"])
     return found
 
 
