@@ -19,7 +19,7 @@ from jetscale.common.cli import _keys
 from jetscale.composition.settings import Compare, Show
 from jetscale.prepare.settings import PrepareSettings
 from jetscale.simulate.settings import Settings as SimulateSettings
-from jetscale.tagger.settings import Evaluate, Predict
+from jetscale.tagger.settings import Evaluate, Export, Predict
 from jetscale.training.settings import TrainSettings
 from tests.runs import quiet_environment
 
@@ -65,6 +65,7 @@ def test_every_page_is_there(site):
         Show,
         Predict,
         Evaluate,
+        Export,
         AnalysisCommand,
         PlanCommand,
         RatesCommand,

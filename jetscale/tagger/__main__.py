@@ -1,4 +1,4 @@
-"""``python -m jetscale.tagger predict|evaluate``: a finished run put to use."""
+"""``python -m jetscale.tagger predict|evaluate|export``: a finished run put to use."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from jetscale.common import cli
 from jetscale.common.fields import nearest
 from jetscale.common.usage import UsageError
-from jetscale.tagger.settings import Evaluate, Predict
+from jetscale.tagger.settings import Evaluate, Export, Predict
 
 PROGRAM = "python -m jetscale.tagger"
 
-COMMANDS: dict[str, type[Predict] | type[Evaluate]] = {"predict": Predict, "evaluate": Evaluate}
+Command = Predict | Evaluate | Export
+
+COMMANDS: dict[str, type[Command]] = {"predict": Predict, "evaluate": Evaluate, "export": Export}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -23,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
             return
         hint = nearest(argv[0] if argv else "", list(COMMANDS), "commands")
         raise UsageError(f"{argv[0] if argv else 'nothing'!r} is no command; {hint}; see --help")
-    settings: Predict | Evaluate = cli.parse(COMMANDS[argv[0]], argv[1:], f"{PROGRAM} {argv[0]}")
+    settings: Command = cli.parse(COMMANDS[argv[0]], argv[1:], f"{PROGRAM} {argv[0]}")
     if not settings.run:
         raise UsageError(
             "no run is named; give its directory, run=multirun/<study>/<subset>/dim=<d>/seed=<s>"
@@ -33,10 +35,14 @@ def main(argv: Sequence[str]) -> None:
         from jetscale.tagger.predict import predict
 
         predict(settings)
-    else:
+    elif isinstance(settings, Evaluate):
         from jetscale.tagger.evaluate import evaluate
 
         evaluate(settings)
+    else:
+        from jetscale.tagger.export import export
+
+        export(settings)
 
 
 def _overview() -> str:

@@ -114,7 +114,7 @@ def _of_files(tagger: Tagger, settings: Evaluate) -> Labelled:
     """Labelled jets of files; those whose label belongs to no class are left out, and counted."""
     run = tagger.run
     class_of_label = np.array(run.dataset.label_map(run.data.qcd_labels).class_of_label)
-    paths = files_named([word for word in settings.files.split(",") if word])
+    paths = files_named(settings.files)
     parts, labels, without_class = [], [], 0
     for path in paths:
         with open_file(path, tagger.inputs.columns, run.dataset) as opened:
@@ -141,31 +141,38 @@ def _of_files(tagger: Tagger, settings: Evaluate) -> Labelled:
 def _print(content: dict[str, Any], out: Path) -> None:
     metrics = content["metrics"]
     console = cli.console(100)
-    totals = Table("metric", "value", "sd", title=f"{content['run']}, {content['weights']} weights, "
-                   f"{content['jets']:,} jets")  # fmt: skip
+    console.print(
+        f"{content['run']}: {content['weights']} weights, {content['jets']:,} jets",
+        soft_wrap=True,
+        markup=False,
+    )
+    totals = Table("metric", "value", "sd")
     for key in ("loss", "accuracy", "auc_ovr", "auc_ovo"):
         if key in metrics:
-            totals.add_row(key, f"{metrics[key]['value']:.5f}", f"{metrics[key]['sd']:.5f}")
+            totals.add_row(key, *(_number(metrics[key][part], ".5f") for part in ("value", "sd")))
     classes = Table(
         "class", "jets", "AUC against the rest", "signal kept", f"{BACKGROUND} rejection", "rests on",
-        title="classes",
     )  # fmt: skip
     for name in content["classes"]:
         area, cut = metrics.get(f"auc_{name}"), metrics.get(f"rejection_{name}")
         classes.add_row(
             name,
             f"{content['jets_of_class'][name]:,}",
-            f"{area['value']:.4f} ± {area['sd']:.4f}" if area else "",
+            f"{area['value']:.4f} ± {_number(area['sd'], '.4f')}" if area else "",
             f"{cut['signal_efficiency']:.1%}" if cut else "",
             _told(cut) if cut else "",
             f"{cut['background_jets_kept']:,} of {cut['background_jets']:,}" if cut else "",
         )
     console.print(totals)
     console.print(classes)
-    console.print(f"{out}: evaluate.json, roc.svg, confusion.svg", soft_wrap=True)
+    console.print(f"{out}: evaluate.json, roc.svg, confusion.svg", soft_wrap=True, markup=False)
 
 
 def _told(cut: dict[str, Any]) -> str:
     if cut["value"] is None:
         return f"no {BACKGROUND} jet is kept"
-    return f"{cut['value']:,.3g} ± {cut['sd']:,.2g}"
+    return f"{cut['value']:,.3g} ± {_number(cut['sd'], ',.2g')}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "?" if value is None else format(value, form)

@@ -209,7 +209,7 @@ class Measures:
         return {
             "loss": float((weight_J * self._loss_J).sum() / weight_J.sum()),
             "accuracy": float((weight_J * self._right_J).sum() / weight_J.sum()),
-            "auc_ovr": _mean(list(areas.values())),
+            **({"auc_ovr": _mean(list(areas.values()))} if areas else {}),
             **({"auc_ovo": _mean(pairs)} if pairs else {}),
             **{f"auc_{name}": area for name, area in areas.items()},
             **kept,
@@ -242,8 +242,8 @@ def measure(measures: Measures, bootstrap: Bootstrap) -> dict[str, dict[str, Any
         replicates_R = np.array([one[key] for one in drawn])
         replicates_R = replicates_R[np.isfinite(replicates_R)]
         if not key.startswith("background_"):
-            ends = np.quantile(replicates_R, [0.025, 0.975]).tolist()
-            found[key] = {"value": value, "sd": float(replicates_R.std(ddof=1)), "ci95": ends}
+            sd, low, high = _spread(replicates_R)
+            found[key] = {"value": value, "sd": sd, "ci95": [low, high]}
             continue
         name = key.removeprefix("background_")
         one = measures.against_background[name]
@@ -260,7 +260,7 @@ def _rejection(one: Curve, efficiency: float, share: float, replicates_R: Floats
     than about that.
     """
     kept = round(share * len(one.background_B))
-    low, high = (float(end) for end in np.quantile(replicates_R, [0.025, 0.975]))
+    sd, low, high = _spread(replicates_R)
     rests_on = {
         "signal_efficiency": efficiency,
         "signal_jets": len(one.signal_S),
@@ -269,13 +269,20 @@ def _rejection(one: Curve, efficiency: float, share: float, replicates_R: Floats
     }
     if not kept:
         return {"value": None, "sd": None, "ci95": [None, None], "above": len(one.background_B), **rests_on}
-    sd = float(replicates_R.std(ddof=1)) / share**2
     return {
         "value": 1 / share,
-        "sd": sd,
-        "ci95": [1 / high if high > 0 else None, 1 / low if low > 0 else None],
+        "sd": None if sd is None else sd / share**2,
+        "ci95": [1 / high if high else None, 1 / low if low else None],
         **rests_on,
     }
+
+
+def _spread(replicates_R: Floats) -> tuple[float | None, float | None, float | None]:
+    """Standard deviation and 95% interval of replicates; None where fewer than two could be taken."""
+    if len(replicates_R) < 2:
+        return None, None, None
+    low, high = np.quantile(replicates_R, [0.025, 0.975])
+    return float(replicates_R.std(ddof=1)), float(low), float(high)
 
 
 def _mean(values: list[float]) -> float:

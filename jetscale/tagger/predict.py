@@ -67,7 +67,7 @@ def predict(settings: Predict) -> None:
     if out.suffix not in _WRITERS:
         raise UsageError(f"out={out}: must end in {' or '.join(_WRITERS)}")
     tagger = load(settings.run, settings.weights or None)
-    paths = files_named([word for word in settings.files.split(",") if word])
+    paths = files_named(settings.files)
     names = [str(path) for path in paths]
     if any(path.resolve() == out.resolve() for path in paths):
         raise UsageError(f"out={out}: is one of the files to score; choose another name")

@@ -61,3 +61,22 @@ class Evaluate:
     store: str = ""
     replicates: Annotated[int, Range(2, 100_000)] = 100
     seed: Annotated[int, SEED] = 0
+
+
+@dataclass
+class Export:
+    """Write the network of a finished run for other programs.
+
+    Writes model.onnx, model.pt2 (torch.export), model.safetensors (the weights) and README.md (a model card);
+    model.onnx is run and compared with the network before it gets its name. Needs jetscale[export].
+
+    Attributes
+    ----------
+    run : the run directory, multirun/<study>/<subset>/dim=<d>/seed=<s>
+    out : folder to write to; empty: RUN/export
+    weights : raw or ema (the average over the last steps); empty: ema where the run kept one
+    """
+
+    run: str = ""
+    out: str = ""
+    weights: Annotated[str, _WEIGHTS] = ""

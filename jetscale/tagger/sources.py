@@ -42,7 +42,8 @@ def files_named(words: str | Path | Sequence[str | Path]) -> list[Path]:
 
     Parameters
     ----------
-    words : a file, a folder (every jet file below it, by name) or a pattern with ``*``; or several of them
+    words : a file, a folder (every jet file below it, by name) or a pattern with ``*``; or several of them, a
+        list or one text with commas between
 
     Returns
     -------
@@ -54,10 +55,15 @@ def files_named(words: str | Path | Sequence[str | Path]) -> list[Path]:
         Nothing is there.
     """
     several = [words] if isinstance(words, (str, Path)) else list(words)
-    found = [path for word in several for path in _files_of(str(word))]
+    found = [path for word in several for part in _parted(str(word)) for path in _files_of(part)]
     if not found:
         raise UsageError("no files are named; give files=jets.root, a folder, or a pattern, 'x_*.root'")
     return found
+
+
+def _parted(text: str) -> list[str]:
+    """Names with commas between; what is there under its whole name stays whole."""
+    return [text] if text and Path(text).exists() else [word for word in text.split(",") if word]
 
 
 def _files_of(word: str) -> list[Path]:

@@ -93,3 +93,6 @@ def test_a_class_without_jets_is_left_out() -> None:
     found = measure(Measures(scores_JK[:51], labels_J, NAMES), Bootstrap(51, 40, 0))
     assert np.isfinite(found["rejection_Hbb"]["value"] or 1)
     assert np.isfinite(found["auc_Hbb"]["sd"])
+    # jets of one class alone have neither an area nor a rejection
+    found = measure(Measures(scores_JK[:50], labels_J[:50], NAMES), Bootstrap(50, 3, 0))
+    assert set(found) == {"loss", "accuracy"}
