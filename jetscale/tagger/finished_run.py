@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from jetscale.runs.done import read_done
 from jetscale.runs.layout import CONFIG, DONE, MARKS, PATH_PATTERN, WEIGHTS
 from jetscale.runs.record import RunRecord
 from jetscale.runs.weights_file import CheckpointError, verified_content
+
+log = logging.getLogger(__name__)
 
 WEIGHT_KINDS = {"raw": "weights", "ema": "average"}
 """Kinds of weights, and where the file of final weights has them."""
@@ -137,6 +140,8 @@ def finished_run(path: Path) -> FinishedRun:
         raise UsageError(f"{error}; {_WAY_OUT}") from error
     if done is None:
         raise UsageError(_why_not(path))
+    if not done.verified:
+        log.warning("%s is of an earlier version: its files could not be verified", path)
     config = _read_config(path / CONFIG)
     data = config.get("data", {})
     if problem := next(problems(DataSettings, data, "data."), None):

@@ -81,9 +81,8 @@ def predict(settings: Predict) -> None:
     with atomic_path(out) as aside:
         writer = _WRITERS[out.suffix](aside, names, tagger.class_names, labelled)
         try:
-            for rows in _grouped(_scored(tagger, paths, labelled)):
+            for rows in _grouped(progress.told(_scored(tagger, paths, labelled))):
                 writer.write(rows)
-                progress.tell(len(rows.row_B))
         finally:
             writer.close()
     sys.stdout.write(
@@ -135,7 +134,8 @@ def _joined(held: list[_Rows]) -> _Rows:
 
 class _ParquetWriter:
     def __init__(self, path: Path, files: list[str], class_names: tuple[str, ...], labelled: bool) -> None:
-        del files  # the column holds the names themselves
+        self._files = pa.array(files)
+        self._numbers = {name: number for number, name in enumerate(files)}
         words = pa.dictionary(pa.int32(), pa.string())
         self._names = [f"score_{name}" for name in class_names]
         fields = [pa.field("file", words), pa.field("row", pa.int64())]
@@ -146,15 +146,21 @@ class _ParquetWriter:
 
     def write(self, rows: _Rows) -> None:
         """Append some jets as a row group."""
-        columns: dict[str, Any] = {"file": np.full(len(rows.row_B), rows.file), "row": rows.row_B}
+        number_B = pa.array(np.full(len(rows.row_B), self._numbers[rows.file], np.int32))
+        file_B = pa.DictionaryArray.from_arrays(number_B, self._files)
+        columns: dict[str, Any] = {"file": file_B, "row": rows.row_B}
         columns |= {} if rows.labels_B is None else {"label": rows.labels_B}
         columns |= dict(zip(self._names, rows.scores_BK.T, strict=True))
-        arrays = [pa.array(columns[field.name]).cast(field.type) for field in self._schema]
+        arrays = [_as(columns[field.name], field.type) for field in self._schema]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
 
     def close(self) -> None:
         """End the file."""
         self._writer.close()
+
+
+def _as(values: Any, kind: Any) -> Any:
+    return (values if isinstance(values, pa.Array) else pa.array(values)).cast(kind)
 
 
 class _RootWriter:
@@ -202,13 +208,17 @@ class _Progress:
         """Jets a second so far."""
         return f"{self._done / max(time.monotonic() - self._began, 1e-9):,.0f} jets/s"
 
-    def tell(self, jets: int) -> None:
-        """So many more `jets` are scored."""
-        self._done += jets
+    def told(self, chunks: Iterator[_Rows]) -> Iterator[_Rows]:
+        """Pass `chunks` on, and say from time to time how many jets that were."""
+        for rows in chunks:
+            self._done += len(rows.row_B)
+            self._tell()
+            yield rows
+
+    def _tell(self) -> None:
         now = time.monotonic()
-        if now - self._told >= _EVERY:
-            self._told = now
-            left = (now - self._began) * (self._total - self._done) / self._done
-            sys.stderr.write(
-                f"predict: {self._done:,} of {self._total:,} jets, {self.rate}, {left:.0f} s left\n"
-            )
+        if now - self._told < _EVERY:
+            return
+        self._told = now
+        left = (now - self._began) * (self._total - self._done) / self._done
+        sys.stderr.write(f"predict: {self._done:,} of {self._total:,} jets, {self.rate}, {left:.0f} s left\n")

@@ -20,11 +20,6 @@ from jetscale.tagger.load import BATCH, Tagger, load
 from jetscale.tagger.padded import PaddedTagger
 from jetscale.tagger.sources import open_file
 
-pytestmark = [  # of torch.export and of its ONNX exporter, in torch's own code
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
-
 
 def padded_jets(tagger: Tagger, path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Jets of a file as somebody else would pad them, and their scores by the packed network."""
