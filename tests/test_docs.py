@@ -19,6 +19,7 @@ from jetscale.common.cli import _keys
 from jetscale.composition.settings import Compare, Show
 from jetscale.prepare.settings import PrepareSettings
 from jetscale.simulate.settings import Settings as SimulateSettings
+from jetscale.tagger.settings import Evaluate, Export, Predict
 from jetscale.training.settings import TrainSettings
 from tests.runs import quiet_environment
 
@@ -62,6 +63,9 @@ def test_every_page_is_there(site):
         PrepareSettings,
         Compare,
         Show,
+        Predict,
+        Evaluate,
+        Export,
         AnalysisCommand,
         PlanCommand,
         RatesCommand,

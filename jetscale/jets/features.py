@@ -203,7 +203,7 @@ PART17 = FeatureSet(
         *_GEOMETRY,
     ),
     has_pid=False,
-    reads=(DETA, "part_dphi", *_DISPLACEMENT_READS, *_PART17_AS_IS, "jet_energy"),
+    reads=(DETA, "part_dphi", *_DISPLACEMENT_READS, *_PART17_AS_IS, "jet_pt", "jet_energy"),
     compute=_part17,
     centre=(0.0,) * 17,  # the published constants do it already
     spread=(1.0,) * 17,

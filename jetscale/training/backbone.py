@@ -13,10 +13,11 @@ from jetscale.runs.directory import DamagedRunError, RunDirectory
 from jetscale.runs.layout import backbone_name
 from jetscale.runs.metrics import read_metrics
 from jetscale.runs.record import PretrainRecord
+from jetscale.runs.weights_file import CheckpointError
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training import ranks
 from jetscale.training.build import build, outputs_of
-from jetscale.training.checkpoint import CheckpointError, read_checkpoint, require_arch, write_weights
+from jetscale.training.checkpoint import read_checkpoint, require_arch, write_weights
 from jetscale.training.phase import fit_phase
 from jetscale.training.settings import Phase, TrainSettings, to_yaml
 

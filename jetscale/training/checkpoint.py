@@ -1,8 +1,4 @@
-"""Checkpoints: whole or absent, verified on load, without code in them.
-
-The checksum of a checkpoint is inside it, as the comment that ends a ZIP archive (which torch's files are),
-so that no kill can part the two; `torch.load` reads such a file as any other. The JSON beside it is for
-people; where it is there, it must fit.
+"""Checkpoints: whole or absent, verified on load (`jetscale.runs.weights_file`), without code in them.
 
 A checkpoint holds everything a phase needs to go on exactly: weights, their moving average, the optimiser
 and the losses since the last metrics line. The position in the data is the step itself (order is a pure
@@ -13,29 +9,19 @@ from __future__ import annotations
 
 import io
 import logging
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
 
-from jetscale.common.files import CHECKSUM, DamagedFile, atomic_path, sha256_file, writing
+from jetscale.common.files import CHECKSUM, atomic_path, writing
 from jetscale.model import DEFAULT
 from jetscale.runs.layout import checkpoint_name
-from jetscale.runs.sealed import read_json, write_json_sealed
+from jetscale.runs.sealed import write_json_sealed
+from jetscale.runs.weights_file import CheckpointError, meta_of, verified_content, with_checksum
 
 log = logging.getLogger(__name__)
-
-_ZIP_END = b"PK\5\6"
-_END_BYTES = 22  # of a ZIP archive without a comment; the last two are the comment's length
-_LABEL = f"{CHECKSUM}:".encode()
-_COMMENT_BYTES = len(_LABEL) + 32
-
-
-class CheckpointError(RuntimeError):
-    """No checkpoint of this phase can be read although there are some."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +39,10 @@ class Checkpoints:
         last, previous = self._file("last"), self._file("previous")
         if last.exists():
             # at no moment is a checkpoint next to the checksum of another one: a kill leaves it without
-            _meta(previous).unlink(missing_ok=True)
+            meta_of(previous).unlink(missing_ok=True)
             last.replace(previous)
-            if _meta(last).exists():
-                _meta(last).replace(_meta(previous))
+            if meta_of(last).exists():
+                meta_of(last).replace(meta_of(previous))
         _write(last, state, step)
         return last
 
@@ -92,30 +78,19 @@ class Checkpoints:
         """Delete them: the phase is finished and its weights are kept elsewhere."""
         for which in ("last", "previous"):
             self._file(which).unlink(missing_ok=True)
-            _meta(self._file(which)).unlink(missing_ok=True)
-
-
-def _meta(path: Path) -> Path:
-    return path.with_suffix(".json")
+            meta_of(self._file(which)).unlink(missing_ok=True)
 
 
 def _write(path: Path, state: dict[str, Any], step: int) -> None:
     buffer = io.BytesIO()  # torch hides the reason why a file cannot be written
     torch.save(state, buffer)
-    whole = _with_checksum(buffer.getvalue())
-    with writing(_meta(path)):
-        _meta(path).unlink(missing_ok=True)  # left by a kill
+    whole = with_checksum(buffer.getvalue())
+    with writing(meta_of(path)):
+        meta_of(path).unlink(missing_ok=True)  # left by a kill
     with atomic_path(path) as aside:
         aside.write_bytes(whole)
     content = {"step": step, CHECKSUM: whole[-32:].decode(), "torch": torch.__version__}
-    write_json_sealed(_meta(path), content)
-
-
-def _with_checksum(archive: bytes) -> bytes:
-    """A ZIP archive with a comment that is the checksum of all that is before it."""
-    assert archive[-_END_BYTES:].startswith(_ZIP_END)
-    body = archive[:-2] + struct.pack("<H", _COMMENT_BYTES)
-    return body + _LABEL + xxhash.xxh3_128_hexdigest(body).encode()
+    write_json_sealed(meta_of(path), content)
 
 
 def write_weights(path: Path, state: dict[str, Any], step: int) -> None:
@@ -132,14 +107,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         Damaged: its content does not fit its checksum or the JSON beside it, or torch cannot read it; or of
         an earlier version, without its JSON.
     """
-    content = path.read_bytes()
-    if content[-_COMMENT_BYTES:].startswith(_LABEL):
-        body, found = content[:-_COMMENT_BYTES], content[-32:].decode(errors="replace")
-        if xxhash.xxh3_128_hexdigest(body) != found:
-            raise CheckpointError(f"{path} is damaged: its content does not fit its checksum")
-        _check_meta(path, found)
-    else:
-        _check_earlier(path)
+    content = verified_content(path)
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a damaged file
@@ -166,33 +134,3 @@ def require_arch(state: dict[str, Any], arch: str, path: Path | None) -> None:
             f"{path} holds the weights of model.arch={found}, and the network to load them is "
             f"model.arch={arch}; set model.arch={found}, or name another folder"
         )
-
-
-def _check_meta(path: Path, checksum: str) -> None:
-    """Stop where the JSON beside a checkpoint is damaged or belongs to another one."""
-    meta = _meta(path)
-    if not meta.exists():  # killed between the two files, a checkpoint is whole and has no JSON yet
-        return
-    try:
-        stated = read_json(meta)[0].get(CHECKSUM)
-    except DamagedFile as error:
-        raise CheckpointError(str(error)) from error
-    if stated != checksum:
-        raise CheckpointError(f"{meta} is damaged: it is not that of {path.name}")
-
-
-def _check_earlier(path: Path) -> None:
-    """A checkpoint without a checksum inside: its SHA-256 is in the JSON, or nothing vouches for it."""
-    meta = _meta(path)
-    try:
-        expected = read_json(meta)[0].get("sha256")
-    except FileNotFoundError:
-        expected = None
-    except DamagedFile as error:
-        raise CheckpointError(str(error)) from error
-    if expected is None:
-        raise CheckpointError(
-            f"{path} is damaged or cannot be read: it has no checksum, neither inside nor in {meta.name}"
-        )
-    if sha256_file(path) != expected:
-        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {meta.name}")

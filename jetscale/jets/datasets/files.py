@@ -72,6 +72,13 @@ class JetFileReader:
     dataset : whose file it is
     path : the file
     called : the name for errors, where `path` is a copy of another file
+    scoring : read for the scores of a trained network: no column that is not asked for, and labels only where
+        the file has them
+
+    Attributes
+    ----------
+    n_jets : jets in the file
+    is_labelled : False for a file without labels, which is read for scores alone; those of its jets are 0
 
     Raises
     ------
@@ -79,15 +86,19 @@ class JetFileReader:
         The file cannot be opened, is truncated, holds no jets, or is not the one of the manifest beside it.
     """
 
-    def __init__(self, dataset: Dataset, path: Path, called: File | None = None) -> None:
+    def __init__(
+        self, dataset: Dataset, path: Path, called: File | None = None, scoring: bool = False
+    ) -> None:
         self.path = called or path
-        self._dataset = dataset
+        self._dataset, self._scoring = dataset, scoring
         if path.suffix not in dataset.suffixes:
             raise JetDataError(f"{self.path}: {dataset.title} is read as {dataset.layout}")
         with read_errors_named(self.path):
             compare_with_manifest(path, self.path)
             check_contents(path, self.path)
             self._reader = dataset.open(path, self.path)
+        leave_labels_out = getattr(self._reader, "leave_labels_out", None) if scoring else None
+        self.is_labelled = leave_labels_out is None or not leave_labels_out()
         self.n_jets = self._reader.n_jets
         if self.n_jets == 0:
             raise JetDataError(f"{self.path}: the file holds no jets; download or simulate it again")
@@ -99,7 +110,7 @@ class JetFileReader:
 
         Parameters
         ----------
-        features : columns wanted beyond those always read (`needed_columns`)
+        features : columns wanted beyond those always read (`needed_columns`); all of them for scores
         start, stop : entry numbers; None for the end of the file
         step : jets at a time
 
@@ -113,7 +124,8 @@ class JetFileReader:
         stop = self.n_jets if stop is None else stop
         if not 0 <= start <= stop <= self.n_jets:
             raise JetDataError(f"{self.path}: entries {start} to {stop} asked, the file has {self.n_jets}")
-        chunks = self._reader.read(needed_columns(self._dataset, features), start, stop, step)
+        columns = tuple(features) if self._scoring else needed_columns(self._dataset, features)
+        chunks = self._reader.read(columns, start, stop, step)
         while True:
             with read_errors_named(self.path):
                 raw = next(chunks, None)

@@ -44,13 +44,12 @@ class _Reader:
         )
         self.n_jets = self._table.n_rows
         names = [f"{name}_{number}" for number in range(N_CONSTITUENTS) for name in MOMENTA]
-        missing = sorted({*names, LABEL} - set(self._table.columns))
-        if missing:
+        self._names, self._label = names, [LABEL]
+        try:
+            self._require(names)
+        except JetDataError:
             self._table.close()
-            raise JetDataError(
-                f"{called}: no column {', '.join(missing[:3])}{', ...' if missing[3:] else ''}"
-            )
-        self._names = names
+            raise
 
     def read(self, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
         """Jets of an entry range, at most `step` at a time.
@@ -63,13 +62,27 @@ class _Reader:
         """
         from jetscale.jets.reading.momenta import jets_from_momenta
 
+        self._require(self._label)
         for low in range(start, stop, step):
-            frame = self._table.rows(low, min(low + step, stop), [*self._names, LABEL])
+            frame = self._table.rows(low, min(low + step, stop), [*self._names, *self._label])
             p4 = frame[self._names].to_numpy().reshape(len(frame), N_CONSTITUENTS, len(MOMENTA))
             is_there = (p4 != 0).any(axis=2)  # the rest is padding
-            labels = frame[LABEL].to_numpy()
+            labels = frame[LABEL].to_numpy() if self._label else None
             yield jets_from_momenta(
                 self._called, low, columns, is_there.sum(axis=1), p4[is_there], labels, len(LABELS)
+            )
+
+    def leave_labels_out(self) -> bool:
+        """Read no labels from now on, if the file has none; returns whether."""
+        if LABEL in self._table.columns:
+            return False
+        self._label = []
+        return True
+
+    def _require(self, names: list[str]) -> None:
+        if missing := sorted(set(names) - set(self._table.columns)):
+            raise JetDataError(
+                f"{self._called}: no column {', '.join(missing[:3])}{', ...' if missing[3:] else ''}"
             )
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ def jets_from_momenta(
     columns: Sequence[str],
     lengths_B: Array,
     p4_T4: Array,
-    labels_B: Array,
+    labels_B: Array | None,
     n_labels: int,
 ) -> RawJets:
     """Jets whose columns are worked out from four-momenta; the jet is the sum of its constituents.
@@ -35,7 +35,7 @@ def jets_from_momenta(
     columns : published names, of `jetscale.jets.datasets.base.FROM_MOMENTA`
     lengths_B : (B,) constituents of each jet
     p4_T4 : (T, 4) E, px, py, pz of all constituents, jet after jet, in GeV
-    labels_B : (B,) whole numbers
+    labels_B : (B,) whole numbers; None for jets without labels
     n_labels : labels are below this number
 
     Returns
@@ -47,12 +47,8 @@ def jets_from_momenta(
     JetDataError
         A label is out of range.
     """
-    bad = np.flatnonzero((labels_B < 0) | (labels_B >= n_labels) | (labels_B != np.floor(labels_B)))
-    if len(bad):
-        raise JetDataError(
-            f"{path}: entry {first_entry + bad[0]}: the label is {labels_B[bad[0]]}, "
-            f"outside 0 to {n_labels - 1}"
-        )
+    if labels_B is not None:
+        _check_labels(path, first_entry, labels_B, n_labels)
     offsets = np.concatenate([[0], np.cumsum(lengths_B, dtype=np.int64)])
     energy, px, py, pz = np.asarray(p4_T4, np.float64).T
     jet_T = np.repeat(np.arange(len(lengths_B)), lengths_B)
@@ -82,5 +78,14 @@ def jets_from_momenta(
         columns,
         lambda name: (offsets, constituents[name]),
         lambda name: jets[name],
-        labels_B.astype(np.uint8),
+        None if labels_B is None else labels_B.astype(np.uint8),
     )
+
+
+def _check_labels(path: File, first_entry: int, labels_B: Array, n_labels: int) -> None:
+    bad = np.flatnonzero((labels_B < 0) | (labels_B >= n_labels) | (labels_B != np.floor(labels_B)))
+    if len(bad):
+        raise JetDataError(
+            f"{path}: entry {first_entry + bad[0]}: the label is {labels_B[bad[0]]}, "
+            f"outside 0 to {n_labels - 1}"
+        )

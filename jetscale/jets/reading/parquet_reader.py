@@ -29,7 +29,8 @@ class ParquetReader:
 
     def __init__(self, path: Path, called: File, label: str, n_labels: int) -> None:
         self._path = called
-        self._label, self._n_labels = label, n_labels
+        self._label: str | None = label
+        self._n_labels = n_labels
         self._file = pq.ParquetFile(path)
         self.n_jets = int(self._file.metadata.num_rows)
 
@@ -42,15 +43,17 @@ class ParquetReader:
         start, stop : entry numbers, `stop` exclusive
         step : most jets at a time
         """
-        wanted = [*columns, self._label]
+        wanted = [*columns, *([] if self._label is None else [self._label])]
         schema = self._file.schema_arrow
         missing = sorted(set(wanted) - set(schema.names))
         if missing:
             raise JetDataError(f"{self._path}: no column {', '.join(missing)}")
         for name in wanted:
             _check_type(self._path, name, schema.field(name).type)
-        if not pa.types.is_integer(kind := _plain_type(schema.field(self._label).type)):
-            raise JetDataError(f"{self._path}: column {self._label} is {kind}, not an integer")
+        if self._label is not None:
+            kind = _plain_type(schema.field(self._label).type)
+            if not pa.types.is_integer(kind):
+                raise JetDataError(f"{self._path}: column {self._label} is {kind}, not an integer")
         groups, entry = _row_groups(self._file.metadata, start, stop)
         for batch in self._file.iter_batches(
             batch_size=step, row_groups=groups, columns=wanted, use_threads=False
@@ -62,21 +65,34 @@ class ParquetReader:
 
     def _cast(self, entry: int, columns: Sequence[str], batch: Any) -> RawJets:
         path = self._path
-        labels = _numbers(path, entry, self._label, batch.column(self._label))
-        bad = np.flatnonzero((labels < 0) | (labels >= self._n_labels))
-        if len(bad):
-            raise JetDataError(
-                f"{path}: entry {entry + bad[0]}: {self._label} is {labels[bad[0]]}, "
-                f"outside 0 to {self._n_labels - 1}"
-            )
         return assemble(
             path,
             entry,
             columns,
             lambda name: _jagged(path, entry, name, batch.column(name)),
             lambda name: _numbers(path, entry, name, batch.column(name)),
-            labels.astype(np.uint8),
+            self._labels(entry, batch),
         )
+
+    def _labels(self, entry: int, batch: Any) -> npt.NDArray[np.uint8] | None:
+        if self._label is None:
+            return None
+        labels = _numbers(self._path, entry, self._label, batch.column(self._label))
+        bad = np.flatnonzero((labels < 0) | (labels >= self._n_labels))
+        if len(bad):
+            raise JetDataError(
+                f"{self._path}: entry {entry + bad[0]}: {self._label} is {labels[bad[0]]}, "
+                f"outside 0 to {self._n_labels - 1}"
+            )
+        index: npt.NDArray[np.uint8] = labels.astype(np.uint8)
+        return index
+
+    def leave_labels_out(self) -> bool:
+        """Read no labels from now on, if the file has none; returns whether."""
+        if self._label in self._file.schema_arrow.names:
+            return False
+        self._label = None
+        return True
 
     def close(self) -> None:
         """Close the file."""

@@ -54,7 +54,7 @@ class RawJets:
     offsets : (B + 1,) int64, constituents of jet b are ``offsets[b]:offsets[b + 1]``
     constituents : columns of shape (T,): float32, but the ``part_is*`` flags bool
     jets : columns of shape (B,), float32
-    labels : (B,) uint8, the published label index
+    labels : (B,) uint8, the published label index; 0 for jets that have none, which only scoring reads
     """
 
     path: File
@@ -80,7 +80,7 @@ def assemble(
     columns: Sequence[str],
     jagged: Callable[[str], tuple[npt.NDArray[np.int64], Array]],
     flat: Callable[[str], Array],
-    labels: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.uint8] | None,
 ) -> RawJets:
     """Jets of the columns that a reader fetches by `jagged` or `flat`, cast to this room's types.
 
@@ -91,7 +91,7 @@ def assemble(
     columns : published names of columns
     jagged : offsets (B + 1,) from 0 and values (T,) of a ``part_*`` column
     flat : values (B,) of a ``jet_*`` column
-    labels : (B,) uint8, position of each label in the dataset's labels
+    labels : (B,) uint8, position of each label in the dataset's labels; None for jets without labels
 
     Raises
     ------
@@ -110,6 +110,8 @@ def assemble(
                 f"{parts[0]} has {np.diff(offsets)[at]}"
             )
     jets = {name: flat(name) for name in columns if name not in constituents}
+    if labels is None:
+        labels = np.zeros(len(offsets) - 1, np.uint8)
     raw = RawJets(path, first_entry, offsets, constituents, jets, labels)
     return replace(
         raw,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class RootReader:
         start, stop : entry numbers, `stop` exclusive
         step : most jets at a time
         """
-        labels = [f"label_{name}" for name in self._labels]
+        labels = self._branches
         wanted = [*columns, *labels]
         missing = sorted(set(wanted) - set(self._tree.keys()))
         if missing:
@@ -63,17 +63,28 @@ class RootReader:
             wanted, entry_start=start, entry_stop=stop, step_size=step, library="ak", how=dict
         )
         for arrays in chunks:
-            flat = {name: _numbers(array) for name, array in arrays.items() if not name.startswith("part_")}
-            one_hot = np.stack([flat[name].astype(np.float32) for name in labels], axis=1)
-            yield assemble(
+            flat = {name: numbers(array) for name, array in arrays.items() if not name.startswith("part_")}
+            raw = assemble(
                 self._path,
                 start,
                 columns,
-                lambda name: _lists(arrays[name]),  # noqa: B023 (called before the next round)
+                lambda name: lists(arrays[name]),  # noqa: B023 (called before the next round)
                 lambda name: flat[name],  # noqa: B023
-                _label_index(self._path, start, one_hot, self._labels),
+                label_index(self._path, start, flat, self._labels),
             )
-            start += len(one_hot)
+            yield raw
+            start += raw.n_jets
+
+    def leave_labels_out(self) -> bool:
+        """Read no labels from now on, if the file has none; returns whether."""
+        if set(self._branches) & set(self._tree.keys()):
+            return False
+        self._labels = ()
+        return True
+
+    @property
+    def _branches(self) -> list[str]:
+        return [f"label_{name}" for name in self._labels]
 
     def _check_branch(self, name: str) -> None:
         """Stop at a branch that is not numbers per constituent, or one number per jet, as its name says."""
@@ -96,13 +107,13 @@ class RootReader:
         self._opened.close()
 
 
-def _numbers(array: Any) -> Array:
-    """One number per jet, (B,)."""
+def numbers(array: Any) -> Array:
+    """One number per jet, (B,), of an awkward array of these."""
     return _as_stored(np.asarray(ak.to_layout(array).data))
 
 
-def _lists(array: Any) -> tuple[npt.NDArray[np.int64], Array]:
-    """Offsets from 0, (B + 1,), and values, (T,), of one list per jet."""
+def lists(array: Any) -> tuple[npt.NDArray[np.int64], Array]:
+    """Offsets from 0, (B + 1,), and values, (T,), of an awkward array of one list per jet."""
     packed = ak.to_layout(array).to_ListOffsetArray64(True)
     offsets = np.asarray(packed.offsets.data)
     return offsets, _as_stored(np.asarray(packed.content.data)[: offsets[-1]])
@@ -161,10 +172,29 @@ def _is_earlier_state(older: Any, newest: Any) -> bool:
     return equal
 
 
-def _label_index(
-    path: File, entry: int, one_hot: npt.NDArray[np.float32], labels: Sequence[str]
-) -> npt.NDArray[np.uint8]:
-    """Index of the one label that is set, of (B, L) published as float, bool and int32."""
+def label_index(
+    path: File, entry: int, flat: Mapping[str, Array], labels: Sequence[str]
+) -> npt.NDArray[np.uint8] | None:
+    """Index of the one label that is set.
+
+    Parameters
+    ----------
+    path, entry : the file, and the entry number of the first jet, for errors
+    flat : (B,) column ``label_NAME`` for each label, published as float, bool or int32
+    labels : their names; empty where there are none
+
+    Returns
+    -------
+    (B,) uint8; None without labels.
+
+    Raises
+    ------
+    JetDataError
+        A jet has not exactly one label.
+    """
+    if not labels:
+        return None
+    one_hot = np.stack([flat[f"label_{name}"].astype(np.float32) for name in labels], axis=1)
     good = ((one_hot == 0) | (one_hot == 1)).all(axis=1) & (one_hot.sum(axis=1) == 1)
     if not good.all():
         at = int(np.flatnonzero(~good)[0])

@@ -8,9 +8,10 @@ from typing import Any
 
 import lightning as L
 
+from jetscale.runs.weights_file import CheckpointError
 from jetscale.training import ranks
 from jetscale.training.callbacks.metrics_writer import MetricsWriter
-from jetscale.training.checkpoint import CheckpointError, require_arch
+from jetscale.training.checkpoint import require_arch
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.user_additions import require_plain_state
 

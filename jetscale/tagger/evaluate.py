@@ -1,0 +1,178 @@
+"""How well a tagger classifies labelled jets: table, figures and ``evaluate.json``.
+
+Shapes: J jets, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.table import Table
+
+from jetscale.common import cli
+from jetscale.common.files import write_json
+from jetscale.common.usage import UsageError
+from jetscale.jets.errors import JetDataError
+from jetscale.jets.evaluation import EvalSet
+from jetscale.tagger.figures import draw_confusion, draw_roc
+from jetscale.tagger.load import BATCH, Scores, Tagger, load
+from jetscale.tagger.metrics import BACKGROUND, Bootstrap, Measures, measure
+from jetscale.tagger.settings import Evaluate
+from jetscale.tagger.sources import files_named, open_file
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Scored jets with labels.
+
+    Attributes
+    ----------
+    scores_JK : (J, K) float32, probabilities
+    labels_J : (J,) int64, class numbers
+    source : where the jets were, for ``evaluate.json``
+    """
+
+    scores_JK: Scores
+    labels_J: npt.NDArray[np.int64]
+    source: dict[str, Any]
+
+
+def evaluate(settings: Evaluate) -> dict[str, Any]:
+    """Measure the tagger of a run, and write and print the result.
+
+    Returns
+    -------
+    What ``evaluate.json`` holds.
+
+    Raises
+    ------
+    UsageError, JetDataError
+        The run or the jets cannot be used: jets without labels, of another dataset, or others than those that
+        the run was tested on.
+    """
+    tagger = load(settings.run, settings.weights or None)
+    jets = _of_files(tagger, settings) if settings.files else _of_the_run(tagger, settings)
+    names = tagger.class_names
+    measures = Measures(jets.scores_JK, jets.labels_J, names)
+    found = measure(measures, Bootstrap(len(jets.labels_J), settings.replicates, settings.seed))
+    out = Path(settings.out) if settings.out else tagger.run.path / "evaluation"
+    counts_KK = np.zeros((len(names), len(names)), np.int64)
+    np.add.at(counts_KK, (jets.labels_J, jets.scores_JK.argmax(axis=1)), 1)
+    content = {
+        "run": str(tagger.run.path),
+        "weights": tagger.weights,
+        "jets": len(jets.labels_J),
+        "source": jets.source,
+        "classes": list(names),
+        "jets_of_class": dict(zip(names, counts_KK.sum(axis=1).tolist(), strict=True)),
+        "settings": asdict(settings),
+        "metrics": found,
+        "confusion": counts_KK.tolist(),
+    }
+    write_json(out / "evaluate.json", content)
+    draw_roc(measures, out)
+    draw_confusion(counts_KK, names, out)
+    _print(content, out)
+    return content
+
+
+def _of_the_run(tagger: Tagger, settings: Evaluate) -> Labelled:
+    """Jets of the run's own test split, which must be those that it was tested on."""
+    run, data = tagger.run, tagger.run.data
+    data = replace(
+        data, dir=settings.dir or data.dir, store=settings.store or (None if settings.dir else data.store)
+    )
+    tested = run.config["eval"]["jets"]
+    try:
+        fingerprint = EvalSet(data, run.dataset.name, n_jets=tested).fingerprint
+        jets = EvalSet(data, run.dataset.name, n_jets=settings.jets or None)
+    except JetDataError as error:
+        raise UsageError(
+            f"{error} (the test jets of {run.path}; dir=FOLDER names another place of the data, "
+            "files=... other jets)"
+        ) from error
+    expected = (run.record.data or {}).get("test")
+    if expected is not None and fingerprint != expected:
+        raise UsageError(
+            f"{data.dir}: its {run.dataset.title} test jets are not those that {run.path} was tested on "
+            "(their fingerprint differs); name the folder that was used (dir=FOLDER), or measure these with "
+            "files=..."
+        )
+    parts, labels = [], []
+    for batch in jets.batches(BATCH):
+        parts.append(tagger.score_batch(batch))
+        labels.append(batch.labels_B.numpy())
+    source = {"split": "test", "dir": data.dir, "tested_jets_verified": expected is not None}
+    return Labelled(np.concatenate(parts), np.concatenate(labels), source)
+
+
+def _of_files(tagger: Tagger, settings: Evaluate) -> Labelled:
+    """Labelled jets of files; those whose label belongs to no class are left out, and counted."""
+    run = tagger.run
+    class_of_label = np.array(run.dataset.label_map(run.data.qcd_labels).class_of_label)
+    paths = files_named(settings.files)
+    parts, labels, without_class = [], [], 0
+    for path in paths:
+        with open_file(path, tagger.inputs.columns, run.dataset) as opened:
+            if opened.dataset is not run.dataset:
+                what = "no dataset" if opened.dataset is None else opened.dataset.title
+                raise UsageError(
+                    f"{path}: its jets are of {what}, the classes of the run are those of {run.dataset.title}"
+                )
+            if opened.label_names is None:
+                raise UsageError(f"{path}: has no labels, which evaluate needs; predict does without them")
+            for raw in opened.chunks:
+                class_B = class_of_label[raw.labels]
+                parts.append(tagger.score_chunk(raw)[class_B >= 0])
+                labels.append(class_B[class_B >= 0])
+                without_class += int((class_B < 0).sum())
+    scores_JK, labels_J = np.concatenate(parts), np.concatenate(labels)
+    if settings.jets > len(labels_J):
+        raise UsageError(f"jets={settings.jets}: the files have {len(labels_J):,} jets")
+    kept = settings.jets or len(labels_J)
+    source = {"files": [str(path) for path in paths], "jets_of_no_class_left_out": without_class}
+    return Labelled(scores_JK[:kept], labels_J[:kept], source)
+
+
+def _print(content: dict[str, Any], out: Path) -> None:
+    metrics = content["metrics"]
+    console = cli.console(100)
+    console.print(
+        f"{content['run']}: {content['weights']} weights, {content['jets']:,} jets",
+        soft_wrap=True,
+        markup=False,
+    )
+    totals = Table("metric", "value", "sd")
+    for key in ("loss", "accuracy", "auc_ovr", "auc_ovo"):
+        if key in metrics:
+            totals.add_row(key, *(_number(metrics[key][part], ".5f") for part in ("value", "sd")))
+    classes = Table(
+        "class", "jets", "AUC against the rest", "signal kept", f"{BACKGROUND} rejection", "rests on",
+    )  # fmt: skip
+    for name in content["classes"]:
+        area, cut = metrics.get(f"auc_{name}"), metrics.get(f"rejection_{name}")
+        classes.add_row(
+            name,
+            f"{content['jets_of_class'][name]:,}",
+            f"{area['value']:.4f} ± {_number(area['sd'], '.4f')}" if area else "",
+            f"{cut['signal_efficiency']:.1%}" if cut else "",
+            _told(cut) if cut else "",
+            f"{cut['background_jets_kept']:,} of {cut['background_jets']:,}" if cut else "",
+        )
+    console.print(totals)
+    console.print(classes)
+    console.print(f"{out}: evaluate.json, roc.svg, confusion.svg", soft_wrap=True, markup=False)
+
+
+def _told(cut: dict[str, Any]) -> str:
+    if cut["value"] is None:
+        return f"no {BACKGROUND} jet is kept"
+    return f"{cut['value']:,.3g} ± {_number(cut['sd'], ',.2g')}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "?" if value is None else format(value, form)

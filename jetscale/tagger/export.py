@@ -1,0 +1,146 @@
+"""A tagger for other programs: ONNX, torch.export, safetensors, and a model card.
+
+Shapes: B jets, L constituents of the longest jet, F features.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jetscale.common.files import atomic_path
+from jetscale.common.usage import UsageError
+from jetscale.jets.batch import JetBatch
+from jetscale.jets.features import N_PID
+from jetscale.tagger.load import Tagger, load
+from jetscale.tagger.model_card import model_card
+from jetscale.tagger.padded import PaddedTagger
+from jetscale.tagger.settings import Export
+
+TOLERANCE = 1e-5
+"""Largest difference of a probability between the exported and the packed network."""
+
+Padded = tuple[Tensor, Tensor, Tensor]
+
+_INPUTS = ("x", "pid", "mask")
+
+
+def export(settings: Export) -> None:
+    """Write all forms of a run's network into one folder.
+
+    Raises
+    ------
+    UsageError
+        The run cannot be used, a package is missing, the kind of network has no padded form, or the exported
+        network gives other probabilities.
+    """
+    tagger = load(settings.run, settings.weights or None)
+    _packages()
+    out = Path(settings.out) if settings.out else tagger.run.path / "export"
+    padded = PaddedTagger(tagger.network, tagger.inputs.features).eval()
+    program = _exported(padded, _jets(tagger, (3, 7), seed=0)[1])
+    with atomic_path(out / "model.onnx") as aside:
+        _write_onnx(program, aside)
+        difference = max(_difference(tagger, aside, shape) for shape in ((1, 1), (5, 128), (64, 40)))
+        if difference > TOLERANCE:
+            raise UsageError(
+                f"{tagger.run.path}: a probability of the exported network differs by {difference:.1e}, more "
+                f"than {TOLERANCE:g}; nothing was written"
+            )
+    with atomic_path(out / "model.pt2") as aside:
+        torch.export.save(program, aside)
+    with atomic_path(out / "model.safetensors") as aside:
+        state = {name: value.contiguous() for name, value in tagger.network.state_dict().items()}
+        aside.write_bytes(_package("safetensors.torch").save(state, metadata=_facts(tagger)))
+    with atomic_path(out / "README.md") as aside:
+        aside.write_text(model_card(tagger))
+    sys.stdout.write(
+        f"{out}: model.onnx, model.pt2, model.safetensors, README.md; ONNX Runtime differs by at most "
+        f"{difference:.1e} in a probability\n"
+    )
+
+
+def _packages() -> None:
+    for name in ("onnx", "onnxruntime", "onnxscript", "safetensors.torch"):
+        _package(name)
+
+
+def _package(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise UsageError(f"export needs {error.name or name}: `pip install 'jetscale[export]'`") from error
+
+
+def _facts(tagger: Tagger) -> dict[str, str]:
+    """What a reader of the weights alone needs, as safetensors stores it."""
+    facts = {
+        "model": tagger.run.config["model"],
+        "classes": tagger.class_names,
+        "features": tagger.inputs.features.definition(),
+        "standardisation": tagger.inputs.features.standardisation,
+        "max_constituents": tagger.inputs.max_constituents,
+        "weights": tagger.weights,
+    }
+    return {key: json.dumps(value) for key, value in facts.items()}
+
+
+def _jets(
+    tagger: Tagger, shape: tuple[int, int], seed: int
+) -> tuple[JetBatch, tuple[Tensor, Tensor, Tensor]]:
+    """Random jets, packed and padded: B jets of 1 to L constituents, the last one of L."""
+    generator = torch.Generator().manual_seed(seed)
+    features, (n_jets, longest) = tagger.inputs.features, shape
+    lengths_B = torch.randint(1, longest + 1, (n_jets,), generator=generator)
+    lengths_B[-1] = longest
+    mask_BL = torch.arange(longest) < lengths_B[:, None]
+    z_BLF = torch.randn(n_jets, longest, features.n_features, generator=generator)
+    x_BLF = torch.tensor(features.centre) + z_BLF * torch.tensor(features.spread)
+    pid_BL = torch.randint(1, N_PID, (n_jets, longest), generator=generator) * mask_BL
+    packed = JetBatch(
+        x_TF=((x_BLF - torch.tensor(features.centre)) / torch.tensor(features.spread))[mask_BL],
+        pid_T=pid_BL[mask_BL] if features.has_pid else None,
+        lengths_B=lengths_B,
+        labels_B=torch.zeros(n_jets, dtype=torch.int64),
+        positions_B=torch.arange(n_jets),
+    )
+    return packed, (x_BLF, pid_BL, mask_BL)
+
+
+def _exported(padded: PaddedTagger, example: Padded) -> torch.export.ExportedProgram:
+    jets, constituents = torch.export.Dim("jets"), torch.export.Dim("constituents")
+    dynamic = tuple({0: jets, 1: constituents} for _ in example)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own deprecations
+        return torch.export.export(padded, example, dynamic_shapes=dynamic)
+
+
+def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+    for name in ("onnxscript", "torch.onnx._internal.exporter._registration"):  # of what is not installed
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own deprecations
+        made = torch.onnx.export(
+            program, dynamo=True, input_names=_INPUTS, output_names=["probabilities"], verbose=False
+        )
+    assert made is not None
+    made.save(str(path), external_data=False)
+
+
+def _difference(tagger: Tagger, path: Path, shape: tuple[int, int]) -> float:
+    """Largest difference of a probability between ONNX Runtime on padded jets and the packed network."""
+    packed, padded = _jets(tagger, shape, seed=1)
+    session = _package("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    taken = {one.name for one in session.get_inputs()}
+    given = {name: one.numpy() for name, one in zip(_INPUTS, padded, strict=True) if name in taken}
+    (probabilities,) = session.run(None, given)
+    return float(np.abs(probabilities - tagger.score_batch(packed)).max())

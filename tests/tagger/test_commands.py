@@ -1,0 +1,142 @@
+"""``python -m jetscale.tagger``: scores of files, and how good they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import uproot
+from PIL import Image
+
+from jetscale.common.usage import UsageError
+from jetscale.jets.errors import JetDataError
+from jetscale.tagger import predict as predict_module
+from jetscale.tagger.__main__ import main
+from jetscale.tagger.load import Tagger
+from tests.runs import quiet_environment
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "export"])
+def test_help_is_quick(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "jetscale.tagger", command, "--help"],
+        capture_output=True, text=True, env=quiet_environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "run=" in done.stdout
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert not imported & {"torch", "lightning", "scipy", "matplotlib", "pandas", "uproot", "pyarrow"}
+
+
+def test_predict_writes_one_row_a_jet_in_order(
+    tagger: Tagger, run: Path, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(predict_module, "GROUP", 15)  # several row groups, and a rest
+    named = ",".join(str(path) for path in files[::-1])
+    main(["predict", f"run={run}", f"files={named}", f"out={tmp_path}/scores.parquet"])
+    main(["predict", f"run={run}", f"files={named}", f"out={tmp_path}/scores.root"])
+    assert "200 jets of 10 file(s)" in capsys.readouterr().out
+    table = pq.read_table(tmp_path / "scores.parquet").to_pandas()
+    assert list(table.columns) == ["file", "row", "label", *(f"score_{name}" for name in tagger.class_names)]
+    expected = tagger.scores(files[::-1])
+    found = table[[f"score_{name}" for name in tagger.class_names]].to_numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert table["file"].tolist() == [str(path) for path in files[::-1] for _ in range(20)]
+    assert table["row"].tolist() == [row for _ in files for row in range(20)]
+    of_process = {"TTBar_": "Tbqq", "ZJetsToNuNu_": "QCD", "HToWW2Q1L_": "Hqql"}
+    for process, label in of_process.items():
+        assert set(table["label"][table["file"].str.contains(process)]) == {label}
+    with uproot.open(tmp_path / "scores.root") as file:
+        tree = file["scores"].arrays(library="np")
+        names = file["files"]["name"].array(library="np")
+    assert np.array_equal(np.stack([tree[f"score_{n}"] for n in tagger.class_names], axis=1), found)
+    assert [names[number] for number in tree["file"]] == table["file"].tolist()
+    assert tree["label"].tolist() == table["label"].tolist()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.parquet", "scores.root"]
+
+
+def test_predict_without_labels_and_nothing_left_after_an_error(
+    run: Path, lab: Path, files: list[Path], tmp_path: Path
+) -> None:
+    jets = pq.read_table(next((lab / "data/JetClassII").rglob("QCD_0000.parquet")))
+    pq.write_table(jets.drop_columns(["jet_label"]), tmp_path / "mine.parquet")
+    words = ["predict", f"run={run}", f"out={tmp_path}/out/scores.parquet", "weights=raw"]
+    main([*words, f"files={tmp_path}/mine.parquet,{files[0]}"])
+    assert "label" not in pq.read_schema(tmp_path / "out/scores.parquet").names
+    (tmp_path / "out/scores.parquet").unlink()
+    bad = jets.to_pandas()
+    bad.at[199, "part_energy"] = bad.at[199, "part_energy"] * -1  # long after the first jets were scored
+    bad.to_parquet(tmp_path / "bad.parquet")
+    with pytest.raises(JetDataError, match=r"bad\.parquet: entry 199, .*part_energy = -.* must be above 0"):
+        main([*words, f"files={files[0]},{tmp_path}/bad.parquet"])
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["scores"], r"'scores' is no command"),
+        (["predict", "files=x.root"], r"no run is named; give its directory, run=multirun"),
+        (["predict", "run={run}"], r"no files are named"),
+        (["predict", "run={run}", "files=x.root"], r"x.root: no such file"),
+        (["predict", "run={run}", "files=x.root", "out=x.csv"], r"must end in .parquet or .root"),
+        (["predict", "run={run}", "files=https://a/x.root"], r"only local files"),
+        (["predict", "run={run}", "files={run}/checkpoints"], r"checkpoints: no .* files are in this folder"),
+        (["predict", "run={run}", "files={run}/config.yaml"], r"config.yaml: jets are read from"),
+        (["evaluate", "run={run}", "files={jetclass2}"], r"its jets are of JetClass-II, the classes of the"),
+        (["evaluate", "run={run}", "dir=nowhere"], r"no test jets of jetclass: .*nowhere"),
+        (["evaluate", "run={run}", "jets=201"], r"201 test jets asked, there are 200"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(run: Path, lab: Path, words: list[str], message: str) -> None:
+    jetclass2 = next((lab / "data/JetClassII").rglob("QCD_0000.parquet"))
+    with pytest.raises((UsageError, JetDataError), match=message):
+        main([word.format(run=run, jetclass2=jetclass2) for word in words])
+
+
+def test_evaluate_on_the_runs_own_test_split(run: Path, tmp_path: Path, capsys) -> None:
+    words = ["evaluate", f"run={run}", "weights=raw", "replicates=20"]
+    main([*words, "jets=120", f"out={tmp_path}/few"])
+    few = json.loads((tmp_path / "few/evaluate.json").read_text())
+    told = json.loads((run / "done.json").read_text())["final"]["raw"]
+    assert few["jets"] == told["jets"]
+    assert few["metrics"]["accuracy"]["value"] == pytest.approx(told["accuracy"], abs=1e-9)
+    assert few["metrics"]["loss"]["value"] == pytest.approx(told["loss"], rel=1e-5)
+    main([*words, f"out={tmp_path}/all"])
+    whole = json.loads((tmp_path / "all/evaluate.json").read_text())
+    assert whole["jets"] == 200
+    assert whole["source"]["tested_jets_verified"]
+    assert np.trace(whole["confusion"]) == round(200 * whole["metrics"]["accuracy"]["value"])
+    assert whole["metrics"]["rejection_Tbl"]["signal_efficiency"] == 0.995
+    assert whole["metrics"]["rejection_Hbb"]["background_jets"] == 20
+    assert "QCD rejection" in capsys.readouterr().out
+    for name in ("roc", "confusion"):
+        assert (tmp_path / f"all/{name}.svg").read_text().count("<path") > 20
+        with Image.open(tmp_path / f"all/{name}.png") as image:
+            assert min(image.size) > 500
+
+
+def test_evaluate_of_files_is_that_of_the_split(run: Path, files: list[Path], tmp_path: Path) -> None:
+    main(["evaluate", f"run={run}", "replicates=2", f"files={files[0].parent}", f"out={tmp_path}/files"])
+    main(["evaluate", f"run={run}", "replicates=2", f"out={tmp_path}/split"])
+    one, other = (json.loads((tmp_path / f"{n}/evaluate.json").read_text()) for n in ("files", "split"))
+    assert one["confusion"] == other["confusion"]
+    for key, measured in one["metrics"].items():
+        expected = other["metrics"][key]["value"]
+        assert measured["value"] == (expected if expected is None else pytest.approx(expected, rel=1e-5)), key
+
+
+def test_other_test_jets_than_the_runs_are_refused(run: Path, lab: Path, tmp_path: Path) -> None:
+    train = lab / "data/JetClass/Pythia/train_100M"
+    test = tmp_path / "data/JetClass/Pythia/test_20M"
+    test.mkdir(parents=True)
+    for path in train.glob("*.root"):  # other jets under the names of test files
+        shutil.copy(path, test / path.name.replace("_000", "_100"))
+    with pytest.raises(UsageError, match=r"are not those that .* was tested on .*measure these with files="):
+        main(["evaluate", f"run={run}", f"dir={tmp_path}/data"])
