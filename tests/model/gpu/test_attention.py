@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from jetscale.model.kernels.gpu import attention as kernels
 from tests.model.gpu.chunks import DEVICE, assert_close, chunk, rows_of
-
-kernels = pytest.importorskip("jetscale.model.kernels.gpu.attention", reason="needs Triton")
 
 pytestmark = pytest.mark.gpu
 

@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from jetscale.model import operations
+from jetscale.model.kernels.gpu import embedding as kernels
 from jetscale.model.packing import PackingPlan
 from tests.model.gpu.chunks import DEVICE, N_PID, TOLERANCE, assert_close, batch, chunk
-
-kernels = pytest.importorskip("jetscale.model.kernels.gpu.embedding", reason="needs Triton")
 
 pytestmark = pytest.mark.gpu
 

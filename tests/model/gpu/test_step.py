@@ -9,14 +9,11 @@ import torch
 from torch.nn import functional
 
 from jetscale.model.ema import WeightAverage
+from jetscale.model.kernels.gpu import optimiser, step, wide
+from jetscale.model.kernels.gpu import weights as sums
 from jetscale.model.kernels.gpu.buffers import JetBuffers, Tables
 from jetscale.model.transformer import SetTransformer
 from tests.model.gpu.chunks import DEVICE, N_PID, TOLERANCE, assert_close, batch, chunk
-
-step = pytest.importorskip("jetscale.model.kernels.gpu.step", reason="needs Triton")
-wide = pytest.importorskip("jetscale.model.kernels.gpu.wide", reason="needs Triton")
-sums = pytest.importorskip("jetscale.model.kernels.gpu.weights", reason="needs Triton")
-optimiser = pytest.importorskip("jetscale.model.kernels.gpu.optimiser", reason="needs Triton")
 
 pytestmark = pytest.mark.gpu
 

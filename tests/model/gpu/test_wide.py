@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -12,11 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from jetscale.jets.batch import JetBatch
+from jetscale.model.kernels.gpu import wide
 from jetscale.model.kernels.gpu.buffers import Gradients, JetBuffers, Layout, Weights
 from jetscale.model.transformer import SetTransformer
 from tests.model.gpu.chunks import DEVICE, N_PID, TOLERANCE, assert_close, batch, chunk
-
-wide = pytest.importorskip("jetscale.model.kernels.gpu.wide", reason="needs Triton")
 
 pytestmark = pytest.mark.gpu
 
@@ -60,7 +58,7 @@ def weights_of(model: SetTransformer, dtype: torch.dtype = torch.float32) -> Wei
 
 def network_of(
     model: SetTransformer, jets: JetBuffers, dtype: torch.dtype = torch.float32
-) -> tuple[Any, Gradients]:
+) -> tuple[wide.Wide, Gradients]:
     gradients = Layout.of(model, wide.Wide.parts(model, N_JETS)).gradients(DEVICE)
     return wide.Wide(model, N_JETS, CAPACITY, jets, dtype, gradients), gradients
 
