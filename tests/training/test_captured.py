@@ -51,6 +51,7 @@ from tests.training.phases import (
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated"),
     pytest.mark.filterwarnings("ignore:The `srun` command is available"),
+    pytest.mark.filterwarnings("ignore:GPU available but not used"),
 ]
 
 
@@ -300,6 +301,11 @@ def test_a_run_on_a_cpu_is_never_captured(jets: Path) -> None:
 # --------------------------------------------------------- the kernels themselves, in Triton's interpreter
 
 
+interpreted = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="Triton compiles for the GPU of this machine; test_on_gpu runs there"
+)
+
+
 def few(jets: Path) -> TrainSettings:
     """A few steps of a few short jets: in the interpreter a program of a kernel takes milliseconds."""
     settings = settings_of(jets, steps=4, batch_size=4, clip=0.1, lr=3e-3)
@@ -323,6 +329,7 @@ def by_kernels(jets: Path, few_programs: None, tmp_path_factory: pytest.TempPath
     return trained(few(jets), tmp_path_factory.mktemp("kernels") / "run", with_kernels)
 
 
+@interpreted
 def test_kernels_train_as_the_eager_step(jets: Path, by_kernels: Made, tmp_path: Path) -> None:
     eager = trained(few(jets), tmp_path / "run")
     assert len(eager.lines) == len(by_kernels.lines) == 2 + 2 * 2
@@ -338,6 +345,7 @@ def test_kernels_train_as_the_eager_step(jets: Path, by_kernels: Made, tmp_path:
     }
 
 
+@interpreted
 def test_kernels_killed_and_resumed_give_the_same_to_the_last_bit(
     jets: Path, by_kernels: Made, tmp_path: Path
 ) -> None:
