@@ -100,7 +100,9 @@ def test_what_is_refused(run: Path, lab: Path, words: list[str], message: str) -
         main([word.format(run=run, jetclass2=jetclass2) for word in words])
 
 
-def test_evaluate_on_the_runs_own_test_split(run: Path, tmp_path: Path, capsys) -> None:
+def test_evaluate_on_the_runs_own_test_split_and_on_its_files(
+    run: Path, files: list[Path], tmp_path: Path, capsys
+) -> None:
     words = ["evaluate", f"run={run}", "weights=raw", "replicates=20"]
     main([*words, "jets=120", f"out={tmp_path}/few"])
     few = json.loads((tmp_path / "few/evaluate.json").read_text())
@@ -120,15 +122,11 @@ def test_evaluate_on_the_runs_own_test_split(run: Path, tmp_path: Path, capsys) 
         assert (tmp_path / f"all/{name}.svg").read_text().count("<path") > 20
         with Image.open(tmp_path / f"all/{name}.png") as image:
             assert min(image.size) > 500
-
-
-def test_evaluate_of_files_is_that_of_the_split(run: Path, files: list[Path], tmp_path: Path) -> None:
-    main(["evaluate", f"run={run}", "replicates=2", f"files={files[0].parent}", f"out={tmp_path}/files"])
-    main(["evaluate", f"run={run}", "replicates=2", f"out={tmp_path}/split"])
-    one, other = (json.loads((tmp_path / f"{n}/evaluate.json").read_text()) for n in ("files", "split"))
-    assert one["confusion"] == other["confusion"]
-    for key, measured in one["metrics"].items():
-        expected = other["metrics"][key]["value"]
+    main([*words, f"files={files[0].parent}", f"out={tmp_path}/files"])
+    of_files = json.loads((tmp_path / "files/evaluate.json").read_text())
+    assert of_files["confusion"] == whole["confusion"]
+    for key, measured in of_files["metrics"].items():
+        expected = whole["metrics"][key]["value"]
         assert measured["value"] == (expected if expected is None else pytest.approx(expected, rel=1e-5)), key
 
 
