@@ -30,7 +30,14 @@ AMOUNT = Range(0, 1e60)
 
 @dataclass
 class Prices:
-    """What jets cost; see `Command`."""
+    """What jets cost.
+
+    Attributes
+    ----------
+    simulate : FLOPs that simulating a jet is worth; 0: simulation is free.
+    pretrain : FLOPs of pretraining on a jet, for each parameter; 0: as in the table.
+    finetune : FLOPs of fine-tuning on a jet, for each parameter; 0: as in the table.
+    """
 
     simulate: Annotated[float, AMOUNT] = 0.0
     pretrain: Annotated[float, AMOUNT] = 0.0
@@ -58,8 +65,7 @@ class Command:
         difference (of a, from `reference`), N_star, loss (both at C) or L_inf, of `subset`.
     total_budget : FLOPs for simulation, pretraining and fine-tuning together: how to split them, which
         composition, what to buy next, when more pretraining stops paying. `subset` is a composition then.
-    price : simulate (FLOPs that a simulated jet is worth), pretrain and finetune (FLOPs a parameter and jet;
-        0: as in the table).
+    price : of jets, for total_budget: simulate, pretrain and finetune.
     out : file to write the plan to as JSON; empty: none.
     """
 

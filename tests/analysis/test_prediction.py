@@ -267,6 +267,14 @@ def test_coverage_of_a_law_of_one_variable() -> None:
     assert predicted >= 19
 
 
+def test_one_variable_that_does_not_explain_the_losses_is_refused() -> None:
+    both = pd.concat([of_size(), of_size().assign(loss=lambda f: 1.2 * f["loss"])])
+    with pytest.raises(
+        UsageError, match=r"which N alone does not explain; say columns.D=NAME or columns.C=NAME"
+    ):
+        load_frame(both)
+
+
 def load_frame(frame: pd.DataFrame) -> Any:
     import tempfile
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis.checks.lack_of_fit import SIGNIFICANT
 from jetscale.analysis.errors.one_variable import NAME as LAW
 from jetscale.analysis.errors.scatter import Scatter
 from jetscale.analysis.fitting.approach3 import NAME, surfaces_of
@@ -46,6 +47,7 @@ class Law:
     rate : measured FLOP/s (paper's count) of the runs, NaN where unknown.
     row_N, row_D, row_run : ln N, ln D and run of every row.
     scatter : of runs about the law; None where an earlier version fitted it.
+    missed : rms of ln L that the form misses, where the test of fit says that it does; else 0.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Law:
     row_D: Array
     row_run: NDArray[np.object_]
     scatter: Scatter | None = None
+    missed: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -237,10 +240,18 @@ def _laws(results: dict[str, Any], draws: dict[str, dict[str, Array]], frame: pd
             method=entry["method"],
             dof=np.inf if entry["dof"] is None else entry["dof"],
             scatter=Scatter.from_json(entry["scatter"]) if "scatter" in entry else None,
+            missed=_missed(entry.get("lack_of_fit")),
             **_runs(rows),
         )
     levels = results["settings"]["uncertainty"].get("levels", ())
     return Laws(laws, missing, results["sample"], lines, levels)
+
+
+def _missed(test: dict[str, Any] | None) -> float:
+    """What the form misses, by the test of fit; 0 where it is not significant."""
+    if test is None or test["p_value"] >= SIGNIFICANT:
+        return 0.0
+    return float(test["bend_rms"])
 
 
 def _line(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from jetscale.analysis.answers import laws as sources
 from jetscale.analysis.answers.laws import Law, Laws, Line
+from jetscale.analysis.checks import coverage
 from jetscale.analysis.errors.scatter import Scatter
 from jetscale.analysis.fitting.numbers import Quantity, student_reach, summarise
 from jetscale.analysis.fitting.surface import Surfaces
@@ -150,6 +151,8 @@ def on_surface(law: Law, sample: str, asked: dict[str, float], levels: Sequence[
     ranges = {"N": law.N_range, "D": law.D_range, "C": law.C_range}
     at = {**asked, "C": C}
     flags = [_beyond(symbol, at[symbol], ranges[symbol], sample) for symbol in ("N", "D", "C")]
+    if any(flags):
+        flags.append(coverage.far_outside(law.missed))
     return _prediction(
         law.name,
         at,

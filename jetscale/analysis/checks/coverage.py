@@ -17,6 +17,7 @@ import numpy as np
 
 TOO_SELDOM = 0.9  # of nominal 95%
 SMALLEST = 0.005  # lack of fit, as a share of the loss, that is compared: half of the smallest simulated
+FAR = "next run, 10 C"  # of the columns: a run near the optimum of ten times the largest budget
 WRONG = re.compile(r"wrong by ([\d.]+)%$")
 
 
@@ -73,4 +74,27 @@ def warning(missed: float) -> str:
         f" often: {named}"
         + (f"; those of {holding} still did" if holding else "")
         + ": do not read the former as 95% intervals"
+    )
+
+
+def far_outside(missed: float) -> str:
+    """Say so where the form misses so much that a prediction far outside the runs does not hold them.
+
+    Parameters
+    ----------
+    missed : rms of ln L that the form misses.
+
+    Returns
+    -------
+    One sentence; empty where such intervals held in the simulations.
+    """
+    if missed < SMALLEST:
+        return ""
+    level, lowest = where_wrong(missed)
+    held = lowest.get(FAR, 1.0)
+    if held >= TOO_SELDOM:
+        return ""
+    return (
+        f"the form misses the loss by {100 * missed:.2g}%: in simulated tables whose form is wrong by"
+        f" {100 * level:.2g}%, 95% intervals this far outside held {100 * held:.0f}% of the runs"
     )

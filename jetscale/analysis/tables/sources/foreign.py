@@ -51,6 +51,8 @@ USUAL = {
     "weight": ("weight",),
     "D_pre": ("d_pre", "pretrain_jets", "pretraining_jets", "pretrain_tokens", "pretraining_tokens"),
 }
+AXES = {"N": "n_params", "D": "jets", "C": "flops"}
+SAME_LOSS = 1.1  # largest over smallest loss of one N that seeds may explain
 _SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?\s*[kmbgt]?", re.IGNORECASE)
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbgt]?)", re.IGNORECASE)
@@ -217,6 +219,7 @@ def load(
     axes = {symbol: reader.numbers(symbol, required=False) for symbol in ("N", "D", "C")}
     losses = _assemble(reader, *_completed(reader, axes, flops_per_param_sample), loss)
     check_values(losses.frame, losses.source)
+    _refuse_hidden_variables(losses)
     unread = frame[[name for name in frame.columns if name not in reader.used]]
     return checked(one_loss_a_cell(losses, unread, best=best_of_cell))
 
@@ -263,6 +266,22 @@ def _completed(
             reader.warnings += unit_warnings(k) + mixed_unit_warnings(C / (N * D))
     assert C is not None
     return N, D, C, k, ()
+
+
+def _refuse_hidden_variables(losses: LossTable) -> None:
+    """Where only one of N, D and C is given: losses of one value far apart depend on one that is not."""
+    if not losses.absent:
+        return
+    known = next(symbol for symbol in AXES if symbol not in losses.absent)
+    cells = losses.frame.groupby(["subset", AXES[known]])["loss"].agg(["min", "max"])
+    apart = cells[cells["max"] > SAME_LOSS * cells["min"]]
+    if len(apart):
+        (_, value), (low, high) = apart.index[0], apart.iloc[0]
+        named = [f"columns.{symbol}=NAME" for symbol in losses.absent]
+        raise UsageError(
+            f"{losses.source}: {known} = {value:.4g} has losses from {low:.4g} to {high:.4g}, which {known}"
+            f" alone does not explain; say {' or '.join(named)}, or select one kind of run with where=..."
+        )
 
 
 def _select(frame: pd.DataFrame, where: str, path: Path) -> pd.DataFrame:
