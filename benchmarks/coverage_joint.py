@@ -257,16 +257,18 @@ def summed_up(records: list[Record]) -> dict[str, Any]:
             for key, value in true.items()
             if (known := [r["intervals"][key] for r in mine if r["intervals"].get(key)])
         }
-        if "p" in mine[0]:
+        tested = [record for record in mine if record.get("p")]
+        if tested:
+            entry["tested"] = len(tested)
             entry["rejected"] = {
                 test: {
-                    kind: float(np.mean([(r["p"][test][at] or 0.0) < 0.05 for r in mine]))
+                    kind: float(np.mean([(r["p"][test][at] or 0.0) < 0.05 for r in tested]))
                     for at, kind in ((0, "runs"), (2, "both"))
                 }
-                for test in mine[0]["p"]
+                for test in ASKED
             }
             entry["B ratio sd"] = float(np.std([r["B ratio"] for r in mine]))
-            entry["detectable a"] = float(np.median([r["detectable"]["a"] for r in mine]))
+            entry["detectable a"] = float(np.median([r["detectable"]["a"] for r in tested]))
         found[scenario.name] = entry
     return found
 
@@ -275,13 +277,14 @@ def tables(found: dict[str, Any]) -> str:
     """Coverage of the tests' scenarios, and of those of extra data, as tables of docs/analysis.md."""
     asked = ("alpha", "beta", "a", "difference of a", "B ratio")
     heads = ("alpha | beta | a | difference of a | ratio of B", "same exponents rejected: by runs, verdict")
-    lines = [f"| truth and misfit | studies | {' | '.join(heads)} | same A rejected: verdict |"]
-    lines.append(f"|{'---|' * 9}")
+    lines = [f"| truth and misfit | studies | {' | '.join(heads)} | same A rejected: verdict | of |"]
+    lines.append(f"|{'---|' * 10}")
     for name, entry in found.items():
         if "rejected" in entry:
             cells = [_cell(entry["coverage"].get(key)) for key in asked]
             exponents, A = (entry["rejected"][test] for test in ASKED)
             cells += [f"{_cell(exponents['runs'])}, {_cell(exponents['both'])}", _cell(A["both"])]
+            cells.append(str(entry["tested"]))
             lines.append(f"| {name} | {entry['studies']} | {' | '.join(cells)} |")
     lines += ["", "| truth and misfit | studies | beta | B | D_T of two compositions | k | p | q |"]
     lines.append(f"|{'---|' * 8}")

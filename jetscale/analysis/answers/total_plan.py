@@ -10,7 +10,6 @@ Shapes: R replicates.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,55 +27,18 @@ from jetscale.analysis.answers.total_budget import (
     marginal,
     pays_until,
 )
-from jetscale.analysis.fitting.numbers import Quantity, Scale, plain, summarise
-from jetscale.analysis.tables.loss_table import PRETRAIN_JETS, names_of_groups
+from jetscale.analysis.answers.transfer_laws import Ranges, Transfer, from_folder, from_result
+from jetscale.analysis.fitting.numbers import Quantity, Scale, summarise
 from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from jetscale.analysis.answers.fit_result import FitResult
 
 Array = NDArray[np.float64]
 
-LAW = "effective_data"
-COMMON = ("log_A", "log_B", "log_E", "alpha", "beta")
-OWN = ("log_k", "p", "q")
 MILLION = 1e6
 SURE = 0.95  # share of the replicates that makes an answer sure
 TRIED = (1.0, 1e15)  # jets of pretraining between which it is asked where it stops paying
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """Largest N, D_pre and D of a composition's runs."""
-
-    N: float
-    D_pre: float
-    D: float
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """Laws of scratch and of every composition.
-
-    Attributes
-    ----------
-    laws : by composition, the law of the data and of its R replicates (None where there are none).
-    scratch : the same without pretraining.
-    ranges : of the runs, by composition.
-    method, dof : model of errors behind the replicates.
-    price : FLOPs a parameter and jet of the table, where no other price is given.
-    sample : what D counts.
-    """
-
-    laws: dict[str, tuple[EffectiveData, EffectiveData | None]]
-    scratch: tuple[EffectiveData, EffectiveData | None]
-    ranges: dict[str, Ranges]
-    method: str
-    dof: float
-    price: float
-    sample: str
 
 
 @dataclass(frozen=True)
@@ -199,7 +161,7 @@ def plan_total(
     UsageError
         No law of transfer with a power of D_pre in these results; unknown subset.
     """
-    transfer = _from_folder(Path(fitted)) if isinstance(fitted, str | Path) else _from_result(fitted)
+    transfer = from_folder(Path(fitted)) if isinstance(fitted, str | Path) else from_result(fitted)
     price = Price(simulate, pretrain or transfer.price, finetune or transfer.price)
     if subset and subset not in transfer.laws:
         raise UsageError(f"no composition {subset!r} in these laws; there are {', '.join(transfer.laws)}")
@@ -384,77 +346,3 @@ def _stops(value: float, found: Quantity, at: Ranges) -> str:
         return f"not up to {TRIED[1]:.0g} jets (an extrapolation far beyond the runs)"
     beyond = " (beyond what was pretrained)" if value > at.D_pre else ""
     return f"at {found} jets{beyond}, for N = {at.N:.3g} and D = {at.D:.3g}"
-
-
-# ---- the laws of a fit ---------------------------------------------------------------------------------
-
-
-def _from_result(result: FitResult) -> Transfer:
-    draws = getattr(result, "joint_draws", {})
-    return _transfer(
-        json.loads(json.dumps(plain(result.to_json()))), draws, result.losses.frame, "these results"
-    )
-
-
-def _from_folder(folder: Path) -> Transfer:
-    import pandas as pd
-
-    if not (folder / "results.json").is_file():
-        raise UsageError(
-            f"{folder}: no results.json; run `python -m jetscale.analysis` first, with out={folder}"
-        )
-    draws: dict[str, Array] = {}
-    if (folder / "joint.parquet").is_file():
-        rows = pd.read_parquet(folder / "joint.parquet")
-        draws = {str(key): rows[key].to_numpy(float) for key in rows}
-    results = json.loads((folder / "results.json").read_text())
-    return _transfer(results, draws, pd.read_parquet(folder / "losses.parquet"), str(folder))
-
-
-def _transfer(
-    results: dict[str, Any], draws: Mapping[str, Array], frame: pd.DataFrame, source: str
-) -> Transfer:
-    entry = (results.get("transfer_laws") or {}).get("laws", {}).get(LAW)
-    if not entry or not entry.get("theta"):
-        raise UsageError(
-            f"{source}: no law of transfer was fitted, on which a total budget stands; it needs runs from"
-            " scratch and runs of a composition, in one table"
-        )
-    theta, laws, ranges = entry["theta"], {}, {}
-    prefix = f"transfer.{LAW}."
-    drawn = {key.removeprefix(prefix): value for key, value in draws.items() if key.startswith(prefix)}
-    for name, groups in ((name, one["groups"]) for name, one in results["transfer"].items()):
-        if not theta.get(f"{name}.p"):
-            continue  # pretrained on one amount only: what more of it would bring is not known
-        rows = frame[np.isin(names_of_groups(frame), list(groups))]
-        jets = [amount for amount in groups.values() if amount]
-        if PRETRAIN_JETS in rows and not jets:
-            jets = [float(rows[PRETRAIN_JETS].max())]
-        ranges[name] = Ranges(float(rows["n_params"].max()), max(jets), float(rows["jets"].max()))
-        laws[name] = (_law(theta, name), _law(drawn, name) if drawn else None)
-    if not laws:
-        raise UsageError(
-            f"{source}: every composition was pretrained on one amount of data only, so the law does not say"
-            " what more pretraining brings; train with two amounts or more (pretrain.steps=...,...)"
-        )
-    joint = results.get("joint") or {}
-    dof = joint.get("dof")
-    return Transfer(
-        laws=laws,
-        scratch=(_law(theta, None), _law(drawn, None) if drawn else None),
-        ranges=ranges,
-        method=joint.get("method", "wild"),
-        dof=np.inf if dof is None else float(dof),
-        price=float(results["flops_per_param_sample"]),
-        sample=results["sample"],
-    )
-
-
-def _law(theta: Mapping[str, Any], composition: str | None) -> EffectiveData:
-    common = [np.atleast_1d(np.asarray(theta[key], dtype=np.float64)) for key in COMMON]
-    if composition is None:
-        none = np.full_like(common[0], -np.inf)
-        own = [none, 0 * common[0], 0 * common[0]]
-    else:
-        own = [np.atleast_1d(np.asarray(theta[f"{composition}.{key}"], dtype=np.float64)) for key in OWN]
-    return EffectiveData(np.stack([*common, *own], axis=1))
