@@ -14,8 +14,8 @@ from jetscale.model.kernels.gpu.buffers import JetBuffers, Tables
 from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, table_row
 from jetscale.model.kernels.gpu.step import DeviceStep
 from jetscale.model.transformer import SetTransformer
-from jetscale.training.captured.plan import capacities
 from jetscale.training.captured.graphs import ready
+from jetscale.training.captured.plan import capacities
 
 RATE = 1e-4
 
