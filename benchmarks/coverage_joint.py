@@ -134,7 +134,7 @@ def ask_worth(data: JointData) -> Record:
     """D_T and its powers."""
     compositions = tuple(Composition(name, dict(groups)) for name, groups in COMPOSITIONS.items())
     model = TransferModel.of(LAWS[EFFECTIVE], data.points, "scratch", compositions, data.objective)
-    fit, certificate = model.point({name: p.log_L for name, p in data.points.items()})
+    fit, certificate = model.point(data.points)
     law = FittedLaw(model, fit, certificate, model.replicates(*data.drawn(), warm_F=fit.phi[0]), {})
     entry = law_entry(data, law)
     found: dict[str, Any] = {

@@ -142,6 +142,8 @@ def worded(
     if seen is not None:
         size = f"a factor {1 + seen:.3g} in {key}" if key in RATIOS else f"{seen:.2g} in {key}"
         could = f"; this design sees a difference of {size} from {reference} with 80% power"
+        if key == "a" and seen >= 1:  # between 0 and 1
+            could = "; this design could have seen no difference in a"
     if entry["p"] >= LEVEL:
         but = ""
         if entry["p_runs"] < LEVEL:
