@@ -8,7 +8,7 @@ import pytest
 from jetscale.analysis import FitSettings, fit
 from jetscale.analysis.checks.synthetic import Noise, curves_table
 from jetscale.analysis.fitting.surface import Surfaces
-from jetscale.analysis.output.report import PUBLISHED
+from jetscale.analysis.output.published import PUBLISHED
 from jetscale.analysis.settings import UncertaintySettings
 
 PAPER_NOISE = Noise(runs=0.003, test_jets=100_000)
