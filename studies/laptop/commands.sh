@@ -41,5 +41,5 @@ python -m jetscale.analysis $FIT path=multirun/laptop_tuned out=studies/laptop/p
 
 # The reports hold every figure; the page shows some
 find studies/laptop -name '*.svg' -delete
-find studies/laptop -name 'residuals_*.png' -delete
+find studies/laptop \( -name 'residuals_*.png' -o -name overview.png -o -name multiverse.png -o -name forest.png \) -delete
 find studies/laptop/{design,pretraining} -name 'subset_*.png' -delete
