@@ -37,6 +37,8 @@ WARM = (
 
 def warm_up() -> None:
     """Import what every run imports, and have numba load its extensions, a second in every process."""
+    # PyTorch would import it, no command on a CPU needs it, and frozen it prints what it "leaked" at the end
+    sys.modules["triton"] = None  # type: ignore[assignment]
     for name in WARM:
         importlib.import_module(name)
     numba.njit(lambda: 0)()

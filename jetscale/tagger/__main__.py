@@ -27,9 +27,7 @@ def main(argv: Sequence[str]) -> None:
         raise UsageError(f"{argv[0] if argv else 'nothing'!r} is no command; {hint}; see --help")
     settings: Command = cli.parse(COMMANDS[argv[0]], argv[1:], f"{PROGRAM} {argv[0]}")
     if not settings.run:
-        raise UsageError(
-            "no run is named; give its directory, run=multirun/<study>/<subset>/dim=<d>/seed=<s>"
-        )
+        raise UsageError("no run is named; give its directory, run=DIRECTORY, one of those below multirun/")
     # imported here: `--help` needs neither torch nor the readers
     if isinstance(settings, Predict):
         from jetscale.tagger.predict import predict

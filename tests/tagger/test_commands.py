@@ -82,7 +82,7 @@ def test_predict_without_labels_and_nothing_left_after_an_error(
     ("words", "message"),
     [
         (["scores"], r"'scores' is no command"),
-        (["predict", "files=x.root"], r"no run is named; give its directory, run=multirun"),
+        (["predict", "files=x.root"], r"no run is named; give its directory, run=DIRECTORY"),
         (["predict", "run={run}"], r"no files are named"),
         (["predict", "run={run}", "files=x.root"], r"x.root: no such file"),
         (["predict", "run={run}", "files=x.root", "out=x.csv"], r"must end in .parquet or .root"),

@@ -219,8 +219,9 @@ def load(
     axes = {symbol: reader.numbers(symbol, required=False) for symbol in ("N", "D", "C")}
     losses = _assemble(reader, *_completed(reader, axes, flops_per_param_sample), loss)
     check_values(losses.frame, losses.source)
-    _refuse_hidden_variables(losses)
     unread = frame[[name for name in frame.columns if name not in reader.used]]
+    _refuse_unread_sizes(losses, unread, reader)
+    _refuse_hidden_variables(losses)
     return checked(one_loss_a_cell(losses, unread, best=best_of_cell))
 
 
@@ -266,6 +267,20 @@ def _completed(
             reader.warnings += unit_warnings(k) + mixed_unit_warnings(C / (N * D))
     assert C is not None
     return N, D, C, k, ()
+
+
+def _refuse_unread_sizes(losses: LossTable, unread: pd.DataFrame, reader: _Reader) -> None:
+    """Where only one of N, D and C is known: a column of numbers under another name may be a second one."""
+    if not losses.absent or any(getattr(reader.names, symbol) == "" for symbol in losses.absent):
+        return
+    numbers = unread.select_dtypes("number")
+    if any(len(numbers) == 1 or column.nunique() > 1 for _, column in numbers.items()):
+        symbol, known = losses.absent[0], next(name for name in AXES if name not in losses.absent)
+        raise UsageError(
+            f"{reader.path}: no column for {symbol}; say columns.{symbol}=NAME"
+            f" (columns: {', '.join(map(str, reader.frame.columns))}), or columns.{symbol}= for a law of"
+            f" {known} alone"
+        )
 
 
 def _refuse_hidden_variables(losses: LossTable) -> None:
