@@ -12,7 +12,7 @@ import pytest
 
 from jetscale.analysis import FitSettings, fit, load_losses
 from jetscale.analysis.output.report import draw_figures
-from jetscale.analysis.settings import UncertaintySettings
+from jetscale.analysis.settings import ColumnSettings, UncertaintySettings
 from jetscale.common.usage import UsageError
 from tests.analysis.test_cases import CASES, grid
 
@@ -185,3 +185,13 @@ def test_without_openpyxl_the_extra_is_named(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(UsageError, match=r"openpyxl, which is not installed.*jetscale\[excel\]"):
         load_losses(path)
+
+
+def test_a_size_under_an_unknown_name_is_not_passed_over(tmp_path: Path) -> None:
+    """N under another name must not make the table a law of D alone, unless the user says so."""
+    path = tmp_path / "losses.csv"
+    rows = [f"{16 * i},{1e6 * 2**i},{1 + 3 * 2 ** (-0.3 * i)}" for i in range(1, 8)]
+    path.write_text("\n".join(["width,tokens,loss", *rows]))
+    with pytest.raises(UsageError, match=r"no column for N; .* or columns\.N= for a law of D alone"):
+        load_losses(path)
+    assert "N" in load_losses(path, columns=ColumnSettings(N="")).absent
