@@ -40,17 +40,22 @@ Made = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Return the folder ``name``; the first test process that asks for it fills it, the others wait."""
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all test processes of this session have in common."""
     base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def made_once(shared_folder: Path) -> Made:
+    """Return the folder ``name``; the first test process that asks for it fills it, the others wait."""
 
     def made(name: str, fill: Callable[[Path], object]) -> Path:
-        out = shared / name
-        with FileLock(shared / f"{name}.lock"):
+        out = shared_folder / name
+        with FileLock(shared_folder / f"{name}.lock"):
             if not out.exists():
-                fill(shared / f"{name}.part")
-                (shared / f"{name}.part").rename(out)
+                fill(shared_folder / f"{name}.part")
+                (shared_folder / f"{name}.part").rename(out)
         return out
 
     return made
@@ -83,9 +88,9 @@ def _simulate(out: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def warm() -> Iterator[WarmServer]:
+def warm(shared_folder: Path) -> Iterator[WarmServer]:
     """Starts jetscale's commands without the seconds of their imports."""
-    server = WarmServer()
+    server = WarmServer(shared_folder / "warm.socket")
     yield server
     server.close()
 

@@ -131,17 +131,14 @@ REFUSED = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("words", REFUSED)
-def test_a_sweep_whose_jobs_collide_is_refused_before_it_starts(words, tmp_path) -> None:
+def test_a_sweep_whose_jobs_collide_is_refused_before_it_starts(words, warm, tmp_path) -> None:
     budget = [] if words.startswith("budget") else ["budget=smoke"]
-    done = subprocess.run(
-        [sys.executable, "-m", "jetscale.train", "-m", *budget, *words.split()],
-        cwd=tmp_path, capture_output=True, text=True, env=quiet_environment(),
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"jetscale.train: {REFUSED[words]}")
-    assert done.stderr.count("\n") == 1
+    process = warm.start("jetscale.train", ["-m", *budget, *words.split()], tmp_path, quiet_environment())
+    assert process.wait(120) == 1
+    errors = process.printed("stderr")
+    assert errors.startswith(f"jetscale.train: {REFUSED[words]}")
+    assert errors.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
