@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,8 @@ import pytest
 from benchmarks.faults.__main__ import table
 from benchmarks.faults.child import Outcome, in_child
 from benchmarks.faults.flips import FilesKind, cut_off, flip_a_bit, run, verdict
+from tests.runs import quiet_environment
+from tests.warm import WarmServer
 
 REPO = Path(__file__).parents[1]
 QUICK = (
@@ -27,11 +27,12 @@ QUICK = (
 
 
 @pytest.mark.slow
-def test_no_fault_goes_unnoticed() -> None:
-    command = [sys.executable, "-m", "benchmarks.faults", "--share", "0.1", "--seed", "1", *QUICK]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
-    assert "packed store, an epoch of training | 20 bits flipped, 4 cut off | 24 |" in done.stdout
+def test_no_fault_goes_unnoticed(warm: WarmServer) -> None:
+    words = ["--share", "0.1", "--seed", "1", *QUICK]
+    process = warm.start("benchmarks.faults", words, REPO, quiet_environment())
+    printed, errors = process.communicate(timeout=500)
+    assert process.returncode == 0, errors
+    assert "packed store, an epoch of training | 20 bits flipped, 4 cut off | 24 |" in printed
 
 
 def careless(folder: Path) -> str:

@@ -138,7 +138,10 @@ class WarmServer:
         *,
         session: bool = False,
     ) -> WarmProcess:
-        """Start ``python -m module arguments`` in `cwd`; with `session` as the leader of a process group."""
+        """Start ``python -m module arguments`` in `cwd`; with `session` as the leader of a process group.
+
+        Where `module` is the path of a Python file, that program is run.
+        """
         self._started += 1
         streams = Path(self._folder.name, str(self._started))
         streams.mkdir()
@@ -264,6 +267,9 @@ def _obey(order: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(order["env"])
     sys.argv = [order["module"], *order["arguments"]]
+    if order["module"].endswith(".py"):
+        runpy.run_path(order["module"], run_name="__main__")
+        return
     if not hasattr(sys.modules.get(order["module"]), "__path__"):
         sys.modules.pop(order["module"], None)  # imported by another module; a command is loaded anew
     runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
