@@ -9,7 +9,6 @@ import pytest
 from benchmarks.faults.__main__ import table
 from benchmarks.faults.child import Outcome, in_child
 from benchmarks.faults.flips import FilesKind, cut_off, flip_a_bit, run, verdict
-from tests.runs import quiet_environment
 from tests.warm import WarmServer
 
 REPO = Path(__file__).parents[1]
@@ -29,10 +28,9 @@ QUICK = (
 @pytest.mark.slow
 def test_no_fault_goes_unnoticed(warm: WarmServer) -> None:
     words = ["--share", "0.1", "--seed", "1", *QUICK]
-    process = warm.start("benchmarks.faults", words, REPO, quiet_environment())
-    printed, errors = process.communicate(timeout=500)
-    assert process.returncode == 0, errors
-    assert "packed store, an epoch of training | 20 bits flipped, 4 cut off | 24 |" in printed
+    done = warm.run("benchmarks.faults", words, REPO, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert "packed store, an epoch of training | 20 bits flipped, 4 cut off | 24 |" in done.stdout
 
 
 def careless(folder: Path) -> str:

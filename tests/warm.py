@@ -152,6 +152,22 @@ class WarmServer:
         self._connection.sendall(json.dumps(order).encode() + b"\n")
         return WarmProcess(self, self._answer(lambda answer: "started" in answer)["started"], streams)
 
+    def run(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 300.0,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, in a quiet environment unless `env` is another."""
+        process = self.start(module, arguments, cwd, quiet_environment() if env is None else env)
+        try:
+            printed = process.communicate(timeout)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess([module, *arguments], process.wait(), *printed)
+
     def status_of(self, pid: int, seconds: float) -> int | None:
         """Exit status of a child; None where it has not ended within so many seconds."""
         if pid not in self._ended:

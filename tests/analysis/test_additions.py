@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from jetscale.analysis.fitting.surface import Surfaces
-from tests.runs import quiet_environment
 from tests.warm import WarmServer
 
 MODULE = '''
@@ -60,9 +59,8 @@ class Npz(Source):
 
 def run(warm: WarmServer, folder: Path, *words: str) -> tuple[int, str, str]:
     """Exit status of the command, and what it printed on standard output and error."""
-    process = warm.start("jetscale.analysis", words, folder, quiet_environment())
-    printed = process.communicate(timeout=300)
-    return process.wait(), *printed
+    done = warm.run("jetscale.analysis", words, folder)
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture

@@ -253,7 +253,6 @@ def ask(server: Server, folder: Path, **settings: Any) -> dict[str, Any]:
     }  # fmt: skip
     (folder / "load.py").write_text(LOAD)
     arguments = [json.dumps(settings), str(folder / "kept.parquet")]
-    process = server.warm.start(str(folder / "load.py"), arguments, folder, environment)
-    printed, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return json.loads(printed.splitlines()[-1])
+    done = server.warm.run(str(folder / "load.py"), arguments, folder, environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])

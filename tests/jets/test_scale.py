@@ -16,7 +16,6 @@ from jetscale.jets.stores.packed_jets import PackedJets, packed_schema
 from jetscale.jets.stores.packed_store import write_manifest
 from jetscale.jets.stores.passes import describe_part, part_name
 from jetscale.jets.stores.request import StoreRequest
-from tests.runs import quiet_environment
 from tests.warm import WarmServer
 
 N_PARTS, N_JETS = 1526, 65_536
@@ -89,11 +88,9 @@ def test_opens_in_seconds_and_little_memory(
 ) -> None:
     program = tmp_path / "open_and_read.py"
     program.write_text(OPEN_AND_READ)
-    words = [str(directory), json.dumps(composition)]
-    process = warm.start(str(program), words, tmp_path, quiet_environment())
-    printed, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    found = json.loads(printed)
+    run = warm.run(str(program), [str(directory), json.dumps(composition)], tmp_path)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
     assert found["jets"] >= 100_000_000
     assert found["opened"] < 2
     assert found["grown"] < 512 * 1024, "KiB"

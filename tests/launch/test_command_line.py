@@ -16,7 +16,6 @@ from jetscale.launch.command_line import check_command_line, explanation
 from jetscale.launch.hydra_setup import hydra_arguments
 from jetscale.launch.jobs import Job, check_folders
 from jetscale.training.settings import SettingsError, TrainSettings
-from tests.runs import quiet_environment
 
 
 def checked(*words: str) -> list[str]:
@@ -134,11 +133,10 @@ REFUSED = {
 @pytest.mark.parametrize("words", REFUSED)
 def test_a_sweep_whose_jobs_collide_is_refused_before_it_starts(words, warm, tmp_path) -> None:
     budget = [] if words.startswith("budget") else ["budget=smoke"]
-    process = warm.start("jetscale.train", ["-m", *budget, *words.split()], tmp_path, quiet_environment())
-    assert process.wait(120) == 1
-    errors = process.printed("stderr")
-    assert errors.startswith(f"jetscale.train: {REFUSED[words]}")
-    assert errors.count("\n") == 1
+    done = warm.run("jetscale.train", ["-m", *budget, *words.split()], tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"jetscale.train: {REFUSED[words]}")
+    assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

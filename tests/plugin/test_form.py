@@ -30,8 +30,7 @@ def command(warm: WarmServer) -> Command:
     def run(module: str, *words: str, status: int = 0, cwd: Path = HERE) -> subprocess.CompletedProcess[str]:
         environment = quiet_environment()
         environment.pop("JETSCALE_TRUST", None)
-        process = warm.start(module, words, cwd, environment)
-        done = subprocess.CompletedProcess(words, process.wait(300), *process.communicate())
+        done = warm.run(module, words, cwd, environment)
         assert done.returncode == status, done.stderr
         return done
 
