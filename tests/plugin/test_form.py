@@ -89,7 +89,7 @@ def test_it_is_planned_and_refitted(command: Command, fitted: Path, tmp_path: Pa
     again = command(
         "jetscale.analysis", *TRUST, "approach3.form=kaplan", "source=table",
         f"path={fitted / 'losses.parquet'}", f"out={tmp_path / 'again'}", "uncertainty.method=none",
-        "multiverse=false",
+        "multiverse=false", "report=false",
     )  # fmt: skip
     assert "approach 3  alpha" in again.stdout
     first, second = (results(path)["subsets"]["all"]["approach3"] for path in (fitted, tmp_path / "again"))
