@@ -134,20 +134,21 @@ class WarmServer:
         module: str,
         arguments: Sequence[str],
         cwd: Path,
-        env: Mapping[str, str],
+        env: Mapping[str, str] | None = None,
         *,
         session: bool = False,
     ) -> WarmProcess:
         """Start ``python -m module arguments`` in `cwd`; with `session` as the leader of a process group.
 
-        Where `module` is the path of a Python file, that program is run.
+        Where `module` is the path of a Python file, that program is run. The environment is a quiet one
+        unless `env` is another.
         """
         self._started += 1
         streams = Path(self._folder.name, str(self._started))
         streams.mkdir()
         order = {
             "module": module, "arguments": [str(word) for word in arguments], "cwd": str(cwd),
-            "env": dict(env), "streams": str(streams), "session": session,
+            "env": dict(quiet_environment() if env is None else env), "streams": str(streams), "session": session,
         }  # fmt: skip
         self._connection.sendall(json.dumps(order).encode() + b"\n")
         return WarmProcess(self, self._answer(lambda answer: "started" in answer)["started"], streams)
@@ -160,8 +161,8 @@ class WarmServer:
         env: Mapping[str, str] | None = None,
         timeout: float = 300.0,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, in a quiet environment unless `env` is another."""
-        process = self.start(module, arguments, cwd, quiet_environment() if env is None else env)
+        """Run a command, started as by `start`, to its end."""
+        process = self.start(module, arguments, cwd, env)
         try:
             printed = process.communicate(timeout)
         finally:

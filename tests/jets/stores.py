@@ -6,6 +6,7 @@ import multiprocessing
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jetscale.common.files import sha256_file
 from jetscale.jets.datasets.base import DATASETS
@@ -14,8 +15,9 @@ from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.packed_store import Store, write_manifest
 from jetscale.jets.stores.passes import describe_part
 from jetscale.jets.stores.request import StoreRequest
-from tests.runs import quiet_environment
-from tests.warm import WarmProcess, WarmServer
+
+if TYPE_CHECKING:  # the builds of `fork_build` import this module, and need no torch
+    from tests.warm import WarmProcess, WarmServer
 
 PART_BYTES = 400_000
 """Source bytes per part: small, so that the test files make several."""
@@ -60,7 +62,7 @@ def start_build(
     """A build in processes of their own group."""
     script.write_text(BUILD)
     words = [str(directory), str(store_dir), str(workers)]
-    return warm.start(str(script), words, script.parent, quiet_environment(), session=True)
+    return warm.start(str(script), words, script.parent, session=True)
 
 
 def fork_build(directory: Path, store_dir: Path) -> BaseProcess:
