@@ -148,7 +148,8 @@ class WarmServer:
         streams.mkdir()
         order = {
             "module": module, "arguments": [str(word) for word in arguments], "cwd": str(cwd),
-            "env": dict(quiet_environment() if env is None else env), "streams": str(streams), "session": session,
+            "env": dict(quiet_environment() if env is None else env), "streams": str(streams),
+            "session": session,
         }  # fmt: skip
         self._connection.sendall(json.dumps(order).encode() + b"\n")
         return WarmProcess(self, self._answer(lambda answer: "started" in answer)["started"], streams)
