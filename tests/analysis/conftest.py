@@ -105,7 +105,8 @@ def sweep(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def server(warm: WarmServer) -> Iterator[Server]:
-    running = Server(warm)
+    running = Server()
+    running.warm = warm
     yield running
     running.http.shutdown()
     running.http.server_close()

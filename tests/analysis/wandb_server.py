@@ -101,11 +101,12 @@ class Server:
     malformed : GraphQL call that gets nonsense.
     file_status : status of the next downloads of an artifact's files.
     cut : how many of the next downloads break off half-way.
-    warm : starts the client's processes.
+    warm : starts the client's processes; set by the fixture.
     """
 
-    def __init__(self, warm: WarmServer) -> None:
-        self.warm = warm
+    warm: WarmServer
+
+    def __init__(self) -> None:
         self.artifacts: dict[str, list[Artifact]] = {}
         self.running: set[str] = set()
         self.file_status: list[int] = []
