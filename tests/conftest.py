@@ -79,7 +79,7 @@ def simulated_data(made_once: Made, warm: WarmServer) -> Path:
             for name, words in commands.items()
         ]  # each in a folder of its own, so both at once
         for name, process in zip(commands, processes, strict=True):
-            _, errors = process.communicate(timeout=300)
+            _, errors = process.communicate()
             assert process.returncode == 0, errors
             (out / name / name).rename(out / "made")
             shutil.rmtree(out / name)
