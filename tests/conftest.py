@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from tests.warm import WarmServer
 if not torch.cuda.is_available():  # before anything imports Triton, which looks at it once
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+gc.disable()  # until all is collected: imports leave no garbage, and looking for it is a quarter of their time
+
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared" / "data"
 
@@ -33,6 +36,11 @@ def shared_data() -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the slow tests first, so that the test processes end at about the same time."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Let Python collect its garbage again."""
+    gc.enable()
 
 
 Made = Callable[[str, Callable[[Path], object]], Path]

@@ -41,6 +41,7 @@ WARM = (
 
 def warm_up() -> None:
     """Import what every run imports, and have numba load its extensions, a second in every process."""
+    gc.disable()  # see tests/conftest.py
     # PyTorch would import it, no command on a CPU needs it, and frozen it prints what it "leaked" at the end
     sys.modules["triton"] = None  # type: ignore[assignment]
     for name in WARM:
@@ -48,6 +49,7 @@ def warm_up() -> None:
     numba.njit(lambda: 0)()
     gc.collect()
     gc.freeze()  # a fork that ends has nothing of this to collect
+    gc.enable()
 
 
 class WarmProcess:
