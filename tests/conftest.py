@@ -19,7 +19,7 @@ from tests.warm import WarmServer
 if not torch.cuda.is_available():  # before anything imports Triton, which looks at it once
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-gc.disable()  # until all is collected: imports leave no garbage, and looking for it is a quarter of their time
+gc.disable()  # until all is collected: an import leaves no garbage, and looking takes a quarter of its time
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared" / "data"
