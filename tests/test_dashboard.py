@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -14,10 +17,15 @@ from tests.tracking.wandb_server import KEY, served
 
 
 @pytest.fixture
-def dashboard(warm, tmp_path):
-    def call(*arguments: str, program: str = "jetscale.tracking.dashboard", **environment: str):
-        kept = {**quiet_environment(), "HOME": str(tmp_path), "WANDB_ERROR_REPORTING": "false"}
-        return warm.run(program, arguments, tmp_path, {**kept, **environment}, timeout=120)
+def dashboard(tmp_path):
+    def call(
+        *arguments: str, program: tuple[str, ...] = ("-m", "jetscale.tracking.dashboard"), **environment: str
+    ):
+        kept = {**quiet_environment(), "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+        return subprocess.run(
+            [sys.executable, *program, *arguments], capture_output=True, text=True, timeout=120,
+            cwd=tmp_path, env={**kept, "WANDB_ERROR_REPORTING": "false", **environment},
+        )  # fmt: skip
 
     return call
 
@@ -123,12 +131,11 @@ sys.exit(run(main, PROGRAM))
 
 
 @pytest.mark.slow
-def test_errors_say_what_to_do(dashboard, tmp_path):
-    (tmp_path / "without.py").write_text(WITHOUT)
+def test_errors_say_what_to_do(dashboard):
     for done, message in (
         (dashboard("proj"), "path=proj: must be ENTITY/PROJECT"),
         (dashboard("ent/proj"), "no W&B key: set WANDB_API_KEY"),
-        (dashboard("ent/proj", program=str(tmp_path / "without.py")), "pip install 'jetscale[dashboard]'"),
+        (dashboard("ent/proj", program=("-c", WITHOUT)), "pip install 'jetscale[dashboard]'"),
     ):
         assert done.returncode == 2
         assert message in done.stderr

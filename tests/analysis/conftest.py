@@ -13,7 +13,6 @@ from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.runs.layout import N_BLOCKS
 from tests.analysis.wandb_server import Server
-from tests.warm import WarmServer
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "scaling"
 
@@ -104,9 +103,8 @@ def sweep(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def server(warm: WarmServer) -> Iterator[Server]:
+def server() -> Iterator[Server]:
     running = Server()
-    running.warm = warm
     yield running
     running.http.shutdown()
     running.http.server_close()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import quote, unquote
-
-from tests.runs import quiet_environment
-from tests.warm import WarmServer
 
 FAILING = ("Runs", "SampledHistoryPage", "RunOutputArtifacts")
 
@@ -101,10 +101,7 @@ class Server:
     malformed : GraphQL call that gets nonsense.
     file_status : status of the next downloads of an artifact's files.
     cut : how many of the next downloads break off half-way.
-    warm : starts the client's processes; set by the fixture.
     """
-
-    warm: WarmServer
 
     def __init__(self) -> None:
         self.artifacts: dict[str, list[Artifact]] = {}
@@ -247,13 +244,19 @@ class Server:
 
 
 def ask(server: Server, folder: Path, **settings: Any) -> dict[str, Any]:
-    environment = quiet_environment() | {
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    environment |= {
         "WANDB_BASE_URL": f"http://127.0.0.1:{server.http.server_port}", "WANDB_API_KEY": "x" * 40,
         "WANDB_SILENT": "true", "WANDB_DIR": str(folder), "WANDB_CACHE_DIR": str(folder / "cache"),
         "WANDB_ERROR_REPORTING": "false",
     }  # fmt: skip
-    (folder / "load.py").write_text(LOAD)
     arguments = [json.dumps(settings), str(folder / "kept.parquet")]
-    done = server.warm.run(str(folder / "load.py"), arguments, folder, environment)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, *arguments],
+        check=True,
+        env=environment,
+        timeout=300,
+        capture_output=True,
+        text=True,
+    )
     return json.loads(done.stdout.splitlines()[-1])
