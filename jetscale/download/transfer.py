@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import requests
-from urllib3.exceptions import InvalidHeader, MaxRetryError, ProtocolError
+from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, ProtocolError
 from urllib3.util.retry import Retry
 
 from jetscale.common.files import writing
@@ -103,6 +103,7 @@ class Client:
                     "%s: the server sends no part of a file, so its first %d bytes come again", file.url, have
                 )
             with writing(part):
+                part.parent.mkdir(parents=True, exist_ok=True)
                 stream = part.open("r+b" if start else "wb")
             with stream:
                 stream.seek(start)
@@ -206,10 +207,12 @@ def _json_of(url: str, response: requests.Response) -> Any:
         raise _BrokenError(_reason(error)) from error
 
 
-def _blocks(response: requests.Response) -> Any:
+def _blocks(response: requests.Response) -> Iterator[bytes]:
+    """The body as it comes; ``iter_content`` would drop up to a block of what came before a cut."""
     try:
-        yield from response.iter_content(_BLOCK)
-    except requests.RequestException as error:
+        while block := response.raw.read1(_BLOCK, decode_content=False):
+            yield block
+    except HTTPError as error:
         raise _BrokenError(_reason(error)) from error
 
 
@@ -240,8 +243,8 @@ def _start_of(file: Published, response: requests.Response, have: int) -> int:
     if announced is not None and int(announced) != file.size - start:
         raise DownloadError(
             f"{file.url}: the server announces {int(announced):,} bytes, {file.size - start:,} are left "
-            f"of the {file.size:,} published for {file.name}; the file there is truncated or another one: try again "
-            "later, or tell the host"
+            f"of the {file.size:,} published for {file.name}; the file there is truncated or another one: "
+            "try again later, or tell the host"
         )
     return start
 

@@ -46,13 +46,13 @@ class JetClass:
             left = [task for task in of_split if not self._place.receipt.has_archive(task.file)]
             ended = [task for task in left if size_of(task.part) == task.file.size]
             number = max(self._number(split, len(of_split)), len(ended))
-            tasks += sorted(left, key=lambda task: task not in ended)[:number]
-            if len(left) < number:
+            if number and not left:
                 lack = ", ".join(f"{count} of {one}" for one, count in self._place.missing(split).items())
                 raise DownloadError(
-                    f"{self._place.folder}: {len(left)} {split} archives are left to fetch, {number} are needed: "
-                    f"{split} files are missing, {lack}; see what was moved away, or run check=true"
+                    f"{self._place.folder}: all {len(of_split)} {split} archives of the record were unpacked, "
+                    f"and {split} files are missing ({lack}); see what was moved away, or run check=true"
                 )
+            tasks += sorted(left, key=lambda task: task not in ended)[:number]
         return tasks
 
     def take(self, task: Task) -> str:

@@ -1,0 +1,114 @@
+"""JetClass-II from a server in the form of Hugging Face."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from jetscale.download.published import DownloadError
+from jetscale.jets.errors import JetDataError
+from jetscale.prepare.__main__ import main as prepare
+from tests.download.conftest import Command
+from tests.download.hosts import Host
+from tests.jets.conftest import fill_jetclass2
+
+FILES = ("QCD_0000.parquet", "Res2P_0000.parquet", "Res34P_0000.parquet")
+
+
+def test_one_file_of_each_bucket(host: Host, download: Command) -> None:
+    download("jetclass2")
+    assert download.files() == {f"JetClassII/Pythia/{name}": host.hub[name] for name in FILES}
+    assert not download.hidden()
+    host.asked.clear()
+    download("jetclass2")
+    assert not host.asked
+
+
+def test_the_files_are_where_the_readers_look(
+    host: Host, download: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill_jetclass2(tmp_path / "made", n_jets=20, files=1)
+    host.hub = {path.name: path.read_bytes() for path in (tmp_path / "made").rglob("*.parquet")}
+    download("jetclass2")
+    prepare([f"dir={download.folder}", "dataset=jetclass2", "split=train", "workers=1"])
+    assert "60 jets" in capsys.readouterr().err
+
+
+def test_files_at_another_place_are_compared(host: Host, download: Command) -> None:
+    """Those that the hub's own command has put into ``data/`` are not fetched again."""
+    here = download.folder / "JetClassII/data/QCD_0000.parquet"
+    here.parent.mkdir(parents=True)
+    here.write_bytes(host.hub[here.name])
+    download("jetclass2")
+    assert sorted(asked.name for asked in host.asked) == ["Res2P_0000.parquet", "Res34P_0000.parquet"]
+    download("jetclass2", "--check")
+
+
+def test_other_files_of_a_published_name_are_never_replaced(host: Host, download: Command) -> None:
+    download("jetclass2")
+    host.asked.clear()
+    first, second = (download.folder / "JetClassII/Pythia" / name for name in FILES[:2])
+    (download.folder / "JetClassII/.download.json").unlink()
+    first.write_bytes(first.read_bytes()[:-1])
+    second.write_bytes(second.read_bytes()[:-1] + b"x")
+    before = download.files()
+    with pytest.raises(JetDataError) as caught:
+        download("jetclass2")
+    message = str(caught.value)
+    assert f"{first}: has 29,999 bytes, {host.url}/datasets/" in message
+    assert (
+        f"{second}: checksum sha256:{hashlib.sha256(second.read_bytes()).hexdigest()}, {host.url}" in message
+    )
+    assert download.files() == before
+    assert not host.asked
+
+
+def test_a_dry_run_knows_what_is_here(
+    host: Host, download: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.faults["QCD_0000.parquet"] = ["cut", "404"]
+    with pytest.raises(DownloadError, match="HTTP 404"):
+        download("jetclass2")
+    capsys.readouterr()
+    host.asked.clear()
+    download("jetclass2", "--dry")
+    printed = capsys.readouterr().err.splitlines()
+    assert "QCD_0000.parquet: 30.0 kB, 15.0 kB of it are here" in printed
+    assert printed[-1].startswith(
+        f"{download.folder}/JetClassII: 3 files to fetch, 75.0 kB; 75.0 kB are needed"
+    )
+    assert not host.asked
+
+
+def test_the_host_lacks_a_file(host: Host, download: Command) -> None:
+    with pytest.raises(JetDataError, match=r"609 files are not published:\n.*no file Res2P_0002\.parquet"):
+        download("jetclass2", budget="paper")
+    assert not host.asked
+
+
+def test_the_environment_names_the_host(
+    host: Host, download: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    from jetscale.download.__main__ import main
+
+    monkeypatch.setattr(constants, "ENDPOINT", host.url)  # read from HF_ENDPOINT when the client is imported
+    main(["dataset=jetclass2", f"dir={download.folder}", "budget=smoke", "retries=0"])
+    assert len(download.files()) == 3
+
+
+def test_without_the_client(download: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(DownloadError, match=r"jetclass2 needs huggingface_hub: .*jetscale\[download\]"):
+        download("jetclass2")
+
+
+def test_no_credentials_are_sent(host: Host, download: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    download("jetclass2")
+    assert not [line for line in host.headers if "hf_secret" in line]
+    assert host.headers
