@@ -134,10 +134,10 @@ def _sum(tasks: Sequence[Task], folder: Path) -> str:
 
 def _report(place: Place, console: Console) -> None:
     """Print what is here, and the next command."""
-    here = place.here()
-    unknown = [name for name in here if name not in place.receipt.names]
+    unknown = []
     for split, needs in place.needs.items():
-        have = [name for name in here if place.dataset.file_of(name).split == split]
+        have = [name for name in place.here() if place.dataset.file_of(name).split == split]
+        unknown += [name for name in have if name not in place.receipt.names]
         console.print(
             f"{place.folder}: {len(have)} {split} files, {sum(needs.values())} are needed: complete"
         )

@@ -49,7 +49,7 @@ class JetClass:
             if number and not left:
                 lack = ", ".join(f"{count} of {one}" for one, count in self._place.missing(split).items())
                 raise DownloadError(
-                    f"{self._place.folder}: all {len(of_split)} {split} archives of the record were unpacked, "
+                    f"{self._place.folder}: all {len(of_split)} {split} archives of the record are unpacked, "
                     f"and {split} files are missing ({lack}); see what was moved away, or run check=true"
                 )
             tasks += sorted(left, key=lambda task: task not in ended)[:number]

@@ -136,8 +136,6 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._fail("404")
 
-    do_HEAD = do_GET
-
     def _tree(self, start: int) -> None:
         host: Host = self.server.host
         entries = host.tree()

@@ -11,9 +11,9 @@ import pytest
 
 from jetscale.common.usage import UsageError
 from jetscale.download.published import DownloadError
-from jetscale.jets.datasets.jetclass import JETCLASS_PREFIXES
+from jetscale.jets.datasets.files import JetFileReader, find_sources
+from jetscale.jets.datasets.jetclass import JETCLASS, JETCLASS_PREFIXES
 from jetscale.jets.errors import JetDataError
-from jetscale.prepare.__main__ import main as prepare
 from tests.download.conftest import Command, train_part
 from tests.download.hosts import Host, tar_of
 from tests.jets.conftest import fill_jetclass
@@ -38,20 +38,16 @@ def test_a_small_budget_takes_one_archive_of_each_split(host: Host, download: Co
     assert download.files() == files
 
 
-def test_the_files_are_where_the_readers_look(
-    host: Host, download: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_files_are_where_the_readers_look(host: Host, download: Command, tmp_path: Path) -> None:
     fill_jetclass(tmp_path / "made", n_jets=5, files=1)
-    made = {path.name: path.read_bytes() for path in (tmp_path / "made").rglob("*.root")}
-    host.zenodo = {
-        PART0: tar_of({name: content for name, content in made.items() if name.endswith("_000.root")}),
-        TEST: tar_of({f"test_20M/{name}": content for name, content in made.items() if "_100." in name}),
-    }
-    download("jetclass")
-    prepare([f"dir={download.folder}", "dataset=jetclass", "workers=1"])
-    assert "50 jets" in capsys.readouterr().err
-    assert (download.folder / "store/jetclass_train_paper").is_dir()
-    assert (download.folder / "store/jetclass_test_paper").is_dir()
+    made = {path.name: path.read_bytes() for path in (tmp_path / "made").rglob("*_000.root")}
+    host.zenodo = {PART0: tar_of(made)}
+    download("jetclass", "split=train")
+    sources = find_sources(download.folder, "jetclass", "train")
+    assert [source.name for source in sources] == sorted(made)
+    for source, original in zip(sources, find_sources(tmp_path / "made", "jetclass", "train"), strict=True):
+        with JetFileReader(JETCLASS, source.path) as ours, JetFileReader(JETCLASS, original.path) as theirs:
+            assert ours.n_jets == theirs.n_jets > 0
 
 
 def test_as_many_archives_as_the_classes_take(host: Host, download: Command) -> None:
@@ -135,7 +131,10 @@ def test_files_that_are_here_stay_and_are_compared(host: Host, download: Command
 def test_files_of_unknown_origin_are_named(
     host: Host, download: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fill_jetclass(download.folder, n_jets=5, files=1)
+    for process in JETCLASS_PREFIXES.values():
+        path = download.folder / f"JetClass/mine/{process}_000.root"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"jets")
     download("jetclass", "split=train")
     assert not host.asked
     assert "10 of the files here were not fetched by this command" in capsys.readouterr().err
@@ -191,7 +190,7 @@ def test_a_touched_file_is_read_again_and_found_good(host: Host, download: Comma
     [
         ({"checksum": "crc32:1"}, r"lacks a checksum"),
         ({"size": None}, r"lacks a checksum \(md5:...\), a size or an address"),
-        ({"links": {"self": "file:///etc/passwd"}}, r"a size or an address"),
+        ({"links": {"self": "file:///etc/passwd"}}, r".*a size or an address"),
     ],
 )
 def test_a_record_of_another_form(
