@@ -69,6 +69,7 @@ def _source(place: Place) -> Source:
 
 def _fetch_all(source: Source, place: Place, console: Console) -> None:
     while tasks := source.todo():  # what is inside an archive may ask for another one
+        place.receipt.save()  # what was compared just now
         _require_space(tasks, place.folder)
         console.print(_sum(tasks, place.folder))
         for number, task in enumerate(tasks, 1):
@@ -81,6 +82,7 @@ def _fetch_all(source: Source, place: Place, console: Console) -> None:
                 f"{number}/{len(tasks)} {task.file.name}: {decimal(task.file.size)}, "
                 f"{task.file.algorithm} good, {done}"
             )
+    place.receipt.save()
     _report(place, console)
 
 

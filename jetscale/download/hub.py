@@ -13,6 +13,7 @@ from typing import Any
 from jetscale.download.published import DownloadError, Published, size_of, verify
 from jetscale.download.receipts import move_into_place
 from jetscale.download.sources import Place, Task
+from jetscale.jets.datasets.base import jet_file
 from jetscale.jets.datasets.jetclass2 import JETCLASS2_NUMBERS
 from jetscale.jets.errors import raise_problems
 
@@ -38,7 +39,7 @@ class JetClass2:
         self._place = place
         published = _published(place)
         wanted = [
-            place.dataset.numbered(bucket, number).path  # type: ignore[misc]
+            jet_file("jetclass2", bucket, number).path
             for split, buckets in place.needs.items()
             for bucket, count in buckets.items()
             for number in JETCLASS2_NUMBERS[bucket][split][:count]
@@ -63,8 +64,6 @@ class JetClass2:
             elif problem := self._difference(here[file.name], file):
                 problems.append(problem)
         raise_problems(problems, "files are not the published ones")
-        if not self._place.settings.dry:
-            self._place.receipt.save()
         return tasks
 
     def take(self, task: Task) -> str:

@@ -138,13 +138,11 @@ def _published(place: Place) -> list[tuple[re.Match[str], Published]]:
 
 
 def _file(url: str, entry: dict[str, Any]) -> Published:
-    try:
-        algorithm, digest = re.fullmatch(r"(md5|sha256):([0-9a-f]+)", entry["checksum"]).groups()  # type: ignore[union-attr]
-        size, address = entry["size"], entry["links"]["self"]
-        if not isinstance(size, int) or not re.match(r"https?://", address):
-            raise TypeError
-    except (KeyError, TypeError, AttributeError) as error:
+    checksum = re.fullmatch(r"(md5|sha256):([0-9a-f]+)", str(entry.get("checksum")))
+    size, links = entry.get("size"), entry.get("links")
+    address = links.get("self") if isinstance(links, dict) else None
+    if not (checksum and isinstance(size, int) and size > 0 and re.match(r"https?://", str(address))):
         raise DownloadError(
             f"{url}: the entry of {entry['key']} lacks a checksum (md5:...), a size or an address: {entry}"
-        ) from error
-    return Published(entry["key"], address, size, algorithm, digest)
+        )
+    return Published(entry["key"], str(address), size, checksum[1], checksum[2])
