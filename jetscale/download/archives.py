@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +22,8 @@ _BLOCK = 1 << 18
 def extract(archive: Path, folder: Path, dataset: Dataset, here: dict[str, Path]) -> dict[Path, str]:
     """Put the jet files of an archive in place.
 
-    All are written beside their places first, and compared with the archive; then they are renamed. A file
-    that is here already stays if it has the same bytes.
+    All are written beside their places under hidden names first, and compared with the archive; then they are
+    renamed. A file that is here already stays if it has the same bytes.
 
     Parameters
     ----------
@@ -45,57 +44,59 @@ def extract(archive: Path, folder: Path, dataset: Dataset, here: dict[str, Path]
     jetscale.common.files.WriteError
         The disk is full, ...
     """
-    aside = folder / f".{archive.name.strip('.')}.unpacked"
-    shutil.rmtree(aside, ignore_errors=True)  # what a killed extraction left
-    with writing(aside):
-        aside.mkdir(parents=True)
+    placed: dict[Path, str] = {}
+    aside: dict[Path, Path] = {}
     try:
-        placed = _extract(archive, folder, dataset, here, aside)
+        with tarfile.open(archive, "r:") as tar:
+            for member, file in _jet_members(tar, archive, folder, dataset):
+                name = file.path.name
+                path = here.get(name, folder.parent / file.path)
+                if path in placed:
+                    raise DownloadError(f"{archive}: holds {name} twice; tell the host of the dataset")
+                placed[path] = f"{CHECKSUM}:{_checksum_inside(tar, member)}"
+                if name in here:
+                    way_out = "it is not the public file: move it away and run the same command again"
+                    _compare(path, placed[path], archive, way_out)
+                else:
+                    aside[path] = _write_aside(tar, member, path)
+                    way_out = "the disk did not keep what was written: run the same command again"
+                    _compare(aside[path], placed[path], archive, way_out)
+        if not placed:
+            raise DownloadError(f"{archive}: holds no file of {dataset.title} ({dataset.file_names})")
+        for path, written in aside.items():
+            move_into_place(written, path)
     except tarfile.TarError as error:
         raise DownloadError(
-            f"{archive}: no readable tar archive ({error}); remove it and fetch it again"
+            f"{archive}: no readable tar archive ({error}); remove it and run the same command again"
         ) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        for written in aside.values():
+            written.unlink(missing_ok=True)
     return placed
 
 
-def _extract(
-    archive: Path, folder: Path, dataset: Dataset, here: dict[str, Path], aside: Path
-) -> dict[Path, str]:
-    placed: dict[Path, str] = {}
-    new: dict[str, Path] = {}
-    with tarfile.open(archive, "r:") as tar:
-        for member, file in _jet_members(tar, archive, aside, dataset):
-            name = file.path.name
-            path = here.get(name, folder.parent / file.path)
-            if path in placed:
-                raise DownloadError(f"{archive}: holds {name} twice; tell the host of the dataset")
-            placed[path] = f"{CHECKSUM}:{_checksum_inside(tar, member)}"
-            if name not in here:
-                with writing(path):
-                    tar.extract(member.replace(name=name, deep=False), aside, filter="data")
-                new[name] = path
-            written = path if name in here else aside / name
-            found = f"{CHECKSUM}:{checksum_file(written)}"
-            if found != placed[path]:
-                raise DownloadError(
-                    f"{written}: checksum {found} instead of {placed[path]} in {archive.name}; "
-                    + (
-                        "it is not the public file: move it away and run the same command again"
-                        if name in here
-                        else "the disk did not keep what was written: run the same command again"
-                    )
-                )
-    if not placed:
-        raise DownloadError(f"{archive}: holds no file of {dataset.title} ({dataset.file_names})")
-    for name, path in new.items():
-        move_into_place(aside / name, path)
-    return placed
+def _write_aside(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> Path:
+    """Write an entry beside its place; what a killed extraction left there is replaced."""
+    aside = path.with_name(f".{path.name}.part")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.unlink(missing_ok=True)
+        try:
+            tar.extract(member.replace(name=aside.name, deep=False), path.parent, filter="data")
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
+    return aside
+
+
+def _compare(path: Path, expected: str, archive: Path, way_out: str) -> None:
+    found = f"{CHECKSUM}:{checksum_file(path)}"
+    if found != expected:
+        raise DownloadError(f"{path}: checksum {found} instead of {expected} in {archive.name}; {way_out}")
 
 
 def _jet_members(
-    tar: tarfile.TarFile, archive: Path, aside: Path, dataset: Dataset
+    tar: tarfile.TarFile, archive: Path, folder: Path, dataset: Dataset
 ) -> Iterator[tuple[tarfile.TarInfo, JetFile]]:
     """Entries that are jet files, with what their names tell; folders are passed over, other files named.
 
@@ -106,7 +107,7 @@ def _jet_members(
     """
     for member in tar:
         try:
-            tarfile.data_filter(member, str(aside))
+            tarfile.data_filter(member, str(folder))
         except tarfile.FilterError as error:
             raise DownloadError(
                 f"{archive}: entry {member.name!r} is refused ({error}); tell the host"

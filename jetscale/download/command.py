@@ -76,8 +76,9 @@ def _fetch_all(source: Source, place: Place, console: Console) -> None:
             with _progress(console, task) as report:
                 if task.mine is None:
                     place.client.fetch(task.file, task.part, report)
-            _require_checksum(task)
-            done = source.take(task)
+            with console.status(f"{task.file.name}: its checksum is compared, and it is put in place"):
+                _require_checksum(task)
+                done = source.take(task)
             console.print(
                 f"{number}/{len(tasks)} {task.file.name}: {decimal(task.file.size)}, "
                 f"{task.file.algorithm} good, {done}"

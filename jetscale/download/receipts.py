@@ -6,6 +6,7 @@ again. A file that changed since is compared with its checksum.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -38,18 +39,25 @@ def only_here(folder: Path) -> Iterator[None]:
     Raises
     ------
     DownloadError
-        Another process holds it.
+        Another process holds it, or the file system has no locks.
     jetscale.common.files.WriteError
         The folder cannot be made.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / _LOCK, timeout=0)
+    lock = FileLock(folder / _LOCK, timeout=0, fallback_to_soft=False)
     try:
         with writing(folder / _LOCK):
             lock.acquire()
     except Timeout:
         raise DownloadError(f"{folder}: another download works here; wait for it, or stop it") from None
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        raise DownloadError(
+            f"{folder}: this file system has no locks (flock), so two downloads could not be kept apart; "
+            "choose another one (dir=FOLDER; on a cluster: the scratch file system)"
+        ) from error
     try:
         yield
     finally:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from jetscale.common.files import WriteError
 from jetscale.download.archives import extract
 from jetscale.download.published import DownloadError
 from jetscale.jets.datasets.jetclass import JETCLASS
+from tests.disks import Disk
 from tests.download.hosts import tar_of
 
 
@@ -51,6 +53,22 @@ def test_a_bad_archive_leaves_nothing(tmp_path: Path, content: bytes, message: s
     with pytest.raises(DownloadError, match=message):
         extract(archive, folder, JETCLASS, {})
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [archive]
+
+
+def test_a_disk_that_gets_full_while_unpacking(tmp_path: Path) -> None:
+    archive = tmp_path / ".one.tar.part"
+    archive.write_bytes(tar_of({f"HToBB_00{number}.root": bytes(30_000) for number in range(3)}))
+    disk = Disk(tmp_path / "data", kib=80)
+    try:
+        with pytest.raises(
+            WriteError, match=r"HToBB_00[12]\.root cannot be written \(No space left on device\)"
+        ):
+            extract(archive, disk.path / "JetClass", JETCLASS, {})
+        assert not [path for path in disk.path.rglob("*") if path.is_file()]
+        disk.resize(400)
+        assert len(extract(archive, disk.path / "JetClass", JETCLASS, {})) == 3
+    finally:
+        disk.close()
 
 
 def test_entries_that_are_no_jets_stay_packed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

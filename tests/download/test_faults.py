@@ -234,6 +234,19 @@ def test_a_disk_that_gets_full(small_disk: Disk, case: Case) -> None:
     case.require_good()
 
 
+def test_a_split_on_another_disk(download: Command, tmp_path: Path) -> None:
+    """A link is enough: files are written beside their places, so that they can be renamed."""
+    elsewhere = Disk(tmp_path / "elsewhere", kib=400)
+    try:
+        folder = download.folder / "JetClass/Pythia/train_100M"
+        folder.parent.mkdir(parents=True)
+        folder.symlink_to(elsewhere.path)
+        download("jetclass", "split=train")
+        assert {path.name for path in elsewhere.path.iterdir()} == set(train_part(0))
+    finally:
+        elsewhere.close()
+
+
 def test_killed_between_unpacking_and_the_receipt(host: Host, download: Command) -> None:
     """Every state that a kill can leave after the archive is whole: in each, the next start ends it."""
     name = CASES["jetclass"][0]
@@ -243,10 +256,9 @@ def test_killed_between_unpacking_and_the_receipt(host: Host, download: Command)
     host.asked.clear()
     (folder / ".download.json").unlink()
     (folder / f".{name}.part").write_bytes(host.zenodo[name])
-    unpacked = folder / f".{name}.part.unpacked"
-    unpacked.mkdir()
-    (unpacked / "HToBB_000.root").write_bytes(b"half")
-    (folder / "Pythia/train_100M/HToBB_000.root").unlink()
+    written = folder / "Pythia/train_100M/HToBB_000.root"
+    written.unlink()
+    written.with_name(f".{written.name}.part").write_bytes(b"half")
     download("jetclass", "split=train")
     assert not host.asked
     assert download.files() == files
