@@ -157,8 +157,10 @@ def _check(place: Place, console: Console) -> None:
 
     Raises
     ------
-    DownloadError, jetscale.jets.errors.JetDataError
-        None was fetched; some are not here any more, or have other bytes (all are named).
+    DownloadError
+        None was fetched.
+    jetscale.jets.errors.JetDataError
+        Some are not here any more, or have other bytes; all are named.
     """
     if not place.receipt.names:
         raise DownloadError(f"{place.folder}: this command has fetched no file of {place.dataset.title} here")

@@ -76,6 +76,20 @@ def test_other_files_of_a_published_name_are_never_replaced(host: Host, download
     assert not host.asked
 
 
+def test_a_file_that_appears_meanwhile_stays(host: Host, download: Command) -> None:
+    path = download.folder / "JetClassII/Pythia" / FILES[0]
+    host.before_bytes[path.name] = lambda: path.write_bytes(b"somebody's")
+    with pytest.raises(DownloadError, match=f"{path}: appeared during the download; move it away"):
+        download("jetclass2")
+    assert path.read_bytes() == b"somebody's"
+    path.unlink()
+    host.before_bytes.clear()
+    host.asked.clear()
+    download("jetclass2")
+    assert path.name not in [asked.name for asked in host.asked], "what had come was kept"
+    assert path.read_bytes() == host.hub[path.name]
+
+
 def test_a_dry_run_knows_what_is_here(
     host: Host, download: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
