@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from rich.filesize import decimal
 
 from jetscale.common.usage import UsageError
 from jetscale.download.published import DownloadError
@@ -70,9 +71,9 @@ def test_a_dry_run_shows_sizes_and_fetches_nothing(
         TEST,
     ], "77 files of each class are eight of the ten archives"
     size = sum(len(content) for name, content in host.zenodo.items() if name[-5] not in "89")
-    assert f": 9 files to fetch, {size / 1000:.1f} kB; " in printed
+    assert f": 9 files to fetch, {decimal(size)}; " in printed
     most = size + len(host.zenodo[TEST])  # an archive is there together with what comes out of it
-    assert f"; {most / 1000:.1f} kB are needed on the disk" in printed
+    assert f"; {decimal(most)} are needed on the disk" in printed
     assert not host.asked
     assert not download.folder.exists()
 
