@@ -72,7 +72,7 @@ def test_a_dry_run_shows_sizes_and_fetches_nothing(
     ], "77 files of each class are eight of the ten archives"
     size = sum(len(content) for name, content in host.zenodo.items() if name[-5] not in "89")
     assert f": 9 files to fetch, {decimal(size)}; " in printed
-    most = size + len(host.zenodo[TEST])  # an archive is there together with what comes out of it
+    most = size + len(host.zenodo[PART0])  # the largest archive is there together with what comes out of it
     assert f"; {decimal(most)} are needed on the disk" in printed
     assert not host.asked
     assert not download.folder.exists()
