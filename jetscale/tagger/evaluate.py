@@ -18,6 +18,7 @@ from jetscale.common.files import write_json
 from jetscale.common.usage import UsageError
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.evaluation import EvalSet
+from jetscale.runs.record import PretrainRecord
 from jetscale.tagger.figures import draw_confusion, draw_roc
 from jetscale.tagger.load import BATCH, Scores, Tagger, load
 from jetscale.tagger.metrics import BACKGROUND, Bootstrap, Measures, measure
@@ -83,6 +84,11 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
 def _of_the_run(tagger: Tagger, settings: Evaluate) -> Labelled:
     """Jets of the run's own test split, which must be those that it was tested on."""
     run, data = tagger.run, tagger.run.data
+    if isinstance(run.record, PretrainRecord):
+        raise UsageError(
+            f"{run.path}: a pretraining is not tested on jets; name labelled files of {run.dataset.title} "
+            "(files=...)"
+        )
     data = replace(
         data, dir=settings.dir or data.dir, store=settings.store or (None if settings.dir else data.store)
     )

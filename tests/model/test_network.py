@@ -193,6 +193,7 @@ def test_a_kind_of_parameter_that_does_not_exist_is_refused() -> None:
     [
         ("transformer", [2_874, 166_282, 10_505_226], 37.1e6, 0.93),
         ("deepsets", [730, 30_858, 1_852_426], 3.1e6, 0.42),
+        ("particlenet", [1_778, 89_418, 5_532_170], 77.8e6, 3.63),
     ],
 )
 def test_sizes_and_costs_in_the_documentation(
