@@ -15,13 +15,14 @@ from rich.table import Table
 
 from jetscale.common import cli
 from jetscale.common.files import write_json
+from jetscale.common.roc import BACKGROUND
 from jetscale.common.usage import UsageError
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.evaluation import EvalSet
 from jetscale.runs.record import PretrainRecord
 from jetscale.tagger.figures import draw_confusion, draw_roc
 from jetscale.tagger.load import BATCH, Scores, Tagger, load
-from jetscale.tagger.metrics import BACKGROUND, Bootstrap, Measures, measure
+from jetscale.tagger.metrics import Bootstrap, Measures, measure
 from jetscale.tagger.settings import Evaluate
 from jetscale.tagger.sources import files_named, open_file
 

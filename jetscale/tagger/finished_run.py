@@ -21,6 +21,7 @@ from jetscale.jets.inputs import Inputs
 from jetscale.jets.settings import DataSettings
 from jetscale.model import DEFAULT, NETWORKS
 from jetscale.model.network import Network, build_network
+from jetscale.runs.config_file import read_config
 from jetscale.runs.done import read_either
 from jetscale.runs.layout import CONFIG, DONE, MARKS, PATH_PATTERN, WEIGHTS
 from jetscale.runs.record import PretrainRecord, RunRecord
@@ -137,13 +138,13 @@ def finished_run(path: Path) -> FinishedRun:
     """
     try:
         done = read_either(path)
-    except DamagedFile as error:
+        if done is None:
+            raise UsageError(_why_not(path))
+        config = read_config(path)
+    except (DamagedFile, FileNotFoundError) as error:
         raise UsageError(f"{error}; {_WAY_OUT}") from error
-    if done is None:
-        raise UsageError(_why_not(path))
     if not done.verified:
         log.warning("%s is of an earlier version: its files could not be verified", path)
-    config = _read_config(path / CONFIG)
     data = config.get("data", {})
     if problem := next(problems(DataSettings, data, "data."), None):
         raise UsageError(f"{path / CONFIG}: {problem}; use the version of jetscale that made the run")
@@ -162,15 +163,3 @@ def _why_not(path: Path) -> str:
     below = sorted(found.parent for found in path.glob(f"**/{DONE}"))
     hint = f"; finished runs below it: {', '.join(map(str, below[:3]))}" if below else ""
     return f"{path}: no run directory (multirun/<study>/{PATH_PATTERN}){hint}"
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} cannot be read ({' '.join(str(error).split())}); {_WAY_OUT}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} holds no settings; {_WAY_OUT}")
-    return content
