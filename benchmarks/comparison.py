@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 import jetscale
 from jetscale.common.files import write_json
@@ -29,9 +30,6 @@ NETWORKS = {"transformer": 16, "particlenet": 21, "deepsets": 37}
 STUDY = "comparison"
 STEPS = 1_000
 """Training steps of 32 jets."""
-MEAN_LENGTH = 45
-"""Constituents of a jet for which operations are counted: the mean of simulated JetClass jets, rounded."""
-
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS = Path(__file__).parent / "comparison.json"
 
@@ -59,10 +57,13 @@ def measured(run: Path) -> dict[str, Any]:
     tagger = jetscale.load(run)
     record = tagger.run.record
     assert isinstance(record, RunRecord)
+    assert record.constituents is not None
+    assert record.jets is not None
+    length = round(record.constituents / record.jets)
     found = evaluate(Evaluate(run=str(run)))
     return {
         "dim": tagger.network.dim, "n_params": record.n_params_total,
-        "operations": tagger.network.flops([MEAN_LENGTH], backward=False),
+        "constituents": length, "operations": tagger.network.flops([length], backward=False),
         "jets": record.jets, "seconds": record.seconds, "test_jets": found["jets"],
         "weights": found["weights"], "metrics": found["metrics"],
     }  # fmt: skip
@@ -74,7 +75,9 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     told = {
         "width": lambda one: str(one["dim"]),
         "N": lambda one: f"{one['n_params']:,.0f}",
-        "operations on a jet, forward": lambda one: f"{one['operations'] / 1e6:.2g} million",
+        "operations, forward, on a jet of {constituents} constituents": (
+            lambda one: f"{one['operations'] / 1e6:.2g} million"
+        ),
         "training jets": lambda one: f"{one['jets']:,.0f}",
         "test jets": lambda one: f"{one['test_jets']:,}",
         "test loss (nats)": lambda one: _with_error(one["metrics"]["loss"], 3),
@@ -88,6 +91,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         )
         told[name] = lambda one, key=key: _rejection(one["metrics"][key])
     for name, cell in told.items():
+        name = name.format(constituents=next(iter(results.values()))["constituents"])
         lines.append(f"| {name} | " + " | ".join(cell(one) for one in results.values()) + " |")
     return "\n".join(lines) + "\n"
 
@@ -141,7 +145,8 @@ def main() -> None:
     _write(DOCS / "tagger.md", "example", example(results["transformer"]))
     run = trained("transformer")
     assert run is not None
-    shutil.copy(run / "evaluation" / "roc.png", DOCS / "images" / "roc.png")
+    with Image.open(run / "evaluation" / "roc.png") as figure:
+        figure.convert("RGB").quantize(64).save(DOCS / "images" / "roc.png", optimize=True)
 
 
 def _write(page: Path, name: str, text: str) -> None:

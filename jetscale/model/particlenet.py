@@ -124,17 +124,20 @@ class EdgeConv(nn.Module):
         (T, O) constituents; one without a neighbour keeps its shortcut alone.
         """
         rows_Tk, there_Tk = neighbours
-        first, second, third = self.layers
+        first, second, third = self._layers()
         # W (x_i, x_j - x_i) = (W_own - W_other) x_i + W_other x_j: products on constituents, not on edges
         own_OI, other_OI = first.linear.weight.chunk(2, dim=1)
         own_TO = functional.linear(x_TI, own_OI - other_OI)
         other_TO = functional.linear(x_TI, other_OI)
-        others_TkO = other_TO.index_select(0, rows_Tk.flatten()).unflatten(0, rows_Tk.shape)
+        others_TkO = other_TO.index_select(0, rows_Tk.flatten()).view(*rows_Tk.shape, -1)
         edges_TkO = functional.relu(first.norm(own_TO[:, None] + others_TkO))
         edges_TkO = functional.relu(third(functional.relu(second(edges_TkO))))
         count_T1 = there_Tk.sum(dim=1, keepdim=True).clamp_min(1)
         mean_TO = (edges_TkO * there_Tk[:, :, None]).sum(dim=1) / count_T1
         return functional.relu(self.shortcut(x_TI) + mean_TO)
+
+    def _layers(self) -> list[_Layer]:
+        return [layer for layer in self.layers if isinstance(layer, _Layer)]
 
 
 class _Layer(nn.Module):

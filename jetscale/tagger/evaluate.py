@@ -178,7 +178,13 @@ def _print(content: dict[str, Any], out: Path) -> None:
 def _told(cut: dict[str, Any]) -> str:
     if cut["value"] is None:
         return f"no {BACKGROUND} jet is kept"
-    return f"{cut['value']:,.3g} ± {_number(cut['sd'], ',.2g')}"
+    sd = "?" if cut["sd"] is None else _rounded(cut["sd"], 2)
+    return f"{_rounded(cut['value'], 3)} ± {sd}"
+
+
+def _rounded(value: float, digits: int) -> str:
+    """`value` with so many significant digits, and no exponent below a million."""
+    return f"{float(f'{value:.{digits}g}'):,g}"
 
 
 def _number(value: float | None, form: str) -> str:

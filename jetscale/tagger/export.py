@@ -153,10 +153,11 @@ def _by_onnx_runtime(path: Path) -> Probabilities:
 def _by_backbone(tagger: Tagger, path: Path) -> Probabilities:
     """Probabilities of padded jets by a backbone read back, and the head that it was written without."""
     backbone = torch.export.unflatten(torch.export.load(path))
+    head = tagger.network.get_submodule("head")
 
     @torch.inference_mode()
     def probabilities(jets: Jets) -> npt.NDArray[np.float32]:
-        found: npt.NDArray[np.float32] = tagger.network.head(backbone(*jets)).softmax(dim=1).numpy()
+        found: npt.NDArray[np.float32] = head(backbone(*jets)).softmax(dim=1).numpy()
         return found
 
     return probabilities

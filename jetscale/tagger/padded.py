@@ -68,7 +68,7 @@ class PaddedTagger(Padded):
 
     def forward(self, x_BLF: Tensor, pid_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Probabilities of the classes, (B, K) float32; parameters as those of `Padded.summaries`."""
-        logits_BK: Tensor = self.network.head(self.summaries(x_BLF, pid_BL, mask_BL))
+        logits_BK: Tensor = self.network.get_submodule("head")(self.summaries(x_BLF, pid_BL, mask_BL))
         return logits_BK.softmax(dim=1)
 
 

@@ -87,7 +87,7 @@ class JetMetrics(Metric):
         found = {}
         for number in np.flatnonzero(~is_background_K):
             name = self.class_names[number]
-            share_J = signal_share(scores_JK, number, is_background_K)
+            share_J = signal_share(scores_JK, int(number), is_background_K)
             one = curve(share_J, numbers_J == number, of_background_J)
             kept = (
                 torch.nan if one is None else one.kept_background(np.ones(len(share_J)), efficiency_of(name))
