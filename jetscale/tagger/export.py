@@ -152,7 +152,9 @@ def _by_onnx_runtime(path: Path) -> Probabilities:
 
 def _by_backbone(tagger: Tagger, path: Path) -> Probabilities:
     """Probabilities of padded jets by a backbone read back, and the head that it was written without."""
-    backbone = torch.export.unflatten(torch.export.load(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own deprecations
+        backbone = torch.export.unflatten(torch.export.load(path))
     head = tagger.network.get_submodule("head")
 
     @torch.inference_mode()

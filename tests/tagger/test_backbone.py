@@ -39,6 +39,7 @@ def test_it_is_a_tagger_of_the_classes_that_it_was_pretrained_on(pretraining: Pa
         main(["evaluate", f"run={pretraining}"])
 
 
+@pytest.mark.filterwarnings(r"ignore:.*LeafSpec.* is deprecated:FutureWarning")  # in torch.export
 @pytest.mark.filterwarnings(r"ignore:.*(does not have many workers|log_every_n_steps|tensorboard|srun)")
 def test_its_export_is_fine_tuned_by_the_script_of_the_page(
     pretraining: Path, lab: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
