@@ -22,7 +22,7 @@ from rich.table import Table
 from jetscale.common.files import write_json
 
 RESULTS = Path(__file__).parent / "results.json"
-MODULES = ("step", "loop", "jets", "runs", "simulate", "fit", "growth")
+MODULES = ("step", "loop", "jets", "runs", "simulate", "fit", "predict", "growth")
 KEYS = ("ratio", "target", "met", "ours", "reference", "unit")
 CHANGED = 0.05
 """Relative change of a ratio from which ``--compare`` marks it; medians of a quiet machine repeat to 2-3%."""

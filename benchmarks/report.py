@@ -44,11 +44,21 @@ STAGES = {
     r"fit_(\d+)": ("point fit and {0} refits", "the time allowed", ""),
     "fit_point_vs_lbfgsb": ("point fit", "4,500 starts of L-BFGS-B, extrapolated", ""),
     "fit_point_vs_nnls_grid": ("point fit", "grid of non-negative least squares", ""),
+    r"predict_dim(\d+)": (
+        "predict, width {0}, files to scores", "the forward pass alone", "the forward pass alone"
+    ),
     "simulate_(jetclass2?)_per_event": (
         "simulate {0}, two workers", "Pythia's own time for the events", "Pythia with its initialisation"
     ),
 }  # fmt: skip
-COMMANDS = {"step": "step", "arithmetic": "step", "loop": "loop", "simulate": "simulate", "growth": "growth"}
+COMMANDS = {
+    "predict": "predict",
+    "step": "step",
+    "arithmetic": "step",
+    "loop": "loop",
+    "simulate": "simulate",
+    "growth": "growth",
+}
 COMMANDS |= dict.fromkeys(("start", "help", "sweep", "evaluation"), "runs") | {"fit": "fit"}
 
 

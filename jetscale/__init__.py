@@ -13,11 +13,12 @@ __version__ = "0.1.0"
 
 
 def load(run: str | Path, weights: str | None = None) -> Tagger:
-    """Load the tagger that a finished run trained (docs/tagger.md).
+    """Load the tagger that a finished run trained, on the CPU (docs/tagger.md).
 
     Parameters
     ----------
-    run : the run directory, ``multirun/<study>/<subset>/dim=<d>/seed=<s>``
+    run : the run directory, ``multirun/<study>/<subset>/dim=<d>/seed=<s>``; or that of a pretraining,
+        ``multirun/backbones/<name>``, which gives a tagger for the classes of the pretraining
     weights : ``raw``, ``ema`` (the average over the last steps), or None for ``ema`` where the run kept one
 
     Raises

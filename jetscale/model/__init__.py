@@ -20,6 +20,7 @@ NETWORKS: Registry[type[Network]] = Registry(
     {
         DEFAULT: "jetscale.model.transformer:SetTransformer",
         "deepsets": "jetscale.model.deepsets:DeepSets",
+        "particlenet": "jetscale.model.particlenet:ParticleNet",
     },
 )
 """Networks by the name that ``model.arch`` gives."""

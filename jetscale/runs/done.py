@@ -73,6 +73,17 @@ def read_done(folder: Path) -> Done[RunRecord] | None:
     return read_record(folder, RunRecord)
 
 
+def read_either(folder: Path) -> Done[RunRecord] | Done[PretrainRecord] | None:
+    """As `read_done`, for a run or a backbone: ``done.json`` tells which it is."""
+    try:
+        content, _ = read_json(folder / DONE)
+    except (OSError, DamagedFile):
+        content = {}  # what is wrong with the file is said below
+    if "fingerprint" in content:  # a key that `RunRecord` does not have
+        return read_record(folder, PretrainRecord)
+    return read_record(folder, RunRecord)
+
+
 def read_record(folder: Path, kind: type[Record]) -> Done[Record] | None:
     """As `read_done`, for any kind of record: `PretrainRecord` in the folder of a backbone."""
     path = folder / DONE

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from jetscale.common.files import DamagedFile
+from jetscale.runs.config_file import read_config
 from jetscale.runs.done import DamagedRun, Done, read_done
-from jetscale.runs.layout import CONFIG, DONE, KEPT, METRICS, OWNER
+from jetscale.runs.layout import DONE, KEPT, METRICS, OWNER
 from jetscale.runs.metrics import last_metrics
 from jetscale.runs.ownership import Beats, Owner, living
 from jetscale.runs.record import RunRecord
@@ -98,17 +99,13 @@ class Reader:
 
     def config(self, folder: Path) -> dict[str, Any]:
         """The settings of the run in `folder`, as plain values; none where they cannot be read."""
-        import yaml  # 30 ms, and only for runs that are neither done nor planned
-
-        path = folder / CONFIG
         try:
-            content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            return read_config(folder)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            self.note(f"{path} cannot be read ({' '.join(str(error).split())})")
+        except DamagedFile as error:
+            self.note(str(error))
             return {}
-        return content if isinstance(content, dict) else {}
 
 
 def _stamp(path: Path) -> _Stamp:

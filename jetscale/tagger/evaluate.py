@@ -15,12 +15,14 @@ from rich.table import Table
 
 from jetscale.common import cli
 from jetscale.common.files import write_json
+from jetscale.common.roc import BACKGROUND
 from jetscale.common.usage import UsageError
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.evaluation import EvalSet
+from jetscale.runs.record import PretrainRecord
 from jetscale.tagger.figures import draw_confusion, draw_roc
 from jetscale.tagger.load import BATCH, Scores, Tagger, load
-from jetscale.tagger.metrics import BACKGROUND, Bootstrap, Measures, measure
+from jetscale.tagger.metrics import Bootstrap, Measures, measure
 from jetscale.tagger.settings import Evaluate
 from jetscale.tagger.sources import files_named, open_file
 
@@ -83,6 +85,11 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
 def _of_the_run(tagger: Tagger, settings: Evaluate) -> Labelled:
     """Jets of the run's own test split, which must be those that it was tested on."""
     run, data = tagger.run, tagger.run.data
+    if isinstance(run.record, PretrainRecord):
+        raise UsageError(
+            f"{run.path}: a pretraining is not tested on jets; name labelled files of {run.dataset.title} "
+            "(files=...)"
+        )
     data = replace(
         data, dir=settings.dir or data.dir, store=settings.store or (None if settings.dir else data.store)
     )
@@ -171,7 +178,13 @@ def _print(content: dict[str, Any], out: Path) -> None:
 def _told(cut: dict[str, Any]) -> str:
     if cut["value"] is None:
         return f"no {BACKGROUND} jet is kept"
-    return f"{cut['value']:,.3g} ± {_number(cut['sd'], ',.2g')}"
+    sd = "?" if cut["sd"] is None else _rounded(cut["sd"], 2)
+    return f"{_rounded(cut['value'], 3)} ± {sd}"
+
+
+def _rounded(value: float, digits: int) -> str:
+    """`value` with so many significant digits, and no exponent below a million."""
+    return f"{float(f'{value:.{digits}g}'):,g}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jetscale.common import figure_style as style
-from jetscale.tagger.metrics import BACKGROUND, Measures, efficiency_of
+from jetscale.common.roc import BACKGROUND, efficiency_of
+from jetscale.tagger.metrics import Measures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

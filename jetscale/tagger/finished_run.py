@@ -21,9 +21,10 @@ from jetscale.jets.inputs import Inputs
 from jetscale.jets.settings import DataSettings
 from jetscale.model import DEFAULT, NETWORKS
 from jetscale.model.network import Network, build_network
-from jetscale.runs.done import read_done
+from jetscale.runs.config_file import read_config
+from jetscale.runs.done import read_either
 from jetscale.runs.layout import CONFIG, DONE, MARKS, PATH_PATTERN, WEIGHTS
-from jetscale.runs.record import RunRecord
+from jetscale.runs.record import PretrainRecord, RunRecord
 from jetscale.runs.weights_file import CheckpointError, verified_content
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ _WAY_OUT = "put back an undamaged copy of it, or make the run anew"
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run whose files were compared with their checksums.
+    """A finished run or pretraining whose files were compared with their checksums.
 
     Attributes
     ----------
@@ -48,7 +49,7 @@ class FinishedRun:
     """
 
     path: Path
-    record: RunRecord
+    record: RunRecord | PretrainRecord
     config: dict[str, Any]
     data: DataSettings
     dataset: Dataset
@@ -123,11 +124,12 @@ class FinishedRun:
 
 
 def finished_run(path: Path) -> FinishedRun:
-    """Read a finished run and compare all its files with their checksums.
+    """Read a finished run or pretraining and compare all its files with their checksums.
 
     Parameters
     ----------
-    path : the run directory, ``multirun/<study>/<subset>/dim=<d>/seed=<s>``
+    path : the run directory, ``multirun/<study>/<subset>/dim=<d>/seed=<s>``, or that of a pretraining,
+        ``multirun/backbones/<name>``
 
     Raises
     ------
@@ -135,20 +137,21 @@ def finished_run(path: Path) -> FinishedRun:
         There is no run, it is not finished, or one of its files is damaged.
     """
     try:
-        done = read_done(path)
-    except DamagedFile as error:
+        done = read_either(path)
+        if done is None:
+            raise UsageError(_why_not(path))
+        config = read_config(path)
+    except (DamagedFile, FileNotFoundError) as error:
         raise UsageError(f"{error}; {_WAY_OUT}") from error
-    if done is None:
-        raise UsageError(_why_not(path))
     if not done.verified:
         log.warning("%s is of an earlier version: its files could not be verified", path)
-    config = _read_config(path / CONFIG)
     data = config.get("data", {})
     if problem := next(problems(DataSettings, data, "data."), None):
         raise UsageError(f"{path / CONFIG}: {problem}; use the version of jetscale that made the run")
-    name = config.get("finetune", {}).get("dataset")
+    phase = "pretrain" if isinstance(done.record, PretrainRecord) else "finetune"
+    name = config.get(phase, {}).get("dataset")
     if "model" not in config or name is None:
-        raise UsageError(f"{path / CONFIG} lacks the key model or finetune.dataset; {_WAY_OUT}")
+        raise UsageError(f"{path / CONFIG} lacks the key model or {phase}.dataset; {_WAY_OUT}")
     return FinishedRun(path, done.record, config, DataSettings(**data), DATASETS[name])
 
 
@@ -160,15 +163,3 @@ def _why_not(path: Path) -> str:
     below = sorted(found.parent for found in path.glob(f"**/{DONE}"))
     hint = f"; finished runs below it: {', '.join(map(str, below[:3]))}" if below else ""
     return f"{path}: no run directory (multirun/<study>/{PATH_PATTERN}){hint}"
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} cannot be read ({' '.join(str(error).split())}); {_WAY_OUT}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} holds no settings; {_WAY_OUT}")
-    return content

@@ -33,7 +33,7 @@ class Tagger:
 
     Attributes
     ----------
-    run : the finished run
+    run : the finished run or pretraining
     network : takes batches of jets and gives (B, K) logits; in evaluation mode, without gradients
     class_names : names of the K classes, in the order of the scores
     inputs : how jets become inputs: feature set, standardisation, constituents kept
@@ -94,19 +94,7 @@ class Tagger:
 
 
 def load(run: str | Path, weights: str | None = None) -> Tagger:
-    """Load the tagger that a finished run trained; on the CPU.
-
-    Parameters
-    ----------
-    run : the run directory, ``multirun/<study>/<subset>/dim=<d>/seed=<s>``
-    weights : ``raw``, ``ema`` (the average over the last steps), or None for ``ema`` where the run kept one
-
-    Raises
-    ------
-    UsageError
-        There is no run, it is not finished, one of its files does not fit its checksum, or it has no such
-        weights.
-    """
+    """Load the tagger that a finished run trained, on the CPU: see `jetscale.load`."""
     found = finished_run(Path(run).expanduser())
     network, kind = found.network(weights)
     return Tagger(found, network, found.class_names, found.inputs, kind)

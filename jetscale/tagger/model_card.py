@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
-from jetscale.runs.record import PhaseRecord
+from jetscale.runs.record import PhaseRecord, PretrainRecord, RunRecord
+from jetscale.tagger.finished_run import FinishedRun
 from jetscale.tagger.load import Tagger
 
 
@@ -16,18 +18,17 @@ def model_card(tagger: Tagger) -> str:
 
 def _lines(tagger: Tagger) -> Iterator[str]:
     run, features = tagger.run, tagger.inputs.features
-    record, config = run.record, run.config
-    yield f"# Jet tagger: {record.subset}, width {record.dim}, seed {record.seed}"
+    yield f"# Jet tagger: {_title(run.record, run.path)}"
     yield ""
     n_classes = len(tagger.class_names)
-    yield f"A `{tagger.network.arch}` network for the {n_classes} classes of {run.dataset.title},"
-    yield f"trained with jetscale {(record.versions or {}).get('jetscale', '')}. Its weights are"
+    yield f"A `{tagger.network.arch}` network of width {tagger.network.dim} for the {n_classes} classes of"
+    yield f"{run.dataset.title}, trained with jetscale{_version(run.record)}. Its weights are"
     kind = "the average over the last steps" if tagger.weights == "ema" else "those after the last step"
     yield f"{kind} (`{tagger.weights}`)."
     yield ""
     yield "## Inputs and outputs"
     yield ""
-    yield "`model.onnx` and `model.pt2` take jets padded to any length, in any number:"
+    yield "`model.onnx`, `model.pt2` and `backbone.pt2` take jets padded to any length, in any number:"
     yield ""
     yield f"- `x` (jets, constituents, {features.n_features}) float32, the columns below, not standardised;"
     if features.has_pid:
@@ -44,24 +45,49 @@ def _lines(tagger: Tagger) -> Iterator[str]:
         flipped = name == "part_deta" and tagger.inputs.undo_deta_flip
         yield f"| {name} | {formula}{', times the sign of jet_eta' if flipped else ''} |"
     yield ""
-    yield f"The output is a probability for each class, in this order: {', '.join(tagger.class_names)}."
+    yield "The output of the first two is a probability for each class, in this order:"
+    yield f"{', '.join(tagger.class_names)}."
+    yield f"That of `backbone.pt2` is the {tagger.network.dim} numbers of each jet that the last layer reads."
     yield ""
+    yield from _training(run)
+
+
+def _title(record: RunRecord | PretrainRecord, path: Path) -> str:
+    if isinstance(record, PretrainRecord):
+        return f"pretraining {path.name}"
+    return f"{record.subset}, width {record.dim}, seed {record.seed}"
+
+
+def _version(record: RunRecord | PretrainRecord) -> str:
+    known = record.versions if isinstance(record, RunRecord) else None
+    return f" {known['jetscale']}" if known and "jetscale" in known else ""
+
+
+def _training(run: FinishedRun) -> Iterator[str]:
+    record, config = run.record, run.config
     yield "## Training"
     yield ""
     yield "| phase | dataset | jets | steps | batch | FLOPs (6 N 40 jets) | seconds |"
     yield "|---|---|---|---|---|---|---|"
-    if record.pretrain is not None:
-        yield _phase("pretraining", str(config["pretrain"].get("dataset")), record.pretrain)
-    yield _phase("fine-tuning", run.dataset.name, record)
+    if isinstance(record, PretrainRecord):
+        yield _phase("pretraining", run.dataset.name, record)
+    else:
+        if record.pretrain is not None:
+            yield _phase("pretraining", str(config["pretrain"].get("dataset")), record.pretrain)
+        yield _phase("fine-tuning", run.dataset.name, record)
     yield ""
     composition = (config.get("pretrain") or {}).get("composition")
     yield f"Pretraining composition: `{json.dumps(composition)}`" if composition else "Trained from scratch."
     yield ""
-    for split, jets in (record.jets_from or {}).items():
-        yield f"- {split}: fingerprint of the files `{jets.fingerprint[:16]}`"
-    yield ""
     counts = ", ".join(f"{kind} {value:,.0f}" for kind, value in (record.n_params or {}).items())
     yield f"Parameters: {counts}."
+    if isinstance(record, PretrainRecord):
+        yield ""
+        yield f"Jets: fingerprint `{(record.data or '')[:16]}`. A pretraining is not tested."
+        return
+    yield ""
+    for split, jets in (record.jets_from or {}).items():
+        yield f"- {split}: fingerprint of the files `{jets.fingerprint[:16]}`"
     yield ""
     yield "## Test loss"
     yield ""

@@ -1,13 +1,14 @@
 """Networks on jets padded to one length: the form that other programs can run.
 
 The packed networks of `jetscale.model` plan their work on the CPU by the lengths of jets, which no exported
-graph can do. These modules hold the same weights, take rectangles, and give the same probabilities.
+graph can do. These modules hold the same weights, take rectangles, and give the same numbers.
 
 Shapes: B jets, L constituents of the longest jet, F features, D width, K classes.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -23,8 +24,8 @@ from jetscale.model.reference import padded_block
 from jetscale.model.transformer import Block, SetTransformer
 
 
-class PaddedTagger(nn.Module):
-    """Probabilities of padded jets; inputs are standardised inside.
+class Padded(nn.Module):
+    """The summary of a padded jet that the head of its network reads; inputs are standardised inside.
 
     Parameters
     ----------
@@ -39,17 +40,17 @@ class PaddedTagger(nn.Module):
 
     def __init__(self, network: Network, features: FeatureSet) -> None:
         super().__init__()
-        if network.arch not in _LOGITS:
+        if network.arch not in _SUMMARIES:
             raise UsageError(
-                f"model.arch={network.arch}: only {' and '.join(_LOGITS)} can be exported; use the network "
-                "from Python (jetscale.load)"
+                f"model.arch={network.arch}: only {' and '.join(_SUMMARIES)} can be exported; use the "
+                "network from Python (jetscale.load)"
             )
         self.network = network
         self.register_buffer("centre", torch.tensor(features.centre))
         self.register_buffer("scale", 1 / torch.tensor(features.spread))
 
-    def forward(self, x_BLF: Tensor, pid_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """Probabilities of the classes.
+    def summaries(self, x_BLF: Tensor, pid_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """Summaries of the jets, (B, D) float32.
 
         Parameters
         ----------
@@ -57,14 +58,38 @@ class PaddedTagger(nn.Module):
             numbers in padding
         pid_BL : (B, L) int64 particle identities, 0 in padding; not looked at by a network without them
         mask_BL : (B, L) bool, True for constituents, False for padding; each jet has at least one constituent
-
-        Returns
-        -------
-        (B, K) float32.
         """
         x_BLF = (x_BLF - self.get_buffer("centre")) * self.get_buffer("scale")
-        logits_BK = _LOGITS[self.network.arch](self.network, x_BLF, pid_BL, mask_BL)
+        return _SUMMARIES[self.network.arch](self.network, x_BLF, pid_BL, mask_BL)
+
+
+class PaddedTagger(Padded):
+    """Probabilities of padded jets; parameters as those of `Padded`."""
+
+    def forward(self, x_BLF: Tensor, pid_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """Probabilities of the classes, (B, K) float32; parameters as those of `Padded.summaries`."""
+        logits_BK: Tensor = self.network.get_submodule("head")(self.summaries(x_BLF, pid_BL, mask_BL))
         return logits_BK.softmax(dim=1)
+
+
+class PaddedBackbone(Padded):
+    """Summaries of padded jets, for a head of somebody else's.
+
+    It has a copy of the weights, the head's left out, and they can be trained on.
+
+    Parameters
+    ----------
+    network, features : as for `Padded`
+    """
+
+    def __init__(self, network: Network, features: FeatureSet) -> None:
+        super().__init__(copy.deepcopy(network), features)
+        self.network.head = nn.Identity()
+        self.requires_grad_(True)
+
+    def forward(self, x_BLF: Tensor, pid_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """Summaries of the jets, (B, D) float32; parameters as those of `Padded.summaries`."""
+        return self.summaries(x_BLF, pid_BL, mask_BL)
 
 
 def _transformer(network: Network, x_BLF: Tensor, pid_BL: Tensor, mask_BL: Tensor) -> Tensor:
@@ -78,8 +103,8 @@ def _transformer(network: Network, x_BLF: Tensor, pid_BL: Tensor, mask_BL: Tenso
     for block in network.blocks:
         assert isinstance(block, Block)
         x_BLD = padded_block(block, x_BLD, mask_B11L)
-    logits_BK: Tensor = network.head(network.norm(x_BLD[:, 0]))
-    return logits_BK
+    summary_BD: Tensor = network.norm(x_BLD[:, 0])
+    return summary_BD
 
 
 def _deepsets(network: Network, x_BLF: Tensor, pid_BL: Tensor, mask_BL: Tensor) -> Tensor:
@@ -88,12 +113,12 @@ def _deepsets(network: Network, x_BLF: Tensor, pid_BL: Tensor, mask_BL: Tensor) 
     if network.pid is not None:
         x_BLD = x_BLD + network.pid(pid_BL)
     x_BLL = network.of_constituents(functional.relu(x_BLD)) * mask_BL[:, :, None]
-    logits_BK: Tensor = network.head(network.of_jets(x_BLL.sum(dim=1) / MEAN_CONSTITUENTS))
-    return logits_BK
+    summary_BD: Tensor = network.of_jets(x_BLL.sum(dim=1) / MEAN_CONSTITUENTS)
+    return summary_BD
 
 
-_LOGITS: dict[str, Callable[[Network, Tensor, Tensor, Tensor], Tensor]] = {
+_SUMMARIES: dict[str, Callable[[Network, Tensor, Tensor, Tensor], Tensor]] = {
     "transformer": _transformer,
     "deepsets": _deepsets,
 }
-"""By ``model.arch``: logits of padded, standardised jets."""
+"""By ``model.arch``: what the head reads of padded, standardised jets."""

@@ -68,26 +68,42 @@ def predict(settings: Predict) -> None:
         raise UsageError(f"out={out}: must end in {' or '.join(_WRITERS)}")
     tagger = load(settings.run, settings.weights or None)
     paths = files_named(settings.files)
-    names = [str(path) for path in paths]
     if any(path.resolve() == out.resolve() for path in paths):
         raise UsageError(f"out={out}: is one of the files to score; choose another name")
+    n_jets, progress = score_files(tagger, paths, out)
+    sys.stdout.write(
+        f"{out}: {n_jets:,} jets of {len(paths)} file(s), {progress.rate}, {tagger.weights} weights\n"
+    )
+
+
+def score_files(tagger: Tagger, paths: list[Path], out: Path) -> tuple[int, Progress]:
+    """Write the scores of all jets of `paths`.
+
+    Parameters
+    ----------
+    tagger : what scores them
+    paths : jet files
+    out : the file to write, .parquet or .root
+
+    Returns
+    -------
+    Number of jets, and how it went.
+    """
     columns = tagger.inputs.columns
     n_jets, labelled = 0, True
     for path in paths:  # before the first score: what cannot be read is found now
         with open_file(path, columns, tagger.run.dataset) as opened:
             n_jets += opened.n_jets
             labelled &= opened.label_names is not None
-    progress = _Progress(n_jets)
+    progress = Progress(n_jets)
     with atomic_path(out) as aside:
-        writer = _WRITERS[out.suffix](aside, names, tagger.class_names, labelled)
+        writer = _WRITERS[out.suffix](aside, [str(path) for path in paths], tagger.class_names, labelled)
         try:
             for rows in _grouped(progress.told(_scored(tagger, paths, labelled))):
                 writer.write(rows)
         finally:
             writer.close()
-    sys.stdout.write(
-        f"{out}: {n_jets:,} jets of {len(paths)} file(s), {progress.rate}, {tagger.weights} weights\n"
-    )
+    return n_jets, progress
 
 
 def _chunks(tagger: Tagger, paths: list[Path], labelled: bool) -> Iterator[_Chunk]:
@@ -196,7 +212,7 @@ _WRITERS: dict[str, type[_ParquetWriter] | type[_RootWriter]] = {
 }
 
 
-class _Progress:
+class Progress:
     """Lines on stderr: how many jets, how fast, and what is left."""
 
     def __init__(self, total: int) -> None:

@@ -67,12 +67,14 @@ class Evaluate:
 class Export:
     """Write the network of a finished run for other programs.
 
-    Writes model.onnx, model.pt2 (torch.export), model.safetensors (the weights) and README.md (a model card);
-    model.onnx is run and compared with the network before it gets its name. Needs jetscale[export].
+    Writes model.onnx, model.pt2 (torch.export), backbone.pt2 (all but the head, to be trained on),
+    model.safetensors (the weights) and README.md (a model card); model.onnx and backbone.pt2 are run and
+    compared with the network before they get their names. Needs jetscale[export].
 
     Attributes
     ----------
-    run : the run directory, multirun/<study>/<subset>/dim=<d>/seed=<s>
+    run : the run directory, multirun/<study>/<subset>/dim=<d>/seed=<s>, or that of a pretraining,
+        multirun/backbones/<name>
     out : folder to write to; empty: RUN/export
     weights : raw or ema (the average over the last steps); empty: ema where the run kept one
     """

@@ -8,17 +8,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.functional.classification import binary_roc, multiclass_accuracy, multiclass_auroc
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_auroc
 from torchmetrics.utilities.data import dim_zero_cat
 
-SIGNAL_EFFICIENCY = 0.5
-"""Share of signal jets that are kept where a background rejection is taken."""
-
-BACKGROUND = "QCD"
-"""Classes whose names begin with this are the background."""
+from jetscale.common.roc import BACKGROUND, curve, efficiency_of, signal_share
 
 # torchmetrics warns of classes without jets and gives them an area of 0; `_auc` leaves them out
 _ABSENT_CLASSES = r"No (negative|positive) samples in targets"
@@ -33,8 +30,9 @@ class JetMetrics(Metric):
     - ``auc``: mean over classes of the area under the ROC curve of that class against all others; classes
       without jets are left out
     - ``rejection_CLASS``, for each class that is no background: background jets per background jet that is
-      kept, where `SIGNAL_EFFICIENCY` of the jets of CLASS are kept, by a cut on p(CLASS) / (p(CLASS) +
-      p(background)); infinite where no background jet is kept, nan where there are no jets of one kind
+      kept, where the share `jetscale.common.roc.efficiency_of` of the jets of CLASS is kept, by a cut on
+      p(CLASS) / (p(CLASS) + p(background)); infinite where no background jet is kept, nan where there are no
+      jets of one kind
 
     Parameters
     ----------
@@ -81,36 +79,18 @@ class JetMetrics(Metric):
         return area_K[(jets_K > 0) & (jets_K < len(labels_J))].mean()
 
     def _rejections(self, probabilities_JK: Tensor, labels_J: Tensor) -> dict[str, Tensor]:
-        is_background_K = torch.tensor([name.startswith(BACKGROUND) for name in self.class_names])
+        is_background_K = np.array([name.startswith(BACKGROUND) for name in self.class_names])
         if not is_background_K.any():
             return {}
-        is_background_K = is_background_K.to(labels_J.device)
-        background_J = probabilities_JK[:, is_background_K].sum(dim=1)
-        rejections = {}
-        for number, name in enumerate(self.class_names):
-            if not is_background_K[number]:
-                chosen_J = (labels_J == number) | is_background_K[labels_J]
-                rejections[f"rejection_{name}"] = background_rejection(
-                    probabilities_JK[chosen_J, number], background_J[chosen_J], labels_J[chosen_J] == number
-                )
-        return rejections
-
-
-def background_rejection(signal_J: Tensor, background_J: Tensor, is_signal_J: Tensor) -> Tensor:
-    """Background jets per background jet that is kept at `SIGNAL_EFFICIENCY`.
-
-    Parameters
-    ----------
-    signal_J, background_J : (J,) float32, probabilities of the signal class and of the background
-    is_signal_J : (J,) bool, which jets are signal; the others are background
-
-    Returns
-    -------
-    Scalar float32; infinite where no background jet is kept, nan without jets of one of the two kinds.
-    """
-    if not is_signal_J.any() or is_signal_J.all():
-        return torch.tensor(torch.nan, device=signal_J.device)
-    tiny = torch.finfo(signal_J.dtype).tiny  # both probabilities may have been rounded to 0
-    discriminant_J = signal_J / (signal_J + background_J).clamp_min(tiny)
-    kept_background, kept_signal, _ = binary_roc(discriminant_J, is_signal_J.long())
-    return 1 / kept_background[kept_signal >= SIGNAL_EFFICIENCY].min()
+        scores_JK, numbers_J = probabilities_JK.float().cpu().numpy(), labels_J.cpu().numpy()
+        of_background_J = is_background_K[numbers_J]
+        found = {}
+        for number in np.flatnonzero(~is_background_K):
+            name = self.class_names[number]
+            share_J = signal_share(scores_JK, int(number), is_background_K)
+            one = curve(share_J, numbers_J == number, of_background_J)
+            kept = (
+                torch.nan if one is None else one.kept_background(np.ones(len(share_J)), efficiency_of(name))
+            )
+            found[f"rejection_{name}"] = 1 / torch.tensor(kept, device=labels_J.device)  # of 0: infinite
+        return found

@@ -70,7 +70,8 @@ class ModelSettings:
     Attributes
     ----------
     arch : kind of network: ``transformer`` (the paper's set transformer), ``deepsets`` (Particle Flow
-        Network, arXiv:1810.05165), or one of your own that ``--trust MODULE`` registers
+        Network, arXiv:1810.05165), ``particlenet`` (ParticleNet-Lite, arXiv:1902.08570), or one of your own
+        that ``--trust MODULE`` registers
     dim : width, the one dial of the size: all layers and N follow from it
     depth : blocks of a transformer
     head_dim : width of a transformer's attention head, which divides dim; below 8 for widths under 8

@@ -65,7 +65,7 @@ def test_a_jet_is_a_set_and_does_not_depend_on_the_others(arch: str) -> None:
 
 
 def test_the_first_loss_is_that_of_a_uniform_guess_and_training_lowers_it(arch: str) -> None:
-    for dim in (8, 128):
+    for dim in (8, 32 if arch == "particlenet" else 128):  # a step on its edges takes seconds at width 128
         losses = trained(make(arch, dim), random_jets(random_lengths(32)), 25)
         assert losses[0] == pytest.approx(math.log(10), abs=0.05)
         assert losses[-1] < 0.9 * losses[0]
@@ -193,6 +193,7 @@ def test_a_kind_of_parameter_that_does_not_exist_is_refused() -> None:
     [
         ("transformer", [2_874, 166_282, 10_505_226], 37.1e6, 0.93),
         ("deepsets", [730, 30_858, 1_852_426], 3.1e6, 0.42),
+        ("particlenet", [1_778, 89_418, 5_532_170], 77.8e6, 3.63),
     ],
 )
 def test_sizes_and_costs_in_the_documentation(

@@ -44,7 +44,7 @@ def test_help_lists_the_launchers_of_the_user(train, site: Path) -> None:
     assert "|diary|" not in train("--help").stdout
     shown = train("--trust", "toy_lab.launcher", "--config-dir", "conf", "--help").stdout
     assert "hydra/launcher=basic|diary|joblib|mine|perlmutter|slurm" in shown
-    assert "model.arch=transformer  (one of transformer, deepsets" in shown
+    assert "model.arch=transformer  (one of transformer, deepsets, particlenet" in shown
     unknown = train("--trust", "no_lab", "--help", check=False)
     assert unknown.stderr.startswith("jetscale.train: --trust no_lab: cannot be imported")
     assert unknown.stderr.count("\n") == 1

@@ -66,6 +66,7 @@ def test_without_trust_it_is_unknown(train, folder):
     refused = train(*TINY, "model.arch=toy", check=False)
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
-    assert "model.arch=toy: must be one of transformer, deepsets, or one that --trust MODULE registers" in (
-        refused.stderr
+    assert (
+        "model.arch=toy: must be one of transformer, deepsets, particlenet, or one that --trust MODULE"
+        in (refused.stderr)
     )

@@ -18,24 +18,35 @@ TRAIN = (
 )  # fmt: skip
 
 
+PRETRAINED = ("+experiment=bsm_all", "pretrain.steps=20", "pretrain.batch_size=32", *TRAIN)
+PRETRAINED += ("finetune.steps=3",)
+
+
 @pytest.fixture(scope="session")
 def lab(simulated_data: Path, warm: WarmServer, made_once: Made) -> Path:
-    """A folder in which a run was made: ``data`` and ``multirun``."""
+    """A folder in which runs were made, from scratch and pretrained: ``data`` and ``multirun``."""
 
     def fill(folder: Path) -> None:
         shutil.copytree(simulated_data, folder / "data")
-        process = warm.start("jetscale.train", list(TRAIN), folder, quiet_environment())
-        process.communicate(timeout=300)
-        assert process.wait() == 0, process.printed("stderr")[:3000]
+        for words in (TRAIN, PRETRAINED):
+            process = warm.start("jetscale.train", list(words), folder, quiet_environment())
+            process.communicate(timeout=300)
+            assert process.wait() == 0, process.printed("stderr")[:3000]
 
     return made_once("tagger", fill)
 
 
 @pytest.fixture
 def run(lab: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The finished run, in the folder that it was made in."""
+    """The finished run from scratch, in the folder that it was made in."""
     monkeypatch.chdir(lab)
-    return next(Path("multirun").rglob("done.json")).parent
+    return next(Path("multirun").rglob("scratch/**/done.json")).parent
+
+
+@pytest.fixture
+def pretraining(run: Path) -> Path:
+    """The finished pretraining."""
+    return next(Path("multirun/backbones").rglob("done.json")).parent
 
 
 @pytest.fixture

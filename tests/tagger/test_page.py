@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+from benchmarks.comparison import RESULTS, example, table
 from jetscale.tagger.__main__ import main
 from tests.conftest import REPO
 
-PAGE = (REPO / "docs/tagger.md").read_text()
+PAGE, _, BACKBONE = (REPO / "docs/tagger.md").read_text().partition("## A pretrained backbone")
 RUN = "multirun/paper/bsm_all/dim=64/seed=0"
 
 
 def blocks(language: str, run: Path) -> list[str]:
-    """Blocks of the page in a language, for `run`."""
+    """Blocks in a language, for `run`; those on backbones are run in test_backbone.py."""
     return [
         block.replace(RUN, str(run)) for block in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
     ]
@@ -32,7 +34,7 @@ def test_its_python(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_its_commands(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     commands = [line for block in blocks("bash", run) for line in block.replace("\\\n", " ").splitlines()]
-    commands = [command for command in commands if not command.startswith("pip install")]
+    commands = [command for command in commands if f"run={run}" in command]
     assert len(commands) == 3
     for command in commands[:2]:  # the third is that of test_export.py
         start, words = shlex.split(command)[:3], shlex.split(command)[3:]
@@ -48,3 +50,9 @@ def test_it_names_the_columns_that_the_papers_inputs_need(run: Path) -> None:
 
     paragraph = PAGE.partition("They need the columns of")[2].partition("in GeV")[0]
     assert set(re.findall(r"`(part_\w+)`", paragraph)) == set(jetscale.load(run).inputs.columns)
+
+
+def test_the_tables_are_those_of_the_benchmark() -> None:
+    results = json.loads(RESULTS.read_text())
+    assert table(results) in (REPO / "docs/comparison.md").read_text()
+    assert example(results["transformer"]) in PAGE

@@ -16,6 +16,7 @@ from jetscale.analysis.tables.variants import JETS, only_varying, settings_of, t
 from jetscale.common.files import DamagedFile
 from jetscale.common.paper import FLOPS_PER_PARAM_JET
 from jetscale.common.usage import UsageError
+from jetscale.runs.config_file import read_config
 from jetscale.runs.done import Done, read_done, read_identity
 from jetscale.runs.layout import BLOCKS, CONFIG, DONE, METRICS
 from jetscale.runs.metrics import check_final, read_metrics
@@ -132,19 +133,13 @@ def _finished(folder: Path) -> Done[RunRecord] | None:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """What ``config.yaml`` says, as plain values: nothing in a run directory is resolved."""
-    import yaml
-
-    path = folder / CONFIG
+    """What ``config.yaml`` says."""
     try:
-        content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return read_config(folder)
     except FileNotFoundError as error:
-        raise UsageError(f"{path} is missing; {WAY_OUT}") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} cannot be read ({' '.join(str(error).split())}); {WAY_OUT}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} holds no settings; {WAY_OUT}")
-    return content
+        raise UsageError(f"{folder / CONFIG} is missing; {WAY_OUT}") from error
+    except DamagedFile as error:
+        raise UsageError(f"{error}; {WAY_OUT}") from error
 
 
 def _settings(record: RunRecord, config: dict[str, Any]) -> dict[str, str]:
