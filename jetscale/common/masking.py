@@ -86,8 +86,9 @@ _SHAPES = re.compile(
 _FORTY_HEX = re.compile(r"(?<![\w/@.-])[0-9a-f]{40}(?![\w/.@-])")
 _NOT_A_KEY = re.compile(r"(commit|revision|rev|sha1?|hash|head|tree|blob)\W{0,5}$", re.IGNORECASE)
 
+_FOLDER = r"[^\s/'\"`,;:=<>|()\[\]{}]+/"
 _PATH = re.compile(
-    r"(?:file://|(?<![\w.:/~*-]))(?:~[\w.-]*)?/(?:[^\s/'\"`,;:=<>|()\[\]{}]+/)+(?P<name>[^\s/'\"`,;:<>|()\[\]{}]*)"
+    rf"(?:file://|(?<![\w.:/~*-]))(?:~[\w.-]*/(?:{_FOLDER})*|/(?:{_FOLDER})+)(?P<name>[^\s/'\"`,;:<>|()\[\]{{}}]*)"
 )
 """An absolute path, or one in somebody's home, with at least one folder; no path of an address."""
 

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from tests.tracking.wandb_server import KEY, WandbServer, served
 from tests.warm import WarmServer
 
 SWEEP = (
-    *TINY, "+experiment=bsm_all", "-m", "seed=0,1", "pretrain.seed=0", "tracking.wandb=offline", "ema.enabled=true",
-    "finetune.lr={base: 1e-3, dim: 16, power: -1}",
+    *TINY, "+experiment=bsm_all", "-m", "seed=0,1", "pretrain.seed=0", "tracking.wandb=offline",
+    "ema.enabled=true", "finetune.lr={base: 1e-3, dim: 16, power: -1}",
 )  # fmt: skip
 """Two runs that share a backbone: the first pretrains it, the second finds it."""
 
@@ -48,7 +49,8 @@ def folder(simulated_data: Path, warm: WarmServer, tmp_path_factory: pytest.Temp
 
 
 def run_of(folder: Path, seed: int) -> Path:
-    return folder / f"multirun/smoke/bsm_all/dim=8/seed={seed}"
+    (run,) = (folder / f"multirun/smoke/bsm_all/dim=8/seed={seed}").iterdir()  # named by its overrides
+    return run
 
 
 def log_of(folder: Path, seed: int) -> Path:
@@ -62,8 +64,9 @@ def test_a_dashboard_shows_both_phases_and_what_runs_are_grouped_by(folder: Path
         fragment = read_fragment(log_of(folder, seed))
         flat = {key: value for key, value in fragment.config.items() if not isinstance(value, dict)}
         expected = {
-            "study": "smoke", "subset": "bsm_all", "dim": 8, "seed": seed, "arch": "transformer", "gpu": "none",
-            "lr": 2e-3, "steps": 40, "batch_size": 8, "pretrain_steps": 24, "pretrain_lr": 1e-3,
+            "study": "smoke", "subset": "bsm_all", "dim": 8, "seed": seed, "arch": "transformer",
+            "gpu": "none", "lr": 2e-3, "steps": 40, "batch_size": 8, "pretrain_steps": 24,
+            "pretrain_lr": 1e-3,
         }  # fmt: skip
         assert expected.items() <= flat.items()
         for phase, split, weights in (
@@ -117,6 +120,14 @@ def test_copied_offline_folders_give_the_bootstrap_of_the_run_directories(folder
     np.testing.assert_array_equal(bootstrap(moved), bootstrap(local))
     assert moved.origins == local.origins
     assert not any("history" in text for text in moved.warnings)
+
+
+@pytest.fixture
+def server() -> Iterator[api.Server]:
+    running = api.Server()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()
 
 
 def sent(folder: Path) -> WandbServer:
