@@ -80,7 +80,7 @@ def run(settings: TrainSettings, path: Path, variant: str = "") -> RunRecord:
 
 def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun, variant: str) -> RunRecord:
     loggers = user_loggers(settings.loggers, directory.path)
-    if ranks.is_first():
+    if ranks.is_first() and loggers.all:
         loggers.log_settings(hyperparameters(settings, variant))
     backbone = find_or_pretrain(settings, wandb, loggers)
     phase, model, data = build(settings, Phase.FINETUNE)

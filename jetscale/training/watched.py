@@ -8,14 +8,15 @@ from typing import Any
 import torch
 
 from jetscale.runs.layout import Place
+from jetscale.runs.record import git_state
 from jetscale.tracking.wandb_environment import Destination
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training import ranks
 from jetscale.training.learning_rates import learning_rate
 from jetscale.training.settings import DeviceSettings, PhaseSettings, TrainSettings, public
 
-_LONGEST_GROUP = 128
-"""W&B's limit, in characters."""
+_LONGEST_NAME = 128
+"""W&B's limit for names of runs and groups, in characters."""
 
 
 def hyperparameters(settings: TrainSettings, variant: str) -> dict[str, Any]:
@@ -28,9 +29,10 @@ def hyperparameters(settings: TrainSettings, variant: str) -> dict[str, Any]:
 
     Returns
     -------
-    First ``study``, ``subset``, ``seed``, ``variant``, ``dim``, ``arch``, ``gpu``, and of each phase the
-    number that its settings give: ``lr``, ``steps`` and ``batch_size`` of fine-tuning, ``pretrain_lr`` and so
-    on (0 steps from scratch). Then the settings, nested as in ``config.yaml``.
+    First ``study``, ``subset``, ``seed``, ``variant``, ``dim``, ``arch``, ``gpu``, ``commit`` (of a checkout,
+    with ``+`` where it has changes), and of each phase the number that its settings give: ``lr``, ``steps``
+    and ``batch_size`` of fine-tuning, ``pretrain_lr`` and so on (0 steps from scratch). Then the settings,
+    nested as in ``config.yaml``.
     """
     every = public(settings)
     flat = {
@@ -41,6 +43,7 @@ def hyperparameters(settings: TrainSettings, variant: str) -> dict[str, Any]:
         "dim": settings.model.dim,
         "arch": settings.model.arch,
         "gpu": _gpu(settings.device),
+        **_commit(),
         **_of_phase("", settings.finetune, settings.model.dim),
     }
     pretrains = settings.pretrain.composition is not None
@@ -56,6 +59,11 @@ def _of_phase(prefix: str, phase: PhaseSettings, dim: int) -> dict[str, Any]:
         f"{prefix}steps": phase.steps,
         f"{prefix}batch_size": phase.batch_size,
     }
+
+
+def _commit() -> dict[str, str]:
+    state = git_state()
+    return {} if state is None else {"commit": state["commit"][:12] + ("+" if state["dirty"] else "")}
 
 
 def _gpu(device: DeviceSettings) -> str:
@@ -77,18 +85,21 @@ def wandb_of(settings: TrainSettings, directory: Path, variant: str) -> WandbRun
     variant : what the run varied besides subset, width and seed
     """
     place = Place(settings.subset, settings.model.dim, settings.seed)
-    group = f"{settings.study}/{place.group}"
+    group, name = f"{settings.study}/{place.group}", place.label
+    if variant:
+        group, name = f"{group}/{variant}"[:_LONGEST_NAME], f"{name} {variant}"[:_LONGEST_NAME]
     destination = Destination(
         project=settings.tracking.project,
         entity=settings.tracking.entity,
-        group=f"{group}/{variant}"[:_LONGEST_GROUP] if variant else group,
-        name=place.label,
+        group=group,
+        name=name,
         tags=(settings.study, settings.subset, f"dim={place.dim}"),
     )
+    mode = settings.tracking.wandb if ranks.is_first() else "disabled"
     return WandbRun(
-        settings.tracking.wandb if ranks.is_first() else "disabled",
+        mode,
         directory,
-        hyperparameters(settings, variant),
+        {} if mode == "disabled" else hyperparameters(settings, variant),
         destination,
         settings.pretrain.steps if settings.pretrain.composition else 0,
     )

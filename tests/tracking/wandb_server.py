@@ -50,9 +50,10 @@ class WandbServer:
             def do_POST(self) -> None:
                 content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 body = content.decode("latin1")
-                if self.command == "PUT" and self.path.startswith("/up/"):
+                if self.path.startswith("/up/"):
                     _, _, run, file = unquote(self.path).split("/", 3)
                     server.files.setdefault(run, {})[file] = content
+                    body = ""
                 call = re.search(r"(?:query|mutation) (\w+)", body)
                 server.calls.append(call[1] if call else self.path.rpartition("/")[2])
                 server.bodies.append(body)
