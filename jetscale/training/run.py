@@ -24,7 +24,7 @@ from jetscale.training.preemption import Preempted
 from jetscale.training.same_jets import jets_from, same_jets
 from jetscale.training.settings import Phase, TrainSettings, to_yaml
 from jetscale.training.user_additions import user_loggers
-from jetscale.training.watched import hyperparameters, wandb_of
+from jetscale.training.watched import hyperparameters, shown_name, wandb_of
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def run(settings: TrainSettings, path: Path, variant: str = "") -> RunRecord:
 
 
 def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun, variant: str) -> RunRecord:
-    loggers = user_loggers(settings.loggers, directory.path)
+    loggers = user_loggers(settings.loggers, directory.path, shown_name(settings, variant))
     if ranks.is_first() and loggers.all:
         loggers.log_settings(hyperparameters(settings, variant))
     backbone = find_or_pretrain(settings, wandb, loggers)

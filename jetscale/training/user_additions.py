@@ -92,7 +92,7 @@ class UserLoggers:
             logger.save()
 
 
-def user_loggers(named: Mapping[str, Any], directory: Path) -> UserLoggers:
+def user_loggers(named: Mapping[str, Any], directory: Path, run_name: str = "") -> UserLoggers:
     """The user's loggers, made for one run.
 
     Parameters
@@ -100,6 +100,7 @@ def user_loggers(named: Mapping[str, Any], directory: Path) -> UserLoggers:
     named : `TrainSettings.loggers`
     directory : the run directory, given as ``save_dir`` where a logger takes one and the settings name none;
         CSV and TensorBoard write into the folder there that has the logger's name in the settings
+    run_name : given as ``run_name`` where a logger (MLflow's) takes one and the settings name none
 
     Raises
     ------
@@ -107,7 +108,7 @@ def user_loggers(named: Mapping[str, Any], directory: Path) -> UserLoggers:
         A class cannot be called with these arguments, or what it makes is no logger.
     """
     loggers = []
-    for name, made in _made("loggers", named, {"save_dir": str(directory)}).items():
+    for name, made in _made("loggers", named, {"save_dir": str(directory), "run_name": run_name}).items():
         if not isinstance(made, Logger):
             raise SettingsError(f"loggers.{name}: {_type(made)} is no Lightning logger")
         loggers.append(made)

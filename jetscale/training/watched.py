@@ -75,6 +75,12 @@ def _gpu(device: DeviceSettings) -> str:
     return "none"
 
 
+def shown_name(settings: TrainSettings, variant: str) -> str:
+    """What the run is called where it is shown beside others."""
+    label = Place(settings.subset, settings.model.dim, settings.seed).label
+    return f"{label} {variant}"[:_LONGEST_NAME] if variant else label
+
+
 def wandb_of(settings: TrainSettings, directory: Path, variant: str) -> WandbRun:
     """The run in W&B, begun or gone on with; disabled on all ranks but the first.
 
@@ -85,14 +91,12 @@ def wandb_of(settings: TrainSettings, directory: Path, variant: str) -> WandbRun
     variant : what the run varied besides subset, width and seed
     """
     place = Place(settings.subset, settings.model.dim, settings.seed)
-    group, name = f"{settings.study}/{place.group}", place.label
-    if variant:
-        group, name = f"{group}/{variant}"[:_LONGEST_NAME], f"{name} {variant}"[:_LONGEST_NAME]
+    group = f"{settings.study}/{place.group}"
     destination = Destination(
         project=settings.tracking.project,
         entity=settings.tracking.entity,
-        group=group,
-        name=name,
+        group=f"{group}/{variant}"[:_LONGEST_NAME] if variant else group,
+        name=shown_name(settings, variant),
         tags=(settings.study, settings.subset, f"dim={place.dim}"),
     )
     mode = settings.tracking.wandb if ranks.is_first() else "disabled"

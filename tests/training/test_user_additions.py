@@ -148,6 +148,8 @@ def log_a_run_that_is_killed(named: dict[str, Any], run: Path) -> None:
         loggers = user_loggers(named, run)
         loggers.log_settings(SETTINGS)
         loggers.log(*pretraining)
+        for logger in loggers.all:
+            logger.finalize("success")  # as a Trainer does at the end of every phase
         loggers.log(*(line for step in range(1, kept + 1) for line in both(step)))
         for step in range(kept + 1, last + 1):
             for line in both(step):
