@@ -18,7 +18,7 @@ from jetscale.common.files import DamagedFile, read_sealed, write_sealed
 from jetscale.common.masking import masked, masked_tree, tree_without_folders
 from jetscale.common.paper import FLOPS_PER_PARAM_JET
 from jetscale.runs.layout import SHARED_COPY, WANDB_ID
-from jetscale.runs.metrics import MetricsLine
+from jetscale.runs.metrics import MetricsLine, line_of
 from jetscale.runs.shared_copy import write_shared_copy
 from jetscale.tracking.wandb_environment import Destination, chosen_mode, folder_for, warn_of_a_shared_id
 from jetscale.tracking.wandb_service import Sender, forget_service, kill_service
@@ -141,22 +141,22 @@ class WandbRun:
         step = line.step + (self._steps_before if line.phase == "finetune" else 0)
         self._send("log", lambda: run.log(values, step=step))
 
-    def log_pretraining(self, lines: Iterable[MetricsLine]) -> None:
+    def log_pretraining(self, lines: Iterable[dict[str, Any]]) -> None:
         """Send the lines of the whole pretraining, unless W&B has them: this run made it, or sent it before.
 
         Parameters
         ----------
-        lines : of the backbone that the run starts from, whoever pretrained it
+        lines : entries of the metrics of the backbone that the run starts from, whoever pretrained it
         """
         if self.active:
             self._tried("pretraining curve", lambda: self._log_pretraining(lines))
 
-    def _log_pretraining(self, lines: Iterable[MetricsLine]) -> None:
+    def _log_pretraining(self, lines: Iterable[dict[str, Any]]) -> None:
         path = self._directory / WANDB_ID
         kept = read_sealed(path)
         if not (self._pretraining_sent or kept.get(_PRETRAINING)):
             for line in lines:
-                self.log(line)
+                self.log(line_of(line))
         write_sealed(path, {**kept, _PRETRAINING: True})
 
     def finish(
@@ -177,9 +177,7 @@ class WandbRun:
             shown = tree_without_folders(masked_tree(summary))
             self._send("summary", lambda: run.summary.update(shown))
         if done:
-            # a failure here must not keep the run from being closed
-            copy = lambda: _attach_copy(run, self._directory)  # noqa: E731
-            sender.put(lambda: self.active and self._tried("copy of the run directory", copy))
+            sender.put(lambda: self.active and self._attach_copy(run))
         self._send("finish", lambda: run.finish(exit_code=exit_code))
         if not sender.close(CLOSE_SECONDS):
             log.warning(
@@ -193,6 +191,10 @@ class WandbRun:
         if self._to_sync:
             log.info("the run is kept for W&B; send it with: %s", self._to_sync)
         self._run = self._sender = None
+
+    def _attach_copy(self, run: Any) -> None:
+        # a failure must not keep the run from being closed
+        self._tried("copy of the run directory", lambda: _attach_copy(run, self._directory))
 
     def _send(self, what: str, call: Callable[[], Any]) -> None:
         assert self._sender is not None

@@ -98,16 +98,15 @@ def find_or_pretrain(settings: TrainSettings, wandb: WandbRun, loggers: UserLogg
             directory.finish(record)
             outputs.checkpoints.remove()
         backbone = Backbone(directory, _in(directory, ranks.agreed(record)))
-        return _told(backbone, wandb)
+        return _told(backbone, wandb, UserLoggers())
 
 
-def _told(backbone: Backbone, wandb: WandbRun, loggers: UserLoggers | None = None) -> Backbone:
-    """`backbone`, whose curve W&B and `loggers` are given; W&B knows what it was sent while it was made."""
-    if ranks.is_first() and (wandb.active or loggers is not None):
-        lines = [line_of(entry) for entry in backbone.metrics()]
+def _told(backbone: Backbone, wandb: WandbRun, loggers: UserLoggers) -> Backbone:
+    """`backbone`, whose curve W&B and `loggers` are given; not what they were told while it was made."""
+    if ranks.is_first() and (wandb.active or loggers.all):
+        lines = backbone.metrics()
         wandb.log_pretraining(lines)
-        if loggers is not None:
-            loggers.log(*lines)
+        loggers.log(*map(line_of, lines))
     return backbone
 
 

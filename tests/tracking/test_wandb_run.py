@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -196,14 +197,14 @@ def test_the_curve_of_a_found_backbone_is_sent_once(tmp_path):
     ]
     for _ in range(2):  # the second start goes on from a checkpoint of fine-tuning
         run = start("offline", tmp_path, before=20)
-        run.log_pretraining(lines)
+        run.log_pretraining(map(asdict, lines))
         run.log(LINE)
         run.finish()
     (tmp_path / "other").mkdir()
     run = start("offline", tmp_path / "other", before=20)  # which pretrains itself
     for line in lines:
         run.log(line)
-    run.log_pretraining(lines)
+    run.log_pretraining(map(asdict, lines))
     run.finish()
     forget_service()
     told = {
