@@ -25,6 +25,7 @@ from tests.runs import TINY, metrics_of, quiet_environment
 from tests.tracking.wandb_server import KEY, WandbServer, served
 from tests.warm import WarmServer
 
+pytestmark = pytest.mark.slow  # all of them: the sweep is made once for tests that run one after the other
 SWEEP = (
     *TINY, "+experiment=bsm_all", "-m", "seed=0,1", "pretrain.seed=0", "tracking.wandb=offline",
     "ema.enabled=true", "finetune.lr={base: 1e-3, dim: 16, power: -1}",
@@ -142,7 +143,6 @@ def sent(folder: Path) -> WandbServer:
     return server
 
 
-@pytest.mark.slow
 def test_what_wandb_sync_sends_gives_it_too(folder: Path, server: api.Server, tmp_path: Path) -> None:
     taken = sent(folder)
     assert len(taken.runs) == 2
