@@ -177,7 +177,7 @@ class WandbRun:
             shown = tree_without_folders(masked_tree(summary))
             self._send("summary", lambda: run.summary.update(shown))
         if done:
-            sender.put(lambda: self.active and self._attach_copy(run))
+            sender.put(lambda: self._attach_copy(run))
         self._send("finish", lambda: run.finish(exit_code=exit_code))
         if not sender.close(CLOSE_SECONDS):
             log.warning(
@@ -193,8 +193,8 @@ class WandbRun:
         self._run = self._sender = None
 
     def _attach_copy(self, run: Any) -> None:
-        # a failure must not keep the run from being closed
-        self._tried("copy of the run directory", lambda: _attach_copy(run, self._directory))
+        if self.active:  # a failure must not keep the run from being closed
+            self._tried("copy of the run directory", lambda: _attach_copy(run, self._directory))
 
     def _send(self, what: str, call: Callable[[], Any]) -> None:
         assert self._sender is not None
