@@ -130,6 +130,16 @@ def test_offline_folders_that_were_copied_give_the_local_table(
     np.testing.assert_array_equal(blocks.jets_EB, local.blocks.jets_EB.astype(float))
 
 
+def test_copies_inside_a_run_directory_are_no_further_runs(copies: dict[str, Path]) -> None:
+    before = load_losses(copies["local"])
+    for run, place in RUNS.items():
+        offline(copies["local"] / place, copies[run], run)
+    for source in ("local", "wandb-offline"):
+        pd.testing.assert_frame_equal(
+            load_losses(copies["local"], source).frame, before.frame, check_exact=True
+        )
+
+
 def test_of_a_resumed_run_the_last_copy_counts_and_equal_places_keep_their_ids(
     copies: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from jetscale.common.files import DamagedFile
 from jetscale.common.paper import FLOPS_PER_PARAM_JET
 from jetscale.common.usage import UsageError
 from jetscale.runs.done import Done, read_done, read_identity
-from jetscale.runs.layout import BLOCKS, CONFIG, DONE, METRICS
+from jetscale.runs.layout import BLOCKS, CONFIG, DONE, METRICS, NOT_RUNS
 from jetscale.runs.metrics import check_final, read_metrics
 from jetscale.runs.record import PretrainRecord, RunRecord, from_json
 
@@ -49,8 +49,8 @@ def load(path: Path, *, unfinished: bool = False, phase: str = "finetune") -> Lo
     UsageError
         No run below `path`; a file of a run that is damaged, missing or of another run, named.
     """
-    folders = sorted(metrics.parent for metrics in path.rglob(METRICS)) if path.is_dir() else []
-    folders += [done.parent for done in sorted(path.rglob(DONE)) if done.parent not in folders]
+    folders = _below(path, METRICS) if path.is_dir() else []
+    folders += [folder for folder in _below(path, DONE) if folder not in folders]
     if not folders:
         raise UsageError(f"{path}: no run directory (a folder with {METRICS}) below it")
     return load_folders(folders, path, unfinished=unfinished, phase=phase)
@@ -74,6 +74,12 @@ class RunLosses:
     settings: dict[str, str]
     blocks: BlockLosses | None = None
     origin: Origin | None = None
+
+
+def _below(path: Path, name: str) -> list[Path]:
+    """Folders below `path` with the file `name`; not those in which no run is, such as W&B's with its copy."""
+    found = sorted(file.parent for file in path.rglob(name))
+    return [folder for folder in found if not NOT_RUNS & set(folder.relative_to(path).parts)]
 
 
 def load_folders(folders: Sequence[Path], path: Path, *, unfinished: bool, phase: str) -> LossTable:
