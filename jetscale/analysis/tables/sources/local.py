@@ -77,7 +77,7 @@ class RunLosses:
 
 
 def _below(path: Path, name: str) -> list[Path]:
-    """Folders below `path` with the file `name`; not those in which no run is, such as W&B's with its copy."""
+    """Folders below `path` with the file `name`; without W&B's folders, which hold copies, and the like."""
     found = sorted(file.parent for file in path.rglob(name))
     return [folder for folder in found if not NOT_RUNS & set(folder.relative_to(path).parts)]
 
