@@ -13,8 +13,8 @@ nbformat: Any = pytest.importorskip("nbformat")
 
 REPO = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
-SHARED_JETS = pytest.mark.xdist_group("notebooks")  # simulated once for both
-MARKS = {"01_quickstart": [SHARED_JETS], "03_compositions": [SHARED_JETS]}
+SHARED_JETS = pytest.mark.xdist_group("notebooks")  # simulated once for all
+MARKS = {name: [SHARED_JETS] for name in ("01_quickstart", "03_compositions", "05_wandb")}
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +35,8 @@ def this_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
 
 
-def test_the_four_are_there() -> None:
-    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
+def test_the_five_are_there() -> None:
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
     listed = (REPO / "notebooks/README.md").read_text()
     assert not [path.name for path in NOTEBOOKS if path.name not in listed]
 

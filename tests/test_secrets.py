@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jetscale.common.masking import is_secret_name, masked, masked_tree
+from jetscale.common.masking import is_secret_name, masked, masked_tree, tree_without_folders, without_folders
 from jetscale.training.settings import TrainSettings, public
 
 HEX = "0123456789abcdef0123456789abcdef01234567"
@@ -140,6 +140,35 @@ def test_what_stands_under_a_secrets_name_in_a_structure():
         "password": "***", "auth": {"user": "***", "pass": "***"}, "api_key": None, "tokens": 5, "key": "v",
     }  # fmt: skip
     assert masked_tree({"commit": HEX}) == {"commit": HEX}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/home/jane/jets", "***/jets"),
+        ("/home/jane doe/my jets", "***/my jets"),
+        ("~/jets", "***/jets"),
+        ("~jane/kept/store", "***/store"),
+        ("file:///home/jane/jets", "***/jets"),
+        (
+            "OSError: '/home/jane/a.root' is gone, see /work/jane/log.",
+            "OSError: '***/a.root' is gone, see ***/log.",
+        ),
+        ("moved ~/a/b to ~jane/c", "moved ***/b to ***/c"),
+        ("multirun/backbones", "multirun/backbones"),  # below the current folder, which is not named
+        ("./data/jets and 3/4 or N/A", "./data/jets and 3/4 or N/A"),
+        ("s3://bucket/jets", "s3://bucket/jets"),
+        ("root://***@eos.ch//eos/x", "root://***@eos.ch//eos/x"),
+        ("C = 6 N D /2", "C = 6 N D /2"),
+    ],
+)
+def test_paths_of_this_machine_keep_their_last_name(text, expected):
+    assert without_folders(text) == expected
+    assert without_folders(expected) == expected
+    assert tree_without_folders({"a": [text, 3], "b": (text, None)}) == {
+        "a": [expected, 3],
+        "b": [expected, None],
+    }
 
 
 def test_no_setting_of_ours_is_taken_for_a_secret():

@@ -4,6 +4,8 @@
 fragment, ``name=value`` and ``name: value`` in text, headers, flags of a command line; for the shapes of
 well-known keys; and for the values of this process's own environment variables that are named like secrets.
 In doubt it hides: what it changes is for reading only.
+
+`without_folders` shortens paths of this machine, for what leaves it: a home folder names its owner.
 """
 
 from __future__ import annotations
@@ -84,6 +86,12 @@ _SHAPES = re.compile(
 _FORTY_HEX = re.compile(r"(?<![\w/@.-])[0-9a-f]{40}(?![\w/.@-])")
 _NOT_A_KEY = re.compile(r"(commit|revision|rev|sha1?|hash|head|tree|blob)\W{0,5}$", re.IGNORECASE)
 
+_FOLDER = r"[^\s/'\"`,;:=<>|()\[\]{}]+/"
+_PATH = re.compile(
+    rf"(?:file://|(?<![\w.:/~*-]))(?:~[\w.-]*/(?:{_FOLDER})*|/(?:{_FOLDER})+)(?P<name>[^\s/'\"`,;:<>|()\[\]{{}}]*)"
+)
+"""An absolute path, or one in somebody's home, with at least one folder; no path of an address."""
+
 _SHORTEST_VALUE = 6
 _LONG_VALUE = 16
 """From here on a value of the environment is hidden inside longer words too."""
@@ -98,6 +106,24 @@ def masked(text: str) -> str:
 def masked_tree(content: Any) -> Any:
     """`content` of dicts and lists with every string masked, and all that stands under a secret's name."""
     return _masked_tree(content, _environment_secrets(), "")
+
+
+def without_folders(text: str) -> str:
+    """`text` with every absolute path shortened to its last name: ``/home/me/jets`` becomes ``***/jets``."""
+    if (
+        text.startswith(("/", "~", "file:/")) and "\n" not in text
+    ):  # all of it is a path, which may hold spaces
+        return f"{MASK}/{Path(text).name}"
+    return _PATH.sub(rf"{MASK}/\g<name>", text)
+
+
+def tree_without_folders(content: Any) -> Any:
+    """`content` of dicts and lists with `without_folders` applied to every value that is a string."""
+    if isinstance(content, dict):
+        return {name: tree_without_folders(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [tree_without_folders(value) for value in content]
+    return without_folders(content) if isinstance(content, str) else content
 
 
 def is_secret_name(name: str) -> bool:

@@ -36,6 +36,8 @@ WANDB_ID = "wandb.json"
 """The id that the run has in W&B."""
 WANDB_FILES = "wandb"
 """Folder in which the W&B client keeps its own files."""
+SHARED_COPY = "jetscale"
+"""Folder, among a run's files in W&B, of a copy of the finished run directory (`runs.shared_copy`)."""
 
 KEPT = (CONFIG, METRICS, BLOCKS, WEIGHTS, f"{CHECKPOINTS}/final.json")
 """Files of which a finished run consists, besides ``done.json``, which holds their checksums."""
@@ -52,9 +54,6 @@ SWEEP_PLAN = "plan.json"
 """The runs that a sweep consists of, in the sweep's folder."""
 BACKBONES = "backbones"
 """Folder of the finished pretrainings, beside the sweeps; each has the files of a run directory."""
-
-WANDB_ARTIFACT = "test_blocks"
-"""Type of the W&B artifact that holds `BLOCKS`."""
 
 N_BLOCKS = 1_000
 """A test jet's block is its position in the test split modulo this: the same jets for every run."""
@@ -119,8 +118,3 @@ def backbone_name(subset: str, dim: int, seed: int, identity: str) -> str:
     identity : fingerprint of its settings and jets, or ``*`` for a pattern that matches any
     """
     return f"{Place(subset, dim, seed).label}-{identity[:12]}"
-
-
-def wandb_artifact_name(run_id: str) -> str:
-    """Name of the W&B artifact with the block losses of the W&B run `run_id`."""
-    return f"test-blocks-{run_id}"

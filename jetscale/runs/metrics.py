@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,20 @@ class MetricsLog:
         """Make the file hold exactly `lines`, atomically."""
         with atomic_path(self.path) as aside:
             aside.write_text("".join(line_text(line) for line in lines))
+
+
+def line_of(entry: dict[str, Any]) -> MetricsLine:
+    """One entry of `read_metrics` as a `MetricsLine`; a line of another version may hold more.
+
+    Raises
+    ------
+    MetricsError
+        It lacks a field.
+    """
+    names = [field.name for field in fields(MetricsLine)]
+    if missing := [name for name in names if name not in entry]:
+        raise MetricsError(f"a metrics line of step {entry['step']} lacks {', '.join(missing)}")
+    return MetricsLine(**{name: entry[name] for name in names})
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

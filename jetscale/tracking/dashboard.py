@@ -31,6 +31,8 @@ _COLUMNS = [
     "config:variant",
     "config:seed",
     "config:n_params",
+    "config:lr",
+    "config:gpu",
 ]
 _GROUPS = ("study", "subset", "dim", "variant")
 

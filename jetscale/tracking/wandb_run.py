@@ -7,17 +7,19 @@ start (`START_SECONDS`) and at its end (`CLOSE_SECONDS`). Whatever W&B loses is 
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from jetscale.common.files import DamagedFile, read_sealed, write_sealed
-from jetscale.common.masking import masked, masked_tree
+from jetscale.common.masking import masked, masked_tree, tree_without_folders
 from jetscale.common.paper import FLOPS_PER_PARAM_JET
-from jetscale.runs.layout import WANDB_ARTIFACT, WANDB_ID, wandb_artifact_name
-from jetscale.runs.metrics import MetricsLine
+from jetscale.runs.layout import SHARED_COPY, WANDB_ID
+from jetscale.runs.metrics import MetricsLine, line_of
+from jetscale.runs.shared_copy import write_shared_copy
 from jetscale.tracking.wandb_environment import Destination, chosen_mode, folder_for, warn_of_a_shared_id
 from jetscale.tracking.wandb_service import Sender, forget_service, kill_service
 
@@ -31,6 +33,8 @@ CLOSE_SECONDS = 60.0
 """How long closing may take in all; a client that has not returned by then is killed."""
 AFTER_KILL_SECONDS = 5.0
 """How long the thread that calls a killed client is given to notice."""
+_PRETRAINING = "pretraining_sent"
+"""Key of `WANDB_ID`: whether W&B has the curve of the backbone."""
 
 
 class WandbRun:
@@ -42,7 +46,7 @@ class WandbRun:
         ``offline`` or ``disabled``; where the server cannot be reached the run is kept offline, to be sent
         later with ``wandb sync``
     directory : the run directory; W&B's own files go under it, unless ``WANDB_DIR`` says otherwise
-    config : settings of the run; sent with credentials masked, and ``model.dim`` as ``dim`` too
+    config : settings of the run; sent with credentials masked and paths of this machine shortened
     destination : project, group, name and tags
     steps_before : steps of pretraining, which W&B counts before those of fine-tuning
     """
@@ -61,12 +65,14 @@ class WandbRun:
         self._steps_before = steps_before
         self._sender: Sender | None = None
         self._to_sync = ""
+        self._directory = directory
+        self._pretraining_sent = False
         if mode == "disabled":
             return
         chosen = chosen_mode(mode)
         if chosen == "disabled":
             return
-        shown = top_level(masked_tree(config))
+        shown = tree_without_folders(masked_tree(config))
         if chosen == "online":
             self._guarded("start online", lambda: self._start("online", directory, shown, destination))
             if not self.active:  # the service still holds the run's id: "run ID is in use" for what follows
@@ -93,8 +99,13 @@ class WandbRun:
             settings=wandb.Settings(
                 silent=True,
                 reinit="create_new",  # never another run of this process that was left open
-                x_disable_stats=True,
-                x_disable_meta=True,  # it would send the command line as typed, passwords in URLs included
+                x_stats_pid=os.getpid(),  # the client remembers the process that imported it, before a fork
+                # it would send the command line as typed, passwords in URLs included, the names of user and
+                # machine, and every variable of Slurm; the type of the GPU is in the config instead
+                x_disable_meta=True,
+                disable_git=True,
+                disable_code=True,
+                host="",
                 console="off",  # else every print waits for a service that hangs, and is uploaded
                 init_timeout=START_SECONDS,
                 finish_timeout=UPLOAD_SECONDS,
@@ -122,6 +133,7 @@ class WandbRun:
         """
         if not self.active or self._sender is None:
             return
+        self._pretraining_sent |= line.phase == "pretrain"
         run, values = self._run, values_of(line, self._speed.after(line))
         if line.phase == "finetune" and self._n_params is None and line.jets > 0:
             n_params = self._n_params = round(line.flops / (FLOPS_PER_PARAM_JET * line.jets))
@@ -129,25 +141,43 @@ class WandbRun:
         step = line.step + (self._steps_before if line.phase == "finetune" else 0)
         self._send("log", lambda: run.log(values, step=step))
 
+    def log_pretraining(self, lines: Iterable[dict[str, Any]]) -> None:
+        """Send the lines of the whole pretraining, unless W&B has them: this run made it, or sent it before.
+
+        Parameters
+        ----------
+        lines : entries of the metrics of the backbone that the run starts from, whoever pretrained it
+        """
+        if self.active:
+            self._tried("pretraining curve", lambda: self._log_pretraining(lines))
+
+    def _log_pretraining(self, lines: Iterable[dict[str, Any]]) -> None:
+        path = self._directory / WANDB_ID
+        kept = read_sealed(path)
+        if not (self._pretraining_sent or kept.get(_PRETRAINING)):
+            for line in lines:
+                self.log(line_of(line))
+        write_sealed(path, {**kept, _PRETRAINING: True})
+
     def finish(
-        self, summary: dict[str, Any] | None = None, blocks: Path | None = None, exit_code: int = 0
+        self, summary: dict[str, Any] | None = None, *, done: bool = False, exit_code: int = 0
     ) -> None:
         """Close the run; waits at most `CLOSE_SECONDS`. Several runs may share one process.
 
         Parameters
         ----------
-        summary : values of the finished run, or its error; sent with credentials masked
-        blocks : ``test_blocks.parquet``, sent as an artifact
+        summary : values of the finished run, or its error; sent with credentials masked and paths shortened
+        done : the run directory is finished; W&B gets a copy of it (`jetscale.runs.shared_copy`)
         exit_code : W&B shows the run as failed where it is not 0
         """
         run, sender = self._run, self._sender
         if run is None or sender is None:
             return
         if summary:
-            self._send("summary", lambda: run.summary.update(masked_tree(summary)))
-        if blocks is not None:
-            # a failure here (the server checks the key again) must not keep the run from being closed
-            sender.put(lambda: self.active and self._tried("artifact", lambda: _log_blocks(run, blocks)))
+            shown = tree_without_folders(masked_tree(summary))
+            self._send("summary", lambda: run.summary.update(shown))
+        if done:
+            sender.put(lambda: self._attach_copy(run))
         self._send("finish", lambda: run.finish(exit_code=exit_code))
         if not sender.close(CLOSE_SECONDS):
             log.warning(
@@ -161,6 +191,10 @@ class WandbRun:
         if self._to_sync:
             log.info("the run is kept for W&B; send it with: %s", self._to_sync)
         self._run = self._sender = None
+
+    def _attach_copy(self, run: Any) -> None:
+        if self.active:  # a failure must not keep the run from being closed
+            self._tried("copy of the run directory", lambda: _attach_copy(run, self._directory))
 
     def _send(self, what: str, call: Callable[[], Any]) -> None:
         assert self._sender is not None
@@ -229,18 +263,16 @@ def values_of(line: MetricsLine, jets_per_second: float | None) -> dict[str, flo
     return values
 
 
-def top_level(config: dict[str, Any]) -> dict[str, Any]:
-    """`config` with the width as ``dim``, beside ``study``, ``subset`` and ``seed``: what runs group by."""
-    model = config.get("model")
-    return {**config, "dim": model["dim"]} if isinstance(model, dict) and "dim" in model else config
+def _attach_copy(run: Any, directory: Path) -> None:
+    """Put a copy of the run directory among the run's own files, where ``wandb sync`` finds it too.
 
-
-def _log_blocks(run: Any, blocks: Path) -> None:
-    import wandb
-
-    artifact = wandb.Artifact(wandb_artifact_name(run.id), type=WANDB_ARTIFACT)
-    artifact.add_file(str(blocks))
-    run.log_artifact(artifact)
+    No artifact: the client would keep its file in the user's home folder, which no copy of an offline folder
+    has.
+    """
+    target = Path(run.dir, SHARED_COPY)
+    write_shared_copy(directory, target)
+    for file in sorted(target.iterdir()):
+        run.save(str(file), base_path=run.dir, policy="now", glob=False)
 
 
 def kept_id(directory: Path) -> str:

@@ -11,7 +11,7 @@ from jetscale.common.files import fingerprint
 from jetscale.model.network import Network
 from jetscale.runs.directory import DamagedRunError, RunDirectory
 from jetscale.runs.layout import backbone_name
-from jetscale.runs.metrics import read_metrics
+from jetscale.runs.metrics import line_of, read_metrics
 from jetscale.runs.record import PretrainRecord
 from jetscale.runs.weights_file import CheckpointError
 from jetscale.tracking.wandb_run import WandbRun
@@ -20,6 +20,7 @@ from jetscale.training.build import build, outputs_of
 from jetscale.training.checkpoint import read_checkpoint, require_arch, write_weights
 from jetscale.training.phase import fit_phase
 from jetscale.training.settings import Phase, TrainSettings, to_yaml
+from jetscale.training.user_additions import UserLoggers
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Backbone:
         return read_metrics(self.directory.metrics)
 
 
-def find_or_pretrain(settings: TrainSettings, wandb: WandbRun) -> Backbone | None:
+def find_or_pretrain(settings: TrainSettings, wandb: WandbRun, loggers: UserLoggers) -> Backbone | None:
     """The backbone of these settings and this data: from the library, otherwise pretrained now.
 
     Where another process is pretraining the same one, wait for it and take its result.
@@ -69,7 +70,7 @@ def find_or_pretrain(settings: TrainSettings, wandb: WandbRun) -> Backbone | Non
     Parameters
     ----------
     settings : the run's
-    wandb : where the metrics of a pretraining go
+    wandb, loggers : of the run; they get the metrics of the pretraining, found or made
 
     Returns
     -------
@@ -85,10 +86,10 @@ def find_or_pretrain(settings: TrainSettings, wandb: WandbRun) -> Backbone | Non
         record = ranks.agreed(_done(directory))
         if record is not None:
             log.info("pretrained backbone found: %s", directory.path)
-            return Backbone(directory, _in(directory, record))
+            return _told(Backbone(directory, _in(directory, record)), wandb, loggers)
         if ranks.is_first():
             directory.start(to_yaml(settings))
-        outputs = outputs_of(Phase.PRETRAIN, directory, wandb)
+        outputs = outputs_of(Phase.PRETRAIN, directory, wandb, loggers)
         result = fit_phase(settings, phase, model, data, outputs, test=None)
         record = PretrainRecord(**result.record, fingerprint=identity, data=data.fingerprint)
         if ranks.is_first():
@@ -96,7 +97,17 @@ def find_or_pretrain(settings: TrainSettings, wandb: WandbRun) -> Backbone | Non
             write_weights(directory.weights, state, phase.steps)
             directory.finish(record)
             outputs.checkpoints.remove()
-        return Backbone(directory, _in(directory, ranks.agreed(record)))
+        backbone = Backbone(directory, _in(directory, ranks.agreed(record)))
+        return _told(backbone, wandb, UserLoggers())
+
+
+def _told(backbone: Backbone, wandb: WandbRun, loggers: UserLoggers) -> Backbone:
+    """`backbone`, whose curve W&B and `loggers` are given; not what they were told while it was made."""
+    if ranks.is_first() and (wandb.active or loggers.all):
+        lines = backbone.metrics()
+        wandb.log_pretraining(lines)
+        loggers.log(*map(line_of, lines))
+    return backbone
 
 
 def _in(directory: RunDirectory, record: PretrainRecord) -> PretrainRecord:

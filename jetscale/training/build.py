@@ -19,6 +19,7 @@ from jetscale.training.outputs import Outputs
 from jetscale.training.phase import capped_steps
 from jetscale.training.seeds import seed_for
 from jetscale.training.settings import ModelSettings, Phase, PhaseSettings, SettingsError, TrainSettings
+from jetscale.training.user_additions import UserLoggers
 
 
 def build(settings: TrainSettings, name: Phase) -> tuple[PhaseSettings, Network, JetDataModule]:
@@ -111,12 +112,22 @@ def _network(settings: ModelSettings, data: JetDataModule) -> Network:
         raise SettingsError(f"model.arch={settings.arch} with model.dim={settings.dim}: {error}") from error
 
 
-def outputs_of(name: Phase, directory: RunDirectory, wandb: WandbRun) -> Outputs:
-    """Where the phase writes."""
+def outputs_of(
+    name: Phase, directory: RunDirectory, wandb: WandbRun, loggers: UserLoggers | None = None
+) -> Outputs:
+    """Where the phase writes.
+
+    Parameters
+    ----------
+    name : which phase
+    directory : the run directory, or that of the backbone in its library
+    wandb, loggers : of the run, which both phases write to
+    """
     return Outputs(
         phase=name,
         metrics=MetricsLog(directory.metrics),
         blocks=BlockLog(directory.blocks),
         checkpoints=Checkpoints(directory.checkpoints, name),
         wandb=wandb,
+        loggers=loggers or UserLoggers(),
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jetscale.common.files import remove_leftovers
 from jetscale.runs.blocks import BlockLog, BlocksError, disagreement
-from jetscale.runs.metrics import MetricsError, MetricsLog
+from jetscale.runs.metrics import MetricsError, MetricsLine, MetricsLog, line_of
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training.checkpoint import Checkpoints
 from jetscale.training.settings import Phase
+from jetscale.training.user_additions import UserLoggers
 
 _WAY_OUT = (
     "put back an undamaged copy of it, or remove the folder it is in to make the run anew, to the same "
@@ -28,6 +29,13 @@ class Outputs:
     blocks: BlockLog
     checkpoints: Checkpoints
     wandb: WandbRun
+    loggers: UserLoggers = field(default_factory=UserLoggers)
+
+    def write(self, line: MetricsLine) -> None:
+        """Write one line to ``metrics.jsonl``, W&B and the user's loggers."""
+        self.metrics.append(line)
+        self.wandb.log(line)
+        self.loggers.log(line)
 
     @property
     def directory(self) -> Path:
@@ -36,6 +44,8 @@ class Outputs:
 
     def rewind(self, step: int, evaluations: frozenset[int], mark: dict[str, Any] | None = None) -> None:
         """Drop what was written beyond `step`: a run that goes on from there writes it again, the same.
+
+        The user's loggers are told what is left.
 
         Parameters
         ----------
@@ -55,6 +65,8 @@ class Outputs:
         self._require_whole(step, evaluations, mark)
         self.metrics.keep_until(self.phase, step)
         self.blocks.keep_until(self.phase, step)
+        if self.loggers.all:
+            self.loggers.log(*map(line_of, self.metrics.until(self.phase, step)))
 
     def _require_whole(self, step: int, evaluations: frozenset[int], mark: dict[str, Any] | None) -> None:
         lines = self.metrics.until(self.phase, step)

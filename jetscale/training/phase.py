@@ -30,7 +30,7 @@ from jetscale.training.outputs import Outputs, Schedule
 from jetscale.training.placement import placement
 from jetscale.training.preemption import NOTICE
 from jetscale.training.settings import DeviceSettings, PhaseSettings, SettingsError, TrainSettings
-from jetscale.training.user_additions import user_callbacks, user_loggers
+from jetscale.training.user_additions import user_callbacks
 
 # Warnings of Lightning that a user can do nothing about.
 _HUSHED = (
@@ -89,7 +89,7 @@ def fit_phase(
     CheckpointError
         No checkpoint can be read, or it was made on other data.
     SettingsError
-        A user's callback or logger cannot be made.
+        A user's callback cannot be made.
     Preempted
         The process was asked to stop (`jetscale.training.preemption`).
     """
@@ -186,7 +186,7 @@ def _trainer(settings: TrainSettings, outputs: Outputs, callbacks: list[L.Callba
         deterministic=True if not torch.cuda.is_available() else "warn",
         # where users' callbacks may write; in the current folder Lightning would load ./hpc_ckpt_*.ckpt
         default_root_dir=outputs.directory,
-        logger=user_loggers(settings.loggers, outputs.directory) or False,
+        logger=outputs.loggers.all or False,
         # the run directory is ours: nothing of Lightning's writes, validates or shards
         limit_val_batches=0,
         enable_checkpointing=False,

@@ -11,10 +11,8 @@ import torch
 from jetscale.jets.evaluation import EvalSet
 from jetscale.runs.blocks import BlockLog, disagreement
 from jetscale.runs.directory import DamagedRunError, RunDirectory, leave_traceback
-from jetscale.runs.layout import Place
 from jetscale.runs.metrics import check_final
 from jetscale.runs.record import FinalLoss, PretrainRecord, RunRecord, git_state, versions
-from jetscale.tracking.wandb_environment import Destination
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training import ranks
 from jetscale.training.backbone import find_or_pretrain
@@ -24,7 +22,9 @@ from jetscale.training.outputs import Outputs
 from jetscale.training.phase import PhaseResult, fit_phase
 from jetscale.training.preemption import Preempted
 from jetscale.training.same_jets import jets_from, same_jets
-from jetscale.training.settings import Phase, TrainSettings, public, to_yaml
+from jetscale.training.settings import Phase, TrainSettings, to_yaml
+from jetscale.training.user_additions import user_loggers
+from jetscale.training.watched import hyperparameters, shown_name, wandb_of
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def run(settings: TrainSettings, path: Path, variant: str = "") -> RunRecord:
             return done
         if ranks.is_first():
             directory.start(to_yaml(settings))
-        wandb = _wandb(settings, directory, variant)
+        wandb = wandb_of(settings, directory.path, variant)
         try:
             with ranks.losses_named():
                 record = _train(settings, directory, wandb, variant)
@@ -74,18 +74,20 @@ def run(settings: TrainSettings, path: Path, variant: str = "") -> RunRecord:
             log.warning("%s: %s", path, stop)
             wandb.finish(exit_code=int(stop.code or 0))
             raise
-        summary = {"final": asdict(record)["final"], "n_params": record.n_params_total}
-        wandb.finish(summary, directory.blocks)
+        wandb.finish({"final": asdict(record)["final"], "n_params": record.n_params_total}, done=True)
         return record
 
 
 def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun, variant: str) -> RunRecord:
-    backbone = find_or_pretrain(settings, wandb)
+    loggers = user_loggers(settings.loggers, directory.path, shown_name(settings, variant))
+    if ranks.is_first() and loggers.all:
+        loggers.log_settings(hyperparameters(settings, variant))
+    backbone = find_or_pretrain(settings, wandb, loggers)
     phase, model, data = build(settings, Phase.FINETUNE)
     test = EvalSet(settings.data, settings.finetune.dataset, n_jets=settings.eval.jets)
     if backbone is not None:
         backbone.load_into(model)
-    outputs = outputs_of(Phase.FINETUNE, directory, wandb)
+    outputs = outputs_of(Phase.FINETUNE, directory, wandb, loggers)
     if backbone is not None and ranks.is_first():  # one file tells the whole story of a run
         own = [line for line in outputs.metrics.read() if line["phase"] == Phase.FINETUNE]
         outputs.metrics.replace([*backbone.metrics(), *own])
@@ -145,23 +147,4 @@ def _record(
         threads=settings.device.threads,
         versions=versions(),
         git=git_state(),
-    )
-
-
-def _wandb(settings: TrainSettings, directory: RunDirectory, variant: str) -> WandbRun:
-    place = Place(settings.subset, settings.model.dim, settings.seed)
-    group = f"{settings.study}/{place.group}"
-    destination = Destination(
-        project=settings.tracking.project,
-        entity=settings.tracking.entity,
-        group=f"{group}/{variant}"[:128] if variant else group,  # W&B's limit
-        name=place.label,
-        tags=(settings.study, settings.subset, f"dim={place.dim}"),
-    )
-    return WandbRun(
-        settings.tracking.wandb if ranks.is_first() else "disabled",
-        directory.path,
-        {**public(settings), "variant": variant},
-        destination,
-        settings.pretrain.steps if settings.pretrain.composition else 0,
     )

@@ -1,6 +1,10 @@
 """Callbacks and loggers that a user adds in the settings (``callbacks``, ``loggers``).
 
 `jetscale.training.settings` has checked by then that every ``_target_`` may run.
+
+A logger is made once for a run. Every start of the run tells it the whole curve from the beginning, so that
+one that begins a new file (CSV), or hides what it was told before (TensorBoard), holds each line once, also
+after a kill and where the backbone was pretrained by another run.
 """
 
 from __future__ import annotations
@@ -8,7 +12,8 @@ from __future__ import annotations
 import inspect
 import io
 import pickle
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +22,11 @@ import lightning as L
 import torch
 from hydra.errors import InstantiationException
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from jetscale.common.trust import import_trusted
+from jetscale.runs.metrics import MetricsLine
+from jetscale.tracking.wandb_run import values_of
 from jetscale.training.settings import SettingsError, check_additions
 
 
@@ -52,13 +59,48 @@ def user_callbacks(named: Mapping[str, Any]) -> dict[str, L.Callback]:
     return callbacks
 
 
-def user_loggers(named: Mapping[str, Any], directory: Path) -> list[Logger]:
-    """The user's loggers, made for one phase.
+class UserLoggers:
+    """The user's loggers of one run.
+
+    Parameters
+    ----------
+    loggers : in the order of the settings; used on the first rank alone, apart from Lightning's own calls
+
+    Attributes
+    ----------
+    all : the loggers, for a `lightning.Trainer`
+    """
+
+    def __init__(self, loggers: Iterable[Logger] = ()) -> None:
+        self.all = list(loggers)
+
+    def log_settings(self, settings: dict[str, Any]) -> None:
+        """Give every logger the hyper-parameters: nested mappings of plain values."""
+        for logger in self.all:
+            with warnings.catch_warnings():
+                # ours: it is told everything again
+                warnings.filterwarnings(
+                    "ignore", message="Experiment logs directory .* exists and is not empty"
+                )
+                logger.log_hyperparams(settings)
+
+    def log(self, *lines: MetricsLine) -> None:
+        """Give every logger these lines, each at its step of its phase, under the keys that W&B gets too."""
+        for logger in self.all:
+            for line in lines:
+                logger.log_metrics(values_of(line, None), line.step)
+            logger.save()
+
+
+def user_loggers(named: Mapping[str, Any], directory: Path, run_name: str = "") -> UserLoggers:
+    """The user's loggers, made for one run.
 
     Parameters
     ----------
     named : `TrainSettings.loggers`
-    directory : given as ``save_dir`` where a logger takes one and the settings name none
+    directory : the run directory, given as ``save_dir`` where a logger takes one and the settings name none;
+        CSV and TensorBoard write into the folder there that has the logger's name in the settings
+    run_name : given as ``run_name`` where a logger (MLflow's) takes one and the settings name none
 
     Raises
     ------
@@ -66,11 +108,29 @@ def user_loggers(named: Mapping[str, Any], directory: Path) -> list[Logger]:
         A class cannot be called with these arguments, or what it makes is no logger.
     """
     loggers = []
-    for name, made in _made("loggers", named, {"save_dir": str(directory)}).items():
+    for name, made in _made("loggers", named, {"save_dir": str(directory), "run_name": run_name}).items():
         if not isinstance(made, Logger):
             raise SettingsError(f"loggers.{name}: {_type(made)} is no Lightning logger")
         loggers.append(made)
-    return loggers
+    return UserLoggers(loggers)
+
+
+def _folder_of(target: Any, name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with which the loggers that number their folders write into one folder, called `name`.
+
+    Parameters
+    ----------
+    target : the logger's class
+    name : of the logger in the settings
+    entry : what the settings say of it
+    """
+    known = isinstance(target, type) and issubclass(target, CSVLogger | TensorBoardLogger)
+    if not known or {"name", "version"} & set(entry):
+        return {}
+    purge = (
+        {"purge_step": 0} if issubclass(target, TensorBoardLogger) else {}
+    )  # hides what it was told before
+    return {"name": name, "version": "", **purge}
 
 
 def _made(key: str, named: Mapping[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -80,8 +140,10 @@ def _made(key: str, named: Mapping[str, Any], defaults: dict[str, Any]) -> dict[
     made = {}
     for name, entry in named.items():
         try:
-            taken = inspect.signature(hydra.utils.get_object(entry["_target_"])).parameters
+            target = hydra.utils.get_object(entry["_target_"])
+            taken = inspect.signature(target).parameters
             given = {word: value for word, value in defaults.items() if word in taken}
+            given |= _folder_of(target, name, entry)
             made[name] = hydra.utils.instantiate({**given, **entry}, _convert_="all")
         except (InstantiationException, ImportError, ValueError) as error:
             why = str(error.__cause__ or error).splitlines()[0]

@@ -15,7 +15,7 @@ from jetscale.analysis import FitSettings, fit, load_losses
 from jetscale.analysis.answers.gain import gains
 from jetscale.analysis.answers.rate_scan import analyse
 from jetscale.analysis.settings import UncertaintySettings
-from jetscale.analysis.tables.loss_table import LossTable, checked
+from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.analysis.tables.sources import saved, wandb_rows
 from jetscale.analysis.tables.variants import (
     counterpart,
@@ -263,8 +263,8 @@ def fragment(run: str, config: dict[str, Any]) -> wandb_rows.Fragment:
 def test_wandb_runs_have_variants_too_and_its_cache_keeps_them(tmp_path: Path) -> None:
     slow, fast = (changed(BASE, "finetune.lr", rate) for rate in (0.001, 0.04))
     wrapped = {key: {"value": value} if isinstance(value, dict) else value for key, value in fast.items()}
-    frame, warnings, settings = wandb_rows.table([fragment("a", slow), fragment("b", wrapped)], "finetune")
-    losses = checked(LossTable(frame, "w", 240.0, "jet", warnings, settings=settings))
+    fragments = [fragment("a", slow), fragment("b", wrapped)]
+    losses = wandb_rows.of_runs({}, fragments, "w", "finetune", [])
     names = {"scratch [finetune.lr=0.001]", "scratch [finetune.lr=0.04]"}
     assert set(with_variants(losses).groups()) == names
     saved.write(tmp_path / "wandb.parquet", losses, None)

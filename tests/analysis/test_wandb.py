@@ -58,7 +58,7 @@ def test_offline_folders_and_resumed_fragments(tmp_path: Path) -> None:
     assert set(frame["n_params"]) == {11002.0}
     assert set(frame["dim"]) == {16.0}
     assert any("2 pieces merged" in text for text in losses.warnings)
-    assert any("W&B's own files" in text for text in losses.warnings)
+    assert any("2 runs, such as scratch/dim=16/seed=0/run0, have no copy" in text for text in losses.warnings)
 
 
 def test_run_directories_around_offline_folders_are_read_instead(sweep: Callable[..., Path]) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import quote, unquote
 
-FAILING = ("Runs", "SampledHistoryPage", "RunOutputArtifacts")
+FAILING = ("Runs", "SampledHistoryPage", "RunFiles")
 
 LOAD = """
 import json, logging, sys
@@ -35,7 +32,9 @@ try:
         "jets": losses.blocks.jets_EB.tolist(),
     }
     rows = losses.frame.to_dict("list")
-    print(json.dumps({"rows": rows, "warnings": losses.warnings, "blocks": blocks}))
+    origins = {run: origin.to_json() for run, origin in losses.origins.items()}
+    answer = {"rows": rows, "warnings": losses.warnings, "blocks": blocks, "origins": origins}
+    print(json.dumps(answer))
 except UsageError as error:
     print(json.dumps({"error": str(error)}))
 """
@@ -50,61 +49,25 @@ def connection(nodes: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-@dataclass
-class Artifact:
-    """A logged artifact; `served`: what is downloaded in place of its file."""
-
-    name: str
-    files: dict[str, bytes]
-    version: int = 0
-    type: str = "test_blocks"
-    state: str = "COMMITTED"
-    served: bytes = b""
-
-    @property
-    def id(self) -> str:
-        return f"{self.name}:v{self.version}"
-
-    def node(self) -> dict[str, Any]:
-        project = {"id": "1", "internalId": "1", "name": "proj", "entity": {"name": "ent"}}
-        return {
-            "__typename": "Artifact", "id": self.id, "versionIndex": self.version,
-            "artifactSequence": {"__typename": "ArtifactSequence", "name": self.name, "project": project},
-            "artifactType": {"name": self.type}, "description": None, "metadata": "{}",
-            "ttlDurationSeconds": -2, "ttlIsInherited": False, "tags": [], "historyStep": None,
-            "state": self.state, "size": sum(map(len, self.files.values())), "digest": "d",
-            "commitHash": "c", "fileCount": len(self.files), "createdAt": "2026-01-01T00:00:00",
-            "updatedAt": None, "aliases": [],
-        }  # fmt: skip
-
-    def manifest(self) -> bytes:
-        contents = {
-            name: {
-                "digest": base64.b64encode(hashlib.md5(content).digest()).decode(),
-                "size": len(content),
-            }
-            for name, content in self.files.items()
-        }
-        policy = {"storagePolicy": "wandb-storage-policy-v1", "storagePolicyConfig": {"storageLayout": "V2"}}
-        return json.dumps({"version": 1, **policy, "contents": contents}).encode()
-
-
 class Server:
     """The calls that the client makes, answered on loopback.
 
     Attributes
     ----------
     histories : rows of each run.
-    artifacts : what each run has logged.
+    files : content of each run's files, by run and name.
+    configs, summaries : of a run, in place of the usual ones.
     running : runs that have not ended.
     fail : statuses of the next answers to `FAILING`.
     malformed : GraphQL call that gets nonsense.
-    file_status : status of the next downloads of an artifact's files.
+    file_status : status of the next downloads of files.
     cut : how many of the next downloads break off half-way.
     """
 
     def __init__(self) -> None:
-        self.artifacts: dict[str, list[Artifact]] = {}
+        self.files: dict[str, dict[str, bytes]] = {}
+        self.configs: dict[str, dict[str, Any]] = {}
+        self.summaries: dict[str, dict[str, Any]] = {}
         self.running: set[str] = set()
         self.file_status: list[int] = []
         self.cut = 0
@@ -178,55 +141,44 @@ class Server:
             return {
                 "project": {"run": {"sampledHistory": [[r for r in rows if set(spec["keys"]) <= set(r)]]}}
             }
-        if call == "RunOutputArtifacts":
-            return {"project": {"run": {"artifacts": connection([a.node() for a in self.logged(name)])}}}
-        if call == "FetchArtifactManifest":
-            return {"artifact": {"currentManifest": {"file": {"directUrl": self.url(variables["id"], "")}}}}
-        if call == "GetArtifactMembershipFileUrls":
-            wanted = f"{variables['collection']}:{variables['alias']}"
-            (found,) = (a for logged in self.artifacts.values() for a in logged if a.id == wanted)
-            files = connection(
-                [
-                    {"__typename": "File", "name": file, "directUrl": self.url(wanted, file)}
-                    for file in found.files
-                ]
-            )
-            return {
-                "project": {
-                    "artifactCollection": {
-                        "__typename": "ArtifactSequence",
-                        "artifactMembership": {"files": files},
-                    }
-                }
-            }
+        if call == "RunFiles":
+            wanted = [file for file in variables["fileNames"] if file in self.files.get(name, {})]
+            files = connection([self.node(name, file) for file in wanted])
+            return {"project": {"internalId": "1", "run": {"fileCount": len(wanted), "files": files}}}
         return {"project": {"run": self.run(name)}}
 
-    def logged(self, name: str) -> list[Artifact]:
-        return self.artifacts.get(name, [])
-
-    def url(self, artifact: str, file: str) -> str:
-        return f"http://127.0.0.1:{self.http.server_port}/{quote(artifact)}/{file}"
+    def node(self, run: str, file: str) -> dict[str, Any]:
+        url = f"http://127.0.0.1:{self.http.server_port}/{quote(run)}/{file}"
+        return {
+            "id": file, "name": file, "url": url, "directUrl": url, "mimetype": "", "updatedAt": None,
+            "sizeBytes": str(len(self.files[run][file])), "md5": "",
+        }  # fmt: skip
 
     def download(self, path: str) -> tuple[int, bytes, bool]:
-        """Status, content, and whether to break off, of a manifest (no file name) or a file."""
-        _, name, file = (unquote(part) for part in path.split("/", 2))
-        found = next((a for logged in self.artifacts.values() for a in logged if a.id == name), None)
-        if found is None:
+        """Status, content, and whether to break off, of a file."""
+        _, run, file = (unquote(part) for part in path.split("/", 2))
+        content = self.files.get(run, {}).get(file)
+        if content is None:
             return 404, b"", False
-        if not file:
-            return 200, found.manifest(), False
         if self.file_status:
             return self.file_status.pop(0), b"", False
         cut, self.cut = self.cut > 0, max(0, self.cut - 1)
-        return 200, found.served or found.files[file], cut
+        return 200, content, cut
 
     def run(self, name: str) -> dict[str, Any]:
-        config = {"subset": "scratch", "seed": int(name[-1]), "model": {"dim": 16}, "finetune": {"warmup": 0}}
+        usual = {
+            "subset": "scratch",
+            "seed": int(name[-1], 16),
+            "model": {"dim": 16},
+            "finetune": {"warmup": 0},
+        }
+        config = self.configs.get(name, usual)
+        summary = self.summaries.get(name, {"n_params": 11002})
         wrapped = {key: {"value": value} for key, value in config.items()}
         return {
             "id": name, "name": name, "displayName": f"shown {name}", "tags": [],
             "state": "running" if name in self.running else "finished",
-            "config": json.dumps(wrapped), "summaryMetrics": json.dumps({"n_params": 11002}),
+            "config": json.dumps(wrapped), "summaryMetrics": json.dumps(summary),
             "systemMetrics": "{}", "projectId": "1", "project": {"internalId": "1"}, "sweepName": None,
             "createdAt": "2026-01-01T00:00:00", "heartbeatAt": "2026-01-01T00:00:00", "group": None,
             "historyLineCount": 1, "jobType": None, "commit": None, "readOnly": False, "description": "",

@@ -19,8 +19,8 @@ from jetscale.runs.layout import Place, backbone_name, place_of
 SOURCE = Path(jetscale.__file__).parent
 NAMES = (
     layout.CONFIG, layout.IDENTITY, layout.METRICS, layout.BLOCKS, layout.DONE, layout.FAILED,
-    layout.TRACEBACK, layout.OWNER, layout.WANDB_ID, layout.SWEEP_PLAN, "final.pt", "test-blocks-", "/dim=",
-    "/seed=", "-dim=",
+    layout.TRACEBACK, layout.OWNER, layout.WANDB_ID, layout.SWEEP_PLAN, "final.pt", "/dim=", "/seed=",
+    "-dim=",
 )  # fmt: skip
 OTHERS = {
     "jets/stores/building.py": layout.SWEEP_PLAN,  # a packed store that is being built has a plan too

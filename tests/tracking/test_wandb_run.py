@@ -8,11 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jetscale.analysis.tables.sources.wandb_offline import read_fragment
 from jetscale.runs.layout import WANDB_ID
 from jetscale.runs.metrics import MetricsLine
 from jetscale.tracking.wandb_environment import Destination, chosen_mode
@@ -175,31 +177,57 @@ def test_an_offline_run_that_goes_on_is_one_run_with_one_history_when_sent(tmp_p
     assert [row["finetune/step"] for row in history[4:]] == [10, 20, 30, 30, 40, 50]
 
 
-def test_lines_of_one_step_are_one_row_and_block_losses_an_artifact(tmp_path):
+def test_lines_of_one_step_are_one_row_and_a_copy_that_cannot_be_made_is_one_warning(tmp_path, caplog):
     run = start("offline", tmp_path)
     for _ in range(2):
         run.log(LINE)
-    blocks = tmp_path / "test_blocks.parquet"
-    blocks.write_bytes(b"any file")
-    run.finish({"n_params": 2946}, blocks)
+    run.finish({"n_params": 2946}, done=True)  # which it is not
     assert not run.active
+    assert caplog.text.count("W&B copy of the run directory failed") == 1
     forget_service()
-    (content,) = (path.read_bytes() for path in (tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
-    assert content.count(b"finetune/test_loss_ema") == 2  # one row, and the summary
-    assert f"test-blocks-{kept_id(tmp_path)}".encode() in content
+    (log,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    assert log.read_bytes().count(b"finetune/test_loss_ema") == 2  # one row, and the summary
+    assert read_fragment(log).finished
+
+
+def test_the_curve_of_a_found_backbone_is_sent_once(tmp_path):
+    lines = [
+        MetricsLine("pretrain", step, 8 * step, 1, 1e3 * step, "train", "raw", 2.0, None, 1e-3, 0.1 * step)
+        for step in (10, 20)
+    ]
+    for _ in range(2):  # the second start goes on from a checkpoint of fine-tuning
+        run = start("offline", tmp_path, before=20)
+        run.log_pretraining(map(asdict, lines))
+        run.log(LINE)
+        run.finish()
+    (tmp_path / "other").mkdir()
+    run = start("offline", tmp_path / "other", before=20)  # which pretrains itself
+    for line in lines:
+        run.log(line)
+    run.log_pretraining(map(asdict, lines))
+    run.finish()
+    forget_service()
+    told = {
+        path.parent.name: [row["pretrain/step"] for row in read_fragment(path).rows if "pretrain/step" in row]
+        for path in sorted({path.resolve() for path in tmp_path.rglob("*.wandb")})
+    }
+    assert sorted(told.values()) == [[], [10, 20], [10, 20]]
 
 
 @pytest.mark.slow
 def test_what_the_dashboard_groups_by_and_why_a_run_failed(tmp_path):
-    run = start("offline", tmp_path, {"seed": 0, "model": {"dim": 24}, "data": {"dir": "s3://me:hush@b/x"}})
+    data = {"dir": "s3://me:hush@b/x", "store": "/home/jane/store"}
+    run = start("offline", tmp_path, {"seed": 0, "dim": 24, "data": data})
     run.log(LINE)
-    run.finish({"error": "OSError: http://me:hush@host is gone"}, exit_code=1)
+    run.finish({"error": "OSError: http://me:hush@host is gone, and /home/jane/jets"}, exit_code=1)
     forget_service()
     (content,) = (path.read_bytes() for path in (tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
     for expected in (b"\x03dim", b"24", b"n_params", b"2946", b"train", b"OSError: http://***@host is gone"):
         assert expected in content
     assert b"s3://***@b/x" in content
-    assert not any(b"hush" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"***/store" in content
+    for secret in (b"hush", b"/home/jane"):
+        assert not any(secret in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
 def test_a_failure_while_logging_is_one_warning(tmp_path, caplog):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import quote, unquote
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
@@ -25,6 +26,8 @@ class WandbServer:
     views : what was saved
     runs : settings of the runs that were made, by id, as they were sent last
     history : lines of each run's history, each placed where the client said it belongs
+    summary : of each run, as it was sent last
+    files : content of each run's uploaded files
     """
 
     def __init__(self) -> None:
@@ -36,6 +39,8 @@ class WandbServer:
         self.views: list[dict[str, Any]] = []
         self.runs: dict[str, dict[str, Any]] = {}
         self.history: dict[str, list[dict[str, Any]]] = {}
+        self.summary: dict[str, dict[str, Any]] = {}
+        self.files: dict[str, dict[str, bytes]] = {}
         self.closing = threading.Event()
         server = self
 
@@ -43,7 +48,12 @@ class WandbServer:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode("latin1")
+                content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                body = content.decode("latin1")
+                if self.path.startswith("/up/"):
+                    _, _, run, file = unquote(self.path).split("/", 3)
+                    server.files.setdefault(run, {})[file] = content
+                    body = ""
                 call = re.search(r"(?:query|mutation) (\w+)", body)
                 server.calls.append(call[1] if call else self.path.rpartition("/")[2])
                 server.bodies.append(body)
@@ -98,6 +108,8 @@ class WandbServer:
         return {"data": self.data(call, sent.get("variables") or {})}
 
     def keep_history(self, run: str, files: dict[str, Any]) -> None:
+        if (sent := files.get("wandb-summary.json")) is not None:
+            self.summary[run] = json.loads(sent["content"][-1])
         if (sent := files.get("wandb-history.jsonl")) is not None:
             kept = self.history.setdefault(run, [])
             kept[sent["offset"] :] = [json.loads(line) for line in sent["content"]]
@@ -136,7 +148,8 @@ class WandbServer:
             known |= {key: value for key, value in variables.items() if value is not None}
             return {"upsertBucket": {"bucket": bucket, "inserted": True}}
         if call == "CreateRunFiles":
-            files = [{"name": name, "uploadUrl": f"http://{self.host}/up"} for name in variables["files"]]
+            up = f"http://{self.host}/up/{variables['run']}"
+            files = [{"name": name, "uploadUrl": f"{up}/{quote(name)}"} for name in variables["files"]]
             return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
         if call == "Runs":
             if self.projects is not None and variables.get("project") not in self.projects:

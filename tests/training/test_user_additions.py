@@ -10,15 +10,17 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from jetscale.common.trust import VARIABLE
 from jetscale.launch.hydra_setup import run_suffix
+from jetscale.runs.metrics import MetricsLine
 from jetscale.training import phase as phases
 from jetscale.training.settings import PretrainSettings, SettingsError, TrainSettings, from_config
 from jetscale.training.user_additions import require_plain_state, user_callbacks, user_loggers
-from tests.runs import TINY, metrics_of
+from tests.runs import TINY, killed_after, metrics_of
 
 CSV = "lightning.pytorch.loggers.CSVLogger"
 MINE = {"mine": {"_target_": "my_lab.Callback"}}
@@ -67,11 +69,14 @@ def test_what_is_no_callback_of_a_run(entry: dict[str, Any], message: str, monke
 
 
 def test_a_logger_without_a_folder_gets_the_run_directory(tmp_path: Any) -> None:
-    (logger,) = user_loggers({"csv": {"_target_": CSV}}, tmp_path)
+    (logger,) = user_loggers({"mine": {"_target_": CSV}}, tmp_path).all
     assert isinstance(logger, CSVLogger)
-    assert logger.save_dir == str(tmp_path)
-    (logger,) = user_loggers({"csv": {"_target_": CSV, "save_dir": "elsewhere"}}, tmp_path)
-    assert logger.save_dir == "elsewhere"
+    assert Path(logger.log_dir) == tmp_path / "mine"
+    (logger,) = user_loggers({"csv": {"_target_": CSV, "save_dir": "elsewhere"}}, tmp_path).all
+    assert Path(logger.log_dir) == Path("elsewhere/csv")
+    given = {"_target_": CSV, "name": "theirs", "version": 3}
+    (logger,) = user_loggers({"csv": given}, tmp_path).all
+    assert Path(logger.log_dir) == tmp_path / "theirs/version_3"
 
 
 def test_a_state_that_no_checkpoint_could_give_back() -> None:
@@ -125,13 +130,103 @@ def test_the_order_of_a_run_is_the_documented_one(simulated_data, tmp_path, monk
     assert [witness.checkpoints[step] for step in (6, 7, 8)] == [False, False, True]
 
 
+SETTINGS = {"lr": 1e-3, "subset": "scratch", "model": {"dim": 8}}
+
+
+def lines_of(phase: str, split: str, steps: range) -> list[MetricsLine]:
+    accuracy = 0.5 if split == "test" else None
+    return [
+        MetricsLine(phase, step, 8 * step, 1, 1e3 * step, split, "raw", 2 - step / 100, accuracy, 1e-3, 0.1)
+        for step in steps
+    ]
+
+
+def log_a_run_that_is_killed(named: dict[str, Any], run: Path) -> None:
+    """Pretraining, fine-tuning to step 8, a kill; then from the checkpoint of step 5 to step 10."""
+    pretraining = lines_of("pretrain", "train", range(1, 21))
+    for kept, last in ((0, 8), (5, 10)):
+        loggers = user_loggers(named, run)
+        loggers.log_settings(SETTINGS)
+        loggers.log(*pretraining)
+        for logger in loggers.all:
+            logger.finalize("success")  # as a Trainer does at the end of every phase
+        loggers.log(*(line for step in range(1, kept + 1) for line in both(step)))
+        for step in range(kept + 1, last + 1):
+            for line in both(step):
+                loggers.log(line)
+    for logger in loggers.all:
+        logger.finalize("success")
+
+
+def both(step: int) -> list[MetricsLine]:
+    """The lines of one step of fine-tuning: every second one has an evaluation."""
+    here = range(step, step + 1)
+    return [
+        *lines_of("finetune", "train", here),
+        *(lines_of("finetune", "test", here) if step % 2 == 0 else []),
+    ]
+
+
+def test_a_csv_file_holds_each_line_once_also_after_a_kill(tmp_path: Path) -> None:
+    log_a_run_that_is_killed({"csv": {"_target_": CSV}}, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "csv/metrics.csv").read_text().splitlines()))
+    told = {
+        key: [(int(row["step"]), float(row[key])) for row in rows if row.get(key)]
+        for key in (
+            "pretrain/train_loss",
+            "finetune/train_loss",
+            "finetune/test_loss",
+            "finetune/test_accuracy",
+        )
+    }
+    assert told == {
+        "pretrain/train_loss": [(step, 2 - step / 100) for step in range(1, 21)],
+        "finetune/train_loss": [(step, 2 - step / 100) for step in range(1, 11)],
+        "finetune/test_loss": [(step, 2 - step / 100) for step in range(2, 11, 2)],
+        "finetune/test_accuracy": [(step, 0.5) for step in range(2, 11, 2)],
+    }
+    assert yaml.safe_load((tmp_path / "csv/hparams.yaml").read_text()) == SETTINGS
+
+
+def test_tensorboard_shows_each_point_once_also_after_a_kill(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    target = "lightning.pytorch.loggers.TensorBoardLogger"
+    log_a_run_that_is_killed({"board": {"_target_": target}}, tmp_path)
+    shown = EventAccumulator(str(tmp_path / "board")).Reload()
+    points = {
+        tag: [(event.step, event.value) for event in shown.Scalars(tag)] for tag in shown.Tags()["scalars"]
+    }
+    for tag, steps in (
+        ("pretrain/train_loss", range(1, 21)),
+        ("finetune/train_loss", range(1, 11)),
+        ("finetune/test_loss", range(2, 11, 2)),
+    ):
+        assert points[tag] == [(step, pytest.approx(2 - step / 100)) for step in steps], tag
+    assert [step for step, _ in points["finetune/test_accuracy"]] == list(range(2, 11, 2))
+    assert yaml.safe_load((tmp_path / "board/hparams.yaml").read_text())["lr"] == 1e-3
+    assert "_hparams_/session_start_info" in shown.summary_metadata
+
+
 @pytest.mark.slow
-def test_a_logger_receives_every_line(train, tmp_path) -> None:
-    train(*TINY, f"hydra.run.dir={tmp_path}/run", f"loggers.csv={{_target_: {CSV}}}")
-    (log,) = (tmp_path / "run").rglob("metrics.csv")
+def test_loggers_of_a_killed_run_that_pretrains(train, warm, tmp_path, simulated_data) -> None:
+    """Both phases are in the run's own folder, each line once, at its step, and the settings beside them."""
+    words = [
+        *TINY, "+experiment=qcd", f"data.dir={simulated_data}", f"hydra.run.dir={tmp_path}/run",
+        f"pretrain.library={tmp_path}/library", f"loggers.csv={{_target_: {CSV}}}",
+    ]  # fmt: skip
+    killed_after(warm, 24 + 20, words, tmp_path / "library", tmp_path / "run", pretrain_steps=24)
+    train(*words)
+    log = tmp_path / "run/csv/metrics.csv"
+    assert list(tmp_path.rglob("metrics.csv")) == [log]
     rows = list(csv.DictReader(log.read_text().splitlines()))
-    for split in ("train", "test"):
-        name = f"finetune/{split}_loss"
-        told = {int(row["step"]): float(row[name]) for row in rows if row.get(name)}
-        lines = [line for line in metrics_of(tmp_path / "run") if line["weights"] == "raw"]
-        assert told == {line["step"]: line["loss"] for line in lines if line["split"] == split}
+    lines = metrics_of(tmp_path / "run")
+    assert len(rows) == len(lines)
+    for phase, split, weights in {(line["phase"], line["split"], line["weights"]) for line in lines}:
+        name = f"{phase}/{split}_loss" + ("" if weights == "raw" else f"_{weights}")
+        told = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+        found = [line for line in lines if (line["phase"], line["split"]) == (phase, split)]
+        assert told == [(line["step"], line["loss"]) for line in found if line["weights"] == weights]
+    settings = yaml.safe_load((tmp_path / "run/csv/hparams.yaml").read_text())
+    assert (settings["dim"], settings["lr"], settings["pretrain_steps"]) == (8, 1e-3, 24)

@@ -11,7 +11,6 @@ from torch import Tensor
 from jetscale.common.paper import MEAN_CONSTITUENTS
 from jetscale.model.cost import flops_6n
 from jetscale.runs.metrics import MetricsLine
-from jetscale.tracking.wandb_run import values_of
 from jetscale.training import ranks
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.module import NonFiniteLoss
@@ -63,7 +62,7 @@ class MetricsWriter(L.Callback):
         assert isinstance(pl_module, LeanClassifier)
         if self.schedule.writes_line(pl_module.step):
             self.train_loss = float(self.finite_losses(pl_module).mean())
-            self.write(trainer, pl_module, "train", "raw", self.train_loss, None)
+            self.write(pl_module, "train", "raw", self.train_loss, None)
 
     def finite_losses(self, module: LeanClassifier) -> Tensor:
         """Losses of the steps since the last line, (steps,) float64 on the CPU; every rank must call.
@@ -89,7 +88,6 @@ class MetricsWriter(L.Callback):
 
     def write(
         self,
-        trainer: L.Trainer,
         module: LeanClassifier,
         split: str,
         weights: str,
@@ -122,8 +120,4 @@ class MetricsWriter(L.Callback):
             lr=module.rate(module.step - 1),
             seconds=self.seconds,
         )
-        self.outputs.metrics.append(line)
-        self.outputs.wandb.log(line)
-        for logger in trainer.loggers:
-            logger.log_metrics(values_of(line, None), module.step)
-            logger.save()
+        self.outputs.write(line)

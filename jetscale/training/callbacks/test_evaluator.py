@@ -52,15 +52,15 @@ class TestEvaluator(L.Callback):
         if self._test is None or pl_module.step not in schedule.evaluations:
             return
         self._writer.finite_losses(pl_module)
-        self._evaluate(trainer, pl_module, self._test, "test")
+        self._evaluate(pl_module, self._test, "test")
         if self._test_all is not None and pl_module.step == schedule.steps:
-            self._evaluate(trainer, pl_module, self._test_all, "test_all")
+            self._evaluate(pl_module, self._test_all, "test_all")
 
-    def _evaluate(self, trainer: L.Trainer, module: LeanClassifier, test: EvalSet, split: str) -> None:
+    def _evaluate(self, module: LeanClassifier, test: EvalSet, split: str) -> None:
         """Evaluate on one set; block losses are kept for the curve's fixed jets (``test``) alone."""
         for weights, result in module.test_losses(test, self._batch_size):
             self._require_finite(result, module.step, split, weights)
-            self._writer.write(trainer, module, split, weights, result.loss, result.accuracy)
+            self._writer.write(module, split, weights, result.loss, result.accuracy)
             self.last[weights] = result
             if ranks.is_first() and split == "test":
                 outputs = self._writer.outputs

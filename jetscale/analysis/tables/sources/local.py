@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jetscale.analysis.tables.loss_table import LossTable, checked
-from jetscale.analysis.tables.origins import origin_of
+from jetscale.analysis.tables.origins import Origin, origin_of
 from jetscale.analysis.tables.sources.block_files import block_losses, join, read_phase
 from jetscale.analysis.tables.test_blocks import BlockLosses
 from jetscale.analysis.tables.variants import JETS, only_varying, settings_of, text_of
@@ -18,9 +19,12 @@ from jetscale.common.paper import FLOPS_PER_PARAM_JET
 from jetscale.common.usage import UsageError
 from jetscale.runs.config_file import read_config
 from jetscale.runs.done import Done, read_done, read_identity
-from jetscale.runs.layout import BLOCKS, CONFIG, DONE, METRICS
+from jetscale.runs.layout import BLOCKS, CONFIG, DONE, METRICS, NOT_RUNS
 from jetscale.runs.metrics import check_final, read_metrics
 from jetscale.runs.record import PretrainRecord, RunRecord, from_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WAY_OUT = "put back an undamaged copy of it, or remove the run's folder to make it anew"
 NOT_DONE = from_json(RunRecord, {}, Path(DONE), complete=False)
@@ -46,11 +50,37 @@ def load(path: Path, *, unfinished: bool = False, phase: str = "finetune") -> Lo
     UsageError
         No run below `path`; a file of a run that is damaged, missing or of another run, named.
     """
-    folders = sorted(metrics.parent for metrics in path.rglob(METRICS)) if path.is_dir() else []
-    folders += [done.parent for done in sorted(path.rglob(DONE)) if done.parent not in folders]
+    folders = _below(path, METRICS) if path.is_dir() else []
+    folders += [folder for folder in _below(path, DONE) if folder not in folders]
     if not folders:
         raise UsageError(f"{path}: no run directory (a folder with {METRICS}) below it")
     return load_folders(folders, path, unfinished=unfinished, phase=phase)
+
+
+@dataclass(frozen=True)
+class RunLosses:
+    """What the loss table takes from one run.
+
+    Attributes
+    ----------
+    name : of the run in the table
+    frame : its rows
+    settings : those that decide its numbers
+    blocks : its block losses, where it has some
+    origin : where it comes from, where its record tells
+    """
+
+    name: str
+    frame: pd.DataFrame
+    settings: dict[str, str]
+    blocks: BlockLosses | None = None
+    origin: Origin | None = None
+
+
+def _below(path: Path, name: str) -> list[Path]:
+    """Folders below `path` with the file `name`; without W&B's folders, which hold copies, and the like."""
+    found = sorted(file.parent for file in path.rglob(name))
+    return [folder for folder in found if not NOT_RUNS & set(folder.relative_to(path).parts)]
 
 
 def load_folders(folders: Sequence[Path], path: Path, *, unfinished: bool, phase: str) -> LossTable:
@@ -71,52 +101,86 @@ def load_folders(folders: Sequence[Path], path: Path, *, unfinished: bool, phase
     UsageError
         As in `load`.
     """
-    import pandas as pd
-
-    frames, blocks, warnings, settings, origins = [], [], [], {}, {}
+    warnings: list[str] = []
     unverified: list[str] = []
+    runs = []
     for folder in folders:
         name = folder.relative_to(path).as_posix()
-        done = _finished(folder)
-        if done is None:
-            if not unfinished:
-                warnings.append(
-                    f"run {name} is not finished (no {DONE}); left out, take it with unfinished=true"
-                )
-                continue
-            warnings.append(f"run {name} is not finished; its curve so far is used")
-        elif not done.verified:
-            unverified.append(name)
-        record = NOT_DONE if done is None else done.record
-        config, lines = _config(folder), _lines(folder)
-        if wrong := check_final(lines, record.final_losses):
-            raise UsageError(f"{folder / DONE} {wrong}; {WAY_OUT}")
-        frame = _run(folder, name, phase, lines, _facts(folder, record, config))
-        if frame is None:
-            warnings.append(f"run {name} has no test loss in phase {phase}; left out")
-            continue
-        frames.append(frame)
-        settings[name] = _settings(record, config)
-        if done is not None:
-            origins[name] = origin_of(record, folder / DONE)
-        tests = lines if done is not None else _settled(lines)
-        blocks.append(_blocks(folder, name, phase, tests, finished=done is not None))
+        run, verified = read_run(folder, name, unfinished=unfinished, phase=phase, warnings=warnings)
+        runs += [] if run is None else [run]
+        unverified += [] if verified else [name]
     if unverified:
         warnings.append(
             f"{len(unverified)} runs, such as {unverified[0]}, are of an earlier version, without checksums: "
             "their files could not be verified"
         )
-    if not frames:
+    if not runs:
         raise UsageError(f"{path}: {len(folders)} runs, none of them usable: {'; '.join(warnings)}")
+    return assembled(runs, str(path), warnings)
+
+
+def read_run(
+    folder: Path, name: str, *, unfinished: bool, phase: str, warnings: list[str]
+) -> tuple[RunLosses | None, bool]:
+    """Read one run directory, or a copy of one (`jetscale.runs.shared_copy`).
+
+    Parameters
+    ----------
+    folder : the run directory.
+    name : of the run in the table.
+    unfinished, phase : as in `load`.
+    warnings : what was noticed is added here.
+
+    Returns
+    -------
+    The run, None where it is left out; and whether its files have checksums, which were compared.
+
+    Raises
+    ------
+    UsageError
+        A file that is damaged, missing or of another run, named.
+    """
+    done = _finished(folder)
+    verified = done is None or done.verified
+    if done is None:
+        if not unfinished:
+            warnings.append(f"run {name} is not finished (no {DONE}); left out, take it with unfinished=true")
+            return None, verified
+        warnings.append(f"run {name} is not finished; its curve so far is used")
+    record = NOT_DONE if done is None else done.record
+    config, lines = _config(folder), _lines(folder)
+    if wrong := check_final(lines, record.final_losses):
+        raise UsageError(f"{folder / DONE} {wrong}; {WAY_OUT}")
+    frame = _run(folder, name, phase, lines, _facts(folder, record, config))
+    if frame is None:
+        warnings.append(f"run {name} has no test loss in phase {phase}; left out")
+        return None, verified
+    tests = lines if done is not None else _settled(lines)
+    blocks = _blocks(folder, name, phase, tests, finished=done is not None)
+    origin = None if done is None else origin_of(record, folder / DONE)
+    return RunLosses(name, frame, _settings(record, config), blocks, origin), verified
+
+
+def assembled(runs: Sequence[RunLosses], source: str, warnings: list[str]) -> LossTable:
+    """The loss table of these runs, checked.
+
+    Parameters
+    ----------
+    runs : at least one, each under its own name.
+    source : where they come from, for messages.
+    warnings : what was noticed while reading.
+    """
+    import pandas as pd
+
     table = LossTable(
-        frame=pd.concat(frames, ignore_index=True),
-        source=str(path),
+        frame=pd.concat([run.frame for run in runs], ignore_index=True),
+        source=source,
         flops_per_param_sample=FLOPS_PER_PARAM_JET,
         sample="jet",
         warnings=warnings,
-        blocks=join([block for block in blocks if block is not None]),
-        settings=only_varying(settings),
-        origins=origins,
+        blocks=join([run.blocks for run in runs if run.blocks is not None]),
+        settings=only_varying({run.name: run.settings for run in runs}),
+        origins={run.name: run.origin for run in runs if run.origin is not None},
     )
     return checked(table)
 

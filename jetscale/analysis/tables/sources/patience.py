@@ -43,4 +43,6 @@ def _passing(text: str) -> bool:
     """Whether a failure is one that waiting may cure: rate limits, server errors, broken connections."""
     if re.search(r"too many \d+ error responses", text):
         return False  # the client has itself asked for the file again, for 20 minutes
-    return bool(re.search(r"\b(429|5\d\d)\b|rate limit|timed? ?out|connection", text, re.IGNORECASE))
+    return bool(
+        re.search(r"\b(429|5\d\d)\b|rate limit|timed? ?out|connection|unexpected EOF", text, re.IGNORECASE)
+    )

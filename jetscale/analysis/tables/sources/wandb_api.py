@@ -1,7 +1,8 @@
-"""W&B's API to a loss table: exact histories, one scan a metric, and block losses; cached to parquet.
+"""W&B's API to a loss table: copies of run directories, else exact histories; cached to parquet.
 
-`scan_history` returns only rows that hold all keys asked for, and raw and EMA losses are logged in different
-rows, so each has its own scan. `run.history()`, a random sample of 500 points, is never used.
+A finished run has left a copy of its run directory (`jetscale.runs.shared_copy`). Of the others the history
+is read. `scan_history` returns only rows that hold all keys asked for, and raw and EMA losses are logged in
+different rows, so each has its own scan. `run.history()`, a random sample of 500 points, is never used.
 """
 
 from __future__ import annotations
@@ -11,22 +12,16 @@ import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from jetscale.analysis.tables.loss_table import LossTable, checked
-from jetscale.analysis.tables.sources import saved, wandb_artifact
-from jetscale.analysis.tables.sources.block_files import join
+from jetscale.analysis.tables.sources import saved, wandb_files
 from jetscale.analysis.tables.sources.patience import patiently
-from jetscale.analysis.tables.sources.wandb_rows import AXES, WEIGHTS, Fragment, loss_key, table
-from jetscale.analysis.tables.test_blocks import BlockLosses
+from jetscale.analysis.tables.sources.wandb_rows import AXES, WEIGHTS, Fragment, loss_key, of_runs
 from jetscale.common.files import DamagedFile
-from jetscale.common.paper import FLOPS_PER_PARAM_JET
 from jetscale.common.usage import UsageError
 from jetscale.runs import parquet
-from jetscale.runs.layout import wandb_artifact_name
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 TIMEOUT = 30  # seconds for one answer
 
@@ -54,8 +49,8 @@ def load(
     Raises
     ------
     UsageError
-        Not entity/project, filters that are not a JSON object, no such project or run, an answer that cannot
-        be read, a server that fails every attempt.
+        Not entity/project, filters that are not a JSON object, no such project or run, an answer or a
+        copy that cannot be read, a server that fails every attempt.
     """
     if not re.fullmatch(r"[^/\s]+/[^/\s]+", path):
         raise UsageError(f"path={path!r} is not entity/project")
@@ -64,12 +59,14 @@ def load(
     if cache is not None and cache.is_file() and not refresh:
         return _kept(cache, source)
     runs = _runs(path, query)
-    frame, warnings, settings = table([_fragment(run, phase) for run in runs], phase)
-    blocks = _blocks(runs, frame, phase)
-    warnings += _without_blocks(frame, blocks)
-    losses = checked(LossTable(frame, source, FLOPS_PER_PARAM_JET, "jet", warnings, blocks, settings))
+    warnings: list[str] = []
+    with TemporaryDirectory() as folder:
+        found = {run.id: wandb_files.fetch(run, Path(folder, re.sub(r"\W", "_", run.id))) for run in runs}
+        copies = {run: copy for run, copy in found.items() if copy is not None}
+        others = [_fragment(run, phase) for run in runs if run.id not in copies]
+        losses = of_runs(copies, others, source, phase, warnings)
     if cache is not None:
-        saved.write(cache, losses, blocks)
+        saved.write(cache, losses, losses.blocks)
     return losses
 
 
@@ -110,22 +107,6 @@ def _runs(path: str, query: dict[str, Any]) -> list[Any]:
             f"W&B {path}: no run" + (f" matches {json.dumps(query)}" if query else " in the project")
         )
     return runs
-
-
-def _blocks(runs: list[Any], frame: pd.DataFrame, phase: str) -> BlockLosses | None:
-    """Block losses of the runs in the table, whose names there end in their ids."""
-    names = {name.rpartition("/")[2]: name for name in frame["run"].unique()}
-    found = [wandb_artifact.fetch(run, names[run.id], phase) for run in runs if run.id in names]
-    return join([blocks for blocks in found if blocks is not None])
-
-
-def _without_blocks(frame: pd.DataFrame, blocks: BlockLosses | None) -> list[str]:
-    lacking = sorted(set(frame["run"]) - {run for run, _, _ in (blocks.keys if blocks else [])})
-    if not lacking:
-        return []
-    which = f"{len(lacking)} runs, such as {lacking[0]}"
-    artifact = wandb_artifact_name("<run id>")
-    return [f"no block losses (artifact {artifact}) of {which}; their test jets are not resampled"]
 
 
 def _fragment(run: Any, phase: str) -> Fragment:

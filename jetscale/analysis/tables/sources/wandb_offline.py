@@ -1,8 +1,8 @@
 """Loss table of offline W&B folders, without a server.
 
-A run's W&B folder is in its run directory, whose files are exact and have checksums: where every run has its
-run directory, those are read. Only folders that were copied without it are read from W&B's own files, with a
-warning.
+Where every W&B folder is in its run directory, the run directories are read. Else every finished run has left
+a copy of its run directory among its W&B files (`jetscale.runs.shared_copy`), which gives the same losses and
+block losses. Only of the other runs are W&B's own files read, with a warning.
 
 A ``run-ID.wandb`` file is a LevelDB log of protobuf records: after a 7-byte file header, 32 KiB blocks of
 records, each crc32 (4 bytes), length (2, little-endian), type (1: whole, 2: first, 3: middle, 4: last part).
@@ -19,10 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jetscale.analysis.tables.loss_table import LossTable, checked
+from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.analysis.tables.sources.local import load_folders
-from jetscale.analysis.tables.sources.wandb_rows import Fragment, table
-from jetscale.common.paper import FLOPS_PER_PARAM_JET
+from jetscale.analysis.tables.sources.wandb_files import copies_in, run_id
+from jetscale.analysis.tables.sources.wandb_rows import Fragment, of_runs
 from jetscale.common.usage import UsageError
 from jetscale.runs.layout import METRICS
 
@@ -47,7 +47,8 @@ def load(path: Path, *, phase: str = "finetune") -> LossTable:
     Raises
     ------
     UsageError
-        No ``.wandb`` file below `path`, or one that is not a W&B log. A torn end (a killed run) is no error.
+        No ``.wandb`` file below `path`, or one that is not a W&B log; a copy that is damaged. A torn end (a
+        killed run) is no error.
     """
     # latest-run is a symbolic link to one of the others
     files = sorted({file.resolve() for file in path.rglob("*.wandb")}) if path.is_dir() else []
@@ -56,13 +57,9 @@ def load(path: Path, *, phase: str = "finetune") -> LossTable:
     folders = sorted({_run_directory(file) for file in files})
     if all((folder / METRICS).is_file() and folder.is_relative_to(path.resolve()) for folder in folders):
         return _of_run_directories(folders, path, phase)
-    frame, warnings, settings = table((read_fragment(file) for file in files), phase)
-    warnings.append(
-        f"{path}: read from W&B's own files, whose format is not documented, because not every W&B folder is "
-        f"in a run directory (beside {METRICS}); source=local reads run directories, which are exact"
-    )
-    source = f"{path} (offline W&B)"
-    return checked(LossTable(frame, source, FLOPS_PER_PARAM_JET, "jet", warnings, settings=settings))
+    copies, warnings = copies_in(files), list[str]()
+    others = [read_fragment(file) for file in files if run_id(file) not in copies]
+    return of_runs(copies, others, f"{path} (offline W&B)", phase, warnings)
 
 
 def _run_directory(file: Path) -> Path:
