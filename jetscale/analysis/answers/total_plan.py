@@ -165,7 +165,19 @@ def plan_total(
     price = Price(simulate, pretrain or transfer.price, finetune or transfer.price)
     if subset and subset not in transfer.laws:
         raise UsageError(f"no composition {subset!r} in these laws; there are {', '.join(transfer.laws)}")
-    names = [name for name in transfer.laws if subset in ("", name)]
+    return plan_of(transfer, budget, price, [name for name in transfer.laws if subset in ("", name)])
+
+
+def plan_of(transfer: Transfer, budget: float, price: Price, names: Sequence[str]) -> TotalPlan:
+    """Split a total budget by laws that are there already.
+
+    Parameters
+    ----------
+    transfer : laws of scratch and of the compositions.
+    budget : FLOPs.
+    price : of jets.
+    names : compositions that are planned with, beside scratch.
+    """
     found = {"scratch": _bests(transfer.scratch, budget, price, pretraining=False)}
     found |= {name: _bests(transfer.laws[name], budget, price, pretraining=True) for name in names}
     ask = _Asked(transfer.method, transfer.dof)
