@@ -1,9 +1,9 @@
 """Joint fits, their tests and laws of transfer, on simulated studies of the laptop's design.
 
-``python -m benchmarks.coverage_joint RECORDS.jsonl [FIRST] [LAST]`` simulates the studies of these numbers (0
-and 200) of each scenario, appends one line a study to the records (those that are there already are kept),
-and sums up in ``jetscale/analysis/joint/coverage.json`` and, as the tables of docs/analysis.md, on the
-terminal.
+``python -m benchmarks.coverage_joint RECORDS.jsonl [FIRST] [LAST] [WORDS]`` simulates the studies of these
+numbers (0 and 200) of each scenario whose name holds the words, appends one line a study to the records
+(those that are there already are kept), and sums up in ``jetscale/analysis/joint/coverage.json`` (scenarios
+without a record keep their entry) and, as the tables of docs/analysis.md, on the terminal.
 
 The design is that of studies/laptop/tuned_rate: its subsets, widths, seeds and D. Losses are a known law plus
 the deviations of the real seeds from their mean, whole curves drawn at random with random signs, so scatter
@@ -318,11 +318,12 @@ def main() -> None:
     """Simulate what is not recorded yet, then sum up."""
     path = Path(sys.argv[1])
     first, last = (int(sys.argv[at]) if len(sys.argv) > at else default for at, default in ((2, 0), (3, 200)))
+    words = sys.argv[4] if len(sys.argv) > 4 else ""
     records = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     done = {(record["scenario"], record["trial"]) for record in records}
     for trial in range(first, last):
         for number, scenario in enumerate(SCENARIOS):
-            if (scenario.name, trial) in done:
+            if (scenario.name, trial) in done or words not in scenario.name:
                 continue
             losses = simulated(scenario, np.random.default_rng([16, number, trial]))
             data = prepared(losses, alone=scenario.ask is ask_tests)
@@ -330,7 +331,8 @@ def main() -> None:
             records.append(json.loads(json.dumps(record)))
             with path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
-    found = summed_up(records)
+    before = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+    found = before | summed_up(records)
     write_json(RESULT, found)
     print(tables(found))
 
