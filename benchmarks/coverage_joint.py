@@ -248,11 +248,13 @@ def summed_up(records: list[Record]) -> dict[str, Any]:
             }
             entry["B ratio sd"] = float(np.std([r["B ratio"] for r in mine]))
             entry["detectable a"] = float(np.median([r["detectable"]["a"] for r in tested]))
-        if "best" in mine[0]:
-            entry["chosen"] = {name: float(np.mean([r["best"] == name for r in mine])) for name in LAWS}
-            entry["chosen"]["separate"] = float(np.mean([r["best"] == "separate" for r in mine]))
+        compared = [record for record in mine if "best" in record]
+        if compared:
+            entry["compared"] = len(compared)
+            entry["chosen"] = {name: float(np.mean([r["best"] == name for r in compared])) for name in LAWS}
+            entry["chosen"]["separate"] = float(np.mean([r["best"] == "separate" for r in compared]))
             entry["worse"] = {
-                name: float(np.mean([name in r["worse"] for r in mine])) for name in entry["chosen"]
+                name: float(np.mean([name in r["worse"] for r in compared])) for name in entry["chosen"]
             }
         found[scenario.name] = entry
     return found

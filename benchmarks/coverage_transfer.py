@@ -83,11 +83,11 @@ def ask_worth(data: JointData) -> Record:
 
 
 def ask_total(data: JointData) -> Record:
-    """The optimum of a total budget, and which law of transfer is found."""
-    fitted = fit_laws(data, "scratch", compositions())
-    law = fitted[EFFECTIVE]
-    assert law.drawn is not None
-    theta, drawn = (law.model.theta(fit.phi) for fit in (law.fit, law.drawn))
+    """The optimum of a total budget."""
+    model = TransferModel.of(LAWS[EFFECTIVE], data.points, "scratch", compositions(), data.objective)
+    fit, _ = model.point(data.points)
+    replicates = model.replicates(*data.drawn(), warm_F=fit.phi[0])
+    theta, drawn = (model.theta(one.phi) for one in (fit, replicates))
     transfer = Transfer(
         laws={name: (law_of(theta, name), law_of(drawn, name)) for name in COMPOSITIONS},
         scratch=(law_of(theta, None), law_of(drawn, None)),
@@ -104,7 +104,7 @@ def ask_total(data: JointData) -> Record:
             quantity = getattr(split, key)
             if quantity is not None:
                 found[f"{name} {key}"] = quantity.ci95
-    return {"intervals": found, **_chosen(data, fitted)}
+    return {"intervals": found}
 
 
 def ask_decay(data: JointData) -> Record:
