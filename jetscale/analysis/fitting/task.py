@@ -96,13 +96,18 @@ def make_task(name: str, curves: CurveSet, log_L_E: Array, settings: FitSettings
     k : of C = k N D, where the C of the points agrees with it.
     """
     log_L_P = curves.log_losses(log_L_E[None])[0]
-    three = settings.approach3
-    objective = Objective(three.objective, three.delta, three.residual)
-    fitter = Fitter(curves.log_N, curves.log_D, objective, form_of(three), curves.weight)
+    fitter = fitter_of(curves, settings)
     found = _fit_surface(fitter, log_L_P)
     cost = Cost.of_points(curves.log_N, curves.log_D, curves.log_C, k)
     outliers = _find_outliers(curves, log_L_P, log_L_E, fitter, found)
     return Task(name, curves, log_L_P, settings, cost, fitter, found, outliers)
+
+
+def fitter_of(curves: CurveSet, settings: FitSettings) -> Fitter:
+    """The points, ready to be fitted as the settings say."""
+    three = settings.approach3
+    objective = Objective(three.objective, three.delta, three.residual)
+    return Fitter(curves.log_N, curves.log_D, objective, form_of(three), curves.weight)
 
 
 def _fit_surface(fitter: Fitter, log_L_P: Array) -> FoundSurface:
