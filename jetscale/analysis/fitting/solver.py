@@ -340,7 +340,9 @@ def _damped_step(
     decrease = -0.5 * np.einsum("rf,rf->r", gradient, step)
     by_bound = decrease
     if near.any():
-        upper = bound + (damping[:, None] * own + tiny)[:, :, None] * np.eye(own.shape[1])
-        shorter = np.linalg.solve(upper, gradient[:, :, None])[:, :, 0]
-        by_bound = 0.5 * np.einsum("rf,rf->r", gradient, shorter)
+        more = (damping[:, None] * own + tiny)[near]
+        upper = bound[near] + more[:, :, None] * np.eye(own.shape[1])
+        shorter = np.linalg.solve(upper, gradient[near][:, :, None])[:, :, 0]
+        by_bound = decrease.copy()
+        by_bound[near] = 0.5 * np.einsum("rf,rf->r", gradient[near], shorter)
     return np.asarray(step), np.asarray(decrease), np.asarray(by_bound)

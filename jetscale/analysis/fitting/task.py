@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis.fitting.certificate import Certificate
 from jetscale.analysis.fitting.cost import Cost
 from jetscale.analysis.fitting.curves import CurveSet
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.outliers import Outliers, find_outliers, none_of
 from jetscale.analysis.fitting.pins import form_of
 from jetscale.analysis.fitting.surface import Surfaces
-from jetscale.analysis.fitting.surface_fit import Certificate, Fitter, SurfaceFit, Undetermined
+from jetscale.analysis.fitting.surface_fit import Fitter, SurfaceFit, Undetermined
 from jetscale.analysis.settings import FitSettings
 
 Array = NDArray[np.float64]

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis.fitting.certificate import at_most
 from jetscale.analysis.fitting.constraints import Bounds, Index
 from jetscale.analysis.fitting.moments import moments
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.solver import Solution, State, minimise
 from jetscale.analysis.fitting.surface import SurfaceForm, Surfaces
-from jetscale.analysis.fitting.surface_fit import AGREEMENT, ROUNDING, at_most
+from jetscale.analysis.fitting.surface_fit import AGREEMENT, ROUNDING
 
 Array = NDArray[np.float64]
 Losses = Mapping[str, Array]  # by group, (R, P) or (1, P)
