@@ -212,9 +212,9 @@ def _in_step(
     found: dict[_Profile, list[_Fitted] | None] = {}
     requests = {one: next(scan) for one, scan in scans.items()}
     while requests:
-        answers = zip(requests, _minima(list(requests.items())), strict=True)
+        answers = dict(zip(requests, _minima(list(requests.items())), strict=True))
         requests = {}
-        for one, answer in list(answers):
+        for one, answer in answers.items():
             try:
                 requests[one] = scans[one].send(answer)
             except StopIteration as end:
@@ -232,7 +232,9 @@ def _ends(
     """
     from scipy.optimize import elementwise
 
-    found = {one: [[None, None] for _ in of] for one, of in levels.items()}
+    found: dict[_Profile, list[list[float | None]]] = {
+        one: [[None, None] for _ in of] for one, of in levels.items()
+    }
     places = [
         (one, number, side, level, bracket)
         for one, of in levels.items()
@@ -246,7 +248,7 @@ def _ends(
 
         def excess(u_K: Array, number_K: Array) -> Array:
             k = number_K.astype(int)
-            t_K = first_K[k] + u_K * (last_K - first_K)[k]
+            t_K = np.clip(first_K[k] + u_K * (last_K - first_K)[k], first_K[k], last_K[k])
             requests = [
                 (places[at][0], (np.array([t]), _starts(places[at][4], t)[None]))
                 for at, t in zip(k, t_K, strict=True)
