@@ -303,7 +303,7 @@ def tables(found: dict[str, Any]) -> str:
                 f"{_cell(entry['chosen'].get(law, 0.0))}, {_cell(entry['worse'].get(law, 0.0))}"
                 for law in (*LAWS, "separate")
             ]
-            lines.append(f"| {name} | {entry['studies']} | {' | '.join(cells)} |")
+            lines.append(f"| {name} | {entry['compared']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

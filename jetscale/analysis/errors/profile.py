@@ -259,7 +259,7 @@ def _ends(
             ):
                 root_K[row] = one.root(t, objective)[0]
                 places[k[row]][4].append(_Fitted(float(t[0]), float(root_K[row]), phi[0]))
-            return np.abs(root_K) - level_K[k]
+            return np.asarray(np.abs(root_K) - level_K[k])
 
         solved = elementwise.find_root(
             excess,

@@ -397,9 +397,20 @@ def _search(problems: Sequence[Problem], starts: int) -> list[tuple[SurfaceFit, 
     start = [fitter.starts(each[None], np.ones((1, len(each))), starts)[0] for fitter, each in problems]
 
     def solved(start_RF: Array, row: Index, tolerance: float) -> Solution:
-        axes = (x[0], y[0]) if len(problems) == 1 else (x[row], y[row])
-        data = log_L[row], weight[row], objective, form, form.constraint, bounds.of(row)
-        return solve(start_RF, *axes, *data, tolerance=tolerance)
+        x_RP, y_RP = (x[0], y[0]) if len(problems) == 1 else (x[row], y[row])
+        box = bounds.of(row)
+        return solve(
+            start_RF,
+            x_RP,
+            y_RP,
+            log_L[row],
+            weight[row],
+            objective,
+            form,
+            form.constraint,
+            box,
+            tolerance=tolerance,
+        )
 
     every = np.arange(len(problems))
     solution = solved(np.concatenate(start), np.repeat(every, starts), 1e-9)
