@@ -66,13 +66,13 @@ def test_jets_are_those_of_the_run_and_never_twice(simulated_data, store) -> Non
 
 
 @pytest.mark.slow
-def test_compare_orders_compositions_by_alignment(simulated_data, store, tmp_path) -> None:
-    command = [
-        sys.executable, "-m", "jetscale.composition", "compare", f"dir={simulated_data}", f"store={store}",
-        "jets=180", "draws=4", "names=[qcd,bsm_all,qcd_res2p]", f"out={tmp_path}/out",
-        "own.two={X_*: 1, QCD_light: 1}",
+def test_compare_orders_compositions_by_alignment(warm, simulated_data, store, tmp_path) -> None:
+    words = [
+        "compare", f"dir={simulated_data}", f"store={store}", "jets=180", "draws=4",
+        "names=[qcd,bsm_all,qcd_res2p]", f"out={tmp_path}/out", "own.two={X_*: 1, QCD_light: 1}",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = warm.run("jetscale.composition", words, tmp_path)
+    assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "out/compare.json").read_text())
     measures = content["measures"]
     assert list(measures) == ["(downstream)", "qcd", "bsm_all", "qcd_res2p", "two"]
@@ -89,6 +89,7 @@ def test_compare_orders_compositions_by_alignment(simulated_data, store, tmp_pat
     assert [line.split()[1] for line in lines] == sorted(measures, key=lambda name: value(name, "auc"))
     for name in ("map.svg", "map.png", "observables.svg", "observables.png"):
         assert (tmp_path / "out" / name).stat().st_size > 5_000
+    command = [sys.executable, "-m", "jetscale.composition", *words]  # with another seed of hashes
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert again.stdout == done.stdout
     assert json.loads((tmp_path / "out/compare.json").read_text()) == content
@@ -130,10 +131,26 @@ def test_every_shipped_composition_is_known() -> None:
     design = {
         f"{alignment}_{spread}" for alignment in ("aligned", "misaligned") for spread in ("narrow", "diverse")
     }
-    assert set(known) == design | {"misaligned_single", "qcd", "qcd_res2p", "qcd_res34p", "bsm_all"}
+    decays = {"multi_prong", "qcd_flavours"}
+    assert set(known) == design | decays | {"misaligned_single", "qcd", "qcd_res2p", "qcd_res34p", "bsm_all"}
     assert choose(known, [], {}) == known
     assert list(choose(known, ["qcd"], {"mine": {"QCD": 1}})) == ["qcd", "mine"]
     assert list(choose(known, [], {"mine": {"QCD": 1}})) == ["mine"]
+
+
+def test_the_kinds_of_decay_differ_in_nothing_else() -> None:
+    """Equal classes, shares and momenta: what a run pretrained on the one and on the other differs by."""
+    known = shipped(CONF)
+    spectra = []
+    for name, buckets in (("multi_prong", {"X_YY"}), ("qcd_flavours", {"QCD"})):
+        by_class: dict[str, list[tuple[tuple[int, int], int]]] = {}
+        for part in known[name].values():
+            by_class.setdefault(part["classes"], []).append((tuple(part["jet_pt"]), part["weight"]))
+        assert {label.rsplit("_", 1)[0] for label in by_class} == buckets
+        (spectrum,) = {tuple(sorted(parts)) for parts in by_class.values()}  # the same for each class
+        spectra.append((len(by_class), spectrum))
+    assert spectra[0] == spectra[1]
+    assert spectra[0][0] == 7
 
 
 def test_help(capsys) -> None:
