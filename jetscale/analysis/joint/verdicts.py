@@ -157,8 +157,8 @@ def worded(
         could = f"; this design sees a difference of {size} from {reference} with 80% power"
         alone = largest(entry["contrasts"], "detectable_by_runs")[key]
         if alone < SAME * seen:
-            shown = f"{1 + alone:.3g}" if key in RATIOS else f"{alone:.2g}"
-            could += f", and {shown} if the law missed nothing"
+            less = f"{1 + alone:.3g}" if key in RATIOS else f"{alone:.2g}"
+            could += f", and {less} if the law missed nothing"
         if key == "a" and seen >= 1:  # between 0 and 1
             could = "; this design could have seen no difference in a"
     if entry["p"] >= LEVEL:
