@@ -1,9 +1,9 @@
 """Joint fits, their tests and laws of transfer, on simulated studies of the laptop's design.
 
-``python benchmarks/coverage_joint.py RECORDS.jsonl [FIRST] [LAST]`` simulates the studies of these numbers (0
-and 200) of each scenario, appends one line a study to the records (those that are there already are kept),
-and sums up in ``jetscale/analysis/joint/coverage.json`` and, as the tables of docs/analysis.md, on the
-terminal.
+``python -m benchmarks.coverage_joint RECORDS.jsonl [FIRST] [LAST] [WORDS]`` simulates the studies of these
+numbers (0 and 200) of each scenario whose name holds the words, appends one line a study to the records
+(those that are there already are kept), and sums up in ``jetscale/analysis/joint/coverage.json`` (scenarios
+without a record keep their entry) and, as the tables of docs/analysis.md, on the terminal.
 
 The design is that of studies/laptop/tuned_rate: its subsets, widths, seeds and D. Losses are a known law plus
 the deviations of the real seeds from their mean, whole curves drawn at random with random signs, so scatter
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +24,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.coverage_transfer import (
+    COMPOSITIONS,
+    OPTIMUM,
+    PAID,
+    POWERS,
+    TRUE,
+    ask_decay,
+    ask_total,
+    ask_worth,
+    truths_of_decay,
+    truths_of_total,
+    truths_of_worth,
+    with_decaying_gain,
+    with_extra_data,
+)
 from jetscale.analysis import FitSettings, LossTable, load_losses
 from jetscale.analysis.errors import resampling
 from jetscale.analysis.fitting.approach import joined
@@ -34,10 +49,7 @@ from jetscale.analysis.fitting.task import Task, make_task
 from jetscale.analysis.joint.answer import joint_estimates, quantity_of, ratio_of, tests_of
 from jetscale.analysis.joint.bends import lacks_of_fit, misses
 from jetscale.analysis.joint.data import Facts, JointData
-from jetscale.analysis.joint.groups import Composition
-from jetscale.analysis.joint.transfer import LAWS, TransferModel
-from jetscale.analysis.joint.transfer_forms import WithExtraData
-from jetscale.analysis.joint.worth import EFFECTIVE, FittedLaw, law_entry, worth_entry
+from jetscale.analysis.joint.transfer import LAWS
 from jetscale.analysis.settings import CurveSettings, UncertaintySettings
 from jetscale.analysis.tables.selection import select
 from jetscale.common.files import write_json
@@ -52,14 +64,8 @@ REPLICATES = 100
 ASKED = ("same_exponents", "same_A")
 POINTS = 9  # a curve: its points are correlated, more of them say little and take longer
 SUBSETS = ("scratch", "qcd", "qcd_res2p", "qcd_res34p", "bsm_all")
-TRUE = {"E": 0.5, "A": 25.0, "B": 16.0, "alpha": 0.45, "beta": 0.30}
 RATIOS = (1.0, 0.8, 0.6, 0.6, 0.5)  # of B to scratch's, in the order of SUBSETS
 STEPS = (0.0, -0.03, -0.06, -0.09, -0.12)  # of alpha (up) and beta (down) where exponents differ
-COMPOSITIONS = {
-    "qcd": {"qcd": 25_000.0, "qcd_res2p": 100_000.0},
-    "bsm": {"qcd_res34p": 25_000.0, "bsm_all": 100_000.0},
-}
-POWERS = {"qcd": (0.05, 1.0, 0.1), "bsm": (3.0, 0.6, 0.25)}  # k, p, q of D_T = k D_pre^p N^q
 
 
 @dataclass(frozen=True)
@@ -98,18 +104,6 @@ def with_steps() -> dict[str, Surfaces]:
     return found
 
 
-def with_extra_data() -> dict[str, Surfaces]:
-    """Scratch, and two compositions of two D_pre each."""
-    found = {"scratch": Surfaces.single(**TRUE)}
-    for name, groups in COMPOSITIONS.items():
-        k, p, q = POWERS[name]
-        for group, jets in groups.items():
-            common = [np.log(TRUE["A"]), np.log(TRUE["B"]), np.log(TRUE["E"]), TRUE["alpha"], TRUE["beta"]]
-            theta = np.array([[*common, np.log(k) + p * np.log(jets), q]])
-            found[group] = Surfaces(theta, WithExtraData())
-    return found
-
-
 def ask_tests(data: JointData) -> Record:
     """P-values, exponents and ratios of the joint fit, and differences of separate fits."""
     shared = frozenset({"alpha", "beta"})
@@ -130,29 +124,15 @@ def ask_tests(data: JointData) -> Record:
     }
 
 
-def ask_worth(data: JointData) -> Record:
-    """D_T and its powers."""
-    compositions = tuple(Composition(name, dict(groups)) for name, groups in COMPOSITIONS.items())
-    model = TransferModel.of(LAWS[EFFECTIVE], data.points, "scratch", compositions, data.objective)
-    fit, certificate = model.point(data.points)
-    law = FittedLaw(model, fit, certificate, model.replicates(*data.drawn(), warm_F=fit.phi[0]), {})
-    entry = law_entry(data, law)
-    found: dict[str, Any] = {
-        key: entry["parameters"][key].ci95 for key in ("L_inf", "A", "B", "alpha", "beta")
-    }
-    for one in compositions:
-        worth = worth_entry(data, law, one, entry["compositions"][one.name], "jet")
-        found |= {f"{one.name} {key}": worth[key].ci95 for key in ("k", "p", "q", "D_T")}
-    return {"intervals": found, "bends": {k: v and v["bend_rms"] for k, v in entry["lack_of_fit"].items()}}
-
-
 SCENARIOS = (
     Scenario("one law, B differs", with_ratios(), 0.0, True, ask_tests),
     Scenario("exponents differ", with_steps(), 0.0, True, ask_tests),
-    Scenario("extra data", with_extra_data(), 0.0, True, ask_worth),
+    Scenario("extra data", with_extra_data(POWERS), 0.0, True, ask_worth),
     Scenario("one law, bends 2% in common", with_ratios(), 0.02, True, ask_tests),
     Scenario("one law, bends 2% of each", with_ratios(), 0.02, False, ask_tests),
-    Scenario("extra data, bends 2% of each", with_extra_data(), 0.02, False, ask_worth),
+    Scenario("extra data, bends 2% of each", with_extra_data(POWERS), 0.02, False, ask_worth),
+    Scenario("extra data that pays", with_extra_data(PAID), 0.0, True, ask_total),
+    Scenario("gain that decays", with_decaying_gain(), 0.0, True, ask_decay),
 )
 
 
@@ -236,12 +216,11 @@ def truths(scenario: Scenario) -> dict[str, float]:
             found |= {"alpha": alpha, "beta": beta, "a": a[1]}
             found["B ratio"] = float(np.exp(one["log_B"][0] - other["log_B"][0]))
         return found
-    found = {key: TRUE[name] for key, name in zip(("L_inf", *"AB", "alpha", "beta"), TRUE, strict=True)}
-    sizes = np.unique(design().frame["n_params"])
-    for name, (k, p, q) in POWERS.items():
-        found |= {f"{name} k": k, f"{name} p": p, f"{name} q": q}
-        found[f"{name} D_T"] = float(k * 100_000.0**p * sizes[len(sizes) // 2] ** q)
-    return found
+    if scenario.ask is ask_total:
+        return truths_of_total()
+    if scenario.ask is ask_decay:
+        return truths_of_decay()
+    return truths_of_worth(np.unique(design().frame["n_params"]))
 
 
 def summed_up(records: list[Record]) -> dict[str, Any]:
@@ -269,6 +248,14 @@ def summed_up(records: list[Record]) -> dict[str, Any]:
             }
             entry["B ratio sd"] = float(np.std([r["B ratio"] for r in mine]))
             entry["detectable a"] = float(np.median([r["detectable"]["a"] for r in tested]))
+        compared = [record for record in mine if "best" in record]
+        if compared:
+            entry["compared"] = len(compared)
+            entry["chosen"] = {name: float(np.mean([r["best"] == name for r in compared])) for name in LAWS}
+            entry["chosen"]["separate"] = float(np.mean([r["best"] == "separate" for r in compared]))
+            entry["worse"] = {
+                name: float(np.mean([name in r["worse"] for r in compared])) for name in entry["chosen"]
+            }
         found[scenario.name] = entry
     return found
 
@@ -289,13 +276,40 @@ def tables(found: dict[str, Any]) -> str:
     lines += ["", "| truth and misfit | studies | beta | B | D_T of two compositions | k | p | q |"]
     lines.append(f"|{'---|' * 8}")
     for name, entry in found.items():
-        if "rejected" not in entry:
-            share = entry["coverage"]
+        share = entry["coverage"]
+        if "qcd D_T" in share:
             cells = [_cell(share.get(key)) for key in ("beta", "B")]
-            for key in ("D_T", "k", "p", "q"):
-                cells.append(", ".join(_cell(share.get(f"{one} {key}")) for one in COMPOSITIONS))
+            cells += _of_both(share, ("D_T", "k", "p", "q"))
             lines.append(f"| {name} | {entry['studies']} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| truth | studies | optimum of a total budget: N | D_pre | D | loss | loss over scratch's |",
+    ]
+    lines.append(f"|{'---|' * 7}")
+    for name, entry in found.items():
+        if "qcd D_pre" in entry["coverage"]:
+            cells = _of_both(entry["coverage"], OPTIMUM)
+            lines.append(f"| {name} | {entry['studies']} | {' | '.join(cells)} |")
+    lines += ["", "| truth | studies | alpha | beta | B | k | p | q | s |", f"|{'---|' * 9}"]
+    for name, entry in found.items():
+        if "qcd s" in entry["coverage"]:
+            cells = [_cell(entry["coverage"].get(key)) for key in ("alpha", "beta", "B")]
+            cells += _of_both(entry["coverage"], "kpqs")
+            lines.append(f"| {name} | {entry['studies']} | {' | '.join(cells)} |")
+    lines += ["", f"| truth | studies | {' | '.join((*LAWS, 'separate'))} |", f"|{'---|' * (3 + len(LAWS))}"]
+    for name, entry in found.items():
+        if "chosen" in entry:
+            cells = [
+                f"{_cell(entry['chosen'].get(law, 0.0))}, {_cell(entry['worse'].get(law, 0.0))}"
+                for law in (*LAWS, "separate")
+            ]
+            lines.append(f"| {name} | {entry['compared']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _of_both(share: dict[str, float], keys: Iterable[str]) -> list[str]:
+    """Cells with the shares of both compositions."""
+    return [", ".join(_cell(share.get(f"{one} {key}")) for one in COMPOSITIONS) for key in keys]
 
 
 def _cell(share: float | None) -> str:
@@ -306,11 +320,12 @@ def main() -> None:
     """Simulate what is not recorded yet, then sum up."""
     path = Path(sys.argv[1])
     first, last = (int(sys.argv[at]) if len(sys.argv) > at else default for at, default in ((2, 0), (3, 200)))
+    words = sys.argv[4] if len(sys.argv) > 4 else ""
     records = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     done = {(record["scenario"], record["trial"]) for record in records}
     for trial in range(first, last):
         for number, scenario in enumerate(SCENARIOS):
-            if (scenario.name, trial) in done:
+            if (scenario.name, trial) in done or words not in scenario.name:
                 continue
             losses = simulated(scenario, np.random.default_rng([16, number, trial]))
             data = prepared(losses, alone=scenario.ask is ask_tests)
@@ -318,7 +333,8 @@ def main() -> None:
             records.append(json.loads(json.dumps(record)))
             with path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
-    found = summed_up(records)
+    before = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+    found = before | summed_up(records)
     write_json(RESULT, found)
     print(tables(found))
 

@@ -5,24 +5,29 @@
 Without a table, the published Chinchilla table is used if it is beside the repository; else 240 similar rows
 are simulated. Every replicate is started globally, and compared with the minimum that eight distant starts
 reach, converged to rounding. Other recipes for the point fit are timed in the same session
-(`benchmarks.fit_peers`).
+(`benchmarks.fit_peers`). Of the laptop study, the joint fit of its five subsets with 100 refits and the whole
+command without figures are timed in CPU seconds, since the command takes one core.
 """
 
 from __future__ import annotations
 
+import resource
+import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.fit_peers import PEERS
-from jetscale.analysis import load_losses
+from jetscale.analysis import FitSettings, fit, load_losses
 from jetscale.analysis.checks.synthetic import Noise, grid_table
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.fitting.surface_fit import Fitter
+from jetscale.analysis.joint.sharing import Points, SharedModel
 
 Array = NDArray[np.float64]
 Results = dict[str, dict[str, object]]
@@ -32,6 +37,8 @@ ROWS = 240
 TARGETS = {100: 0.5, 1000: 5.0}  # seconds on one machine of two cores
 GAP = 1e-5
 REPEATS = 3
+STUDY = Path(__file__).parents[1] / "studies/laptop/tuned_rate/losses.parquet"
+JOINT_ALLOWED, STUDY_ALLOWED = 5.0, 3.0  # seconds
 
 
 def table(path: Path | None) -> tuple[Array, Array, Array]:
@@ -81,6 +88,36 @@ def refits(log_N: Array, log_D: Array, log_L: Array, replicates: int) -> tuple[f
     return float(np.median(seconds)), float((found.objective / lowest - 1).max())
 
 
+def joint_refits(replicates: int = 100) -> float:
+    """CPU seconds of the joint fit of the laptop study's five subsets and its refits."""
+    losses, settings = load_losses(STUDY), FitSettings(multiverse=False)
+    settings.uncertainty.replicates, settings.uncertainty.profile = replicates, False
+    settings.joint.on = False
+    subsets = fit(losses, settings).subsets
+    points = {
+        name: Points(one.task.curves.log_N, one.task.curves.log_D, one.task.log_L_P)
+        for name, one in subsets.items()
+        if one.task is not None
+    }
+    log_L = {name: one.replicates.log_L_RP for name, one in subsets.items() if one.replicates is not None}
+    weight = {name: p.weights[None] for name, p in points.items()}
+    begin = time.process_time()
+    model = SharedModel.of(points, ("alpha", "beta"), Objective())
+    model.point(points)
+    model.replicates(log_L, weight)
+    return time.process_time() - begin
+
+
+def study() -> float:
+    """CPU seconds of ``python -m jetscale.analysis ... report=false`` on the laptop study, start to end."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with TemporaryDirectory() as out:
+        table = ["source=table", f"path={STUDY}", f"out={out}", "report=false"]
+        subprocess.run([sys.executable, "-m", "jetscale.analysis", *table], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def entry(ours: float, reference: float, *, right: bool = True) -> dict[str, object]:
     """Times faster than the reference, `right` where the answer is too."""
     ratio = reference / ours
@@ -102,6 +139,8 @@ def run(path: Path | None = None) -> Results:
         seconds, gap = refits(log_N, log_D, log_L, replicates)
         print(f"point + {replicates} refits: largest relative gap to the minimum {gap:.1e}")
         results[f"fit_{replicates}"] = entry(seconds, allowed, right=gap <= GAP)
+    results["fit_joint_100"] = entry(joint_refits(), JOINT_ALLOWED)
+    results["fit_laptop_study"] = entry(study(), STUDY_ALLOWED)
     ours = point(log_N, log_D, log_L)
     for name, peer in PEERS.items():
         try:

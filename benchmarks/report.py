@@ -42,6 +42,8 @@ STAGES = {
     ),
     "evaluation_blocks": ("test evaluation with 1,000 blocks", "the same without", "the same without"),
     r"fit_(\d+)": ("point fit and {0} refits", "the time allowed", ""),
+    "fit_joint_100": ("joint fit of five subsets and 100 refits, CPU", "the time allowed", ""),
+    "fit_laptop_study": ("the laptop study without figures, CPU", "the time allowed", ""),
     "fit_point_vs_lbfgsb": ("point fit", "4,500 starts of L-BFGS-B, extrapolated", ""),
     "fit_point_vs_nnls_grid": ("point fit", "grid of non-negative least squares", ""),
     r"predict_dim(\d+)": (

@@ -183,6 +183,9 @@ def test_tests_find_what_differs_and_nothing_else(five: Any) -> None:
     seen = tests["same_exponents"]["detectable"]["a"]
     assert 0.001 < seen < 0.2
     assert f"{seen:.2g} in a" in tests["same_exponents"]["sentence"]
+    for test in tests.values():
+        for key, value in test["detectable"].items():
+            assert 0 < test["detectable_by_runs"][key] <= value
 
 
 @pytest.mark.parametrize(("penalty", "residual"), [("squared", "log"), ("huber", "raw")])
@@ -231,6 +234,24 @@ def test_powers_of_extra_data_come_back() -> None:
     assert np.exp(theta["c.log_k"]) == pytest.approx(2.0, rel=1e-5)
     assert theta["beta"] == pytest.approx(TRUE["beta"], abs=1e-7)
     assert np.exp(theta["log_A"]) == pytest.approx(TRUE["A"], rel=1e-5)
+
+
+def test_the_decaying_law_comes_back_as_its_formula_says_it() -> None:
+    """K B / (D_pre^p N^q D^(beta - s ln D_pre)), written out: k and p are those at D = 1."""
+    k, p, q, s = 0.6, 0.05, 0.02, 0.008
+    x, y = grid()
+    points = {"scratch": noisy(Surfaces.single(**TRUE), 0, sd=0.0)}
+    jets = {"c@2e4": 2e4, "c@1e5": 1e5}
+    for name, D_pre in jets.items():
+        of_D = k * TRUE["B"] / (D_pre**p * np.exp(q * x) * np.exp((TRUE["beta"] - s * np.log(D_pre)) * y))
+        points[name] = Points(x, y, np.log(TRUE["E"] + TRUE["A"] * np.exp(-TRUE["alpha"] * x) + of_D))
+    law, composition = LAWS["decaying"], Composition("c", dict(jets))
+    model = TransferModel.of(law, points, "scratch", (composition,), Objective())
+    fit, _ = model.point(points)
+    theta = {key: float(value[0]) for key, value in model.theta(fit.phi).items()}
+    for key, value in (("p", p), ("q", q), ("s", s), ("log_k", np.log(k))):
+        assert theta[f"c.{key}"] == pytest.approx(value, abs=1e-5), key
+    assert theta["beta"] == pytest.approx(TRUE["beta"], abs=1e-6)
 
 
 def transferred(jets: dict[str, float], T: float, **shape: Any) -> LossTable:

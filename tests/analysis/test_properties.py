@@ -14,11 +14,12 @@ from jetscale.analysis import FitSettings, LossTable, fit
 from jetscale.analysis.checks.synthetic import Noise, curves_table, grid_table
 from jetscale.analysis.errors.estimate import estimate
 from jetscale.analysis.fitting.cost import Cost
+from jetscale.analysis.fitting.moments import BLOCK, moments
 from jetscale.analysis.fitting.numbers import plain
 from jetscale.analysis.fitting.objective import Objective, Penalty
 from jetscale.analysis.fitting.solver import solve
-from jetscale.analysis.fitting.surface import Surfaces
-from jetscale.analysis.fitting.surface_fit import Fitter
+from jetscale.analysis.fitting.surface import Surfaces, form_named
+from jetscale.analysis.fitting.surface_fit import Fitter, Undetermined, prefit
 from jetscale.analysis.settings import UncertaintySettings
 from jetscale.analysis.tables.loss_table import checked
 from jetscale.analysis.tables.selection import select
@@ -47,6 +48,44 @@ def curves(seed: int) -> LossTable:
 def quantities(losses: LossTable) -> dict[str, tuple[float | None, float | None]]:
     found = estimate("all", select(losses.frame, SETTINGS, losses), losses, SETTINGS).quantities
     return {name: (found[name].value, found[name].sd) for name in EXPONENTS}
+
+
+def test_fits_side_by_side_are_those_of_each_alone() -> None:
+    """Of different numbers of points, objectives and forms; too few points are passed over."""
+    rng, problems = np.random.default_rng(3), []
+    for points in (20, 35, 50):
+        x, y = rng.uniform(-3, 3, (2, points))
+        log_L = Surfaces.from_theta(np.array([-1.0, -0.8, 0.4, 0.3, 0.35])).log_loss(x, y)[0]
+        log_L = log_L + 0.01 * rng.standard_normal(points)
+        for objective in (Objective(), Objective("squared", residual="raw")):
+            for form in ("separate", "tied"):
+                weight = None if points == 35 else rng.uniform(0.5, 2.0, points)
+                problems.append((Fitter(x + 9, y + 11, objective, form_named(form), weight), log_L))
+    fitter, log_L = problems[0]
+    few = np.arange(20) < 4
+    prefit([*problems, (fitter.of(few), log_L[few])])
+    with pytest.raises(Undetermined, match="4 points"):
+        fitter.of(few).point(log_L[few])
+    for fitter, log_L in problems:
+        (together, said), (alone, also) = fitter.point(log_L), fitter.search(log_L)
+        np.testing.assert_allclose(together.surfaces.theta, alone.surfaces.theta, rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(together.objective, alone.objective, rtol=1e-12)
+        assert (said.agreeing, said.at_bound, said.converged) == (also.agreeing, also.at_bound, True)
+
+
+def test_blocks_of_replicates_change_nothing() -> None:
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(2, 60))
+    theta = np.array([-1.0, -0.8, -0.4, 0.3, 0.35]) + 0.05 * rng.standard_normal((900, 5))
+    log_L = 0.1 * rng.standard_normal((900, 60))
+    assert BLOCK < 900 * 60 / 2
+    for data, weight in ((log_L, np.ones((1, 60))), (log_L[:1], rng.uniform(0, 2, (900, 60)))):
+        whole = moments(form_named("separate"), theta, x, y, data, weight, Objective())
+        for row in (0, 416, 417, 899):
+            its = [value[[row]] if len(value) > 1 else value for value in (data, weight)]
+            one = moments(form_named("separate"), theta[[row]], x, y, *its, Objective())
+            for part, of_row in zip(whole, one, strict=True):
+                np.testing.assert_allclose(part[row], of_row[0], rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("make", [grid, curves])

@@ -185,11 +185,12 @@ def test_a_minimum_that_goes_on_falling_has_no_interval(monkeypatch: pytest.Monk
     """Two neighbours that creep down on each other's heels: the rounds end, and nothing is claimed."""
     rounds = []
 
-    def falling(self: Any, t_T: Any, start_TSF: Any) -> Any:
-        rounds.append(len(t_T))
-        return np.full(len(t_T), 1.0 - 0.01 * len(rounds)), start_TSF[:, 0].copy()
+    def falling(requests: Any) -> Any:
+        rounds.append(len(requests))
+        objective = 1.0 - 0.01 * len(rounds)
+        return [(np.full(len(t_T), objective), start_TSF[:, 0].copy()) for _, (t_T, start_TSF) in requests]
 
-    monkeypatch.setattr("jetscale.analysis.errors.profile._Profile.minima", falling)
+    monkeypatch.setattr("jetscale.analysis.errors.profile._minima", falling)
     x, y = np.random.default_rng(0).normal(size=(2, 30))
     surface = Surfaces.from_theta(np.array([-1.0, -0.8, 0.4, 0.3, 0.35]))
     log_L = surface.log_loss(x, y)[0] + 0.01 * np.sin(7 * x + y)

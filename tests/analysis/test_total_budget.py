@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from jetscale.analysis.answers.total_budget import (
     pays_until,
 )
 from jetscale.analysis.answers.total_plan import plan_total
-from jetscale.analysis.fitting.numbers import Quantity
+from jetscale.analysis.fitting.numbers import Quantity, plain
+from jetscale.analysis.output.sentences import answers
 from jetscale.analysis.plan import main
 from jetscale.analysis.settings import UncertaintySettings
 from jetscale.common.usage import UsageError
@@ -251,6 +253,21 @@ def test_from_a_table_to_the_plan(tmp_path: Path) -> None:
     )
     result = fit(load_losses(tmp_path / "t.csv"), settings)
     result.save(tmp_path / "fit")
+    results, frame = json.loads((tmp_path / "fit/results.json").read_text()), result.losses.frame
+    total, plan = results["total_budget"], plan_total(result, float(frame["flops"].max()))
+    assert total["splits"]["bsm_all"]["D_pre"] == json.loads(
+        json.dumps(plan.splits["bsm_all"].D_pre.to_json())
+    )
+    assert total["which"] == plan.which
+    first = answers(results, frame)[-1]
+    assert first.sentence.startswith("With 6e13 FLOPs in total, pretraining included, ")
+    assert f"which composition: {plan.which}." in first.sentence
+    assert "plan results=DIR total_budget=FLOPS" in first.detail
+    one = frame[frame["variant"] != frame["variant"].max()]  # one amount of pretraining
+    other = fit(replace(result.losses, frame=one), settings)
+    assert "train with two amounts" in other.details["total_budget"]["refused"]
+    refused = answers(json.loads(json.dumps(plain(other.to_json()))), one)[-1]
+    assert "With the pretraining in the budget: not known, since every composition was" in refused.detail
     found = plan_total(tmp_path / "fit", 1e13, simulate=1e6)
     assert str(plan_total(result, 1e13, simulate=1e6)) == str(found)
     price = Price(1e6, 6.0, 6.0)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from jetscale.analysis.errors.one_variable import LawFit
     from jetscale.analysis.errors.resampling import Replicates
     from jetscale.analysis.fitting.approach import Draws
+    from jetscale.analysis.fitting.certificate import Certificate
     from jetscale.analysis.fitting.surface import Surfaces
-    from jetscale.analysis.fitting.surface_fit import Certificate
     from jetscale.analysis.fitting.task import Task
     from jetscale.analysis.tables.loss_table import LossTable
     from jetscale.analysis.tables.test_blocks import BlockLosses, Key

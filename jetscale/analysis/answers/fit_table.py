@@ -11,6 +11,7 @@ import numpy as np
 
 from jetscale.analysis.answers.fit_result import FitResult, SubsetFit
 from jetscale.analysis.answers.gain import gains
+from jetscale.analysis.answers.total_plan import total_entry
 from jetscale.analysis.checks import coverage, heldout, misfit
 from jetscale.analysis.checks.lack_of_fit import SIGNIFICANT, bend_test
 from jetscale.analysis.checks.multiverse import multiverse
@@ -88,7 +89,10 @@ def fit(
     details |= joint.entries
     warnings = losses.warnings + warnings + joint.warnings
     between = differences(subsets, settings.uncertainty.levels)
-    return FitResult(subsets, between, asdict(settings), warnings, losses, details, joint.draws)
+    result = FitResult(subsets, between, asdict(settings), warnings, losses, details, joint.draws)
+    if "transfer_laws" in details:
+        details["total_budget"] = total_entry(result)
+    return result
 
 
 def _facts(frame: pd.DataFrame, settings: FitSettings, losses: LossTable) -> Facts:

@@ -89,9 +89,9 @@ class Difference:
     @property
     def reach(self) -> float | None:
         """Half-width of the 95% interval."""
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
-        squares = [variance * t.ppf(0.975, dof) ** 2 for variance, dof in self.parts]
+        squares = [variance * stdtrit(dof, 0.975) ** 2 for variance, dof in self.parts]
         return float(np.sqrt(sum(squares))) if squares else None
 
     def quantity(self) -> Quantity:

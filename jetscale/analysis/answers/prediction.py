@@ -243,14 +243,14 @@ def _tails(level: float) -> tuple[float, float]:
 
 def _quantile(draws_R: Array, noise: float, share: float) -> float:
     """Quantile of the sum of a draw and of normal noise: where the mean of their distributions is `share`."""
-    from scipy.stats import norm
+    from scipy.special import ndtr
 
     low, high = draws_R.min() - 10 * noise, draws_R.max() + 10 * noise
     if noise <= 0:
         return float(np.quantile(draws_R, share))
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
-        if norm.cdf((middle - draws_R) / noise).mean() < share:
+        if ndtr((middle - draws_R) / noise).mean() < share:
             low = middle
         else:
             high = middle

@@ -2,7 +2,8 @@
 
 One jet of either phase costs its simulation and, in training, so many FLOPs a parameter:
 C = (s + k_pre N) D_pre + (s + k N) D. The lowest loss that C buys is searched in ln N and in the share of the
-budget that goes to pretraining, on a grid that is zoomed in on its lowest point, for all replicates at once.
+budget that goes to pretraining, on a grid that is zoomed in on its lowest point, a coarse one first, for all
+replicates at once.
 A law is asked for nothing but its ln loss, so every transfer law is planned with alike.
 
 Shapes: R replicates, K points.
@@ -23,8 +24,7 @@ Array = NDArray[np.float64]
 # (ln N, ln D_pre, ln D), each (R, K), to ln L (R, K); ln D_pre is minus infinity without pretraining
 LogLoss = Callable[[Array, Array, Array], Array]
 
-SIDE = 31  # points of the grid along an axis
-ROUNDS = 16
+SIDES = (31,) * 2 + (9,) * 28  # points of the grid along an axis, by round: 1e-10 of the range at the end
 KEEP = 2.0  # spacings of a round's grid that the next one reaches to each side
 SHARE_REACH = 18.0  # of the logit of the share
 SMALLEST_N = 1.0
@@ -107,16 +107,16 @@ def best_split(law: LogLoss, budget: float, price: Price, *, pretraining: bool, 
     ends = np.log([SMALLEST_N, budget / price.finetune])
     middle = np.tile([ends.mean(), 0.0], (replicates, 1))
     half = np.array([0.5 * (ends[1] - ends[0]), SHARE_REACH if pretraining else 0.0])
-    offsets = np.stack(
-        np.meshgrid(np.linspace(-1, 1, SIDE), np.linspace(-1, 1, SIDE) if pretraining else [0.0]), axis=-1
-    ).reshape(-1, 2)
     box_low, box_high = np.array([ends[0], -SHARE_REACH]), np.array([ends[1], SHARE_REACH])
     row = np.arange(replicates)
-    for _ in range(ROUNDS):
+    for side in SIDES:
+        axis = np.linspace(-1, 1, side)
+        grid = np.meshgrid(axis, axis if pretraining else [0.0])
+        offsets = np.stack(grid, axis=-1).reshape(-1, 2)
         points = np.clip(middle[:, None] + half * offsets, box_low, box_high)
         values = _at(law, points, budget, price, pretraining)[3]
         middle = points[row, values.argmin(axis=1)]
-        half = half * (KEEP * 2 / (SIDE - 1))
+        half = half * (KEEP * 2 / (side - 1))
     found = _at(law, middle[:, None], budget, price, pretraining)
     if pretraining:  # none at all may be better still
         none = best_split(law, budget, price, pretraining=False, replicates=replicates)

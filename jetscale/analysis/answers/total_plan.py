@@ -165,7 +165,52 @@ def plan_total(
     price = Price(simulate, pretrain or transfer.price, finetune or transfer.price)
     if subset and subset not in transfer.laws:
         raise UsageError(f"no composition {subset!r} in these laws; there are {', '.join(transfer.laws)}")
-    names = [name for name in transfer.laws if subset in ("", name)]
+    return plan_of(transfer, budget, price, [name for name in transfer.laws if subset in ("", name)])
+
+
+def total_entry(result: FitResult) -> dict[str, Any]:
+    """Entry ``total_budget`` in results.json: what the largest budget of the runs should buy in total.
+
+    Parameters
+    ----------
+    result : a fit with laws of transfer.
+
+    Returns
+    -------
+    budget (FLOPs, pretraining included, simulation free), splits by composition and for scratch, which
+    (composition, in words); or refused: why no total budget can be planned.
+    """
+    try:
+        transfer = from_result(result)
+    except UsageError as error:
+        return {"refused": str(error).partition(": ")[2]}
+    budget = float(result.losses.frame["flops"].max())
+    price = Price(0.0, transfer.price, transfer.price)
+    plan = plan_of(transfer, budget, price, list(transfer.laws))
+    splits = {
+        name: {
+            "N": split.N,
+            "D_pre": split.D_pre,
+            "D": split.D,
+            "loss": split.loss,
+            "against_scratch": split.against_scratch,
+            "flags": split.flags,
+        }
+        for name, split in plan.splits.items()
+    }
+    return {"budget": budget, "splits": splits, "which": plan.which}
+
+
+def plan_of(transfer: Transfer, budget: float, price: Price, names: Sequence[str]) -> TotalPlan:
+    """Split a total budget by laws that are there already.
+
+    Parameters
+    ----------
+    transfer : laws of scratch and of the compositions.
+    budget : FLOPs.
+    price : of jets.
+    names : compositions that are planned with, beside scratch.
+    """
     found = {"scratch": _bests(transfer.scratch, budget, price, pretraining=False)}
     found |= {name: _bests(transfer.laws[name], budget, price, pretraining=True) for name in names}
     ask = _Asked(transfer.method, transfer.dof)

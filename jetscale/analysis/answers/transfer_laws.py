@@ -113,7 +113,7 @@ def _transfer(
         if PRETRAIN_JETS in rows and not jets:
             jets = [float(rows[PRETRAIN_JETS].max())]
         ranges[name] = Ranges(float(rows["n_params"].max()), max(jets), float(rows["jets"].max()))
-        laws[name] = (_law(theta, name), _law(drawn, name) if drawn else None)
+        laws[name] = (law_of(theta, name), law_of(drawn, name) if drawn else None)
     if not laws:
         raise UsageError(
             f"{source}: every composition was pretrained on one amount of data only, so the law does not say"
@@ -123,7 +123,7 @@ def _transfer(
     dof = joint.get("dof")
     return Transfer(
         laws=laws,
-        scratch=(_law(theta, None), _law(drawn, None) if drawn else None),
+        scratch=(law_of(theta, None), law_of(drawn, None) if drawn else None),
         ranges=ranges,
         method=joint.get("method", "wild"),
         dof=np.inf if dof is None else float(dof),
@@ -132,7 +132,14 @@ def _transfer(
     )
 
 
-def _law(theta: Mapping[str, Any], composition: str | None) -> EffectiveData:
+def law_of(theta: Mapping[str, Any], composition: str | None) -> EffectiveData:
+    """Law of one composition, or of scratch.
+
+    Parameters
+    ----------
+    theta : parameters by their names in results.json (`transfer_laws`), numbers or (R,) of replicates.
+    composition : its name; None for scratch.
+    """
     common = [np.atleast_1d(np.asarray(theta[key], dtype=np.float64)) for key in COMMON]
     if composition is None:
         none = np.full_like(common[0], -np.inf)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -21,13 +22,27 @@ FAR = "next run, 10 C"  # of the columns: a run near the optimum of ten times th
 WRONG = re.compile(r"wrong by ([\d.]+)%$")
 
 
-@lru_cache(maxsize=1)
-def table() -> dict[str, Any]:
-    """Columns (quantities) and rows (design, errors, trials, values) of the simulations."""
-    found: dict[str, Any] = json.loads(
-        files("jetscale.analysis.checks").joinpath("coverage.json").read_text()
-    )
+@lru_cache(maxsize=2)
+def simulated(package: str) -> dict[str, Any]:
+    """Content of the coverage.json of a package: ``checks`` (single fits) or ``joint``."""
+    text = files(f"jetscale.analysis.{package}").joinpath("coverage.json").read_text()
+    found: dict[str, Any] = json.loads(text)
     return found
+
+
+def table() -> dict[str, Any]:
+    """Columns (quantities) and rows (design, errors, trials, values) of the simulations of single fits."""
+    return simulated("checks")
+
+
+def shown(shares: Mapping[str, float]) -> str:
+    """How often intervals held the truth, by quantity: ``alpha 0%; next run at 10 C 0%``."""
+    return "; ".join(f"{readable(name)} {100 * share:.0f}%" for name, share in shares.items())
+
+
+def readable(name: str) -> str:
+    """A quantity as a list names it; columns have commas in their names."""
+    return name.replace(", approach", " of approach").replace(", 10 C", " at 10 C")
 
 
 def where_wrong(missed: float) -> tuple[float, dict[str, float]]:
@@ -66,13 +81,12 @@ def warning(missed: float) -> str:
     failing = {name: value for name, value in lowest.items() if value < TOO_SELDOM}
     if not failing:
         return ""
-    named = ", ".join(f"{name} {100 * value:.0f}%" for name, value in failing.items())
-    holding = ", ".join(name for name in lowest if name not in failing)
+    holding = "; ".join(readable(name) for name in lowest if name not in failing)
     return (
         f"the form misses the loss by {100 * missed:.2g}% (rms of the bends of the residuals). In simulated"
         f" tables whose form is wrong by {100 * level:.2g}%, nominal 95% intervals held the truth only this"
-        f" often: {named}"
-        + (f"; those of {holding} still did" if holding else "")
+        f" often: {shown(failing)}"
+        + (f". Those of {holding} still did" if holding else "")
         + ": do not read the former as 95% intervals"
     )
 

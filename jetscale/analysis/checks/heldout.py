@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from jetscale.analysis.errors.resampling import WEBB
 from jetscale.analysis.fitting.numbers import beyond_rounding, levelled
 from jetscale.analysis.fitting.surface import FORMS, Surfaces, form_named
-from jetscale.analysis.fitting.surface_fit import Fitter, Undetermined
+from jetscale.analysis.fitting.surface_fit import Fitter, Undetermined, prefit
 from jetscale.analysis.fitting.task import Task
 
 if TYPE_CHECKING:
@@ -82,22 +82,43 @@ def windows(task: Task, a: float) -> list[dict[str, Any]]:
     ----------
     a : exponent of the fit to all points, from which the drift is measured.
     """
-    c = task.curves
+    cuts = [one for axis in ("C", "N", "D") for one in _cuts(task, axis)]
+    others = [form for form in FORMS.names()[1:] if form_named(form).additive]
+    prefit(
+        (replace(task.fitter.of(cut.below), form=form), task.log_L_P[cut.below])
+        for cut in cuts
+        for form in (task.fitter.form, *(form_named(form) for form in others if cut.axis == "C"))
+    )
     found = []
-    for axis, value_P in (("C", c.log_C), ("N", c.log_N), ("D", c.log_D)):
-        value_P = levelled(value_P)  # a cut leaves points of one budget on one side
-        cuts = np.unique(np.quantile(value_P[task.regular], FRACTIONS, method="lower"))
-        for cut in cuts:
-            below, above = task.regular & (value_P <= cut), task.regular & (value_P > cut)
-            if below.sum() < MIN_TRAIN or not above.any():
-                continue
-            try:
-                found.append(
-                    {"axis": axis, "cut": float(np.exp(cut))}
-                    | _window(task, below, above, a, forms=FORMS.names()[1:] if axis == "C" else [])
-                )
-            except Undetermined:
-                continue  # fewer than three values of N or D below the cut: nothing to extrapolate from
+    for cut in cuts:
+        try:
+            found.append(
+                {"axis": cut.axis, "cut": cut.value}
+                | _window(task, cut.below, cut.above, a, forms=FORMS.names()[1:] if cut.axis == "C" else [])
+            )
+        except Undetermined:
+            continue  # fewer than three values of N or D below the cut: nothing to extrapolate from
+    return found
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Which points lie below and above a value of C, N or D, (P,)."""
+
+    axis: str
+    value: float
+    below: Mask
+    above: Mask
+
+
+def _cuts(task: Task, axis: str) -> list[_Cut]:
+    """Cuts of one axis that leave enough below and something above."""
+    value_P = levelled(getattr(task.curves, f"log_{axis}"))  # a cut leaves points of one budget on one side
+    found = []
+    for cut in np.unique(np.quantile(value_P[task.regular], FRACTIONS, method="lower")):
+        below, above = task.regular & (value_P <= cut), task.regular & (value_P > cut)
+        if below.sum() >= MIN_TRAIN and above.any():
+            found.append(_Cut(axis, float(np.exp(cut)), below, above))
     return found
 
 
@@ -115,9 +136,9 @@ def _window(task: Task, below: Mask, above: Mask, a: float, forms: list[str]) ->
         "drift_a": beyond_rounding(float(task.exponents(fitted.surfaces)[0][0] - a)),
     }
     if spread is not None:
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
-        inside = np.abs(log_L[above] - predicted) <= t.ppf(0.975, dof) * spread
+        inside = np.abs(log_L[above] - predicted) <= stdtrit(dof, 0.975) * spread
         entry["coverage95"] = float(inside.mean())
     for form in forms:
         other = replace(fitter, form=form_named(form)).compared(log_L[below])

@@ -90,7 +90,7 @@ def bend_test(
     test ("F" or "Hotelling"), p_value, bend_rms (the part of the loss that bends explain, relative),
     residual_rms; None where there are too few points, or too little scatter between runs, to tell.
     """
-    from scipy.stats import f
+    from scipy.special import fdtrc
 
     directions, bends = surface.directions(log_N, log_D), _bends(log_N, log_D, log_N, log_D)
     if weight_P is not None:  # weighted least squares, in units of a point of weight 1
@@ -115,7 +115,7 @@ def bend_test(
     if replicate_residual_RP is None:
         free = len(residual_P) - Q - BENDS
         ratio = (shape @ shape / BENDS) / max(((left - shape) ** 2).sum() / free, 1e-300)
-        name, p_value = "F", float(f.sf(ratio, BENDS, free))
+        name, p_value = "F", float(fdtrc(BENDS, free, ratio))
     else:
         if not dof > BENDS:
             return None
@@ -123,7 +123,7 @@ def bend_test(
         covariance = np.cov(draws.T)
         statistic = float(bend @ np.linalg.solve(covariance, bend))
         ratio = statistic / BENDS if not np.isfinite(dof) else statistic * (dof - BENDS + 1) / (BENDS * dof)
-        name, p_value = "Hotelling", float(f.sf(ratio, BENDS, min(dof - BENDS + 1, 1e9)))
+        name, p_value = "Hotelling", float(fdtrc(BENDS, min(dof - BENDS + 1, 1e9), ratio))
     bend_rms = float(np.sqrt((shape**2).mean()))
     return {
         "test": name,

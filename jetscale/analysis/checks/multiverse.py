@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jetscale.analysis.errors.estimate import estimate
+from jetscale.analysis.errors.estimate import point_values
 from jetscale.analysis.fitting.approach import approaches
 from jetscale.analysis.fitting.curves import CurveSet, build
-from jetscale.analysis.fitting.numbers import Quantity
 from jetscale.analysis.fitting.pins import form_of
 from jetscale.analysis.fitting.surface import SurfaceForm
+from jetscale.analysis.fitting.surface_fit import Problem, prefit
+from jetscale.analysis.fitting.task import fitter_of
 from jetscale.analysis.settings import CurveSettings, FitSettings
 from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.analysis.tables.selection import select
@@ -44,15 +46,50 @@ def multiverse(losses: LossTable, settings: FitSettings) -> dict[str, list[dict[
     -------
     By subset, one entry a choice.
     """
-    tables = {}
     shown = shown_quantities(form_of(settings.approach3))
-    for name, frame in losses.groups().items():
-        built: dict[str, CurveSet] = {}
-        tables[name] = [
-            _row(choice, shown, name, frame, losses, _changed(settings, change), built)
-            for choice, change in _choices(frame, settings)
-        ]
-    return tables
+    options = {name: _options(frame, losses, settings) for name, frame in losses.groups().items()}
+    # all surfaces are fitted side by side; each row then finds its own
+    prefit(one.problem for of_subset in options.values() for one in of_subset if one.curves is not None)
+    return {
+        name: [_row(option, shown, name, losses) for option in of_subset]
+        for name, of_subset in options.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Option:
+    """One choice: its settings, the rows it takes and their curves; None, and why, where there are none."""
+
+    choice: str
+    settings: FitSettings
+    rows: pd.DataFrame | None
+    curves: CurveSet | None
+    refused: str = ""
+
+    @property
+    def problem(self) -> Problem:
+        """What approach 3 fits."""
+        assert self.rows is not None
+        assert self.curves is not None
+        log_L_E = np.log(self.rows["loss"].to_numpy(float))
+        return fitter_of(self.curves, self.settings), self.curves.log_losses(log_L_E[None])[0]
+
+
+def _options(frame: pd.DataFrame, losses: LossTable, settings: FitSettings) -> list[_Option]:
+    """Every choice of one subset; choices that leave rows and curves as they are share them."""
+    built: dict[str, tuple[pd.DataFrame, CurveSet]] = {}
+    found = []
+    for choice, change in _choices(frame, settings):
+        changed = _changed(settings, change)
+        same = repr((changed.curves, changed.weights, changed.n_params, changed.flops, changed.drop_largest))
+        try:
+            if same not in built:
+                rows = select(frame, changed, losses)
+                built[same] = rows, build(rows, changed.curves.resolved(losses.own_runs))
+            found.append(_Option(choice, changed, *built[same]))
+        except UsageError as error:
+            found.append(_Option(choice, changed, None, None, str(error)))
+    return found
 
 
 def shown_quantities(form: SurfaceForm) -> list[str]:
@@ -60,27 +97,17 @@ def shown_quantities(form: SurfaceForm) -> list[str]:
     return [f"{one.name}.{name}" for one in approaches() for name in one.shown(form)]
 
 
-def _row(
-    choice: str,
-    shown: list[str],
-    name: str,
-    frame: pd.DataFrame,
-    losses: LossTable,
-    settings: FitSettings,
-    built: dict[str, CurveSet],
-) -> dict[str, Any]:
-    """One choice; `built` keeps curves for choices that leave rows and curves as they are."""
-    s = settings
-    same = repr((s.curves, s.weights, s.n_params, s.flops, s.drop_largest))
+def _row(option: _Option, shown: list[str], name: str, losses: LossTable) -> dict[str, Any]:
+    """What one choice gives."""
+    if option.rows is None or option.curves is None:
+        return {"choice": option.choice, "problem": option.refused}
+    log_L_E = np.log(option.rows["loss"].to_numpy(float))
     try:
-        rows = select(frame, settings, losses)
-        if same not in built:
-            built[same] = build(rows, settings.curves.resolved(losses.own_runs))
-        found = estimate(name, rows, losses, settings, built[same]).quantities
+        found = point_values(name, log_L_E, option.curves, losses, option.settings)
     except UsageError as error:
-        return {"choice": choice, "problem": str(error)}
-    none = Quantity(None)  # of a form that another choice does not fit
-    return {"choice": choice} | {key: found.get(key, none).value for key in shown}
+        return {"choice": option.choice, "problem": str(error)}
+    # none of a form that another choice does not fit
+    return {"choice": option.choice} | {key: found.get(key) for key in shown}
 
 
 def _changed(settings: FitSettings, change: Change) -> FitSettings:

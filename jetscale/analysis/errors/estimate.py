@@ -125,6 +125,24 @@ def estimate(
     return Estimate(task, method, replicates, draws, quantities, errors, bias, warnings, scatter, law)
 
 
+def point_values(
+    name: str, log_L_E: Array, curves: CurveSet, losses: LossTable, settings: FitSettings
+) -> dict[str, float | None]:
+    """Values of all quantities, as `estimate` gives them, without errors.
+
+    Parameters
+    ----------
+    name : of the subset.
+    log_L_E : (E,) ln losses of its evaluations.
+    curves : made of them.
+    losses : the table they come from.
+    settings : of the fit.
+    """
+    task = approach.prepared(make_task(name, curves, log_L_E, settings, losses.flops_per_param_sample))
+    found = _summaries(task, _point(task)[0], {}, "none", np.inf)
+    return {key: quantity.value for key, quantity in found.items()}
+
+
 def seeds_resampled(task: Task, frame: pd.DataFrame, losses: LossTable) -> resampling.Replicates | None:
     """Replicates of a subset that has no fit by itself, for one together with others; None for one seed.
 

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from jetscale.analysis.errors import resampling
 from jetscale.analysis.errors.profile import profile
 from jetscale.analysis.errors.scatter import Scatter, measured
+from jetscale.analysis.fitting.certificate import Certificate
 from jetscale.analysis.fitting.curves import CurveSet
 from jetscale.analysis.fitting.numbers import Quantity, summarise
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.power_law import POWER_LAW, Variable
 from jetscale.analysis.fitting.surface import Surfaces
-from jetscale.analysis.fitting.surface_fit import Certificate, Fitter, Undetermined
+from jetscale.analysis.fitting.surface_fit import Fitter, Undetermined
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.tables.test_blocks import BlockLosses
 

@@ -10,25 +10,30 @@ the rise is rescaled so that this distance gives the replicates' standard deviat
 The other four may have several minima, each lowest over a part of the axis. So every value is fitted from the
 best fit and from where its neighbours on both sides ended, until none comes lower.
 
+The quantities go side by side: each asks for minima, and those that all of them ask for are one solve, since
+a small solve takes as long as its calls of numpy do, whatever they compute.
+
 Shapes: T values of the quantity, S starts, P points, F = 4 free parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.fitting.constraints import Target
+from jetscale.analysis.fitting.constraints import Bounds, Constraint, Index, Target
 from jetscale.analysis.fitting.numbers import Quantity, student_reach
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.fitting.surface_fit import Fitter
 
 Array = NDArray[np.float64]
 Ends = tuple[float | None, float | None]
+Request = tuple[Array, Array]  # values t (T,), and starts (T, S, F) of the free parameters at each
+Minima = tuple[Array, Array]  # lowest objective (T,), and the free parameters (T, F) there
 
 SCAN = np.array([0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24])  # standard deviations
 PRECISION = 1e-10  # of an end: as a share of its distance to the best value
@@ -56,11 +61,12 @@ def profile(
     theta = fitter.centred(surface)[0]
     tau, dof = _scale(fitter, log_L, theta)
     bounds = fitter.form.bounds(log_L[None])
-    found = {}
+    profiles = {}
     for name, target in fitter.form.targets(bounds, log_reach - float(fitter.centre.sum())).items():
         wanted = None if replicate_sd is None else replicate_sd.get(name)
         if replicate_sd is None or wanted is not None:
-            found[name] = _Profile(fitter, log_L, theta, target, tau).interval(dof, wanted, levels)
+            profiles[name] = _Profile(fitter, log_L, theta, target, tau, wanted)
+    found = dict(zip(profiles, _intervals(list(profiles.values()), dof, levels), strict=True))
     if "N_star" in found:
         log_N = found["N_star"]
         found["N_star"] = _of_logarithm(log_N, float(fitter.centre[0]), 1)
@@ -77,7 +83,7 @@ class _Fitted:
     phi: Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Profile:
     """The objective as a function of one quantity, all else fitted again.
 
@@ -86,6 +92,7 @@ class _Profile:
     fitter, log_L, theta : the points, and the centred parameters that fit them best.
     target : the quantity.
     tau : of the likelihood ratio.
+    wanted_sd : the replicates' standard deviation, for correlated points; None for independent ones.
     """
 
     fitter: Fitter
@@ -93,6 +100,7 @@ class _Profile:
     theta: Array
     target: Target
     tau: float
+    wanted_sd: float | None
 
     @cached_property
     def best(self) -> float:
@@ -103,36 +111,6 @@ class _Profile:
     def base(self) -> float:
         """The objective there."""
         return _objective(self.fitter, self.log_L, self.theta)
-
-    def interval(self, dof: int, wanted_sd: float | None, levels: Sequence[float]) -> Quantity:
-        """Value, standard deviation and intervals of t."""
-        # 1. A length to scan by: from the curvature, or the replicates' where points are correlated.
-        step = self.curvature_sd()
-        if self.base <= self.fitter.rounding(self.log_L):  # no scatter: nothing to compare a rise with
-            return Quantity(self.best)
-        if not np.isfinite(step) or step <= 0:
-            return Quantity(self.best)
-        # 2. Profile far out, so that each end lies between two values that were fitted.
-        scan = self.scan(max(step, wanted_sd or 0.0))
-        if scan is None:  # no minimum to count a rise from
-            return Quantity(self.best)
-        # 3. Ends at level 1 give the standard deviation of independent points, `naive`; correlated points
-        # have the replicates' one, so their levels are stretched by the ratio of the two.
-        reached = [abs(end - self.best) for end in self.ends(scan, 1.0) if end is not None]
-        if not reached:
-            return Quantity(self.best)
-        naive = float(np.mean(reached))
-        ratio = 1.0 if wanted_sd is None else wanted_sd / naive
-        # 4. Ends at the level of every interval.
-        found = {level: self.ends(scan, ratio * student_reach(level, dof)) for level in {95.0, *levels}}
-        whole = {
-            level: (low, high) for level, (low, high) in found.items() if low is not None and high is not None
-        }
-        if 95.0 not in whole:
-            return Quantity(self.best)
-        return Quantity.of_levels(
-            self.best, naive * ratio, whole.__getitem__, [one for one in levels if one in whole]
-        )
 
     @cached_property
     def phi(self) -> Array:
@@ -149,58 +127,22 @@ class _Profile:
         size_T = np.sqrt(np.maximum(objective_T - self.base, 0) / self.unit)
         return np.asarray(np.sign(t_T - self.best) * size_T)
 
-    def scan(self, step: float) -> list[_Fitted] | None:
+    def scan(self, step: float) -> Generator[Request, Minima, list[_Fitted] | None]:
         """Profile far out to both sides; None where some minimum goes on falling, round after round."""
         t_T = self.best + step * np.concatenate([-SCAN[::-1], [0.0], SCAN])
         t_T = np.unique(np.clip(t_T, self.target.low, self.target.high))
-        objective_T, phi_TF = self.minima(t_T, np.broadcast_to(self.phi, (len(t_T), 1, len(self.phi))))
+        objective_T, phi_TF = yield t_T, np.broadcast_to(self.phi, (len(t_T), 1, len(self.phi)))
         stale = np.arange(len(t_T))  # those with a neighbour that has come lower since
         for _ in t_T:  # a minimum that is found at one end reaches the other in so many rounds
             if not len(stale):
                 return list(map(_Fitted, t_T.tolist(), self.root(t_T, objective_T).tolist(), phi_TF))
             sides = np.clip([stale - 1, stale + 1], 0, len(t_T) - 1)
-            objective_K, phi_KF = self.minima(t_T[stale], np.moveaxis(phi_TF[sides], 0, 1))
+            objective_K, phi_KF = yield t_T[stale], np.moveaxis(phi_TF[sides], 0, 1)
             lower = objective_K < objective_T[stale] - LOWER * self.unit
             fallen = stale[lower]
             objective_T[fallen], phi_TF[fallen] = objective_K[lower], phi_KF[lower]
             stale = np.unique(np.clip([fallen - 1, fallen + 1], 0, len(t_T) - 1))
         return None
-
-    def ends(self, scan: list[_Fitted], level: float) -> Ends:
-        """Where the signed root first passes `level` on the way out from the best value, to both sides.
-
-        The scan brackets it; then it is a root, and every trial starts from what was fitted nearest on both
-        sides, and from between them.
-        """
-        from scipy.optimize import elementwise
-
-        brackets = [self.bracket(scan, sign, level) for sign in (-1, 1)]
-        ends: list[float | None] = [None, None]
-        sides = np.array([side for side in (0, 1) if brackets[side]])
-        if not len(sides):
-            return None, None
-
-        def excess(t_K: Array, *sides: Array) -> Array:
-            (side_K,) = sides
-            starts = np.stack([_starts(brackets[int(k)], t) for k, t in zip(side_K, t_K, strict=True)])
-            objective_K, phi_KF = self.minima(t_K, starts)
-            root_K = self.root(t_K, objective_K)
-            for k, fitted in zip(side_K, map(_Fitted, t_K, root_K, phi_KF), strict=True):
-                brackets[int(k)].append(fitted)
-            return np.abs(root_K) - level
-
-        first, last = np.array([sorted(one.t for one in brackets[side]) for side in sides]).T
-        width = float((last - first).min())
-        found = elementwise.find_root(
-            excess,
-            (first, last),
-            args=(sides,),
-            tolerances={"xatol": PRECISION * width, "xrtol": 0.0, "fatol": PRECISION * level},
-            maxiter=100,
-        )
-        for side, end in zip(sides, found.x, strict=True):
-            ends[side] = float(end)
-        return ends[0], ends[1]
 
     def bracket(self, scan: list[_Fitted], sign: int, level: float) -> list[_Fitted]:
         """Neighbours of the scan between which the root passes `level` first; empty where it never does."""
@@ -212,32 +154,171 @@ class _Profile:
                 inner = outer
         return []
 
-    def minima(self, t_T: Array, start_TSF: Array) -> tuple[Array, Array]:
-        """Lowest objective (T,) at each t over its starts, and phi (T, F) there."""
-        T, S, F = start_TSF.shape
-        solution = self.fitter.solve(
-            start_TSF.reshape(T * S, F),
-            self.log_L[None],
-            np.ones((1, len(self.log_L))),
-            self.target.fix(np.repeat(t_T, S)),
-            self.target.bounds,
-        )
-        objective_TS = solution.objective.reshape(T, S)
-        lowest = objective_TS.argmin(axis=1)
-        row = np.arange(T)
-        return objective_TS[row, lowest], solution.phi.reshape(T, S, F)[row, lowest]
-
-    def curvature_sd(self) -> float:
-        """Standard deviation of t from the curvature at the best fit: the unit of the scan, no more."""
+    def curvature_sd(self, curvature: Array) -> float:
+        """Standard deviation of t from the curvature (F, F) at the best fit: the unit of the scan."""
         fitter, phi = self.fitter, self.fitter.form.reduced(self.theta[None])
-        at_best = fitter.solve(phi, self.log_L[None], np.ones((1, len(self.log_L))))
-        covariance = 2 * self.unit * np.linalg.pinv(at_best.curvature[0], hermitian=True)
+        covariance = 2 * self.unit * np.linalg.pinv(curvature, hermitian=True)
         F = phi.shape[1]
         moved = phi + 1e-5 * np.concatenate([np.eye(F), -np.eye(F)])
         theta, _, _ = fitter.form.constraint(moved, np.arange(2 * F))
         up, down = self.target.of(theta).reshape(2, F)
         slope = (up - down) / 2e-5
         return float(np.sqrt(max(float(slope @ covariance @ slope), 0.0)))
+
+
+def _intervals(profiles: list[_Profile], dof: int, levels: Sequence[float]) -> list[Quantity]:
+    """Value, standard deviation and intervals of every quantity."""
+    if not profiles:
+        return []
+    fitter, log_L, theta = profiles[0].fitter, profiles[0].log_L, profiles[0].theta
+    at_best = fitter.solve(fitter.form.reduced(theta[None]), log_L[None], np.ones((1, len(log_L))))
+    # 1. Lengths to scan by: from the curvature, or the replicates' where points are correlated.
+    scans: dict[_Profile, Generator[Request, Minima, list[_Fitted] | None]] = {}
+    for one in profiles:
+        step = one.curvature_sd(at_best.curvature[0])
+        if one.base > fitter.rounding(log_L) and np.isfinite(step) and step > 0:  # else no scatter
+            scans[one] = one.scan(max(step, one.wanted_sd or 0.0))
+    # 2. Profile far out, so that each end lies between two values that were fitted; where some minimum goes
+    # on falling there is none to count a rise from.
+    scanned = {one: found for one, found in _in_step(scans).items() if found is not None}
+    # 3. Ends at level 1 give the standard deviation of independent points, `naive`; correlated points have
+    # the replicates' one, so their levels are stretched by the ratio of the two.
+    naive: dict[_Profile, float] = {}
+    for one, (ends,) in _ends(scanned, {one: [1.0] for one in scanned}).items():
+        reached = [abs(end - one.best) for end in ends if end is not None]
+        if reached:
+            naive[one] = float(np.mean(reached))
+    # 4. Ends at the level of every interval.
+    asked = sorted({95.0, *levels})
+    ratio = {one: 1.0 if one.wanted_sd is None else one.wanted_sd / sd for one, sd in naive.items()}
+    wide = {one: [factor * student_reach(level, dof) for level in asked] for one, factor in ratio.items()}
+    found = {one: Quantity(one.best) for one in profiles}
+    for one, ends_of_levels in _ends({one: scanned[one] for one in naive}, wide).items():
+        whole = {
+            level: (low, high)
+            for level, (low, high) in zip(asked, ends_of_levels, strict=True)
+            if low is not None and high is not None
+        }
+        if 95.0 in whole:
+            further = [level for level in levels if level in whole]
+            found[one] = Quantity.of_levels(one.best, naive[one] * ratio[one], whole.__getitem__, further)
+    return list(found.values())
+
+
+def _in_step(
+    scans: dict[_Profile, Generator[Request, Minima, list[_Fitted] | None]],
+) -> dict[_Profile, list[_Fitted] | None]:
+    """Carry on all scans, whose requests of one round are answered together."""
+    found: dict[_Profile, list[_Fitted] | None] = {}
+    requests = {one: next(scan) for one, scan in scans.items()}
+    while requests:
+        answers = dict(zip(requests, _minima(list(requests.items())), strict=True))
+        requests = {}
+        for one, answer in answers.items():
+            try:
+                requests[one] = scans[one].send(answer)
+            except StopIteration as end:
+                found[one] = end.value
+    return found
+
+
+def _ends(
+    scanned: dict[_Profile, list[_Fitted]], levels: dict[_Profile, list[float]]
+) -> dict[_Profile, list[Ends]]:
+    """Where the signed roots first pass their levels on the way out from the best values, to both sides.
+
+    The scan brackets each end; then it is a root, all are solved together, and every trial starts from what
+    was fitted nearest on both sides, and from between them.
+    """
+    from scipy.optimize import elementwise
+
+    found: dict[_Profile, list[list[float | None]]] = {
+        one: [[None, None] for _ in of] for one, of in levels.items()
+    }
+    places = [
+        (one, number, side, level, bracket)
+        for one, of in levels.items()
+        for number, level in enumerate(of)
+        for side, sign in enumerate((-1, 1))
+        if (bracket := one.bracket(scanned[one], sign, level))
+    ]
+    if places:
+        level_K = np.array([place[3] for place in places])
+        first_K, last_K = np.array([sorted(end.t for end in place[4]) for place in places]).T
+
+        def excess(u_K: Array, number_K: Array) -> Array:
+            k = number_K.astype(int)
+            t_K = np.clip(first_K[k] + u_K * (last_K - first_K)[k], first_K[k], last_K[k])
+            requests = [
+                (places[at][0], (np.array([t]), _starts(places[at][4], t)[None]))
+                for at, t in zip(k, t_K, strict=True)
+            ]
+            root_K = np.empty(len(k))
+            for row, ((one, (t, _)), (objective, phi)) in enumerate(
+                zip(requests, _minima(requests), strict=True)
+            ):
+                root_K[row] = one.root(t, objective)[0]
+                places[k[row]][4].append(_Fitted(float(t[0]), float(root_K[row]), phi[0]))
+            return np.asarray(np.abs(root_K) - level_K[k])
+
+        solved = elementwise.find_root(
+            excess,
+            (np.zeros(len(places)), np.ones(len(places))),
+            args=(np.arange(len(places), dtype=float),),
+            tolerances={"xatol": PRECISION, "xrtol": 0.0, "fatol": PRECISION * float(level_K.min())},
+            maxiter=100,
+        )
+        for (one, number, side, _, _), end in zip(
+            places, first_K + solved.x * (last_K - first_K), strict=True
+        ):
+            found[one][number][side] = float(end)
+    return {one: [(low, high) for low, high in of] for one, of in found.items()}
+
+
+def _minima(requests: Sequence[tuple[_Profile, Request]]) -> list[Minima]:
+    """Lowest objective at each t over its starts, and the free parameters there, of all requests at once."""
+    fitter, log_L = requests[0][0].fitter, requests[0][0].log_L
+    sizes = [start.shape[:2] for _, (_, start) in requests]
+    number = np.repeat(np.arange(len(requests)), [T * S for T, S in sizes])
+    ends = [(one.target.bounds.low, one.target.bounds.high) for one, _ in requests]
+    low_RF, high_RF = (np.stack([each[side] for each in ends])[number] for side in (0, 1))
+    solution = fitter.solve(
+        np.concatenate([start.reshape(-1, start.shape[2]) for _, (_, start) in requests]),
+        log_L[None],
+        np.ones((1, len(log_L))),
+        _side_by_side([(one, np.repeat(t, start.shape[1])) for one, (t, start) in requests]),
+        Bounds(low_RF, high_RF),
+    )
+    found, begin = [], 0
+    for T, S in sizes:
+        rows = slice(begin, begin + T * S)
+        objective_TS = solution.objective[rows].reshape(T, S)
+        lowest, row = objective_TS.argmin(axis=1), np.arange(T)
+        found.append((objective_TS[row, lowest], solution.phi[rows].reshape(T, S, -1)[row, lowest]))
+        begin += T * S
+    return found
+
+
+def _side_by_side(parts: Sequence[tuple[_Profile, Array]]) -> Constraint:
+    """One constraint for rows that hold different quantities; `parts`: each with the values of its rows."""
+    owners = list(dict.fromkeys(one for one, _ in parts))
+    owner_R = np.concatenate([np.full(len(t), owners.index(one)) for one, t in parts])
+    t_R = np.concatenate([t for _, t in parts])
+    fixed = [one.target.fix(t_R) for one in owners]
+
+    def constraint(phi_RF: Array, index: Index) -> tuple[Array, Array, Array | None]:
+        Q, (R, F) = len(owners[0].theta), phi_RF.shape
+        theta, tangent, bend = np.empty((R, Q)), np.empty((R, Q, F)), None
+        for number, fix in enumerate(fixed):
+            mine = np.flatnonzero(owner_R[index] == number)
+            if len(mine):
+                theta[mine], tangent[mine], bent = fix(phi_RF[mine], index[mine])
+                if bent is not None:
+                    bend = np.zeros((R, Q, F, F)) if bend is None else bend
+                    bend[mine] = bent
+        return theta, tangent, bend
+
+    return constraint
 
 
 def _starts(fitted: list[_Fitted], t: float) -> Array:

@@ -21,10 +21,19 @@ Constraint = Callable[[Array, Index], tuple[Array, Array, Array | None]]
 
 @dataclass(frozen=True)
 class Bounds:
-    """Box that steps are projected onto; (F,) each."""
+    """Box that steps are projected onto: (F,) each, or (R, F) where every row has its own."""
 
     low: Array
     high: Array
+
+    def of(self, index: Index) -> Bounds:
+        """The box of some rows.
+
+        Parameters
+        ----------
+        index : numbers of the rows.
+        """
+        return self if self.low.ndim == 1 else Bounds(self.low[index], self.high[index])
 
     def active(self, phi_RF: Array, gradient_RF: Array) -> NDArray[np.bool_]:
         """Find the parameters at a bound that the objective pushes outwards: a step leaves them there.

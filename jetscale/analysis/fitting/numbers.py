@@ -226,9 +226,9 @@ _SCALES: dict[Scale, tuple[Callable[[Array], Array], Callable[[Array], Array]]] 
 
 def normal_reach(level: float) -> float:
     """Half-width of the normal interval of `level` %, in standard deviations; 1.96 for 95."""
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
-    return 1.96 if level == 95 else float(norm.ppf(0.5 + level / 200))
+    return 1.96 if level == 95 else float(ndtri(0.5 + level / 200))
 
 
 def student_reach(level: float, dof: float) -> float:
@@ -239,10 +239,10 @@ def student_reach(level: float, dof: float) -> float:
     level : in %.
     dof : degrees of freedom; infinity for the normal distribution.
     """
-    from scipy.stats import norm, t
+    from scipy.special import ndtri, stdtrit  # scipy.stats takes half a second to load
 
     share = 0.5 + level / 200
-    return float(norm.ppf(share)) if not np.isfinite(dof) else float(t.ppf(share, max(dof, 1)))
+    return float(ndtri(share)) if not np.isfinite(dof) else float(stdtrit(max(dof, 1), share))
 
 
 def _stretch(level: float, dof: float) -> float:

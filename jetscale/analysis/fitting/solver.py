@@ -62,6 +62,10 @@ class Solution:
     curvature: Array
     hessian: Array
 
+    def of(self, rows: slice) -> Solution:
+        """Some of the replicates."""
+        return Solution(*(getattr(self, field.name)[rows] for field in fields(self)))
+
 
 def solve(
     start_RF: Array,
@@ -85,7 +89,7 @@ def solve(
     Parameters
     ----------
     start_RF : (R, F) free parameters.
-    x_P, y_P : (P,) ln N and ln D, centred.
+    x_P, y_P : (P,) or (R, P) ln N and ln D, centred.
     log_L_RP, weight_RP : (R, P) or (1, P) observed ln L and weights.
     objective : what is minimised.
     form : of the surface.
@@ -98,7 +102,7 @@ def solve(
     return minimise(
         surface.evaluate,
         start_RF,
-        len(x_P),
+        x_P.shape[-1],
         objective,
         bounds,
         tolerance=tolerance,
@@ -195,12 +199,11 @@ class _Surface:
         theta, tangent, bend = self.constraint(phi_RF, index)
         log_L = self.log_L_RP[index] if len(self.log_L_RP) > 1 else self.log_L_RP
         weight = self.weight_RP[index] if len(self.weight_RP) > 1 else self.weight_RP
+        x, y = (axis[index] if axis.ndim > 1 else axis for axis in (self.x_P, self.y_P))
         # constraints without bounds of their own (profiles) must not leave the domain either
         outside = self.form.outside(theta)
         theta = np.where(outside[:, None], 0.0, theta)
-        value, gradient_RQ, *second_RQQ = moments(
-            self.form, theta, self.x_P, self.y_P, log_L, weight, self.objective
-        )
+        value, gradient_RQ, *second_RQQ = moments(self.form, theta, x, y, log_L, weight, self.objective)
         value = np.where(outside, np.inf, value)
         gradient = np.einsum("rqf,rq->rf", tangent, gradient_RQ)
         bound, curvature = (np.swapaxes(tangent, 1, 2) @ moment_RQQ @ tangent for moment_RQQ in second_RQQ)
@@ -215,20 +218,23 @@ class _Batch:
     objective: Objective
     bounds: Bounds | None
 
-    def project(self, phi_RF: Array) -> Array:
-        return phi_RF if self.bounds is None else np.clip(phi_RF, self.bounds.low, self.bounds.high)
+    def project(self, phi_RF: Array, index: Index) -> Array:
+        if self.bounds is None:
+            return phi_RF
+        box = self.bounds.of(index)
+        return np.clip(phi_RF, box.low, box.high)
 
-    def without_active(self, state: State) -> tuple[Array, Array, Array]:
+    def without_active(self, state: State, index: Index) -> tuple[Array, Array, Array]:
         """Gradient, bound and curvature with the parameters that rest on an end of the box taken out."""
         if self.bounds is None:
             return state.gradient, state.bound, state.curvature
-        moves = ~self.bounds.active(state.phi, state.gradient)
+        moves = ~self.bounds.of(index).active(state.phi, state.gradient)
         both = moves[:, :, None] & moves[:, None, :]
         rests = (~moves)[:, :, None] * np.eye(moves.shape[1])
         return state.gradient * moves, state.bound * both + rests, state.curvature * both + rests
 
     def minimise(self, start_RF: Array, index: Index, tolerance: float, max_iterations: int) -> Solution:
-        state = self.evaluate(self.project(start_RF), index)
+        state = self.evaluate(self.project(start_RF, index), index)
         steps = min(POLISH, max_iterations)
         # 1. Newton steps alone: a start near its minimum (a warm start, a profile) needs no more.
         away = np.flatnonzero(~self.polish(state, index, steps))
@@ -237,7 +243,7 @@ class _Batch:
         self.descend(part, index[away], tolerance, max_iterations)
         self.polish(part, index[away], steps)
         state.put(away, part)
-        return self.report(state)
+        return self.report(state, index)
 
     def descend(self, whole: State, index: Index, tolerance: float, max_iterations: int) -> None:
         """Damped steps, until none promises to lower the objective by `tolerance`."""
@@ -246,10 +252,11 @@ class _Batch:
         active, state = np.arange(R), whole.take(np.arange(R))
         for iteration in range(max_iterations if R else 0):
             # far from the minimum by the bound J' W J, near it by the second derivatives (see the module)
-            step, decrease, by_bound = _damped_step(*self.without_active(state), damping, near)
+            rows = index[active]
+            step, decrease, by_bound = _damped_step(*self.without_active(state, rows), damping, near)
             promise = self.objective.scale * np.maximum(1.0, damping)  # a short step promises little
             decrease, by_bound = promise * decrease, promise * by_bound
-            trial = self.evaluate(self.project(state.phi + step), index[active])
+            trial = self.evaluate(self.project(state.phi + step, rows), rows)
             good = (trial.value <= state.value) & (decrease > 0)
             state.accept(trial, good)
             # Levenberg: a step that helped is trusted further, one that did not is shortened
@@ -272,11 +279,12 @@ class _Batch:
     def polish(self, whole: State, index: Index, steps: int) -> NDArray[np.bool_]:
         """Newton steps, each kept where it brings the gradient closer to 0; whether it is at 0 then, (R,)."""
         active, state = np.arange(len(index)), whole.take(np.arange(len(index)))
-        step, size = self.newton(state)
+        step, size = self.newton(state, index)
         rest = size <= REST * state.value
         for _ in range(steps):
-            trial = self.evaluate(self.project(state.phi + step), index[active])
-            next_step, next_size = self.newton(trial)
+            rows = index[active]
+            trial = self.evaluate(self.project(state.phi + step, rows), rows)
+            next_step, next_size = self.newton(trial, rows)
             # kept where the gradient is closer to 0; the objective may rise by its rounding, no more
             good = (next_size < size) & (trial.value <= state.value * (1 + SAME) + np.finfo(float).tiny)
             active, state, step, size = active[good], trial.take(good), next_step[good], next_size[good]
@@ -286,9 +294,9 @@ class _Batch:
             rest[active] = size <= REST * state.value
         return rest
 
-    def newton(self, state: State) -> tuple[Array, Array]:
+    def newton(self, state: State, index: Index) -> tuple[Array, Array]:
         """Newton step (R, F), and g' H^-1 g; 0 and infinity where the curvature is not positive."""
-        gradient, _, curvature = self.without_active(state)
+        gradient, _, curvature = self.without_active(state, index)
         diagonal = np.einsum("rff->rf", curvature)
         usable = (diagonal > 0).all(axis=1)
         # a unit diagonal: parameters of very different sizes would make the eigenvalues meaningless
@@ -302,9 +310,9 @@ class _Batch:
         size = (along**2 / values).sum(axis=1)
         return np.where(usable[:, None], step, 0.0), np.where(usable, size, np.inf)
 
-    def report(self, state: State) -> Solution:
+    def report(self, state: State, index: Index) -> Solution:
         # an undamped step by least squares: the bound is singular on a ray of N and D
-        gradient, bound, hessian = self.without_active(state)
+        gradient, bound, hessian = self.without_active(state, index)
         step = np.linalg.pinv(bound, rcond=1e-14, hermitian=True) @ gradient[:, :, None]
         scale = self.objective.scale
         predicted = 0.5 * scale * np.einsum("rf,rf->r", gradient, step[:, :, 0])
@@ -332,7 +340,9 @@ def _damped_step(
     decrease = -0.5 * np.einsum("rf,rf->r", gradient, step)
     by_bound = decrease
     if near.any():
-        upper = bound + (damping[:, None] * own + tiny)[:, :, None] * np.eye(own.shape[1])
-        shorter = np.linalg.solve(upper, gradient[:, :, None])[:, :, 0]
-        by_bound = 0.5 * np.einsum("rf,rf->r", gradient, shorter)
+        more = (damping[:, None] * own + tiny)[near]
+        upper = bound[near] + more[:, :, None] * np.eye(own.shape[1])
+        shorter = np.linalg.solve(upper, gradient[near][:, :, None])[:, :, 0]
+        by_bound = decrease.copy()
+        by_bound[near] = 0.5 * np.einsum("rf,rf->r", gradient[near], shorter)
     return np.asarray(step), np.asarray(decrease), np.asarray(by_bound)

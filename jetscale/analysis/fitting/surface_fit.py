@@ -5,14 +5,15 @@ Shapes: R replicates, P points, Q = 5 parameters (ln A, ln B, ln E, alpha, beta)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.fitting.constraints import Bounds, Constraint
+from jetscale.analysis.fitting.certificate import Certificate, at_most
+from jetscale.analysis.fitting.constraints import Bounds, Constraint, Index
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.solver import Solution, solve
 from jetscale.analysis.fitting.surface import FLOOR_BOUND, SurfaceForm, Surfaces, form_named
@@ -22,86 +23,16 @@ Array = NDArray[np.float64]
 ROUNDING = 1e-10  # residuals of ln L below this are rounding: noise-free data
 SAME_LOSS = 1e-9  # of ln L: rounding
 SAME_VALUE = 1e-3  # of ln N and ln D: as far as counts of one thing differ
-COLLINEAR = 0.9999  # correlation of ln N and ln D
 EQUAL = 1e-10  # relative difference of the objective below which two minima are equal
 NOISE = 10.0  # of a gradient in its own units, in units of the rounding of a double
 DIGITS = 8  # that a parameter should have: results are compared to 1e-6
 AGREEMENT = 1e-6  # relative difference of the objective below which two starts found the same minimum
+STARTS = 12  # nodes of the grid from which a fit of the data starts
+REMEMBERED = 1024  # fits
 
 
 class Undetermined(Exception):
     """The points cannot determine what was asked of them; the message says why."""
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """Why the minimum can be believed, or not.
-
-    Attributes
-    ----------
-    converged : the predicted relative decrease is below 1e-6.
-    gradient : the largest derivative of the objective by a (centred) parameter is at most this, a power of
-        ten; 1e-12 stands for 0 up to rounding.
-    decrease : the relative decrease predicted for a further step, g' H^-1 g / (2 F), is at most this, a power
-        of ten; 1e-15 stands for 0 up to rounding.
-    starts, agreeing : starts made, and those that ended within 1e-6 (relative) of the lowest objective.
-    condition : condition number of the Gauss-Newton matrix, centred ln N and ln D.
-    floor_share : E over the lowest loss; near 0: no floor was found; NaN: the form has none.
-    at_bound : names of the parameters at a bound.
-    correlation : of ln N and ln D over the points.
-    digits : how many digits rounding errors leave of a quantity, where these are fewer than a double should
-        keep; the quantity is rounded to them, and null for 0.
-    """
-
-    converged: bool
-    gradient: float
-    decrease: float
-    starts: int
-    agreeing: int
-    condition: float
-    floor_share: float
-    at_bound: list[str]
-    correlation: float
-    digits: dict[str, int]
-
-    @property
-    def has_floor(self) -> bool:
-        """Whether a loss was found below which the fit cannot fall, as far as the form has one."""
-        return not self.floor_share < 0.02
-
-    def undetermined(self) -> str:
-        """Why the exponents a and b cannot be given; empty where they can."""
-        if not self.converged:
-            return f"it did not converge (predicted relative decrease {self.decrease:.1e})"
-        bounded = [name for name in self.at_bound if name != "L_inf"]
-        if bounded:
-            return f"{', '.join(bounded)} at a bound: the loss does not fall with N and D as the form does"
-        if abs(self.correlation) > COLLINEAR:
-            return (
-                "D is proportional to N in every run: alpha and beta may be swapped, a and b cannot be told"
-            )
-        return ""
-
-    def warnings(self) -> list[str]:
-        """What a reader must know before using the fit."""
-        found = []
-        if self.undetermined():
-            found.append(f"approach 3: no exponent: {self.undetermined()}")
-        if self.digits:
-            shown = ", ".join(f"{name} {count}" for name, count in self.digits.items())
-            found.append(f"approach 3: so flat a minimum that rounding errors leave few digits: {shown}")
-        if self.agreeing < 2:
-            found.append(f"approach 3: only {self.agreeing} of {self.starts} starts reached the minimum")
-        if not self.has_floor:
-            found.append(
-                "approach 3: no floor found: L_inf is below 2% of the lowest loss and has no interval"
-            )
-        if abs(self.correlation) > 0.9:
-            found.append(
-                f"ln N and ln D are collinear (correlation {self.correlation:+.2f}): "
-                "alpha, beta and anything off their ray are badly determined"
-            )
-        return found
 
 
 @dataclass(frozen=True)
@@ -225,7 +156,7 @@ class Fitter:
         theta = np.stack([solution.theta for solution in solutions])[best, row]
         return SurfaceFit(self.uncentred(theta), objective_SR[best, row])
 
-    def point(self, log_L: Array, *, starts: int = 12) -> tuple[SurfaceFit, Certificate]:
+    def point(self, log_L: Array, *, starts: int = STARTS) -> tuple[SurfaceFit, Certificate]:
         """Fit once, from `starts` nodes far apart, to the last digit; `log_L`: (P,).
 
         Parameters
@@ -239,11 +170,16 @@ class Fitter:
             Too few points for the parameters, or fewer than three values of N or of D.
         """
         self.check_points(log_L)
-        weight = b"" if self.weight is None else self.weight.tobytes()
-        content = (self.log_N.tobytes(), self.log_D.tobytes(), log_L.tobytes(), weight)
-        return _point(*content, self.objective, self.form, starts)
+        prefit([(self, log_L)], starts)
+        return _FOUND[self._content(log_L, starts)]
 
-    def search(self, log_L: Array, starts: int = 12) -> tuple[SurfaceFit, Certificate]:
+    def _content(self, log_L: Array, starts: int) -> tuple[object, ...]:
+        """What a fit depends on."""
+        weight = b"" if self.weight is None else self.weight.tobytes()
+        points = (self.log_N.tobytes(), self.log_D.tobytes(), log_L.tobytes(), weight)
+        return (*points, self.objective, self.form, starts)
+
+    def search(self, log_L: Array, starts: int = STARTS) -> tuple[SurfaceFit, Certificate]:
         """Do what `point` promises, whether it was done before or not.
 
         Parameters
@@ -251,17 +187,7 @@ class Fitter:
         log_L : (P,).
         starts : nodes of the grid.
         """
-        weights = np.ones((1, len(log_L)))
-        solution = self.solve(
-            self.starts(log_L[None], weights, starts)[0], *_tile(starts, log_L[None], weights)
-        )
-        rounding = self.rounding(log_L)
-        best = _lowest(solution, rounding, self.form)
-        final = self.solve(solution.phi[[best]], log_L[None], weights, tolerance=1e-14)
-        agreeing = int((solution.objective <= final.objective[0] * (1 + AGREEMENT) + rounding).sum())
-        certificate = self.certify(final, log_L, starts, agreeing)
-        objective = np.where(final.objective <= rounding, 0.0, final.objective)
-        return SurfaceFit(self.uncentred(final.theta), objective), certificate
+        return _search([(self, log_L)], starts)[0]
 
     def compared(self, log_L: Array) -> Callable[[Array, Array], Array]:
         """Fit for a comparison with the additive form: without a certificate, next to it where the form can.
@@ -428,19 +354,91 @@ def _correlation(x_P: Array, y_P: Array) -> float:
     return float(np.corrcoef(x_P, y_P)[0, 1])
 
 
-@lru_cache(maxsize=64)
-def _point(
-    log_N: bytes,
-    log_D: bytes,
-    log_L: bytes,
-    weight: bytes,
-    objective: Objective,
-    form: SurfaceForm,
-    starts: int,
-) -> tuple[SurfaceFit, Certificate]:
-    """Remember fits: a multiverse and windows of other forms ask for the same one again and again."""
-    x, y, z, m = (np.frombuffer(content) for content in (log_N, log_D, log_L, weight))
-    return Fitter(x, y, objective, form, m if len(m) else None).search(z, starts)
+Problem = tuple[Fitter, Array]  # points, and their ln L (P,)
+
+_FOUND: OrderedDict[tuple[object, ...], tuple[SurfaceFit, Certificate]] = OrderedDict()
+"""Fits that were made: a multiverse and windows of other forms ask for the same one again and again."""
+
+
+def prefit(problems: Iterable[Problem], starts: int = STARTS) -> None:
+    """Fit many sets of points at once and remember it, for `Fitter.point` to find.
+
+    A small fit takes as long as its calls of numpy do, whatever they compute; so all fits of one form and
+    objective go through the solver side by side. Points that determine no fit are passed over.
+
+    Parameters
+    ----------
+    problems : what `Fitter.point` will be asked for.
+    starts : nodes of the grid.
+    """
+    alike: dict[tuple[SurfaceForm, Objective], dict[tuple[object, ...], Problem]] = {}
+    for fitter, log_L in problems:
+        content = fitter._content(log_L, starts)
+        if content in _FOUND:
+            _FOUND.move_to_end(content)
+            continue
+        try:
+            fitter.check_points(log_L)
+        except Undetermined:
+            continue
+        alike.setdefault((fitter.form, fitter.objective), {})[content] = (fitter, log_L)
+    for group in alike.values():
+        _FOUND.update(zip(group, _search(list(group.values()), starts), strict=True))
+    while len(_FOUND) > REMEMBERED:
+        _FOUND.popitem(last=False)
+
+
+def _search(problems: Sequence[Problem], starts: int) -> list[tuple[SurfaceFit, Certificate]]:
+    """Fit sets of points of one form and objective; where one has fewer, the rest are points of no weight."""
+    form, objective = problems[0][0].form, problems[0][0].objective
+    x, y, log_L, weight = _side_by_side(problems)
+    boxes = [form.bounds(each[None]) for _, each in problems]
+    bounds = Bounds(np.stack([box.low for box in boxes]), np.stack([box.high for box in boxes]))
+    start = [fitter.starts(each[None], np.ones((1, len(each))), starts)[0] for fitter, each in problems]
+
+    def solved(start_RF: Array, row: Index, tolerance: float) -> Solution:
+        x_RP, y_RP = (x[0], y[0]) if len(problems) == 1 else (x[row], y[row])
+        box = bounds.of(row)
+        return solve(
+            start_RF,
+            x_RP,
+            y_RP,
+            log_L[row],
+            weight[row],
+            objective,
+            form,
+            form.constraint,
+            box,
+            tolerance=tolerance,
+        )
+
+    every = np.arange(len(problems))
+    solution = solved(np.concatenate(start), np.repeat(every, starts), 1e-9)
+    parts = [solution.of(slice(k * starts, (k + 1) * starts)) for k in every]
+    rounding = [fitter.rounding(each) for fitter, each in problems]
+    lowest = [_lowest(part, least, form) for part, least in zip(parts, rounding, strict=True)]
+    best = np.stack([part.phi[at] for part, at in zip(parts, lowest, strict=True)])
+    final = solved(best, every, 1e-14)
+    found = []
+    for k, (fitter, each) in enumerate(problems):
+        one = final.of(slice(k, k + 1))
+        agreeing = int((parts[k].objective <= one.objective[0] * (1 + AGREEMENT) + rounding[k]).sum())
+        value = np.where(one.objective <= rounding[k], 0.0, one.objective)
+        certificate = fitter.certify(one, each, starts, agreeing)
+        found.append((SurfaceFit(fitter.uncentred(one.theta), value), certificate))
+    return found
+
+
+def _side_by_side(problems: Sequence[Problem]) -> tuple[Array, Array, Array, Array]:
+    """Centred ln N and ln D, ln L and weights, (K, P) each; no weight where a problem has no more points."""
+    P = max(len(log_L) for _, log_L in problems)
+    found = np.zeros((4, len(problems), P))
+    for k, (fitter, log_L) in enumerate(problems):
+        axes = (fitter.log_N - fitter.centre[0], fitter.log_D - fitter.centre[1])
+        for values, into in zip((*axes, log_L, fitter.weights), found, strict=True):
+            into[k, : len(log_L)] = values
+    x, y, log_L_KP, weight = found
+    return x, y, log_L_KP, weight
 
 
 def _lowest(solution: Solution, rounding: float, form: SurfaceForm) -> int:
@@ -451,12 +449,3 @@ def _lowest(solution: Solution, rounding: float, form: SurfaceForm) -> int:
     """
     equal = np.flatnonzero(solution.objective <= solution.objective.min() * (1 + EQUAL) + rounding)
     return int(equal[solution.theta[equal, form.shapes[0]].argmin()])
-
-
-def at_most(value: float, rounding: float) -> float:
-    """Return the next power of ten, or `rounding` where the value is below it."""
-    return rounding if value <= rounding else float(10.0 ** np.ceil(np.log10(value)))
-
-
-def _tile(count: int, log_L: Array, weight: Array) -> tuple[Array, Array]:
-    return np.broadcast_to(log_L, (count, log_L.shape[1])), np.broadcast_to(weight, (count, weight.shape[1]))

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis.fitting.certificate import Certificate
 from jetscale.analysis.fitting.cost import Cost
 from jetscale.analysis.fitting.curves import CurveSet
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.outliers import Outliers, find_outliers, none_of
 from jetscale.analysis.fitting.pins import form_of
 from jetscale.analysis.fitting.surface import Surfaces
-from jetscale.analysis.fitting.surface_fit import Certificate, Fitter, SurfaceFit, Undetermined
+from jetscale.analysis.fitting.surface_fit import Fitter, SurfaceFit, Undetermined
 from jetscale.analysis.settings import FitSettings
 
 Array = NDArray[np.float64]
@@ -96,13 +97,18 @@ def make_task(name: str, curves: CurveSet, log_L_E: Array, settings: FitSettings
     k : of C = k N D, where the C of the points agrees with it.
     """
     log_L_P = curves.log_losses(log_L_E[None])[0]
-    three = settings.approach3
-    objective = Objective(three.objective, three.delta, three.residual)
-    fitter = Fitter(curves.log_N, curves.log_D, objective, form_of(three), curves.weight)
+    fitter = fitter_of(curves, settings)
     found = _fit_surface(fitter, log_L_P)
     cost = Cost.of_points(curves.log_N, curves.log_D, curves.log_C, k)
     outliers = _find_outliers(curves, log_L_P, log_L_E, fitter, found)
     return Task(name, curves, log_L_P, settings, cost, fitter, found, outliers)
+
+
+def fitter_of(curves: CurveSet, settings: FitSettings) -> Fitter:
+    """The points, ready to be fitted as the settings say."""
+    three = settings.approach3
+    objective = Objective(three.objective, three.delta, three.residual)
+    return Fitter(curves.log_N, curves.log_D, objective, form_of(three), curves.weight)
 
 
 def _fit_surface(fitter: Fitter, log_L_P: Array) -> FoundSurface:

@@ -309,12 +309,12 @@ def _laws(data: JointData, laws: Mapping[str, FittedLaw]) -> dict[str, Any]:
     """Entry ``transfer_laws``."""
     held = {name: dict(law.held_out) for name, law in laws.items()}
     held["separate"] = {axis: separate_held_out(data, axis) for axis in ("D", "N")}
-    best, words = verdict(held)
+    found = verdict(held)
     entries = {name: law_entry(data, law) for name, law in laws.items()}
     lacks = entries[EFFECTIVE]["lack_of_fit"]
     return {
-        "best": best,
-        "verdict": words,
+        "best": found.best,
+        "verdict": str(found),
         "common": list(COLUMNS),
         "laws": entries
         | {

@@ -44,9 +44,9 @@ class Bends:
         ----------
         gain : squared residuals taken away. parameters : that did it.
         """
-        from scipy.stats import f
+        from scipy.special import fdtrc
 
-        return float(f.sf(gain / parameters / max(self.square, 1e-300), parameters, self.terms))
+        return float(fdtrc(parameters, self.terms, gain / parameters / max(self.square, 1e-300)))
 
 
 def bends_left(data: JointData, model: JointModel, phi_F: Array) -> Bends | None:

@@ -117,8 +117,52 @@ def _carries(points: Mapping[str, Points], parameters: int) -> bool:
     return min(lengths) > 2 and sum(lengths) > 2 * parameters
 
 
-def verdict(laws: Mapping[str, Mapping[str, HeldOut | None]]) -> tuple[str | None, str]:
-    """The law that predicts held-out losses best, in D and in N together, and how surely, in words.
+@dataclass(frozen=True)
+class Compared:
+    """Laws by their errors beyond a cut of one axis.
+
+    Attributes
+    ----------
+    axis : D or N. rms : of the errors, by law. best : the lowest. worse : surely worse than it, in order;
+        alike : the others.
+    """
+
+    axis: str
+    rms: dict[str, float]
+    best: str
+    worse: list[str]
+    alike: list[str]
+
+    def __str__(self) -> str:
+        text = f"at larger {self.axis} {self.best} predicts best ({100 * self.rms[self.best]:.2g}% rms)"
+        text += f", worse are {self._named(self.worse)}" if self.worse else ""
+        return text + (f", not distinguishable from it {self._named(self.alike)}" if self.alike else "")
+
+    def _named(self, names: list[str]) -> str:
+        return ", ".join(f"{name} {100 * self.rms[name]:.2g}%" for name in names)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which law predicts held-out losses best.
+
+    Attributes
+    ----------
+    best : in D and in N together; None where none could be compared.
+    compared : by axis; empty where fewer than two laws could be fitted below a cut.
+    """
+
+    best: str | None
+    compared: list[Compared]
+
+    def __str__(self) -> str:
+        if not self.compared:
+            return "no law could be fitted below a cut in D or N: they are not compared"
+        return "; ".join(map(str, self.compared))
+
+
+def verdict(laws: Mapping[str, Mapping[str, HeldOut | None]]) -> Verdict:
+    """The law that predicts held-out losses best, in D and in N together, and how surely.
 
     Squared errors are averaged by curve, whose points are correlated; one law is worse than another where
     the mean difference over curves is beyond two of its standard errors.
@@ -128,21 +172,19 @@ def verdict(laws: Mapping[str, Mapping[str, HeldOut | None]]) -> tuple[str | Non
     laws : errors by law and axis.
     """
     axes = [axis for axis in ("D", "N") if sum(held.get(axis) is not None for held in laws.values()) > 1]
-    if not axes:
-        return None, "no law could be fitted below a cut in D or N: they are not compared"
     score: dict[str, list[Array]] = {}
     for name, held in laws.items():
         errors = [held.get(axis) for axis in axes]
-        if all(one is not None for one in errors):
+        if axes and all(one is not None for one in errors):
             score[name] = [_by_curve(one) for one in errors if one is not None]
     whole = {name: float(np.sqrt(np.mean([one.mean() for one in each]))) for name, each in score.items()}
-    words = [
+    compared = [
         _compared({name: each[at] for name, each in score.items()}, axis) for at, axis in enumerate(axes)
     ]
-    return min(whole, key=lambda name: whole[name], default=None), "; ".join(words)
+    return Verdict(min(whole, key=lambda name: whole[name], default=None), compared)
 
 
-def _compared(score: Mapping[str, Array], axis: str) -> str:
+def _compared(score: Mapping[str, Array], axis: str) -> Compared:
     """Laws in order of their errors beyond a cut of one axis."""
     mean = {name: float(value.mean()) for name, value in score.items()}
     best = min(mean, key=lambda name: mean[name])
@@ -153,10 +195,8 @@ def _compared(score: Mapping[str, Array], axis: str) -> str:
             difference = score[name] - score[best]
             error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
             sure = difference.mean() > SURE * error
-            (worse if sure else alike).append(f"{name} {100 * np.sqrt(mean[name]):.2g}%")
-    text = f"at larger {axis} {best} predicts best ({100 * np.sqrt(mean[best]):.2g}% rms)"
-    text += f", worse are {', '.join(worse)}" if worse else ""
-    return text + (f", not distinguishable from it {', '.join(alike)}" if alike else "")
+            (worse if sure else alike).append(name)
+    return Compared(axis, {name: float(np.sqrt(value)) for name, value in mean.items()}, best, worse, alike)
 
 
 def _by_curve(held: HeldOut) -> Array:

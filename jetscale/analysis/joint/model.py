@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis.fitting.certificate import at_most
 from jetscale.analysis.fitting.constraints import Bounds, Index
 from jetscale.analysis.fitting.moments import moments
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.solver import Solution, State, minimise
 from jetscale.analysis.fitting.surface import SurfaceForm, Surfaces
-from jetscale.analysis.fitting.surface_fit import AGREEMENT, ROUNDING, at_most
+from jetscale.analysis.fitting.surface_fit import AGREEMENT, ROUNDING
 
 Array = NDArray[np.float64]
 Losses = Mapping[str, Array]  # by group, (R, P) or (1, P)
@@ -151,7 +152,7 @@ class JointModel:
         if len(blocks) > 1:  # nothing couples them: each ends when it is done, not when the slowest is
             found = [block.solve(start_RF[:, columns], log_L, weight, tolerance) for block, columns in blocks]
             return _joined(found, [columns for _, columns in blocks], start_RF)
-        parts = [_Part.of(group, log_L[group.name], weight[group.name]) for group in self.groups]
+        stacks = [_Stack.of(groups, log_L, weight) for groups in self.by_form()]
 
         def evaluate(phi_RF: Array, index: Index) -> State:
             R, F = phi_RF.shape
@@ -163,11 +164,18 @@ class JointModel:
                 np.zeros((R, F, F)),
                 np.zeros((R, F, F)),
             )
-            for part in parts:
-                part.add(state, index, self.objective)
+            for stack in stacks:
+                stack.add(state, index, self.objective)
             return state
 
         return minimise(evaluate, start_RF, self.points, self.objective, self.bounds, tolerance=tolerance)
+
+    def by_form(self) -> list[list[Group]]:
+        """The groups, those of one form together."""
+        found: dict[type[SurfaceForm], list[Group]] = {}
+        for group in self.groups:
+            found.setdefault(type(group.form), []).append(group)
+        return list(found.values())
 
     def blocks(self) -> list[tuple[JointModel, Index]]:
         """Models of the groups that share parameters, and their columns of phi; this one where all do."""
@@ -258,39 +266,73 @@ class JointModel:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A group with its losses: adds its share to the derivatives of the whole."""
+class _Stack:
+    """Groups of one form with their losses: add their share to the derivatives of the whole.
 
-    group: Group
-    log_L_RP: Array
-    weight_RP: Array
-    columns: Index  # of phi that this group depends on
-    local: Array  # (Q, columns)
+    All are evaluated at once, (groups x R) surfaces: one call for each would cost more than what it computes.
+    A group of fewer points than another has points of no weight at the end.
+
+    Attributes
+    ----------
+    groups : of one form.
+    x_GP, y_GP : (G, P).
+    log_L_GRP, weight_GRP : (G, R, P) or (G, 1, P).
+    columns, local : of every group, the parameters phi that it depends on, and its map from these, (Q, C).
+    """
+
+    groups: list[Group]
+    x_GP: Array
+    y_GP: Array
+    log_L_GRP: Array
+    weight_GRP: Array
+    columns: list[Index]
+    local: list[Array]
 
     @classmethod
-    def of(cls, group: Group, log_L_RP: Array, weight_RP: Array) -> _Part:
-        columns = np.flatnonzero((group.matrix != 0).any(axis=0))
-        return cls(group, log_L_RP, weight_RP, columns, group.matrix[:, columns])
+    def of(cls, groups: list[Group], log_L: Losses, weight: Losses) -> _Stack:
+        P = max(len(group.x_P) for group in groups)
+        columns = [np.flatnonzero((group.matrix != 0).any(axis=0)) for group in groups]
+        return cls(
+            groups,
+            np.stack([_padded(group.x_P[None], P)[0] for group in groups]),
+            np.stack([_padded(group.y_P[None], P)[0] for group in groups]),
+            _stacked([_padded(log_L[group.name], P) for group in groups]),
+            _stacked([_padded(weight[group.name], P) for group in groups]),
+            columns,
+            [group.matrix[:, its] for group, its in zip(groups, columns, strict=True)],
+        )
 
     def add(self, state: State, index: Index, objective: Objective) -> None:
-        group, columns, local = self.group, self.columns, self.local
-        theta = group.theta(state.phi)
-        outside = group.form.outside(theta)
+        G, R = len(self.groups), len(index)
+        form, P = self.groups[0].form, self.x_GP.shape[1]
+
+        def every(values_GRP: Array) -> Array:
+            chosen = values_GRP[:, index] if values_GRP.shape[1] > 1 else values_GRP
+            return np.broadcast_to(chosen, (G, R, P)).reshape(G * R, P)
+
+        theta = np.concatenate([group.theta(state.phi) for group in self.groups])
+        outside = form.outside(theta)
         theta = np.where(outside[:, None], 0.0, theta)
-        value, gradient, bound, curvature = moments(
-            group.form,
-            theta,
-            group.x_P,
-            group.y_P,
-            _rows(self.log_L_RP, index),
-            _rows(self.weight_RP, index),
-            objective,
-        )
-        state.value += np.where(outside, np.inf, value)
-        state.gradient[:, columns] += gradient @ local
-        down, across = columns[:, None], columns
-        state.bound[:, down, across] += local.T @ bound @ local
-        state.curvature[:, down, across] += local.T @ curvature @ local
+        x, y = every(self.x_GP[:, None]), every(self.y_GP[:, None])
+        log_L, weight = every(self.log_L_GRP), every(self.weight_GRP)
+        value, *derivatives = moments(form, theta, x, y, log_L, weight, objective)
+        state.value += np.where(outside, np.inf, value).reshape(G, R).sum(axis=0)
+        for g, (columns, local) in enumerate(zip(self.columns, self.local, strict=True)):
+            gradient, bound, curvature = (part[g * R : (g + 1) * R] for part in derivatives)
+            state.gradient[:, columns] += gradient @ local
+            down, across = columns[:, None], columns
+            state.bound[:, down, across] += local.T @ bound @ local
+            state.curvature[:, down, across] += local.T @ curvature @ local
+
+
+def _padded(values: Array, P: int) -> Array:
+    return values if values.shape[1] == P else np.pad(values, ((0, 0), (0, P - values.shape[1])))
+
+
+def _stacked(values: list[Array]) -> Array:
+    """(G, R, P) of (R, P) or (1, P) each."""
+    R = max(len(value) for value in values)
+    return np.stack([np.broadcast_to(value, (R, value.shape[1])) for value in values])
 
 
 def _joined(parts: list[Solution], columns: list[Index], start_RF: Array) -> Solution:

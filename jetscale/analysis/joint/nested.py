@@ -186,6 +186,7 @@ def run_test(
         "replicates": data.rows,
         "contrasts": contrasts,
         "detectable": largest(contrasts),
+        "detectable_by_runs": largest(contrasts, "detectable_by_runs"),
         "differs": [] if p is None or p >= LEVEL else beyond(contrasts, reference),
     }
     return entry | worded(test.said, test.compared, entry, len(data.names), reference)

@@ -167,6 +167,11 @@ class TransferModel:
                 free = self.has(one.name, key)
                 column = phi_RF[:, self.model.column(f"{one.name}.{key}")] if free else np.zeros(len(phi_RF))
                 found[f"{one.name}.{key}"] = column
+            if self.law.decays and self.has(one.name, "p"):
+                # D^(s ln D_pre) at the centre of ln D is a power of D_pre as well: in phi it is taken off p
+                found[f"{one.name}.p"] = (
+                    found[f"{one.name}.p"] + found[f"{one.name}.s"] * self.model.centre[1]
+                )
             shift = found[f"{one.name}.p"] * logs.get(group, 0.0)
             if "log_T" in theta.form.parameters:
                 found[f"{one.name}.log_k"] = theta["log_T"] - shift

@@ -5,20 +5,12 @@ coverage.json is written by ``benchmarks/coverage_joint.py``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
+from jetscale.analysis.checks.coverage import shown, simulated
+
 NOMINAL = 0.95
-
-
-@lru_cache(maxsize=1)
-def simulated() -> dict[str, Any]:
-    """Coverage and rejections by scenario."""
-    found: dict[str, Any] = json.loads(files("jetscale.analysis.joint").joinpath("coverage.json").read_text())
-    return found
 
 
 def coverage_entry(
@@ -39,7 +31,7 @@ def coverage_entry(
     law is wrong by `simulated_misfit`), sentence.
     """
     worst = max((float(lacks[name]["bend_rms"]) for name in misfits if lacks[name]), default=0.0)  # type: ignore[index]
-    of = simulated().get(scenario, {})
+    of = simulated("joint").get(scenario, {})
     entry: dict[str, Any] = {
         "nominal": NOMINAL,
         "covers": not misfits,
@@ -55,9 +47,8 @@ def coverage_entry(
             " the intervals show the scatter of runs and test jets, not what the law misses."
         )
     if misfits and of:
-        shown = ", ".join(f"{key} {100 * share:.0f}%" for key, share in of["coverage"].items())
         entry["sentence"] += (
             f" In simulated studies that bend by {100 * of['bend']:.2g}%, nominal 95% intervals held the"
-            f" truth in: {shown}."
+            f" truth in: {shown(of['coverage'])}."
         )
     return entry

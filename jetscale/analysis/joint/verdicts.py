@@ -19,6 +19,7 @@ Values = dict[str, dict[str, Array]]  # by group and quantity, (R,)
 
 LEVEL = 0.05
 POWER = 0.8
+SAME = 0.95  # of a difference that is seen: one that is smaller by less is not told apart
 RATIOS = ("L_inf", "A", "B")  # compared by their ratio
 
 
@@ -61,7 +62,8 @@ def contrasts_of(
 
     Returns
     -------
-    By pair and quantity: value, sd, ci95, detectable.
+    By pair and quantity: value, sd, ci95; detectable: the difference that is seen with 80% power against the
+    scatter and what the law misses, and detectable_by_runs against the scatter alone.
     """
     found: dict[str, dict[str, Any]] = {}
     for name in data.names:
@@ -75,8 +77,13 @@ def contrasts_of(
                 draws = contrast(key, *(estimates.drawn[group][key] for group in (name, reference)))
             scale = "log" if key in RATIOS else "linear"
             quantity = summarise(float(value[0]), draws, data.method, data.dof, scale, data.levels)  # type: ignore[arg-type]
-            seen = None if spread is None else _detectable(key, wider * _sd(key, spread[name][key]), data.dof)
-            entry[key] = quantity.to_json() | {"detectable": seen}
+            entry[key] = quantity.to_json() | dict.fromkeys(("detectable", "detectable_by_runs"))
+            if spread is not None:
+                sd = _sd(key, spread[name][key])
+                entry[key] |= {
+                    "detectable": _detectable(key, wider * sd, data.dof),
+                    "detectable_by_runs": _detectable(key, sd, data.dof),
+                }
         found[f"{name} - {reference}" if compared[0] not in RATIOS else f"{name} / {reference}"] = entry
     return found
 
@@ -90,20 +97,26 @@ def _sd(key: str, draws: Array) -> float:
 
 def _detectable(key: str, sd: float, dof: float) -> float:
     """Difference (for a ratio: relative) that a two-sided test at 5% sees with a power of 80%."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     dof = min(dof, 1e9)
-    least = float(t.ppf(1 - LEVEL / 2, dof) + t.ppf(POWER, dof)) * sd
+    least = float(stdtrit(dof, 1 - LEVEL / 2) + stdtrit(dof, POWER)) * sd
     return float(np.expm1(least)) if key in RATIOS else least
 
 
-def largest(contrasts: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """The difference of each quantity that could have been seen in every group."""
+def largest(contrasts: dict[str, dict[str, Any]], kind: str = "detectable") -> dict[str, float]:
+    """The difference of each quantity that could have been seen in every group.
+
+    Parameters
+    ----------
+    contrasts : from `contrasts_of`.
+    kind : detectable or detectable_by_runs.
+    """
     found: dict[str, float] = {}
     for entry in contrasts.values():
         for key, quantity in entry.items():
-            if quantity["detectable"] is not None:
-                found[key] = max(found.get(key, 0.0), quantity["detectable"])
+            if quantity[kind] is not None:
+                found[key] = max(found.get(key, 0.0), quantity[kind])
     return found
 
 
@@ -142,6 +155,10 @@ def worded(
     if seen is not None:
         size = f"a factor {1 + seen:.3g} in {key}" if key in RATIOS else f"{seen:.2g} in {key}"
         could = f"; this design sees a difference of {size} from {reference} with 80% power"
+        alone = largest(entry["contrasts"], "detectable_by_runs")[key]
+        if alone < SAME * seen:
+            less = f"{1 + alone:.3g}" if key in RATIOS else f"{alone:.2g}"
+            could += f", and {less} if the law missed nothing"
         if key == "a" and seen >= 1:  # between 0 and 1
             could = "; this design could have seen no difference in a"
     if entry["p"] >= LEVEL:

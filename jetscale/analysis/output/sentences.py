@@ -140,6 +140,9 @@ def _seen(results: dict[str, Any]) -> tuple[str, str]:
         if contrast["a"].get("detectable") is not None
     }
     how = "From the paired contrasts of the joint fit."
+    alone = (test.get("detectable_by_runs") or {}).get("a")
+    if alone is not None and test.get("p_misfit") is not None:
+        how += f" What the law misses is counted; by runs and test jets alone it is {alone:.2f} at worst."
     if not seen:
         how = "From the paired differences: half of an interval plus 0.84 standard deviations."
         seen = {
@@ -277,6 +280,33 @@ def _by_multiplier(results: dict[str, Any]) -> tuple[str, str]:
 
 
 def _budget(results: dict[str, Any], frame: pd.DataFrame) -> tuple[str, str]:
+    """What to do with a total budget where the law of transfer says it, else with one of fine-tuning."""
+    sentence, detail = _finetuning(results, frame)
+    total = results.get("total_budget") or {}
+    if "splits" not in total:
+        refused = f"With the pretraining in the budget: not known, since {total['refused']}." if total else ""
+        return sentence, f"{detail} {refused}".strip()
+    command = "python -m jetscale.analysis.plan results=DIR total_budget=FLOPS price.simulate=FLOPS"
+    other = f"Other budgets, and jets that cost simulation: {command}."
+    return _total(total, f"{results['sample']}s"), f"Fine-tuning alone: {sentence} {detail} {other}"
+
+
+def _total(total: dict[str, Any], sample: str) -> str:
+    """The split of a total budget with the lowest loss."""
+    name, best = next(iter(total["splits"].items()))
+    head = f"With {amount(total['budget'])} FLOPs in total, pretraining included, "
+    bought = f"N = {amounts(best['N'])} parameters and D = {amounts(best['D'])} {sample} of fine-tuning"
+    if best["D_pre"] is not None:
+        bought += f" after {amounts(best['D_pre'])} of pretraining"
+        bought += f", a loss of {best['against_scratch']['value']:.3f} times that of scratch"
+    beyond = (
+        " (a projection outside what was trained)" if any("extra" in text for text in best["flags"]) else ""
+    )
+    return f"{head}{name} has the lowest loss, with {bought}{beyond}; which composition: {total['which']}."
+
+
+def _finetuning(results: dict[str, Any], frame: pd.DataFrame) -> tuple[str, str]:
+    """What to do with a budget of fine-tuning, whatever the pretraining cost."""
     C = common_budget(results, frame)
     found = optima(results, frame, C) if C else {}
     if not found:
