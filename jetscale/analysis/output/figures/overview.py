@@ -55,7 +55,7 @@ def draw_overview(results: dict[str, Any], losses: LossTable, names: list[str]) 
         over_data.plot(*lowest(rows), lw=1.6, label=style.caption(name), **look)
     over_data.set(xlabel=f"data D ({losses.sample}s)", ylabel="test loss (nats)")
     over_data.set_title("lowest loss of any size")
-    over_data.legend(fontsize=7)
+    over_data.legend(fontsize=7, loc="best")
     for axes, (symbol, column, label) in zip(others, shown, strict=True):
         _optimum(axes, results, losses.frame, names, (symbol, column))
         axes.set(ylabel=label, title=label.partition(f" {symbol}*")[0])
@@ -124,4 +124,4 @@ def _optimum(
     axes.set_ylim(min(ends) / 4, max(ends) * 4)
     axes.set_xlabel("compute C (FLOPs)")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="best")

@@ -176,7 +176,7 @@ def draw_optima(axes: Axes, subset: SubsetFit, task: Task, surface: Surfaces | N
     if not axes.has_data():
         axes.text(0.5, 0.5, "no optimum found", transform=axes.transAxes, ha="center", va="center")
         return
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="best")
 
 
 def _log_axes(axes: Axes, log_x: Array, log_y: Array) -> None:
@@ -210,7 +210,7 @@ def draw_residuals(subset: SubsetFit, sample: str) -> Figure | None:
     if len(found) and np.ptp(found) > 1e-9:
         spread.hist(found, bins=40, color=COLOURS[5], edgecolor="k", lw=0.3)
         spread.axvline(subset.approach3["a"].value or 0.0, color=COLOURS[1], lw=1.5, label="fit")
-        spread.legend()
+        spread.legend(loc="best")
         spread.set(xlabel="a, approach 3", ylabel=f"replicates ({subset.method})")
     else:
         spread.set_axis_off()
