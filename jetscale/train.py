@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -16,16 +17,21 @@ from omegaconf import DictConfig
 
 from jetscale.common.cli import explains_itself, told
 from jetscale.common.config_safety import CONF, check_config_files
+from jetscale.common.progress import log_above_the_bar
 from jetscale.common.trust import import_trusted, take_trust
 from jetscale.launch.command_line import check_command_line, explanation
 from jetscale.launch.help import train_help
 from jetscale.launch.hydra_setup import hydra_arguments, register, run_suffix
+from jetscale.launch.joblib_workers import obeying_the_driver
+from jetscale.launch.single_run import next_command, run_told
 from jetscale.runs.directory import leave_traceback
 from jetscale.runs.record import RunRecord
 from jetscale.training.settings import SettingsError, from_config
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 """Hydra's variable: with 1, every error comes with its traceback."""
+
+log = logging.getLogger(__name__)
 
 register()
 
@@ -51,14 +57,14 @@ def _run_one(config: DictConfig, directory: Path) -> RunRecord:
     except SettingsError as error:
         leave_traceback(directory, error)
         raise
-    # imported here: `--help`, the parsing of a sweep and a mistake in the settings need no torch
-    from jetscale.launch.joblib_workers import obeying_the_driver
-    from jetscale.training.build import check_design
-    from jetscale.training.run import run
-
-    check_design(settings)
+    log_above_the_bar()
+    hydra_config = HydraConfig.get()
+    variant, budget = run_suffix(hydra_config.overrides.task), hydra_config.runtime.choices.get("budget")
     with obeying_the_driver():
-        return run(settings, directory, run_suffix(HydraConfig.get().overrides.task))
+        done = run_told(settings, directory, variant, budget)
+    if hydra_config.mode == RunMode.RUN:
+        log.info("%s", next_command(directory))
+    return done
 
 
 def _run() -> None:

@@ -52,7 +52,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_quiet_log_reports_rate_and_share(reference: Path, tmp_path: Path) -> None:
     done = run(tmp_path, "workers=1", "n_jets=20", "n_test=0")
     assert "20 of 20 jets" in done.stderr
-    assert "jets/s with 1 worker" in done.stderr
+    assert "jets/s, 1 worker, " in done.stderr
     assert "\x1b" not in done.stderr
 
 

@@ -1,0 +1,88 @@
+"""One run as the terminal and the log tell it: what it is at once, what it waits for, how it ended."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jetscale.common.progress import named, of_run, waiting
+from jetscale.runs.layout import Place
+from jetscale.runs.record import RunRecord
+from jetscale.training.settings import DeviceSettings, Phase, TrainSettings
+
+if TYPE_CHECKING:
+    from jetscale.training.build import Sizes
+
+log = logging.getLogger(__name__)
+
+
+def run_told(settings: TrainSettings, path: Path, variant: str = "", budget: str | None = None) -> RunRecord:
+    """Make a run (`jetscale.training.run.run`), and tell of it in the log.
+
+    The first line needs no PyTorch, whose import takes seconds; the second adds what only the network knows.
+
+    Parameters
+    ----------
+    settings : the run's
+    path : its directory
+    variant : what the run varied besides subset, width and seed
+    budget : the choice ``budget=`` of the command line; None where it is not known
+    """
+    place = Place(settings.subset, settings.model.dim, settings.seed, variant)
+    with named(place.title):
+        chosen = f"budget={budget}, " if budget else ""
+        log.info("%s", of_run(f"{chosen}in {_from_here(path)}"))
+        with waiting("importing PyTorch and Lightning", log.info):
+            from jetscale.training.build import check_design
+            from jetscale.training.run import run
+        log.info("%s", of_run(_sizes(settings, check_design(settings))))
+        record = run(settings, path, variant)
+        log.info("%s", of_run(result(record)))
+    return record
+
+
+def next_command(path: Path) -> str:
+    """The command that puts a finished run to use."""
+    return f"next: python -m jetscale.tagger evaluate {shlex.quote(f'run={_from_here(path)}')}"
+
+
+def result(record: RunRecord) -> str:
+    """Test loss and accuracy of a finished run in words; the raw weights first."""
+    words = {"raw": "", "ema": " of the averaged weights"}
+    told = []
+    for weights, final in (record.final or {}).items():
+        accuracy = "" if final.accuracy is None else f" and accuracy {final.accuracy:.1%}"
+        told.append(f"loss {final.loss:.4f}{accuracy}{words.get(weights, f' of {weights}')}")
+    jets = {final.jets for final in (record.final or {}).values()}
+    count = f" on {jets.pop():,} test jets" if len(jets) == 1 and None not in jets else ""
+    return f"done, {', '.join(told)}{count}" if told else "done"
+
+
+def _sizes(settings: TrainSettings, sizes: Sizes) -> str:
+    """N, jets of each phase, and the device."""
+    doing = {Phase.PRETRAIN: "pretrains on", Phase.FINETUNE: "fine-tunes on"}
+    jets = [f"{doing[name]} {phase.steps * phase.batch_size:,}" for name, (phase, _) in sizes.items()]
+    n_params = sizes[Phase.FINETUNE][1]
+    return f"N={n_params:,}, {' and '.join(jets)} jets, on {_device(settings.device)}"
+
+
+def _device(settings: DeviceSettings) -> str:
+    import torch
+
+    wanted = settings.accelerator
+    count = settings.devices * settings.num_nodes
+    several = f"{count} x " if count > 1 else ""
+    if wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return several + torch.cuda.get_device_name()
+    if wanted in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return several + "the GPU of this Mac"
+    threads = settings.threads
+    return f"{several}the CPU with {threads} thread{'s' * (threads > 1)}"
+
+
+def _from_here(path: Path) -> Path:
+    """`path` relative to the current folder, where it is below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
