@@ -50,22 +50,22 @@ def next_command(path: Path) -> str:
 
 def result(record: RunRecord) -> str:
     """Test loss and accuracy of a finished run in words; the raw weights first."""
-    words = {"raw": "", "ema": " of the averaged weights"}
+    names = {"raw": "test loss", "ema": "averaged weights"}
+    final = record.final or {}
     told = []
-    for weights, final in (record.final or {}).items():
-        accuracy = "" if final.accuracy is None else f" and accuracy {final.accuracy:.1%}"
-        told.append(f"loss {final.loss:.4f}{accuracy}{words.get(weights, f' of {weights}')}")
-    jets = {final.jets for final in (record.final or {}).values()}
-    count = f" on {jets.pop():,} test jets" if len(jets) == 1 and None not in jets else ""
-    return f"done, {', '.join(told)}{count}" if told else "done"
+    for weights, one in final.items():
+        accuracy = "" if one.accuracy is None else f", accuracy {one.accuracy:.1%}"
+        told.append(f"{names.get(weights, weights)} {one.loss:.4f}{accuracy}")
+    jets = {one.jets for one in final.values() if one.jets is not None}
+    count = f"; on {jets.pop():,} test jets" if len(jets) == 1 else ""
+    return f"done, {'; '.join(told)}{count}" if told else "done"
 
 
 def _sizes(settings: TrainSettings, sizes: Sizes) -> str:
     """N, jets of each phase, and the device."""
-    doing = {Phase.PRETRAIN: "pretrains on", Phase.FINETUNE: "fine-tunes on"}
-    jets = [f"{doing[name]} {phase.steps * phase.batch_size:,}" for name, (phase, _) in sizes.items()]
-    n_params = sizes[Phase.FINETUNE][1]
-    return f"N={n_params:,}, {' and '.join(jets)} jets, on {_device(settings.device)}"
+    doing = {Phase.PRETRAIN: "pretraining", Phase.FINETUNE: "fine-tuning"}
+    jets = [f"{doing[name]} {phase.steps * phase.batch_size:,} jets" for name, (phase, _) in sizes.items()]
+    return f"N={sizes[Phase.FINETUNE][1]:,}, {', '.join(jets)}, {_device(settings.device)}"
 
 
 def _device(settings: DeviceSettings) -> str:
@@ -77,9 +77,9 @@ def _device(settings: DeviceSettings) -> str:
     if wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return several + torch.cuda.get_device_name()
     if wanted in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return several + "the GPU of this Mac"
+        return several + "GPU of this Mac"
     threads = settings.threads
-    return f"{several}the CPU with {threads} thread{'s' * (threads > 1)}"
+    return f"{several}CPU, {threads} thread{'s' * (threads > 1)}"
 
 
 def _from_here(path: Path) -> Path:

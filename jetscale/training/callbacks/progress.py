@@ -47,9 +47,7 @@ class PhaseProgress(L.Callback):
             _DOING[self._phase], self._schedule.steps, "steps",
             say=log.info, every=_LINE_SECONDS, bar=self._bar_wanted, done=self._module.start_step,
         ).__enter__()  # fmt: skip
-        self._first_step = wait_for(
-            f"{_DOING[self._phase]}: first step, which compiles kernels where none are kept", log.info
-        )
+        self._first_step = wait_for(f"first step of {_DOING[self._phase]} (may compile kernels)", log.info)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
