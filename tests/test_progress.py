@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from jetscale.analysis.__main__ import main as analyse
 from jetscale.common import progress
 from jetscale.common.progress import Progress, in_parts, log_above_the_bar, named, step, waiting
 from jetscale.launch.hydra_setup import print_status
@@ -333,3 +334,52 @@ def test_the_device_is_named():
 
     several = SimpleNamespace(accelerator="cpu", devices=2, num_nodes=2, threads=3)
     assert _device(several) == "4 x CPU, 3 threads"  # type: ignore[arg-type]
+
+
+def scaling_table(path: Path) -> Path:
+    rows = ["subset,N,D,loss"]
+    for subset, floor in (("bsm_all", 0.3), ("scratch", 0.4)):
+        for n_params in (1e3, 4e3, 1.6e4, 6.4e4):
+            for jets in (1e4, 4e4, 1.6e5, 6.4e5):
+                loss = floor + 4 * n_params**-0.3 + 6 * jets**-0.25
+                rows.append(f"{subset},{n_params},{jets},{loss * (1 + 1e-3 * (len(rows) % 3))}")
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("screen", [80], indirect=True)
+def test_an_analysis_shows_its_steps_and_counts_all_of_them(screen, tmp_path, monkeypatch):
+    screen.show()
+    told: list[tuple[str, float]] = []
+    totals: list[float] = []
+    original = Progress.step
+
+    def noted(self: Progress, what: str, size: float = 1.0) -> None:
+        original(self, what, size)
+        told.append((what, size))
+        totals.append(self.total)
+        if self._live is not None:
+            self._live.refresh()
+
+    monkeypatch.setattr(Progress, "step", noted)
+    table = scaling_table(tmp_path / "losses.csv")
+    few = ["uncertainty.replicates=20", "joint.replicates=20", "uncertainty.test_jet_samples=0"]
+    analyse(["source=table", f"path={table}", f"out={tmp_path / 'out'}", "uncertainty.profile=false", *few])
+    assert [what for what, _ in told if what.startswith(("fit", "joint"))] == [
+        "fit 1 of 2, bsm_all", "fit 2 of 2, scratch", "joint fit",
+    ]  # fmt: skip
+    assert any(what == "figures 2 of 2, scratch" for what, _ in told)
+    assert sum(size for _, size in told) == pytest.approx(totals[-1])
+    raw = screen.raw()
+    assert re.search(r"analysis .*16%, [0-9]+ s left, fit 2 of 2, scratch", CONTROL.sub("", raw))
+    assert all(len(line) <= 79 for line in CONTROL.sub("", raw).splitlines() if "analysis " in line)
+
+
+def test_an_analysis_in_a_pipe_writes_nothing_beside_its_answer(capsys, tmp_path):
+    table = scaling_table(tmp_path / "losses.csv")
+    simple = ["uncertainty.method=none", "joint=false", "multiverse=false", "report=false"]
+    analyse(["source=table", f"path={table}", f"out={tmp_path / 'out'}", *simple])
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "\x1b" not in printed.out
+    assert printed.out.splitlines()[-1] == str(tmp_path / "out/results.json")
