@@ -254,7 +254,7 @@ def test_a_run_on_a_terminal(screen, root_log, simulated_data, tmp_path, monkeyp
     run = tmp_path / "multirun/paper/scratch/dim=8/seed=0"
     record = run_told(tiny(simulated_data), run, budget="smoke")
     final = record.final["raw"]
-    ended = f"test loss {final.loss:.4f}, accuracy {final.accuracy:.1%}; on 100 test jets"
+    ended = f"test loss {final.loss:.4f}, accuracy {final.accuracy:.1%}; 100 test jets"
     told = [line for line in screen.lines() if "..." not in line]  # waits, on a busy machine
     assert told[:2] == [
         "scratch dim=8 seed=0: budget=smoke, in multirun/paper/scratch/dim=8/seed=0",
@@ -298,7 +298,7 @@ def test_how_a_run_ended_in_words():
         "ema": FinalLoss(loss=1.25, accuracy=0.625, jets=1_200),
     }
     assert result(run_record(final=both)) == (
-        "done, test loss 1.5000, accuracy 50.0%; averaged weights 1.2500, accuracy 62.5%; on 1,200 test jets"
+        "done, test loss 1.5000, accuracy 50.0%; averaged weights 1.2500, 62.5%; 1,200 test jets"
     )
     assert result(run_record(final=None)) == "done"
 

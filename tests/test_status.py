@@ -254,7 +254,7 @@ def test_rates_and_time_left_follow_the_lines_own_seconds(tmp_path):
     assert second["run_seconds_left"] == pytest.approx(400 * 40.0 / 200)
     assert unknown["run_seconds_left"] is None
     assert look(sweep)["seconds_left"] is None
-    assert "time left: unknown with 1 run at once (no speed measured yet at width 16)" in shown(sweep, 160)
+    assert "time left: unknown (a phase of width 16 has no measured speed yet)" in shown(sweep, 160)
 
 
 def test_time_left_is_shared_by_the_runs_at_once(tmp_path):

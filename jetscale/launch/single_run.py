@@ -54,10 +54,10 @@ def result(record: RunRecord) -> str:
     final = record.final or {}
     told = []
     for weights, one in final.items():
-        accuracy = "" if one.accuracy is None else f", accuracy {one.accuracy:.1%}"
+        accuracy = "" if one.accuracy is None else f", {'' if told else 'accuracy '}{one.accuracy:.1%}"
         told.append(f"{names.get(weights, weights)} {one.loss:.4f}{accuracy}")
     jets = {one.jets for one in final.values() if one.jets is not None}
-    count = f"; on {jets.pop():,} test jets" if len(jets) == 1 else ""
+    count = f"; {jets.pop():,} test jets" if len(jets) == 1 else ""
     return f"done, {'; '.join(told)}{count}" if told else "done"
 
 

@@ -128,15 +128,14 @@ def _closing(sweep: Sweep) -> Text:
     if sweep.over:
         return Text(text)
     if counts["running"]:
-        runners = counts["running"]
         text += f"; {_speed(sweep.jets_per_second)} jets/s" if sweep.jets_per_second else ""
-        text += f"; time left: {duration(sweep.seconds_left)} with {runners} run{'s' * (runners > 1)} at once"
+        text += f"; time left: {duration(sweep.seconds_left)}"
     else:
         text += f"; nothing runs; time left: {duration(sweep.run_seconds_left)}, one run after the other"
     unmeasured = sweep.unmeasured
     if unmeasured and sweep.planned:
         more = f" and {len(unmeasured) - 3} more" if len(unmeasured) > 3 else ""
-        text += f" (no speed measured yet at width {', '.join(map(str, unmeasured[:3]))}{more})"
+        text += f" (a phase of width {', '.join(map(str, unmeasured[:3]))}{more} has no measured speed yet)"
     return Text(text)
 
 
