@@ -204,7 +204,7 @@ class Progress:
         from rich.progress_bar import ProgressBar
         from rich.segment import Segment
 
-        width = options.max_width - 1  # the cursor stays in the line
+        width = options.max_width - 3  # the ^C of a ctrl-C stays in the line, and goes with it
         text = f" {_listed(percent(self.done / self.total), self._left(), *self._rest())}"
         room = min(width - cell_len(self.title) - 1 - cell_len(text), _BAR[1])
         if room < _BAR[0]:
