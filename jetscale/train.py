@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -23,15 +22,13 @@ from jetscale.launch.command_line import check_command_line, explanation
 from jetscale.launch.help import train_help
 from jetscale.launch.hydra_setup import hydra_arguments, register, run_suffix
 from jetscale.launch.joblib_workers import obeying_the_driver
-from jetscale.launch.single_run import next_command, run_told
+from jetscale.launch.single_run import run_told
 from jetscale.runs.directory import leave_traceback
 from jetscale.runs.record import RunRecord
 from jetscale.training.settings import SettingsError, from_config
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 """Hydra's variable: with 1, every error comes with its traceback."""
-
-log = logging.getLogger(__name__)
 
 register()
 
@@ -61,10 +58,7 @@ def _run_one(config: DictConfig, directory: Path) -> RunRecord:
     hydra_config = HydraConfig.get()
     variant, budget = run_suffix(hydra_config.overrides.task), hydra_config.runtime.choices.get("budget")
     with obeying_the_driver():
-        done = run_told(settings, directory, variant, budget)
-    if hydra_config.mode == RunMode.RUN:
-        log.info("%s", next_command(directory))
-    return done
+        return run_told(settings, directory, variant, budget, alone=hydra_config.mode == RunMode.RUN)
 
 
 def _run() -> None:

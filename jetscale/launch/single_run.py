@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +20,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run_told(settings: TrainSettings, path: Path, variant: str = "", budget: str | None = None) -> RunRecord:
+def run_told(
+    settings: TrainSettings,
+    path: Path,
+    variant: str = "",
+    budget: str | None = None,
+    *,
+    alone: bool = False,
+) -> RunRecord:
     """Make a run (`jetscale.training.run.run`), and tell of it in the log.
 
     The first line needs no PyTorch, whose import takes seconds; the second adds what only the network knows.
+    Of several processes for one run the first one tells.
 
     Parameters
     ----------
@@ -29,18 +39,27 @@ def run_told(settings: TrainSettings, path: Path, variant: str = "", budget: str
     path : its directory
     variant : what the run varied besides subset, width and seed
     budget : the choice ``budget=`` of the command line; None where it is not known
+    alone : whether it belongs to no sweep; then the last line is the command to go on with
     """
     place = Place(settings.subset, settings.model.dim, settings.seed, variant)
     with named(place.title):
+        level = logging.INFO if _is_first() else logging.DEBUG
         chosen = f"budget={budget}, " if budget else ""
-        log.info("%s", of_run(f"{chosen}in {_from_here(path)}"))
-        with waiting("importing PyTorch and Lightning", log.info):
+        log.log(level, "%s", of_run(f"{chosen}in {_from_here(path)}"))
+        with waiting("importing PyTorch and Lightning", partial(log.log, level)):
             from jetscale.training.build import check_design
             from jetscale.training.run import run
-        log.info("%s", of_run(_sizes(settings, check_design(settings))))
+        log.log(level, "%s", of_run(_sizes(settings, check_design(settings))))
         record = run(settings, path, variant)
-        log.info("%s", of_run(result(record)))
+        log.log(level, "%s", of_run(result(record)))
+    if alone:
+        log.log(level, "%s", next_command(path))
     return record
+
+
+def _is_first() -> bool:
+    """Whether torchrun and srun count this process as the first of its run; asked before torch is there."""
+    return (os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0") == "0"
 
 
 def next_command(path: Path) -> str:
