@@ -8,6 +8,7 @@ Shapes: B jets of a chunk, K classes.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ import pyarrow.parquet as pq
 import uproot
 
 from jetscale.common.files import atomic_path
-from jetscale.common.progress import Progress
 from jetscale.common.usage import UsageError
 from jetscale.jets.batch import JetBatch
 from jetscale.tagger.load import BATCH, Scores, Tagger, load
@@ -77,16 +77,17 @@ def predict(settings: Predict) -> None:
         with open_file(path, columns, tagger.run.dataset) as opened:
             n_jets += opened.n_jets
             labelled &= opened.label_names is not None
-    progress = Progress("predict", n_jets, "jets", every=_EVERY, rated=True, closing=False)
-    with atomic_path(out) as aside, progress:
+    progress = _Progress(n_jets)
+    with atomic_path(out) as aside:
         writer = _WRITERS[out.suffix](aside, names, tagger.class_names, labelled)
         try:
-            for rows in _grouped(_counted(_scored(tagger, paths, labelled), progress)):
+            for rows in _grouped(progress.told(_scored(tagger, paths, labelled))):
                 writer.write(rows)
         finally:
             writer.close()
-    rate = f"{progress.rate:,.0f} jets/s"
-    sys.stdout.write(f"{out}: {n_jets:,} jets of {len(paths)} file(s), {rate}, {tagger.weights} weights\n")
+    sys.stdout.write(
+        f"{out}: {n_jets:,} jets of {len(paths)} file(s), {progress.rate}, {tagger.weights} weights\n"
+    )
 
 
 def _chunks(tagger: Tagger, paths: list[Path], labelled: bool) -> Iterator[_Chunk]:
@@ -195,8 +196,29 @@ _WRITERS: dict[str, type[_ParquetWriter] | type[_RootWriter]] = {
 }
 
 
-def _counted(chunks: Iterator[_Rows], progress: Progress) -> Iterator[_Rows]:
-    """Pass `chunks` on, and show how many jets that were."""
-    for rows in chunks:
-        progress.update(progress.done + len(rows.row_B))
-        yield rows
+class _Progress:
+    """Lines on stderr: how many jets, how fast, and what is left."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done = total, 0
+        self._began = self._told = time.monotonic()
+
+    @property
+    def rate(self) -> str:
+        """Jets a second so far."""
+        return f"{self._done / max(time.monotonic() - self._began, 1e-9):,.0f} jets/s"
+
+    def told(self, chunks: Iterator[_Rows]) -> Iterator[_Rows]:
+        """Pass `chunks` on, and say from time to time how many jets that were."""
+        for rows in chunks:
+            self._done += len(rows.row_B)
+            self._tell()
+            yield rows
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if now - self._told < _EVERY:
+            return
+        self._told = now
+        left = (now - self._began) * (self._total - self._done) / self._done
+        sys.stderr.write(f"predict: {self._done:,} of {self._total:,} jets, {self.rate}, {left:.0f} s left\n")
