@@ -27,7 +27,7 @@ from jetscale.launch.hydra_setup import print_status
 from jetscale.launch.single_run import next_command, result, run_told
 from jetscale.runs.record import FinalLoss
 from jetscale.training.settings import TrainSettings
-from tests.runs import TINY, quiet_environment, run_record
+from tests.runs import quiet_environment, run_record
 from tests.test_status import begin, plan
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -218,6 +218,7 @@ def test_the_log_writes_short_lines_above_the_bar(screen, root_log):
         logging.getLogger("jetscale").info("going on after step %d", 5)
         logging.getLogger("jetscale").warning("a [strange] file")
         logging.getLogger("jetscale").info("qcd dim=8 seed=0: named already")
+        logging.getLogger("numexpr.utils").info("NumExpr defaulting to 2 threads.")
     assert screen.lines() == [
         "qcd dim=8 seed=0: going on after step 5",
         "warning: qcd dim=8 seed=0: a [strange] file",
@@ -266,7 +267,7 @@ def test_a_run_on_a_terminal(screen, root_log, simulated_data, tmp_path, monkeyp
 
 
 def test_a_run_in_a_pipe(train, tmp_path):
-    done = train("+experiment=scratch", *TINY)
+    done = train("+experiment=scratch", "budget=smoke", "model.dim=8", "tracking.wandb=disabled")
     assert "\x1b" not in done.stdout + done.stderr
     assert done.stderr == ""
     told = [line.partition("] - ")[2] for line in done.stdout.splitlines()]

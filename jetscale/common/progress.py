@@ -29,6 +29,7 @@ PATIENCE_SECONDS = 1.0
 """A wait that is shorter is not worth a line."""
 _REDRAWN = 2.0  # times a second, by a thread: 1 ms each
 _BAR = (8, 40)  # cells of a bar at least and at most
+_HUSHED = ("numexpr",)  # tells how many threads it has, in the middle of a run
 _LONGEST_NAME = 44  # a run named after many overrides must not push its numbers off the screen
 
 Say = Callable[[str], object]
@@ -302,6 +303,8 @@ class _AboveTheBar(logging.Handler):
     """Writes the message alone: the run's own log file has time, place and level."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith(_HUSHED) and record.levelno < logging.WARNING:
+            return
         try:
             text = self.format(record)
             if _name and not text.startswith(_name):
