@@ -71,7 +71,7 @@ def result(record: RunRecord) -> str:
     """Test loss and accuracy of a finished run in words; the raw weights first."""
     names = {"raw": "test loss", "ema": "averaged weights"}
     final = record.final or {}
-    told = []
+    told: list[str] = []
     for weights, one in final.items():
         accuracy = "" if one.accuracy is None else f", {'' if told else 'accuracy '}{one.accuracy:.1%}"
         told.append(f"{names.get(weights, weights)} {one.loss:.4f}{accuracy}")
