@@ -189,7 +189,7 @@ class _Build:
     def run(self, workers: Workers) -> None:
         """From source files to the store under its name."""
         log.info(
-            "packing %d files into %s, %d workers", len(self.sources), self.request.path, workers.n_workers
+            "packing %d files into %s, %d at a time", len(self.sources), self.request.path, workers.n_workers
         )
         self._start_staging()
         self._first_pass(workers)
