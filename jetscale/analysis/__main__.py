@@ -107,8 +107,7 @@ def _on_terminal(text: str) -> None:
 
 def _size(groups: int, settings: FitSettings, report: bool) -> float:
     """How much work a fit and its report are, in units of the fit of one subset."""
-    from jetscale.analysis.answers.fit_table import JOINT
-    from jetscale.analysis.checks.multiverse import CHOICES
+    from jetscale.analysis.answers.fit_table import CHOICES, JOINT
     from jetscale.analysis.output.report import DRAWN
 
     others = CHOICES * settings.multiverse + JOINT * (settings.joint.on and groups > 1)

@@ -20,7 +20,6 @@ from jetscale.analysis.fitting.surface import SurfaceForm
 from jetscale.analysis.settings import CurveSettings, FitSettings
 from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.analysis.tables.selection import select
-from jetscale.common.progress import step
 from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 Change = Callable[[FitSettings], None]
 OUTLIERS = (0, 1, 3, 5, 10, 20)
 MAX_DROPPED = 0.1  # of the rows
-CHOICES = 0.5
-"""Time of all choices of a subset, over that of its fit with 1,000 replicates (0.9 s over 1.7 s)."""
 DELTAS = (1e-4, 1e-3, 1e-2)
 WINDOWS = (4.0, 16.0, 64.0)
 
@@ -49,9 +46,7 @@ def multiverse(losses: LossTable, settings: FitSettings) -> dict[str, list[dict[
     """
     tables = {}
     shown = shown_quantities(form_of(settings.approach3))
-    groups = losses.groups()
-    for number, (name, frame) in enumerate(groups.items(), start=1):
-        step(f"other choices {number} of {len(groups)}, {name}", CHOICES)
+    for name, frame in losses.groups().items():
         built: dict[str, CurveSet] = {}
         tables[name] = [
             _row(choice, shown, name, frame, losses, _changed(settings, change), built)
