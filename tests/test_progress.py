@@ -368,7 +368,7 @@ def test_an_analysis_shows_its_steps_and_counts_all_of_them(screen, tmp_path, mo
     quick = ["uncertainty.profile=false", "report=false", *few]
     analyse(["source=table", f"path={table}", f"out={tmp_path / 'out'}", *quick])
     assert [what for what, _ in told if what.startswith(("fit", "joint"))] == [
-        "fit 1 of 2, bsm_all", "fit 2 of 2, scratch", "joint fit",
+        "fit 1 of 2, bsm_all", "fit 2 of 2, scratch", "fits under other choices", "joint fit",
     ]  # fmt: skip
     assert sum(size for _, size in told) == pytest.approx(totals[-1])
     raw = screen.raw()
