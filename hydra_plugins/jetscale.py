@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from jetscale.common.files import atomic_path
 from jetscale.common.masking import masked_tree
+from jetscale.common.progress import log_above_the_bar, waiting
 from jetscale.common.usage import UsageError
 from jetscale.launch.composing import ReplacingLoader
 from jetscale.launch.hydra_setup import print_status
@@ -30,6 +32,8 @@ from jetscale.launch.launchers import launch_of
 
 if TYPE_CHECKING:
     from jetscale.launch.jobs import Job
+
+log = logging.getLogger(__name__)
 
 
 class GridSweeper(Sweeper):
@@ -73,13 +77,14 @@ class GridSweeper(Sweeper):
         One result a job, in the order of the grid; empty after a dry one. Raises what the first failed job
         raised.
         """
-        from jetscale.launch import plan_table
-        from jetscale.launch.rounds import carry_through
-        from jetscale.launch.sweep_plan import plan_sweep
-
         folder = Path(self._config.hydra.sweep.dir)
+        log_above_the_bar()
         with _without_table_if_refused():
             jobs = self._checked_jobs(arguments, folder)
+            with waiting("importing PyTorch and Lightning", log.info):
+                from jetscale.launch import plan_table
+                from jetscale.launch.rounds import carry_through
+                from jetscale.launch.sweep_plan import plan_sweep
             if self._dry:
                 plan_table.print_plan(plan_table.measured_plan(jobs))
                 return []
@@ -99,10 +104,13 @@ class GridSweeper(Sweeper):
 
         words = [*(f"{key}={value}" for key, value in self._params.items()), *arguments]
         overrides = OverridesParser.create(config_loader=self._loader).parse_overrides(words)
-        jobs = [
-            job_of(self._loader.compose_ahead(self._config, combination), combination)
-            for combination in combinations(overrides)
-        ]
+        grid = combinations(overrides)
+        log.info("sweep of %d runs; to watch it: python -m jetscale.status %s", len(grid), folder)
+        with waiting("checking the settings of every run", log.info):
+            jobs = [
+                job_of(self._loader.compose_ahead(self._config, combination), combination)
+                for combination in grid
+            ]
         check_folders(jobs, folder)
         return jobs
 

@@ -16,10 +16,13 @@ from omegaconf import DictConfig
 
 from jetscale.common.cli import explains_itself, told
 from jetscale.common.config_safety import CONF, check_config_files
+from jetscale.common.progress import log_above_the_bar
 from jetscale.common.trust import import_trusted, take_trust
 from jetscale.launch.command_line import check_command_line, explanation
 from jetscale.launch.help import train_help
 from jetscale.launch.hydra_setup import hydra_arguments, register, run_suffix
+from jetscale.launch.joblib_workers import obeying_the_driver
+from jetscale.launch.single_run import run_told
 from jetscale.runs.directory import leave_traceback
 from jetscale.runs.record import RunRecord
 from jetscale.training.settings import SettingsError, from_config
@@ -51,14 +54,11 @@ def _run_one(config: DictConfig, directory: Path) -> RunRecord:
     except SettingsError as error:
         leave_traceback(directory, error)
         raise
-    # imported here: `--help`, the parsing of a sweep and a mistake in the settings need no torch
-    from jetscale.launch.joblib_workers import obeying_the_driver
-    from jetscale.training.build import check_design
-    from jetscale.training.run import run
-
-    check_design(settings)
+    log_above_the_bar()
+    hydra_config = HydraConfig.get()
+    variant, budget = run_suffix(hydra_config.overrides.task), hydra_config.runtime.choices.get("budget")
     with obeying_the_driver():
-        return run(settings, directory, run_suffix(HydraConfig.get().overrides.task))
+        return run_told(settings, directory, variant, budget, alone=hydra_config.mode == RunMode.RUN)
 
 
 def _run() -> None:

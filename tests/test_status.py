@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from jetscale.common.progress import duration, percent
 from jetscale.status.as_json import as_json
 from jetscale.status.sweep import Watcher
-from jetscale.status.terminal import duration, percent, render
+from jetscale.status.terminal import render
 from tests.runs import TINY
 
 COMMAND = [sys.executable, "-m", "jetscale.status"]
@@ -251,7 +252,7 @@ def test_rates_and_time_left_follow_the_lines_own_seconds(tmp_path):
     assert second["run_seconds_left"] == pytest.approx(400 * 40.0 / 200)
     assert unknown["run_seconds_left"] is None
     assert look(sweep)["seconds_left"] is None
-    assert "left at 1 run at once: unknown (no speed measured yet at width 16)" in shown(sweep, 160)
+    assert "time left: unknown (a phase of width 16 has no measured speed yet)" in shown(sweep, 160)
 
 
 def test_time_left_is_shared_by_the_runs_at_once(tmp_path):
@@ -357,7 +358,6 @@ def test_the_table_fits(tmp_path, width):
         "1.2346",
         "20,000",
         "20%",
-        "unknown",
     ]
 
 

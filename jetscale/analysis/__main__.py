@@ -11,6 +11,7 @@ from typing import Annotated
 from jetscale.analysis.settings import ColumnSettings, FitSettings, WandbSettings
 from jetscale.common.cli import parse, run
 from jetscale.common.fields import Range
+from jetscale.common.progress import Progress, on_terminal, step, to_stderr, waiting
 from jetscale.common.usage import UsageError
 
 PROGRAM = "python -m jetscale.analysis"
@@ -98,6 +99,21 @@ def _remove_drawn(out: Path) -> None:
                 path.unlink()
 
 
+def _on_terminal(text: str) -> None:
+    """Say something where a person watches."""
+    if on_terminal():
+        to_stderr(f"analysis: {text}")
+
+
+def _size(groups: int, settings: FitSettings, report: bool) -> float:
+    """How much work a fit and its report are, in units of the fit of one subset."""
+    from jetscale.analysis.answers.fit_table import CHOICES, JOINT
+    from jetscale.analysis.output.report import DRAWN
+
+    others = CHOICES * settings.multiverse + JOINT * (settings.joint.on and groups > 1)
+    return groups * (1.0 + others + DRAWN * report)
+
+
 def main(argv: Sequence[str]) -> None:
     """Run the program.
 
@@ -113,33 +129,38 @@ def main(argv: Sequence[str]) -> None:
         raise UsageError(f"out=... is needed for source={command.source}: the folder to write the results to")
     out = Path(command.out) if command.out else Path(command.path) / "analysis"
 
-    from jetscale.analysis.answers.fit_table import fit
-    from jetscale.analysis.fitting.pins import form_of
-    from jetscale.analysis.joint.sharing import checked_names
-    from jetscale.analysis.tables.loading import load_with_held_out
+    with waiting("importing pandas and SciPy", _on_terminal):
+        from jetscale.analysis.answers.fit_table import fit
+        from jetscale.analysis.fitting.pins import form_of
+        from jetscale.analysis.joint.sharing import checked_names
+        from jetscale.analysis.tables.loading import load_with_held_out
 
     form_of(command.approach3)  # a name that does not exist is refused before anything is read
     checked_names(command.joint.shared)
-    losses, held_out = load_with_held_out(
-        command.path,
-        command.held_out,
-        command.source,
-        where=command.where,
-        columns=command.columns,
-        flops_per_param_sample=command.flops_per_param_sample,
-        best_of_cell=command.best_of_cell,
-        unfinished=command.unfinished,
-        wandb=command.wandb,
-        cache=out / "wandb.parquet",
-    )
-    result = fit(losses, command.fit_settings(), held_out=held_out)
-    result.save(out)
-    written = [out / "results.json"]
-    _remove_drawn(out)
-    if command.report:
-        from jetscale.analysis.output.report import write_report
+    with waiting(f"reading {command.path}", _on_terminal):
+        losses, held_out = load_with_held_out(
+            command.path,
+            command.held_out,
+            command.source,
+            where=command.where,
+            columns=command.columns,
+            flops_per_param_sample=command.flops_per_param_sample,
+            best_of_cell=command.best_of_cell,
+            unfinished=command.unfinished,
+            wandb=command.wandb,
+            cache=out / "wandb.parquet",
+        )
+    settings = command.fit_settings()
+    with Progress("analysis", _size(len(losses.groups()), settings, command.report), "", say=None):
+        result = fit(losses, settings, held_out=held_out)
+        step("writing results.json", 0)
+        result.save(out)
+        written = [out / "results.json"]
+        _remove_drawn(out)
+        if command.report:
+            from jetscale.analysis.output.report import write_report
 
-        written.append(write_report(result, out))
+            written.append(write_report(result, out))
     sys.stdout.write("\n".join(map(str, [result, *written])) + "\n")
 
 

@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
@@ -15,6 +13,7 @@ from jetscale import __version__
 from jetscale.common import cli
 from jetscale.common.config_safety import CONF
 from jetscale.common.files import write_json
+from jetscale.common.progress import Progress
 from jetscale.composition.measures import MEASURES, Row, measure
 from jetscale.composition.named import WIDE, choose, shipped
 from jetscale.composition.observables import JetTable
@@ -45,8 +44,10 @@ def compare(settings: Compare) -> dict[str, Row]:
     samples = _samples(settings, requests)
     named = [(name, jets) for name, jets in samples.items() if name]
     rows = {}
-    with threadpool_limits(1):  # threads that wait for each other cost more than they bring on such samples
-        for name, jets in track(named, "measuring", console=Console(stderr=True)):
+    progress = Progress("measuring", len(named), "compositions", say=None)
+    with progress, threadpool_limits(1):  # threads that wait for each other cost more than they bring here
+        for name, jets in named:
+            progress.step(name)
             rows[name] = measure(jets, samples[""], settings.draws, settings.seed)
     out = Path(settings.out)
     content = {

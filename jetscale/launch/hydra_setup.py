@@ -20,7 +20,7 @@ from jetscale.common.cli import console, home
 from jetscale.common.hydra_flags import NEEDING_A_VALUE
 from jetscale.common.usage import UsageError
 from jetscale.launch import composing
-from jetscale.status.sweep import Watcher
+from jetscale.status.sweep import Sweep, Watcher
 from jetscale.status.terminal import render
 from jetscale.training.settings import TrainSettings, folder_name
 
@@ -99,6 +99,7 @@ class ClosingTable(Callback):
 
 def print_status(sweep: Path) -> None:
     """Print the table of `jetscale.status` to stderr, and how to send runs that W&B kept offline."""
+    status = None
     with suppress(UsageError):
         status = Watcher(sweep).look()
         if status.runs:
@@ -106,3 +107,14 @@ def print_status(sweep: Path) -> None:
     if any(sweep.glob("**/wandb/offline-run-*")):
         found = f"find {shlex.quote(str(sweep))} -path '*/wandb/offline-run-*' -prune"
         sys.stderr.write(f"runs kept for W&B; send them with: {found} -exec wandb sync {{}} +\n")
+    if status is not None:
+        sys.stderr.write(f"next: {_next(status)}\n")
+
+
+def _next(sweep: Sweep) -> str:
+    """What to type after a sweep."""
+    if sweep.counts["done"] == len(sweep.runs):
+        return f"python -m jetscale.analysis source=local {shlex.quote(f'path={sweep.path}')}"
+    return "the same command again, which goes on where this one stopped" + (
+        ", and tries failed runs anew" if sweep.counts["failed"] else ""
+    )

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from jetscale.common import progress
 from jetscale.common.orphans import when_gone
 from jetscale.launch.launchers import Launch
 
@@ -100,6 +101,7 @@ def obeying_the_driver() -> Iterator[None]:
     from jetscale.training.preemption import EXIT_STATUS, Preempted
 
     global _asked, _running
+    progress.without_bars()  # those of several workers would write over each other
     _watch_driver()
     if _asked:
         raise RunStopped("not started: asked to stop")

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from jetscale.common import cli
+from jetscale.common.progress import duration, in_parts
 from jetscale.launch.jobs import Job
 from jetscale.launch.sweep_plan import PhasePlan, Plan, plan_sweep
-from jetscale.status.terminal import duration
 
 
 def measured_plan(jobs: list[Job]) -> Plan:
     """Plan with times measured under a progress bar."""
-    with Progress(console=_console(), transient=True) as bar:
-        task = bar.add_task("measuring a step of every width", total=None)
-        return plan_sweep(jobs, lambda done, of: bar.update(task, completed=done, total=of))
+    with in_parts("measuring a step of every width", "networks", size=1) as report:
+        return plan_sweep(jobs, lambda done, of: report("", done, of))
 
 
 def print_plan(plan: Plan) -> None:
@@ -77,7 +74,3 @@ def _bytes(count: float) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count / 1e3:.1f} kB"
-
-
-def _console() -> Console:
-    return Console(stderr=True)

@@ -17,8 +17,8 @@ from jetscale.common.masking import masked
 from jetscale.common.trust import import_trusted
 from jetscale.launch.hydra_setup import run_suffix
 from jetscale.launch.jobs import Job, read_jobs
+from jetscale.launch.single_run import run_told
 from jetscale.runs.directory import RunBusy
-from jetscale.training.run import run
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def work(jobs: list[Job]) -> None:
     for job in jobs:
         with _logged_to(job.path):
             try:
-                run(job.settings, job.path, run_suffix(job.overrides))
+                run_told(job.settings, job.path, run_suffix(job.overrides))
             except RunBusy as busy:
                 log.info("%s", busy)
             except Exception:

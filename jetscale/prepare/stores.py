@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
+from jetscale.common.progress import in_parts
 from jetscale.jets.datasets.base import DATASETS, SPLITS
 from jetscale.jets.datasets.files import missing_message
 from jetscale.jets.errors import JetDataError, LackingColumn
 from jetscale.jets.settings import DataSettings
-from jetscale.jets.stores.building import Progress as Report
 from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.checking import check_store
 from jetscale.jets.stores.packed_store import Store
@@ -43,11 +33,11 @@ def prepare(settings: PrepareSettings) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     problems: list[str] = []
     for request in _requests(settings):
-        with _progress_bar(console, request) as report:
-            if settings.check:
+        if settings.check:
+            with in_parts(request.path.name) as report:
                 store, found = check_store(request, report, settings.workers)
-            else:
-                store, found = ensure_store(request, settings.workers, report), []
+        else:
+            store, found = ensure_store(request, settings.workers), []
         if store and not found:
             _report(console, store, "checksums good" if settings.check else "ready")
         for problem in found:
@@ -104,25 +94,3 @@ def _datasets(settings: PrepareSettings, data: DataSettings) -> list[str]:
             continue
         possible.append(dataset)
     return possible
-
-
-@contextmanager
-def _progress_bar(console: Console, request: StoreRequest) -> Iterator[Report]:
-    with Progress(
-        TextColumn(f"{request.path.name} {{task.description}}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bars:
-        tasks = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
-
-        yield report

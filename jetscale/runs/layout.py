@@ -91,6 +91,11 @@ class Place:
         return f"{self.subset}/dim={self.dim}"
 
     @property
+    def title(self) -> str:
+        """Subset, width, seed and variant, for people."""
+        return f"{self.subset} dim={self.dim} seed={self.seed} {self.variant}".rstrip()
+
+    @property
     def label(self) -> str:
         """Subset, width and seed as one word."""
         return f"{self.subset}-dim={self.dim}-seed={self.seed}"

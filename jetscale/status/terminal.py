@@ -11,12 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from jetscale.common.progress import duration, percent, shortened
 from jetscale.runs.layout import SWEEP_PLAN
 from jetscale.status.one_run import RunStatus
 from jetscale.status.sweep import Group, Sweep
 
 _LISTED = 12
-_LONGEST_NAME = 44  # a folder named after many overrides must not push what happened off the screen
 
 
 def render(sweep: Sweep, height: int | None = None) -> RenderableType:
@@ -35,7 +35,7 @@ def render(sweep: Sweep, height: int | None = None) -> RenderableType:
     running = [run for run in sweep.runs if run.state == "running"]
     failed = [run for run in sweep.runs if run.state == "failed"]
     below = [
-        *_listed("running", [_running(sweep, run) for run in running]),
+        *_listed("running", [_running(run) for run in running]),
         *_listed("failed", [_failed(run) for run in failed], "red"),
         *_listed("note", [Text(note) for note in sweep.notes], "yellow"),
         _closing(sweep),
@@ -55,7 +55,7 @@ def _table(sweep: Sweep, groups: list[tuple[Group, str]]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     if has_average:
         table.add_column("ema", justify="right", no_wrap=True)
-    for heading in ("jets/s", "made", "left"):
+    for heading in ("jets/s", "made"):
         table.add_column(heading, justify="right", no_wrap=True)
     for group, dim in groups:
         counts = group.counts
@@ -71,7 +71,6 @@ def _table(sweep: Sweep, groups: list[tuple[Group, str]]) -> Table:
             *([_loss(group, "ema")] if has_average else []),
             _speed(group.jets_per_second),
             percent(group.progress),
-            "" if group.over else duration(sweep.seconds_left_of(group.runs)),
         ]
         table.add_row(*row)
     return table
@@ -101,7 +100,7 @@ def _listed(title: str, rows: list[Text], style: str = "") -> Iterator[Text]:
         yield Text(f"{title}: {len(rows) - _LISTED} more (--json has all)", style)
 
 
-def _running(sweep: Sweep, run: RunStatus) -> Text:
+def _running(run: RunStatus) -> Text:
     phase = {"pretrain": "pretraining", "finetune": "fine-tuning", None: "starting"}[run.phase]
     steps, made = (run.steps[run.phase], run.made[run.phase]) if run.phase else (None, 0)
     share = f" {percent(made / steps)}" if steps else ""
@@ -110,16 +109,11 @@ def _running(sweep: Sweep, run: RunStatus) -> Text:
     where = (
         "" if owner is None else f"  {owner.host}:{owner.pid}" + (f" job {owner.job}" if owner.job else "")
     )
-    left = duration(sweep.seconds[run.directory])
-    return Text(f"{_short(run.directory)}  {phase}{share}{speed}  {left} left{where}")
+    return Text(f"{shortened(run.directory)}  {phase}{share}{speed}{where}")
 
 
 def _failed(run: RunStatus) -> Text:
-    return Text(f"{_short(run.directory)}  {run.error or ''}")
-
-
-def _short(directory: str) -> str:
-    return directory if len(directory) <= _LONGEST_NAME else directory[: _LONGEST_NAME - 1] + "…"
+    return Text(f"{shortened(run.directory)}  {run.error or ''}")
 
 
 def _closing(sweep: Sweep) -> Text:
@@ -134,15 +128,14 @@ def _closing(sweep: Sweep) -> Text:
     if sweep.over:
         return Text(text)
     if counts["running"]:
-        runners = counts["running"]
         text += f"; {_speed(sweep.jets_per_second)} jets/s" if sweep.jets_per_second else ""
-        text += f"; time left at {runners} run{'s' * (runners > 1)} at once: {duration(sweep.seconds_left)}"
+        text += f"; time left: {duration(sweep.seconds_left)}"
     else:
-        text += f"; nothing runs; run time left: {duration(sweep.run_seconds_left)}"
+        text += f"; nothing runs; time left: {duration(sweep.run_seconds_left)}, one run after the other"
     unmeasured = sweep.unmeasured
     if unmeasured and sweep.planned:
         more = f" and {len(unmeasured) - 3} more" if len(unmeasured) > 3 else ""
-        text += f" (no speed measured yet at width {', '.join(map(str, unmeasured[:3]))}{more})"
+        text += f" (a phase of width {', '.join(map(str, unmeasured[:3]))}{more} has no measured speed yet)"
     return Text(text)
 
 
@@ -156,22 +149,3 @@ def _loss(group: Group, weights: str) -> str:
 
 def _speed(jets_per_second: float | None) -> str:
     return "" if jets_per_second is None else f"{jets_per_second:,.0f}"
-
-
-def percent(share: float | None) -> str:
-    """``45%``, rounded down, so that 100% is whole; ``?`` for what is unknown."""
-    return "?" if share is None else f"{int(100 * min(max(share, 0.0), 1.0))}%"
-
-
-def duration(seconds: float | None) -> str:
-    """``45 s``, ``12 min``, ``3h20``, ``5d04h``; ``unknown`` for None."""
-    if seconds is None:
-        return "unknown"
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if minutes < 90:
-        return f"{minutes} min"
-    if hours < 48:
-        return f"{minutes // 60}h{minutes % 60:02d}"
-    return f"{hours // 24}d{hours % 24:02d}h"

@@ -49,7 +49,11 @@ def build(settings: TrainSettings, name: Phase) -> tuple[PhaseSettings, Network,
     return phase, model, data
 
 
-def check_design(settings: TrainSettings) -> None:
+Sizes = dict[Phase, tuple[PhaseSettings, int]]
+"""By phase its settings, with steps capped, and N."""
+
+
+def check_design(settings: TrainSettings) -> Sizes:
     """Design both phases, sizes alone: what cannot be built is found before the first one is trained.
 
     Raises
@@ -58,9 +62,12 @@ def check_design(settings: TrainSettings) -> None:
         A network that cannot be made in this size or has no such option, a cap below one step, a warm-up
         longer than its phase, or a composition that selects nothing.
     """
+    sizes: Sizes = {}
     with torch.device("meta"):
         for name in settings.phases:
-            design(settings, name)
+            phase, model, _ = design(settings, name)
+            sizes[name] = phase, model.count_parameters().total
+    return sizes
 
 
 def design(settings: TrainSettings, name: Phase) -> tuple[PhaseSettings, Network, JetDataModule]:

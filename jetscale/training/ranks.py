@@ -18,6 +18,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from jetscale.common.progress import of_run
 from jetscale.runs.directory import RunBusy
 from jetscale.training.placement import Placement, placement
 from jetscale.training.settings import DeviceSettings, SettingsError
@@ -169,7 +170,7 @@ def first_rank_holds(claim: Claim, wait: bool = False) -> Iterator[None]:
             if not (wait and isinstance(error, RunBusy)):
                 raise error
             if not waited:
-                log.info("%s", error)
+                log.info("%s", of_run(f"waiting, since {str(error).partition(';')[0]}"))
             waited = True
             time.sleep(POLL_SECONDS)
         yield

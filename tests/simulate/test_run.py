@@ -61,7 +61,7 @@ def reference(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_quiet_log_reports_rate_and_share(run: Run, reference: Path, tmp_path: Path) -> None:
     done = run(tmp_path, "workers=1", "n_jets=20", "n_test=0")
     assert "20 of 20 jets" in done.stderr
-    assert "jets/s with 1 worker" in done.stderr
+    assert "jets/s, 1 worker, " in done.stderr
     assert "\x1b" not in done.stderr
 
 

@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from jetscale import __version__
 from jetscale.common.files import CHECKSUM, DamagedFile, fsync_directory, read_sealed, write_sealed
+from jetscale.common.progress import in_parts, waiting
 from jetscale.jets.datasets.files import SourceFile, missing_message
 from jetscale.jets.errors import JetDataError, raise_problems, read_errors_named
 from jetscale.jets.reading.locations import File, RemoteFolder, stamp
@@ -42,12 +43,11 @@ Progress = Callable[[str, int, int], None]
 log = logging.getLogger(__name__)
 
 
-def _silent(what: str, done: int, total: int) -> None:
-    """No progress shown."""
-
-
 def ensure_store(
-    request: StoreRequest, workers: int = 0, progress: Progress = _silent, part_bytes: int = PART_BYTES
+    request: StoreRequest,
+    workers: int = 0,
+    progress: Progress | None = None,
+    part_bytes: int = PART_BYTES,
 ) -> Store:
     """Open the store, made first if it is missing.
 
@@ -56,6 +56,7 @@ def ensure_store(
     Parameters
     ----------
     workers : processes to build with; 0 for one per core
+    progress : told of it; None: a bar on a terminal, else lines in the log
 
     Raises
     ------
@@ -74,16 +75,21 @@ def ensure_store(
             if not request.path.exists():
                 if workers == 0:
                     workers = available_cores() if sum(file.size for file in sources) > INLINE_BYTES else 1
-                with Workers(workers) as pool:
-                    _Build(request, sources, progress, part_bytes).run(pool)
+                with Workers(workers) as pool, in_parts(request.path.name, say=log.info) as shown:
+                    _Build(request, sources, progress or shown, part_bytes).run(pool)
     return open_store(request)
 
 
 @contextmanager
 def _lock(request: StoreRequest) -> Iterator[None]:
     request.store_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(request.store_dir / f".{request.path.name}.lock"):
+    lock = FileLock(request.store_dir / f".{request.path.name}.lock")
+    with waiting(f"another process packs {request.path}; waiting for it", log.info):
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -183,7 +189,7 @@ class _Build:
     def run(self, workers: Workers) -> None:
         """From source files to the store under its name."""
         log.info(
-            "packing %d files into %s, %d workers", len(self.sources), self.request.path, workers.n_workers
+            "packing %d files into %s, %d at a time", len(self.sources), self.request.path, workers.n_workers
         )
         self._start_staging()
         self._first_pass(workers)

@@ -1,26 +1,27 @@
-"""Progress of a phase: a bar on a terminal, a log line now and then elsewhere; nothing per step."""
+"""What the terminal and the log show of a phase; nothing per step."""
 
 from __future__ import annotations
 
 import logging
-import sys
-import time
+import threading
 from typing import Any
 
 import lightning as L
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jetscale.common.progress import Progress, wait_for
 from jetscale.training import ranks
 from jetscale.training.callbacks.metrics_writer import MetricsWriter
 from jetscale.training.lean_module import LeanClassifier
+from jetscale.training.settings import Phase
 
 log = logging.getLogger(__name__)
 
 _LINE_SECONDS = 60.0
+_DOING = {Phase.PRETRAIN: "pretraining", Phase.FINETUNE: "fine-tuning"}
 
 
 class PhaseProgress(L.Callback):
-    """Shows steps, jets/s, the newest training loss and the time left, each time a metrics line is due.
+    """Shows steps, time left, the newest training loss and jets/s, each time a metrics line is due.
 
     Parameters
     ----------
@@ -34,54 +35,48 @@ class PhaseProgress(L.Callback):
         self._schedule = writer.schedule
         self._module = module
         self._writer = writer
-        self._bar: Progress | None = None
-        self._task: Any = None
-        self._bar_wanted = enabled and sys.stderr.isatty()
-        self._last_line = 0.0
+        self._bar_wanted = enabled
+        self._progress: Progress | None = None
+        self._first_step: threading.Timer | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Open the bar on the first rank."""
-        self._last_line = time.monotonic()
-        if not (self._bar_wanted and ranks.is_first()):
+        """Begin on the first rank."""
+        if not ranks.is_first() or self._module.start_step >= self._schedule.steps:
             return
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[state]}"),
-        )  # fmt: skip
-        self._task = self._bar.add_task(
-            self._phase, total=self._schedule.steps, completed=self._module.start_step, state=""
-        )
-        self._bar.start()
+        self._progress = Progress(
+            _DOING[self._phase], self._schedule.steps, "steps",
+            say=log.info, every=_LINE_SECONDS, bar=self._bar_wanted, done=self._module.start_step,
+        ).__enter__()  # fmt: skip
+        self._first_step = wait_for(f"first step of {_DOING[self._phase]} (may compile kernels)", log.info)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Refresh where a metrics line has just been written."""
+        if self._first_step is not None:
+            self._first_step.cancel()
+            self._first_step = None
         step = self._module.step
-        if not self._schedule.writes_line(step) or not ranks.is_first():
-            return
-        state = f"loss {self._writer.train_loss:.4f}  {self._rate():,.0f} jets/s"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, state=state)
-        elif time.monotonic() - self._last_line > _LINE_SECONDS or step == self._schedule.steps:
-            self._last_line = time.monotonic()
-            log.info("%s step %d/%d  %s", self._phase, step, self._schedule.steps, state)
+        if self._progress is not None and self._schedule.writes_line(step):
+            self._progress.update(step, f"loss {self._writer.train_loss:.4f}, {self._rate():,.0f} jets/s")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Close the bar."""
-        self._close()
+        """Say how it went."""
+        self._close(None)
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Close the bar before the traceback."""
-        self._close()
+        """Remove the bar before the traceback."""
+        self._close(exception)
 
     def _rate(self) -> float:
         jets = (self._module.step - self._module.start_step) * self._module.phase.batch_size
         return jets / max(self._writer.seconds_here, 1e-9)
 
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+    def _close(self, error: BaseException | None) -> None:
+        if self._first_step is not None:
+            self._first_step.cancel()
+        if self._progress is not None:
+            self._progress.__exit__(None if error is None else type(error), error, None)
+            self._progress = None
