@@ -68,7 +68,7 @@ class Export:
     """Write the network of a finished run for other programs.
 
     Writes model.onnx, model.pt2 (torch.export), model.safetensors (the weights) and README.md (a model card);
-    model.onnx is run and compared with the network before it gets its name. Needs jetscale[export].
+    model.onnx is run and compared with the network before it gets its name. Needs the extra `export`.
 
     Attributes
     ----------
