@@ -93,10 +93,9 @@ def test_the_message_of_a_launcher_names_its_extra(
     Plugins.instance()  # fills the store with what is installed
     groups = ConfigStore.instance().repo["hydra"]
     monkeypatch.setitem(groups, "launcher", {"basic.yaml": groups["launcher"]["basic.yaml"]})
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        with pytest.raises(MissingConfigException) as refused:
-            compose("train", overrides=[f"hydra/launcher={launcher}"], return_hydra_config=True)
-    message = explanation(refused.value)
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(MissingConfigException) as error:
+        compose("train", overrides=[f"hydra/launcher={launcher}"], return_hydra_config=True)
+    message = explanation(error.value)
     assert message is not None
     assert message.startswith(f"hydra/launcher={launcher}: ")
     assert f"pip install '.[{extra}]'" in message

@@ -86,8 +86,8 @@ def _read_excel(path: Path) -> pd.DataFrame:
         sheets = pd.read_excel(path, sheet_name=None, header=None, engine="openpyxl")
     except ImportError as error:
         raise UsageError(
-            f"{path}: Excel files are read with openpyxl, which is not installed: {install_extra('excel')}, or "
-            "save the sheet as .csv"
+            f"{path}: Excel files are read with openpyxl, which is not installed: "
+            f"{install_extra('excel')}, or save the sheet as .csv"
         ) from error
     filled = {name: cells for name, cells in sheets.items() if not cells.empty}
     if len(filled) != 1:
