@@ -25,8 +25,9 @@ from tests.warm import WarmServer
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("readme")]
 
 RUNS = (
-    "pretrain.steps=8", "pretrain.batch_size=8", "pretrain.warmup=2", "finetune.steps=20", "finetune.warmup=2",
-    "finetune.batch_size=8", "eval.every=5", "eval.jets=100", "checkpoint_every=10", "tracking.wandb=disabled",
+    "pretrain.steps=8", "pretrain.batch_size=8", "pretrain.warmup=2",
+    "finetune.steps=20", "finetune.batch_size=8", "finetune.warmup=2",
+    "eval.every=5", "eval.jets=100", "checkpoint_every=10", "tracking.wandb=disabled",
 )  # fmt: skip
 JETS = {
     "jetclass": ("n_jets=400", "n_val=0", "n_test=200", "mpi=false"),
