@@ -28,8 +28,8 @@ from jetscale.tagger.__main__ import main as tagger
 from jetscale.tracking.dashboard import main as dashboard
 
 REPO = Path(__file__).resolve().parents[1]
-FOR_DEVELOPERS = {"dev", "docs", "notebooks"}
-"""Extras without a command of jetscale; `make install` brings them."""
+WITHOUT_COMMAND = {"dev", "docs", "notebooks", "tensorboard"}
+"""Tools for developers, and what only a logger of the user's configuration needs: Lightning names it."""
 
 Provoked = Callable[[Path], object]
 
@@ -113,4 +113,4 @@ def test_the_message_of_the_benchmark_names_its_extra(
 def test_every_extra_is_asked_for_by_name() -> None:
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     asked = {extra for extra, _ in CASES} | set(LAUNCHERS.values()) | {"bench"}
-    assert set(project["optional-dependencies"]) == asked | FOR_DEVELOPERS
+    assert set(project["optional-dependencies"]) == asked | WITHOUT_COMMAND
