@@ -130,10 +130,26 @@ def test_every_shipped_composition_is_known() -> None:
     design = {
         f"{alignment}_{spread}" for alignment in ("aligned", "misaligned") for spread in ("narrow", "diverse")
     }
-    assert set(known) == design | {"misaligned_single", "qcd", "qcd_res2p", "qcd_res34p", "bsm_all"}
+    decays = {"multi_prong", "qcd_flavours"}
+    assert set(known) == design | decays | {"misaligned_single", "qcd", "qcd_res2p", "qcd_res34p", "bsm_all"}
     assert choose(known, [], {}) == known
     assert list(choose(known, ["qcd"], {"mine": {"QCD": 1}})) == ["qcd", "mine"]
     assert list(choose(known, [], {"mine": {"QCD": 1}})) == ["mine"]
+
+
+def test_the_kinds_of_decay_differ_in_nothing_else() -> None:
+    """Equal classes, shares and momenta: what a run pretrained on the one and on the other differs by."""
+    known = shipped(CONF)
+    spectra = []
+    for name, buckets in (("multi_prong", {"X_YY"}), ("qcd_flavours", {"QCD"})):
+        by_class: dict[str, list[tuple[tuple[int, int], int]]] = {}
+        for part in known[name].values():
+            by_class.setdefault(part["classes"], []).append((tuple(part["jet_pt"]), part["weight"]))
+        assert {label.rsplit("_", 1)[0] for label in by_class} == buckets
+        (spectrum,) = {tuple(sorted(parts)) for parts in by_class.values()}  # the same for each class
+        spectra.append((len(by_class), spectrum))
+    assert spectra[0] == spectra[1]
+    assert spectra[0][0] == 7
 
 
 def test_help(capsys) -> None:
