@@ -38,6 +38,7 @@ JETS = {
 }  # fmt: skip
 """Those of `simulated_data`: a finished file is kept, and one of other settings would be refused."""
 GRID = ("+experiment=bsm_all", "model.dim=8,32", "seed=0")
+RUN = "multirun/quickstart/bsm_all/dim=32/seed=0"
 FIT = ("uncertainty.replicates=20", "uncertainty.profile=false", "multiverse=false")
 
 
@@ -127,9 +128,12 @@ def test_python(
     page: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
+    (made_smaller,) = (
+        folder / RUN
+    ).iterdir()  # what differs from the quickstart is in the name of its folder
     names: dict[str, object] = {}
     for block in blocks(page, "python"):
-        exec(block, names)  # one after the other, as in a notebook
+        exec(block.replace(RUN, f"{RUN}/{made_smaller.name}"), names)  # one after the other, as in a notebook
     assert "(20, 10)" in capsys.readouterr().out
 
 
