@@ -58,7 +58,7 @@ def smaller(module: str, words: list[str]) -> list[str]:
         grid = GRID if sweep else ("seed=0,1",) if "-m" in words else ()
         return [*RUNS, *grid, *(["hydra.launcher.n_jobs=1"] if "hydra/launcher=joblib" in words else [])]
     if module == "jetscale.composition":
-        return ["jets=40", "draws=2"]
+        return ["jets=40", "draws=2", "names=[qcd,bsm_all]"]
     return list(FIT) if module == "jetscale.analysis" else []
 
 
