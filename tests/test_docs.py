@@ -17,6 +17,7 @@ from jetscale.analysis.plan import Command as PlanCommand
 from jetscale.analysis.rates import Command as RatesCommand
 from jetscale.common.cli import _keys
 from jetscale.composition.settings import Compare, Show
+from jetscale.download.settings import DownloadSettings
 from jetscale.prepare.settings import PrepareSettings
 from jetscale.simulate.settings import Settings as SimulateSettings
 from jetscale.tagger.settings import Evaluate, Export, Predict
@@ -60,6 +61,7 @@ def test_every_page_is_there(site):
     [
         TrainSettings,
         SimulateSettings,
+        DownloadSettings,
         PrepareSettings,
         Compare,
         Show,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from benchmarks.faults.__main__ import table
 from benchmarks.faults.child import Outcome, in_child
 from benchmarks.faults.flips import FilesKind, cut_off, flip_a_bit, run, verdict
+from tests.warm import WarmServer
 
 REPO = Path(__file__).parents[1]
 QUICK = (
@@ -27,9 +26,9 @@ QUICK = (
 
 
 @pytest.mark.slow
-def test_no_fault_goes_unnoticed() -> None:
-    command = [sys.executable, "-m", "benchmarks.faults", "--share", "0.1", "--seed", "1", *QUICK]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=500)
+def test_no_fault_goes_unnoticed(warm: WarmServer) -> None:
+    words = ["--share", "0.1", "--seed", "1", *QUICK]
+    done = warm.run("benchmarks.faults", words, REPO, timeout=500)
     assert done.returncode == 0, done.stderr
     assert "packed store, an epoch of training | 20 bits flipped, 4 cut off | 24 |" in done.stdout
 

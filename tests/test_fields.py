@@ -15,12 +15,13 @@ from jetscale.common.cli import check, parse
 from jetscale.common.fields import Matches, OneOf, Range, expected, keys_of, plain_type, problems
 from jetscale.common.usage import UsageError
 from jetscale.composition.settings import Compare
+from jetscale.download.settings import DownloadSettings
 from jetscale.prepare.settings import PrepareSettings
 from jetscale.simulate.settings import Settings as Simulate
 from jetscale.training.settings import SettingsError, TrainSettings, from_config
 
 NAN, INF = float("nan"), float("inf")
-COMMANDS = (Analysis, Plan, Rates, Compare, PrepareSettings, Simulate)
+COMMANDS = (Analysis, Plan, Rates, Compare, DownloadSettings, PrepareSettings, Simulate)
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def test_the_wheel_runs_in_an_empty_folder(tmp_path):
     assert not list(empty.iterdir())
 
 
-@pytest.mark.parametrize("module", ["simulate", "prepare", "analysis", "train"])
+@pytest.mark.parametrize("module", ["simulate", "download", "prepare", "analysis", "train"])
 def test_help_needs_no_heavy_import(module):
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", f"jetscale.{module}", "--help"],

@@ -2,11 +2,13 @@
 
 Importing torch and Lightning takes five seconds of a core, a tiny run takes one. A fork of a warm process
 runs ``python -m MODULE`` as a new interpreter would (own arguments, environment, folder and streams; the exit
-handlers run), and can be killed like any other process.
+handlers run), and can be killed like any other process. All test processes of a session share one warm
+process: they speak to it through a socket, and it ends when the last of them has closed its connection.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -14,6 +16,7 @@ import os
 import runpy
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +27,7 @@ from types import TracebackType
 from typing import Any
 
 import numba
+from filelock import FileLock
 
 from tests.runs import quiet_environment
 
@@ -37,6 +41,7 @@ WARM = (
 
 def warm_up() -> None:
     """Import what every run imports, and have numba load its extensions, a second in every process."""
+    gc.disable()  # see tests/conftest.py
     # PyTorch would import it, no command on a CPU needs it, and frozen it prints what it "leaked" at the end
     sys.modules["triton"] = None  # type: ignore[assignment]
     for name in WARM:
@@ -44,6 +49,7 @@ def warm_up() -> None:
     numba.njit(lambda: 0)()
     gc.collect()
     gc.freeze()  # a fork that ends has nothing of this to collect
+    gc.enable()
 
 
 class WarmProcess:
@@ -98,38 +104,73 @@ class WarmProcess:
 
 
 class WarmServer:
-    """The warm process; it ends with the process that started it."""
+    """A connection to the warm process that listens on a socket; the first that finds none starts it.
 
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.warm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=quiet_environment(), cwd=Path(__file__).resolve().parents[1], bufsize=0, text=False,
-        )  # fmt: skip
+    Parameters
+    ----------
+    address : path of the socket, the same in all processes that share the warm process
+    """
+
+    def __init__(self, address: Path) -> None:
+        self._process: subprocess.Popen[bytes] | None = None  # if it was started here
         self._folder = tempfile.TemporaryDirectory()
         self._started = 0
         self._ended: dict[int, int] = {}
         self._unread = b""
+        with FileLock(address.with_suffix(".lock")):
+            self._connection = _connected(address) or self._serve(address)
+
+    def _serve(self, address: Path) -> socket.socket:
+        address.unlink(missing_ok=True)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.warm", str(address)], env=quiet_environment(),
+            cwd=Path(__file__).resolve().parents[1],
+        )  # fmt: skip
+        while (connection := _connected(address)) is None:
+            assert self._process.poll() is None, "the warm process ended while it imported"
+            time.sleep(0.02)
+        return connection
 
     def start(
         self,
         module: str,
         arguments: Sequence[str],
         cwd: Path,
-        env: Mapping[str, str],
+        env: Mapping[str, str] | None = None,
         *,
         session: bool = False,
     ) -> WarmProcess:
-        """Start ``python -m module arguments`` in `cwd`; with `session` as the leader of a process group."""
+        """Start ``python -m module arguments`` in `cwd`; with `session` as the leader of a process group.
+
+        Where `module` is the path of a Python file, that program is run. The environment is a quiet one
+        unless `env` is another.
+        """
         self._started += 1
         streams = Path(self._folder.name, str(self._started))
         streams.mkdir()
         order = {
             "module": module, "arguments": [str(word) for word in arguments], "cwd": str(cwd),
-            "env": dict(env), "streams": str(streams), "session": session,
+            "env": dict(quiet_environment() if env is None else env), "streams": str(streams),
+            "session": session,
         }  # fmt: skip
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._connection.sendall(json.dumps(order).encode() + b"\n")
         return WarmProcess(self, self._answer(lambda answer: "started" in answer)["started"], streams)
+
+    def run(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 300.0,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command, started as by `start`, to its end."""
+        process = self.start(module, arguments, cwd, env)
+        try:
+            printed = process.communicate(timeout)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess([module, *arguments], process.wait(), *printed)
 
     def status_of(self, pid: int, seconds: float) -> int | None:
         """Exit status of a child; None where it has not ended within so many seconds."""
@@ -138,14 +179,15 @@ class WarmServer:
         return self._ended.get(pid)
 
     def close(self) -> None:
-        """End the server; its children go on."""
-        self._process.kill()
-        self._process.communicate()
+        """Say that nothing more is wanted; commands that still run go on."""
+        self._connection.shutdown(socket.SHUT_RDWR)  # also for copies of it that forks have
+        self._connection.close()
+        if self._process is not None:
+            self._process.wait()  # until the other test processes need it no more
         self._folder.cleanup()
 
     def _answer(self, wanted: Callable[[dict[str, Any]], bool], seconds: float = 120.0) -> dict[str, Any]:
         """The first answer that is `wanted`; exit statuses on the way are kept. Empty after `seconds`."""
-        assert self._process.stdout is not None
         deadline = time.monotonic() + seconds
         while True:
             line, newline, rest = self._unread.partition(b"\n")
@@ -157,44 +199,81 @@ class WarmServer:
                 if wanted(answer):
                     return answer
                 continue
-            ready, _, _ = select.select([self._process.stdout], [], [], max(deadline - time.monotonic(), 0.0))
+            ready, _, _ = select.select([self._connection], [], [], max(deadline - time.monotonic(), 0.0))
             if not ready:
                 return {}
-            received = os.read(self._process.stdout.fileno(), 1 << 16)
+            received = self._connection.recv(1 << 16)
             assert received, "the warm process has died"
             self._unread += received
 
 
-def serve() -> dict[str, Any] | None:
-    """Fork for every order read from standard input; returns the order in the child, None at the end."""
-    running: dict[int, int] = {}  # process descriptor (which select understands) to process id
-    unread = b""
-    while True:
-        ready, _, _ = select.select([0, *running], [], [])
-        for descriptor in ready:
-            if descriptor:
-                pid = running.pop(descriptor)
-                os.close(descriptor)
-                _tell({"ended": pid, "status": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])})
-        if 0 not in ready:
-            continue
-        received = os.read(0, 1 << 20)
+def _connected(address: Path) -> socket.socket | None:
+    """A connection to the warm process, or None where none listens."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(str(address))
+    except (FileNotFoundError, ConnectionRefusedError):
+        connection.close()
+        return None
+    return connection
+
+
+class _Serving:
+    """The warm process: forks for every order that comes through one of its connections."""
+
+    def __init__(self, address: str) -> None:
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(address)
+        self._listening.listen()
+        self._unread: dict[socket.socket, bytes] = {}  # half an order, by connection
+        self._running: dict[int, tuple[int, socket.socket]] = {}  # descriptor of a process: its id, for whom
+
+    def order(self) -> dict[str, Any] | None:
+        """Serve until no connection is left, and return None; in a forked child, its order."""
+        while True:
+            for ready in select.select([self._listening, *self._unread, *self._running], [], [])[0]:
+                if isinstance(ready, int):
+                    self._tell_of_the_end(ready)
+                elif ready is self._listening:
+                    self._unread[ready.accept()[0]] = b""
+                elif (order := self._forked(ready)) is not None:
+                    return order
+            if not self._unread:
+                return None
+
+    def _forked(self, client: socket.socket) -> dict[str, Any] | None:
+        """Fork for each order that has come through a connection; in the child, returns the order."""
+        try:
+            received = client.recv(1 << 20)
+        except ConnectionResetError:  # it was killed
+            received = b""
+        *lines, rest = (self._unread.pop(client) + received).split(b"\n")
         if not received:
+            client.close()
             return None
-        *lines, unread = (unread + received).split(b"\n")
+        self._unread[client] = rest
         for line in lines:
             child = os.fork()
             if child == 0:
-                for descriptor in running:
+                for connection in (self._listening, *self._unread):
+                    connection.close()
+                for descriptor in self._running:
                     os.close(descriptor)
                 order: dict[str, Any] = json.loads(line)
                 return order
-            running[os.pidfd_open(child)] = child
-            _tell({"started": child})
+            self._running[os.pidfd_open(child)] = child, client
+            _tell(client, {"started": child})
+        return None
+
+    def _tell_of_the_end(self, descriptor: int) -> None:
+        child, client = self._running.pop(descriptor)
+        os.close(descriptor)
+        _tell(client, {"ended": child, "status": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])})
 
 
-def _tell(answer: dict[str, Any]) -> None:
-    os.write(1, json.dumps(answer).encode() + b"\n")
+def _tell(client: socket.socket, answer: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # the client may have gone
+        client.sendall(json.dumps(answer).encode() + b"\n")
 
 
 def _obey(order: dict[str, Any]) -> None:
@@ -208,6 +287,9 @@ def _obey(order: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(order["env"])
     sys.argv = [order["module"], *order["arguments"]]
+    if order["module"].endswith(".py"):
+        runpy.run_path(order["module"], run_name="__main__")
+        return
     if not hasattr(sys.modules.get(order["module"]), "__path__"):
         sys.modules.pop(order["module"], None)  # imported by another module; a command is loaded anew
     runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
@@ -215,5 +297,5 @@ def _obey(order: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     warm_up()
-    if (received := serve()) is not None:
+    if (received := _Serving(sys.argv[1]).order()) is not None:
         _obey(received)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jetscale.analysis.fitting.surface import Surfaces
+from tests.warm import WarmServer
 
 MODULE = '''
 from __future__ import annotations
@@ -59,10 +57,10 @@ class Npz(Source):
 '''
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "jetscale.analysis", *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+def run(warm: WarmServer, folder: Path, *words: str) -> tuple[int, str, str]:
+    """Exit status of the command, and what it printed on standard output and error."""
+    done = warm.run("jetscale.analysis", words, folder)
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture
@@ -76,13 +74,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_approach_and_a_source_take_part_in_everything(folder: Path) -> None:
-    done = run(
-        folder, "--trust", "lab", "source=npz", "path=losses.npz", "out=fit", "uncertainty.replicates=60",
-        "where=n_params < 9e8",
+def test_an_approach_and_a_source_take_part_in_everything(warm: WarmServer, folder: Path) -> None:
+    status, printed, errors = run(
+        warm, folder, "--trust", "lab", "source=npz", "path=losses.npz", "out=fit",
+        "uncertainty.replicates=60", "where=n_params < 9e8",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "\n  approach 4  a = 0." in done.stdout
+    assert status == 0, errors
+    assert "\n  approach 4  a = 0." in printed
     results = json.loads((folder / "fit/results.json").read_text())
     entry = results["subsets"]["odd"]
     assert results["subsets"]["even"]["sizes"] == 8  # of 9: the query reached the source's rows
@@ -100,10 +98,12 @@ def test_an_approach_and_a_source_take_part_in_everything(folder: Path) -> None:
     assert "a, approach 4" in report
 
 
-def test_an_unknown_source_is_refused_before_anything_is_read(folder: Path) -> None:
-    done = run(folder, "source=npz", "path=losses.npz", "out=fit")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "'npz' is no source that is known here; sources: local, table, wandb, wandb-offline" in done.stderr
+def test_an_unknown_source_is_refused_before_anything_is_read(warm: WarmServer, folder: Path) -> None:
+    status, _, errors = run(warm, folder, "source=npz", "path=losses.npz", "out=fit")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "'npz' is no source that is known here; sources: local, table, wandb, wandb-offline" in errors
     assert not (folder / "fit").exists()
-    refused = run(folder, "--trust", "lab", "source=npz", "path=losses.npz", "out=fit", "best_of_cell=true")
-    assert "best_of_cell is for source=table, not for source=npz" in refused.stderr
+    refused = run(
+        warm, folder, "--trust", "lab", "source=npz", "path=losses.npz", "out=fit", "best_of_cell=true"
+    )
+    assert "best_of_cell is for source=table, not for source=npz" in refused[2]

@@ -153,6 +153,7 @@ def test_the_switch_is_spelt_as_it_is_said(tmp_path: Path, value: str) -> None:
         f"out={tmp_path}",
         "uncertainty.method=none",
         "multiverse=false",
+        "report=false",
     ]
     main(["source=table", f"curves={value}", "uncertainty.profile=false", *arguments])
     settings = json.loads((tmp_path / "results.json").read_text())["settings"]["curves"]

@@ -58,7 +58,7 @@ def test_two_widths_give_reasons_not_exponents(sweep: Sweep) -> None:
 def test_optimum_at_the_edge_is_said(sweep: Sweep) -> None:
     # budgets this small are spent best on models below the smallest
     path = sweep({"scratch": 0.5}, widths=(128, 192, 256, 384, 512), seeds=1, evaluations=12, jets=1e6)
-    main([f"path={path}", "source=local", "uncertainty.replicates=40"])
+    main([f"path={path}", "source=local", "uncertainty.replicates=40", "report=false"])
     results = json.loads((path / "analysis" / "results.json").read_text())
     assert results["subsets"]["scratch"]["approach2"]["a"]["value"] is None
     assert "edge of the grid" in " ".join(results["warnings"])
@@ -124,7 +124,8 @@ def test_rows_of_runs_are_held_out(sweep: Sweep) -> None:
     path = sweep({"scratch": 0.5, "other": 0.4}, widths=(16, 32, 64, 128, 256), seeds=2, evaluations=12)
     flops = load_losses(path, where="weights == 'ema' and subset == 'scratch'").frame["flops"]
     cut = flops.quantile(0.8)
-    main([f"path={path}", f"held_out=flops > {cut}", "uncertainty.replicates=20", "multiverse=false"])
+    quick = ("uncertainty.replicates=20", "multiverse=false", "report=false")
+    main([f"path={path}", f"held_out=flops > {cut}", *quick])
     fit = json.loads((path / "analysis" / "results.json").read_text())["subsets"]["scratch"]
     assert fit["held_out"]["rows"] == (flops > cut).sum()
     with pytest.raises(UsageError, match="held-out rows are of scratch, which is not fitted"):

@@ -196,7 +196,7 @@ def test_the_command_line_pins_and_plans_with_it(tmp_path: Path, capsys: pytest.
     frame = grid().frame.rename(columns={"n_params": "N", "jets": "D"})[["N", "D", "loss"]]
     frame.to_csv(tmp_path / "t.csv", index=False)
     where = ["source=table", f"path={tmp_path / 't.csv'}", f"out={tmp_path}", "uncertainty.replicates=40"]
-    analyse([*where, "approach3.pin.alpha=0.44", "approach3.pin.beta=0.22"])
+    analyse([*where, "approach3.pin.alpha=0.44", "approach3.pin.beta=0.22", "report=false"])
     assert "alpha = 0.44 and beta = 0.22 are pinned, not fitted" in capsys.readouterr().out
     found = plan(tmp_path, 1e14).allocations["all"]
     assert found.tenfold["N"].value == pytest.approx(10 ** (1 / 3))

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.plan import main
 from jetscale.analysis.settings import UncertaintySettings
 from jetscale.common.usage import UsageError
+from tests.warm import WarmServer
 
 Shared = Callable[[str], Path]
 LAW = Surfaces.single(E=1.8, A=480.0, B=2100.0, alpha=0.35, beta=0.37)
@@ -56,8 +55,13 @@ def test_chinchilla_allocation(shared: Shared) -> None:
         "",
     ],
 )
-def test_plan_is_the_function_and_the_command_whatever_was_imported_before(before: str) -> None:
-    script = f"""{before}
+def test_plan_is_the_function_and_the_command_whatever_was_imported_before(
+    before: str, warm: WarmServer, tmp_path: Path
+) -> None:
+    script = f"""import sys
+for name in [name for name in sys.modules if name.partition(".")[0] == "jetscale"]:
+    del sys.modules[name]  # as in a new process, all but the libraries
+{before}
 import inspect
 from jetscale.analysis import plan
 import jetscale.analysis.plan as command
@@ -69,7 +73,9 @@ try:
 except Exception as error:
     print(type(error).__name__, error)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    (tmp_path / "script.py").write_text(script)
+    done = warm.run(str(tmp_path / "script.py"), [], tmp_path)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("UsageError no such folder: no results.json")
 
 
@@ -111,7 +117,8 @@ def test_command_from_a_saved_sweep(
     sweep: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = sweep({"scratch": 0.5, "bsm_all": 0.3}, widths=(16, 32, 64, 128, 256), seeds=2, evaluations=15)
-    analyse([f"path={path}", "source=local", "uncertainty.replicates=40", "multiverse=false"])
+    quick = ("uncertainty.replicates=40", "multiverse=false", "report=false")
+    analyse([f"path={path}", "source=local", *quick])
     capsys.readouterr()
     results, out = path / "analysis", tmp_path / "plan.json"
     main([f"results={results}", "budget=1e15", "simulate_seconds=0.0117", f"out={out}"])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-import subprocess
-import sys
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jetscale.common.files import sha256_file
 from jetscale.jets.datasets.base import DATASETS
@@ -16,6 +15,9 @@ from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.packed_store import Store, write_manifest
 from jetscale.jets.stores.passes import describe_part
 from jetscale.jets.stores.request import StoreRequest
+
+if TYPE_CHECKING:  # the builds of `fork_build` import this module, and need no torch
+    from tests.warm import WarmProcess, WarmServer
 
 PART_BYTES = 400_000
 """Source bytes per part: small, so that the test files make several."""
@@ -54,11 +56,13 @@ def reseal(path: Path) -> None:
     write_manifest(path, store.definition, entries)
 
 
-def start_build(script: Path, directory: Path, store_dir: Path, workers: int) -> subprocess.Popen[bytes]:
+def start_build(
+    warm: WarmServer, script: Path, directory: Path, store_dir: Path, workers: int
+) -> WarmProcess:
     """A build in processes of their own group."""
     script.write_text(BUILD)
-    command = [sys.executable, str(script), str(directory), str(store_dir), str(workers)]
-    return subprocess.Popen(command, start_new_session=True)
+    words = [str(directory), str(store_dir), str(workers)]
+    return warm.start(str(script), words, script.parent, session=True)
 
 
 def fork_build(directory: Path, store_dir: Path) -> BaseProcess:

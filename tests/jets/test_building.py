@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +22,7 @@ from jetscale.jets.features import FEATURE_SETS
 from jetscale.jets.stores.building import ensure_store, open_store
 from jetscale.jets.stores.packed_jets import pack, view
 from tests.jets.stores import PART_BYTES, content, group_members, open_jets, request, start_build
+from tests.warm import WarmProcess, WarmServer
 
 
 def rows(jets) -> set[bytes]:
@@ -261,7 +261,7 @@ def test_what_an_unfinished_simulation_left_is_no_source(fill: SimpleNamespace, 
     ensure_store(request(tmp_path, tmp_path / "store", "jetclass"), workers=1)
 
 
-def kill_when(build: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
+def kill_when(build: WarmProcess, ready: Callable[[], bool]) -> None:
     while not ready():
         assert build.poll() is None, "the build ended before it could be killed"
         time.sleep(0.001)
@@ -271,13 +271,13 @@ def kill_when(build: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["first spill", "third spill", "first part", "fourth part"])
-def test_killed_and_started_again(jetclass2_dir: Path, tmp_path: Path, when: str) -> None:
+def test_killed_and_started_again(jetclass2_dir: Path, warm: WarmServer, tmp_path: Path, when: str) -> None:
     undisturbed = ensure_store(request(jetclass2_dir, tmp_path / "whole"), workers=1, part_bytes=PART_BYTES)
     wanted = request(jetclass2_dir, tmp_path / "store")
     staging = wanted.store_dir / f".{wanted.path.name}.building"
     count = {"first": 1, "third": 3, "fourth": 4}[when.split()[0]]
     pattern = "spill/[!.]*" if "spill" in when else "part_*"
-    build = start_build(tmp_path / "build.py", jetclass2_dir, wanted.store_dir, workers=1)
+    build = start_build(warm, tmp_path / "build.py", jetclass2_dir, wanted.store_dir, workers=1)
     kill_when(build, lambda: len(list(staging.glob(pattern))) >= count)
     assert not wanted.path.exists()
     kept = {file: file.stat().st_mtime_ns for file in staging.glob("spill/[!.]*")}
@@ -288,10 +288,10 @@ def test_killed_and_started_again(jetclass2_dir: Path, tmp_path: Path, when: str
 
 
 @pytest.mark.slow
-def test_workers_die_with_a_killed_parent(jetclass2_dir: Path, tmp_path: Path) -> None:
+def test_workers_die_with_a_killed_parent(jetclass2_dir: Path, warm: WarmServer, tmp_path: Path) -> None:
     wanted = request(jetclass2_dir, tmp_path / "store")
     staging = wanted.store_dir / f".{wanted.path.name}.building"
-    build = start_build(tmp_path / "build.py", jetclass2_dir, wanted.store_dir, workers=2)
+    build = start_build(warm, tmp_path / "build.py", jetclass2_dir, wanted.store_dir, workers=2)
     kill_when(build, lambda: bool(list(staging.glob("spill/*"))))
     deadline = time.monotonic() + 20
     while group_members(build.pid) and time.monotonic() < deadline:
@@ -320,9 +320,9 @@ def test_leftovers_of_another_build_are_discarded(
 
 
 @pytest.mark.slow
-def test_processes_that_build_at_once(jetclass2_dir: Path, tmp_path: Path) -> None:
+def test_processes_that_build_at_once(jetclass2_dir: Path, warm: WarmServer, tmp_path: Path) -> None:
     script = tmp_path / "build.py"
-    builds = [start_build(script, jetclass2_dir, tmp_path / "store", workers=1) for _ in range(2)]
+    builds = [start_build(warm, script, jetclass2_dir, tmp_path / "store", workers=1) for _ in range(2)]
     assert [build.wait() for build in builds] == [0, 0]
     store = ensure_store(request(jetclass2_dir, tmp_path / "store"))
     alone = ensure_store(request(jetclass2_dir, tmp_path / "alone"), workers=1, part_bytes=PART_BYTES)

@@ -12,7 +12,6 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
@@ -23,6 +22,8 @@ from jetscale.jets.evaluation import EvalSet
 from jetscale.jets.features import PAPER
 from jetscale.jets.settings import DataSettings
 from tests.jets.stores import open_jets
+from tests.runs import quiet_environment
+from tests.warm import WarmServer
 
 MIX = {"QCD": 15, "Res2P": 20, "Res34P": 65}
 
@@ -317,26 +318,35 @@ def test_lightning_goes_on_with_exactly_the_next_batch(settings: DataSettings, t
     assert torch.equal(resumed.weight, undisturbed.weight)
 
 
-def ddp(rank: int, port: int, pickled: bytes, folder: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
-    data = module(pickle.loads(pickled))
-    torch.save([batch.positions_B for batch in data.train_dataloader()], f"{folder}/rank{rank}.pt")
-    torch.distributed.destroy_process_group()
+RANK = """
+import pickle, sys
+from pathlib import Path
+import torch
+from tests.jets.test_datamodule import module
+rank, port = map(int, sys.argv[1:])
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+data = module(pickle.loads(Path("settings").read_bytes()))
+torch.save([batch.positions_B for batch in data.train_dataloader()], f"rank{rank}.pt")
+torch.distributed.destroy_process_group()
+"""
 
 
 @pytest.mark.slow
-def test_two_processes(settings: DataSettings, tmp_path: Path) -> None:
+def test_two_processes(settings: DataSettings, warm: WarmServer, tmp_path: Path) -> None:
     """Both prepare at once, then each has its half of every batch."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     fresh = replace(settings, store=str(tmp_path / "store"))
-    torch.multiprocessing.start_processes(
-        ddp, (port, pickle.dumps(fresh), str(tmp_path)), 2, start_method="spawn"
-    )
+    (tmp_path / "settings").write_bytes(pickle.dumps(fresh))
+    (tmp_path / "rank.py").write_text(RANK)
+    processes = [
+        warm.start(str(tmp_path / "rank.py"), [str(rank), str(port)], tmp_path, quiet_environment())
+        for rank in (0, 1)
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
     halves = [torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1)]
     for step, (one, two) in enumerate(zip(*halves, strict=True)):
         assert torch.cat([one, two]).tolist() == list(range(step * 32, step * 32 + 32))

@@ -20,6 +20,7 @@ from jetscale.jets.errors import JetDataError
 from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.request import StoreRequest
 from tests.jets.stores import PART_BYTES, content, fork_build, group_members, request, start_build
+from tests.warm import WarmServer
 
 
 def undisturbed(directory: Path, store_dir: Path, dataset: str) -> dict[str, str]:
@@ -110,11 +111,11 @@ def test_at_most_twenty_are_listed(tmp_path: Path) -> None:
     assert "the file is empty (0 bytes)" in lines[-2]
 
 
-def killed_at(directory: Path, store_dir: Path, script: Path, pattern: str) -> Path:
+def killed_at(warm: WarmServer, directory: Path, store_dir: Path, script: Path, pattern: str) -> Path:
     """Leave a build behind that was killed when the first file of this pattern was there."""
     wanted = request(directory, store_dir, "jetclass2")
     staging = wanted.store_dir / f".{wanted.path.name}.building"
-    process = start_build(script, directory, store_dir, workers=1)
+    process = start_build(warm, script, directory, store_dir, workers=1)
     while not list(staging.glob(pattern)):
         assert process.poll() is None, "the build ended before it could be killed"
         time.sleep(0.001)
@@ -126,12 +127,12 @@ def killed_at(directory: Path, store_dir: Path, script: Path, pattern: str) -> P
 @pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["spill/QCD*.arrow", "part_*.arrow"], ids=["reading", "mixing"])
 def test_source_changed_between_two_starts(
-    fill: SimpleNamespace, write: SimpleNamespace, tmp_path: Path, pattern: str
+    fill: SimpleNamespace, write: SimpleNamespace, warm: WarmServer, tmp_path: Path, pattern: str
 ) -> None:
     """Same name and number of bytes, other jets: what was made of the old ones must not enter the store."""
     fill.jetclass2(tmp_path)
     source = tmp_path / jet_file("jetclass2", "QCD", 0).path
-    staging = killed_at(tmp_path, tmp_path / "store", tmp_path / "build.py", pattern)
+    staging = killed_at(warm, tmp_path, tmp_path / "store", tmp_path / "build.py", pattern)
     kept = {path: path.stat().st_mtime_ns for path in staging.glob("spill/[!.]*")}
     size = source.stat().st_size
     other = write.jetclass2(tmp_path / "other.parquet", [170] * 250, seed=77).read_bytes()
@@ -185,10 +186,10 @@ def watch(build: BaseProcess, store_dir: Path, kill_after: float | None) -> floa
 
 
 @pytest.mark.slow
-def test_one_worker_killed_while_mixing(jetclass2_dir: Path, tmp_path: Path) -> None:
+def test_one_worker_killed_while_mixing(jetclass2_dir: Path, warm: WarmServer, tmp_path: Path) -> None:
     wanted = request(jetclass2_dir, tmp_path / "store", "jetclass2")
     staging = wanted.store_dir / f".{wanted.path.name}.building"
-    build = start_build(tmp_path / "build.py", jetclass2_dir, wanted.store_dir, workers=2)
+    build = start_build(warm, tmp_path / "build.py", jetclass2_dir, wanted.store_dir, workers=2)
     while not list(staging.glob("part_*")):
         assert build.poll() is None, "the build ended before a worker could be killed"
         time.sleep(0.001)

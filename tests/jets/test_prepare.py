@@ -12,6 +12,7 @@ from jetscale.common.files import checksum_file
 from jetscale.common.usage import UsageError
 from jetscale.jets.datasets.base import jet_file
 from jetscale.prepare.__main__ import main
+from tests.warm import WarmServer
 
 
 def test_everything_that_is_there(
@@ -37,11 +38,11 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(changed)
 
 
-def test_check_names_every_damaged_file(fill: SimpleNamespace, tmp_path: Path) -> None:
+def test_check_names_every_damaged_file(fill: SimpleNamespace, warm: WarmServer, tmp_path: Path) -> None:
     fill.jetclass(tmp_path, n_jets=5, files=1)
     main([f"dir={tmp_path}", "workers=1"])
-    command = [sys.executable, "-m", "jetscale.prepare", f"dir={tmp_path}", "--check"]
-    assert subprocess.run(command, check=False).returncode == 0
+    words = [f"dir={tmp_path}", "--check"]
+    assert warm.run("jetscale.prepare", words, tmp_path).returncode == 0
     source = {
         name: tmp_path / jet_file("jetclass", name, 0).path for name in ("HToBB", "HToCC", "TTBar", "HToGG")
     }
@@ -53,7 +54,7 @@ def test_check_names_every_damaged_file(fill: SimpleNamespace, tmp_path: Path) -
     store = tmp_path / "store" / "jetclass_train_paper"
     flip_a_bit(store / "part_00000.arrow")
     (tmp_path / "store" / "jetclass_test_paper" / "part_00000.arrow").unlink()
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    run = warm.run("jetscale.prepare", words, tmp_path)
     assert run.returncode == 2
     found = sorted(line for line in run.stderr.splitlines() if str(tmp_path) in line)
     now = checksum_file(source["HToBB"])
@@ -110,9 +111,8 @@ def test_bad_choices(fill: SimpleNamespace, tmp_path: Path, argument: str, messa
         main([f"dir={tmp_path}", argument])
 
 
-def test_command_without_data_says_what_to_do(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "jetscale.prepare"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+def test_command_without_data_says_what_to_do(warm: WarmServer, tmp_path: Path) -> None:
+    run = warm.run("jetscale.prepare", [], tmp_path)
     assert run.returncode == 2
     for part in (
         "Zenodo record 6619768",

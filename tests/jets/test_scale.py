@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from jetscale.jets.stores.packed_jets import PackedJets, packed_schema
 from jetscale.jets.stores.packed_store import write_manifest
 from jetscale.jets.stores.passes import describe_part, part_name
 from jetscale.jets.stores.request import StoreRequest
+from tests.warm import WarmServer
 
 N_PARTS, N_JETS = 1526, 65_536
 
@@ -27,7 +26,7 @@ from pathlib import Path
 from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.settings import DataSettings
 
-def peak():  # KiB; ru_maxrss would start at what the parent had when it forked
+def peak():  # KiB; ru_maxrss would start at the largest that the parent had, not at what it had at the fork
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
 before = peak()
@@ -84,9 +83,13 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [None, {"QCD": 15, "Res2P": 20, "Res34P": 65}, {f"QCD_{name}": 1 for name in ("b", "bb", "c", "light")}],
     ids=["natural", "buckets", "classes"],
 )
-def test_opens_in_seconds_and_little_memory(directory: Path, composition: dict[str, float] | None) -> None:
-    command = [sys.executable, "-c", OPEN_AND_READ, str(directory), json.dumps(composition)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+def test_opens_in_seconds_and_little_memory(
+    directory: Path, composition: dict[str, float] | None, warm: WarmServer, tmp_path: Path
+) -> None:
+    program = tmp_path / "open_and_read.py"
+    program.write_text(OPEN_AND_READ)
+    run = warm.run(str(program), [str(directory), json.dumps(composition)], tmp_path)
+    assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     assert found["jets"] >= 100_000_000
     assert found["opened"] < 2

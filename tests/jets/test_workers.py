@@ -16,8 +16,9 @@ from jetscale.jets.settings import DataSettings
 from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.request import store_request
 from jetscale.jets.stores.workers import Workers
+from tests.jets.jobs import process_id, process_id_slowly
 
-joblib = pytest.importorskip("joblib", reason="joblib comes with the extra `launchers`")
+loky = pytest.importorskip("joblib.externals.loky", reason="joblib comes with the extra `launchers`")
 
 
 def build(directory: str) -> tuple[int, str]:
@@ -36,9 +37,9 @@ def labels(directory: str, workers: int) -> list[list[int]]:
 def test_a_store_can_be_made_and_loaded_inside_a_joblib_worker(fill: SimpleNamespace, tmp_path: Path) -> None:
     fill.jetclass(tmp_path / "alone")
     shutil.copytree(tmp_path / "alone", tmp_path / "inside")
-    (inside,) = joblib.Parallel(n_jobs=2)([joblib.delayed(build)(str(tmp_path / "inside"))])
-    assert inside == build(str(tmp_path / "alone"))
-    (loaded,) = joblib.Parallel(n_jobs=2)([joblib.delayed(labels)(str(tmp_path / "inside"), 1)])
+    worker = loky.get_reusable_executor(max_workers=1)  # Parallel starts at least two, and one would be idle
+    assert worker.submit(build, str(tmp_path / "inside")).result() == build(str(tmp_path / "alone"))
+    loaded = worker.submit(labels, str(tmp_path / "inside"), 1).result()
     assert loaded == labels(str(tmp_path / "alone"), 0)
 
 
@@ -68,12 +69,3 @@ def test_a_worker_killed_while_it_waits_for_work_holds_nobody_up(killed: int) ->
             os.kill(ours[1 - killed], signal.SIGCONT)
         leave.join(timeout=60)
         assert not leave.is_alive()
-
-
-def process_id_slowly(_: int) -> int:
-    time.sleep(0.3)
-    return os.getpid()
-
-
-def process_id(_: int) -> int:
-    return os.getpid()

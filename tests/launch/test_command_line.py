@@ -16,7 +16,6 @@ from jetscale.launch.command_line import check_command_line, explanation
 from jetscale.launch.hydra_setup import hydra_arguments
 from jetscale.launch.jobs import Job, check_folders
 from jetscale.training.settings import SettingsError, TrainSettings
-from tests.runs import quiet_environment
 
 
 def checked(*words: str) -> list[str]:
@@ -131,14 +130,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("words", REFUSED)
-def test_a_sweep_whose_jobs_collide_is_refused_before_it_starts(words, tmp_path) -> None:
+def test_a_sweep_whose_jobs_collide_is_refused_before_it_starts(words, warm, tmp_path) -> None:
     budget = [] if words.startswith("budget") else ["budget=smoke"]
-    done = subprocess.run(
-        [sys.executable, "-m", "jetscale.train", "-m", *budget, *words.split()],
-        cwd=tmp_path, capture_output=True, text=True, env=quiet_environment(),
-    )  # fmt: skip
+    done = warm.run("jetscale.train", ["-m", *budget, *words.split()], tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(f"jetscale.train: {REFUSED[words]}")
     assert done.stderr.count("\n") == 1

@@ -6,9 +6,8 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.runs import TINY, metrics_of, quiet_environment, runs_under
+from tests.warm import WarmProcess, WarmServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]  # they share two cores
 
@@ -31,7 +31,9 @@ SLURM = (
 
 
 @pytest.fixture
-def cluster(slurm: SimpleNamespace, tmp_path: Path, simulated_data: Path) -> SimpleNamespace:
+def cluster(
+    slurm: SimpleNamespace, warm: WarmServer, tmp_path: Path, simulated_data: Path
+) -> Iterator[SimpleNamespace]:
     """Commands on the cluster, in an empty folder; jobs that are left are cancelled."""
     environment = {**quiet_environment(), **slurm.environment}
 
@@ -40,17 +42,17 @@ def cluster(slurm: SimpleNamespace, tmp_path: Path, simulated_data: Path) -> Sim
             command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path
         ).stdout
 
-    drivers: list[subprocess.Popen[str]] = []
+    drivers: list[WarmProcess] = []
 
-    def driver(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "jetscale.train", f"data.dir={simulated_data}", *arguments]
-        with (tmp_path / "driver.log").open("a") as log:
-            drivers.append(
-                subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log, text=True)
-            )
+    def driver(*arguments: str) -> WarmProcess:
+        words = [f"data.dir={simulated_data}", *arguments]
+        drivers.append(warm.start("jetscale.train", words, tmp_path, environment))
         return drivers[-1]
 
-    yield SimpleNamespace(ask=ask, driver=driver, root=tmp_path, environment=environment)
+    def log() -> str:
+        return "".join(one.printed(stream) for one in drivers for stream in ("stdout", "stderr"))
+
+    yield SimpleNamespace(ask=ask, driver=driver, log=log, root=tmp_path)
     for process in drivers:
         process.kill()
         process.wait()
@@ -132,11 +134,11 @@ def test_preempted_killed_cancelled_and_started_again_the_sweep_ends_the_same(
         driver.wait(timeout=300)
         if driver.returncode == 0:
             break  # else the cancelled job was still in the queue when it started
-    assert driver.returncode == 0, (tmp_path / "driver.log").read_text()
+    assert driver.returncode == 0, cluster.log()
     assert len(list((tmp_path / "multirun/smoke/.slurm").glob("*.submitted.json"))) <= submitted + 1
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert results(tmp_path) == undisturbed
-    log = (tmp_path / "driver.log").read_text()
+    log = cluster.log()
     assert "6 runs: 6 done" in log
 
 
@@ -151,7 +153,7 @@ def test_runs_longer_than_the_time_limit_are_chained(
     driver = cluster.driver(*long, "-m", "seed=0", *SLURM, "hydra.launcher.runs_per_job=1",
                             "hydra.launcher.parallel=1", *limits)  # fmt: skip
     driver.wait(timeout=500)
-    assert driver.returncode == 0, (tmp_path / "driver.log").read_text()
+    assert driver.returncode == 0, cluster.log()
     (run,) = runs_under(tmp_path)
     assert "asked to stop, checkpoint of step" in (run / "train.log").read_text()
     assert results(tmp_path) == undisturbed
@@ -169,7 +171,7 @@ def test_a_run_of_two_ranks_gives_the_losses_of_one(
         "hydra.launcher.cpus_per_task=1", "hydra.launcher.runs_per_job=1", "hydra.launcher.parallel=1",
     )  # fmt: skip
     driver = cluster.driver(*TINY, "-m", "seed=0", *SLURM, *ranks)
-    assert driver.wait(timeout=200) == 0, (tmp_path / "driver.log").read_text()
+    assert driver.wait(timeout=200) == 0, cluster.log()
     (two,) = runs_under(tmp_path)
     for ours, theirs in zip(metrics_of(two), alone, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-4)
@@ -178,6 +180,6 @@ def test_a_run_of_two_ranks_gives_the_losses_of_one(
 def test_what_slurm_refuses_is_told(cluster: SimpleNamespace, tmp_path: Path) -> None:
     driver = cluster.driver(*TINY, "-m", "seed=0", *SLURM, "hydra.launcher.partition=nowhere")
     assert driver.wait(timeout=60) == 1
-    log = (tmp_path / "driver.log").read_text()
+    log = cluster.log()
     assert "Slurm took no job" in log
     assert "nowhere" in log

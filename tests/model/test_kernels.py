@@ -18,6 +18,8 @@ from jetscale.model.operations import PLAIN, Operations
 from jetscale.model.packing import PackingPlan
 from jetscale.model.transformer import SetTransformer
 from tests.model.jets import random_jets, random_lengths
+from tests.runs import quiet_environment
+from tests.warm import WarmServer
 
 CPU = torch.device("cpu")
 
@@ -227,31 +229,36 @@ from jetscale.model.kernels.cpu import products
 folder = cache_folder(Path(products.__file__).parent)
 print(products.linear(torch.ones(3, 8), torch.ones(8, 8)).sum().item(), folder)
 """
-
-
-def start(**environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", RUN_A_KERNEL],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-    )
+ANEW = """
+import sys, warnings
+warnings.simplefilter("error")
+for name in [name for name in sys.modules if name.partition(".")[0] == "jetscale"]:
+    del sys.modules[name]  # the cache is chosen when a kernel is defined
+"""
 
 
 @pytest.mark.slow
-def test_processes_share_a_cache_that_one_of_them_fills(tmp_path: Path) -> None:
-    together = [start(NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
+def test_processes_share_a_cache_that_one_of_them_fills(warm: WarmServer, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(ANEW + RUN_A_KERNEL)
+    cache = tmp_path / "cache"
+    environment = {**quiet_environment(), "NUMBA_CACHE_DIR": str(cache)}
+    together = [warm.start(str(program), [], tmp_path, environment) for _ in range(2)]
     for process in together:
-        assert process.communicate()[0].startswith(f"192.0 {tmp_path}")
-    (folder,) = (tmp_path / "jetscale").iterdir()
+        printed, errors = process.communicate(timeout=120)
+        assert printed.startswith(f"192.0 {cache}"), errors
+    (folder,) = (cache / "jetscale").iterdir()
     filled = {path: path.stat().st_mtime_ns for path in folder.rglob("*.nb*")}
     assert filled
-    assert start(NUMBA_CACHE_DIR=str(tmp_path)).communicate()[0].startswith("192.0")
+    assert warm.run(str(program), [], tmp_path, environment).stdout.startswith("192.0")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.nb*")} == filled
 
 
 @pytest.mark.slow
 def test_kernels_compile_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    process = start(NUMBA_CACHE_DIR=str(tmp_path / "file"))
-    assert process.communicate()[0] == "192.0 None\n"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", RUN_A_KERNEL], stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "file")},
+    )  # fmt: skip
+    assert done.stdout == "192.0 None\n"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,29 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.runs import quiet_environment
+from tests.warm import WarmServer
+
 HERE = Path(__file__).parent
 ALPHA, BETA = 0.076, 0.103  # as published
 TRUST = ("--trust", "toy_lab.form")
 
 
-def command(module: str, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def command(warm: WarmServer) -> Command:
     """Run a command as a user does, in the folder that holds toy_lab."""
-    environment = os.environ | {"PYTHONPATH": str(HERE.parents[1])}
-    environment.pop("JETSCALE_TRUST", None)
-    done = subprocess.run(
-        [sys.executable, "-m", module, *words], cwd=HERE, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == status, done.stderr
-    return done
+
+    def run(module: str, *words: str, status: int = 0, cwd: Path = HERE) -> subprocess.CompletedProcess[str]:
+        environment = quiet_environment()
+        environment.pop("JETSCALE_TRUST", None)
+        done = warm.run(module, words, cwd, environment)
+        assert done.returncode == status, done.stderr
+        return done
+
+    return run
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -35,7 +43,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fitted(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fit of a table that follows the form, with 0.2% of noise."""
     folder = tmp_path_factory.mktemp("kaplan")
     N, D = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e5, 1e9, 7), np.geomspace(1e7, 1e11, 7)))
@@ -69,7 +77,7 @@ def test_it_finds_the_exponents_with_errors(fitted: Path) -> None:
     assert "((A / N^alpha)^(1/beta) + (B / D^beta)^(1/beta))^beta" in report
 
 
-def test_it_is_planned_and_refitted(fitted: Path, tmp_path: Path) -> None:
+def test_it_is_planned_and_refitted(command: Command, fitted: Path, tmp_path: Path) -> None:
     command(
         "jetscale.analysis.plan", *TRUST, f"results={fitted}", "budget=1e19", f"out={tmp_path / 'plan.json'}"
     )
@@ -81,14 +89,14 @@ def test_it_is_planned_and_refitted(fitted: Path, tmp_path: Path) -> None:
     again = command(
         "jetscale.analysis", *TRUST, "approach3.form=kaplan", "source=table",
         f"path={fitted / 'losses.parquet'}", f"out={tmp_path / 'again'}", "uncertainty.method=none",
-        "multiverse=false",
+        "multiverse=false", "report=false",
     )  # fmt: skip
     assert "approach 3  alpha" in again.stdout
     first, second = (results(path)["subsets"]["all"]["approach3"] for path in (fitted, tmp_path / "again"))
     assert second["surface"] == first["surface"]
 
 
-def test_without_trust_it_is_unknown(fitted: Path, tmp_path: Path) -> None:
+def test_without_trust_it_is_unknown(command: Command, fitted: Path, tmp_path: Path) -> None:
     refused = command(
         "jetscale.analysis", "approach3.form=kaplan", "source=table", f"path={fitted / 'losses.parquet'}",
         f"out={tmp_path}", status=2,
@@ -98,18 +106,13 @@ def test_without_trust_it_is_unknown(fitted: Path, tmp_path: Path) -> None:
     assert "--trust MODULE" in refused.stderr
 
 
-def test_a_wrong_derivative_is_refused(tmp_path: Path, fitted: Path) -> None:
+def test_a_wrong_derivative_is_refused(command: Command, tmp_path: Path, fitted: Path) -> None:
     text = (HERE / "toy_lab/form.py").read_text()
     (tmp_path / "slip.py").write_text(
         text.replace("J_RQP = np.stack([t, s, -x_RP * t", "J_RQP = np.stack([t, s, x_RP * t")
     )
-    environment = os.environ | {"PYTHONPATH": f"{HERE.parents[1]}"}
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "jetscale.analysis", "--trust", "slip", "approach3.form=kaplan",
-            "source=table", f"path={fitted / 'losses.parquet'}", f"out={tmp_path}",
-        ],
-        cwd=tmp_path, env=environment, capture_output=True, text=True,
+    done = command(
+        "jetscale.analysis", "--trust", "slip", "approach3.form=kaplan", "source=table",
+        f"path={fitted / 'losses.parquet'}", f"out={tmp_path}", status=2, cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode == 2
     assert "form 'kaplan' (Kaplan): the first derivatives are not those of ln L" in done.stderr

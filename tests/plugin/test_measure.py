@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import quiet_environment
-
 TOY_LAB = Path(__file__).parent / "toy_lab"
 
 
@@ -19,10 +17,9 @@ def test_it_stands_in_the_table_and_in_the_file(warm, simulated_data: Path, tmp_
         "compare", f"dir={simulated_data}", f"store={tmp_path}/store", "jets=120", "draws=3", "names=[qcd]",
         f"out={tmp_path}/out", "--trust", "toy_lab.measure",
     ]  # fmt: skip
-    process = warm.start("jetscale.composition", words, tmp_path, quiet_environment())
-    printed, errors = process.communicate(timeout=300)
-    assert process.wait() == 0, errors
-    assert "energy distance" in printed
+    done = warm.run("jetscale.composition", words, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "energy distance" in done.stdout
     measures = json.loads((tmp_path / "out/compare.json").read_text())["measures"]
     ours, reference = (measures[name]["energy_distance"]["value"] for name in ("qcd", "(downstream)"))
     assert 0 <= reference < 0.5 * ours, "other jets of the downstream classes are nearer than QCD"

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from jetscale.common.files import sha256_file
+from tests.warm import WarmServer
 
 SMALL = [
     "dataset=jetclass",
@@ -29,8 +31,15 @@ def command(out: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "jetscale.simulate", *SMALL, f"out={out}", *arguments]
 
 
-def run(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(out, *arguments), capture_output=True, text=True, timeout=120)
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def run(warm: WarmServer) -> Run:
+    def simulate(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return warm.run("jetscale.simulate", command(out, *arguments)[3:], out.parent, timeout=120)
+
+    return simulate
 
 
 def checksums(out: Path) -> dict[str, str]:
@@ -39,7 +48,7 @@ def checksums(out: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reference(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made by one worker, without interruption."""
     out = tmp_path_factory.mktemp("reference")
     done = run(out, "workers=1")
@@ -49,14 +58,14 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_quiet_log_reports_rate_and_share(reference: Path, tmp_path: Path) -> None:
+def test_quiet_log_reports_rate_and_share(run: Run, reference: Path, tmp_path: Path) -> None:
     done = run(tmp_path, "workers=1", "n_jets=20", "n_test=0")
     assert "20 of 20 jets" in done.stderr
     assert "jets/s with 1 worker" in done.stderr
     assert "\x1b" not in done.stderr
 
 
-def test_two_workers_make_the_same_bytes(reference: Path, tmp_path: Path) -> None:
+def test_two_workers_make_the_same_bytes(run: Run, reference: Path, tmp_path: Path) -> None:
     done = run(tmp_path, "workers=2")
     assert done.returncode == 0, done.stderr
     assert len(checksums(reference)) == 12
@@ -77,7 +86,7 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc to find the workers")
-def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(reference: Path, tmp_path: Path) -> None:
+def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(run: Run, reference: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         command(tmp_path, "workers=2"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -122,14 +131,14 @@ def test_ctrl_c_stops_cleanly_and_leaves_only_whole_files(reference: Path, tmp_p
     assert checksums(tmp_path).items() <= checksums(reference).items()
 
 
-def test_finished_files_are_kept(reference: Path) -> None:
+def test_finished_files_are_kept(run: Run, reference: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in reference.rglob("*.root")}
     done = run(reference, "workers=1")
     assert "(0 new, 6 kept)" in done.stdout
     assert before == {path: path.stat().st_mtime_ns for path in reference.rglob("*.root")}
 
 
-def test_another_seed_in_the_same_place_is_refused(reference: Path) -> None:
+def test_another_seed_in_the_same_place_is_refused(run: Run, reference: Path) -> None:
     before = checksums(reference)
     done = run(reference, "workers=1", "seed=1")
     assert done.returncode == 2
@@ -138,14 +147,14 @@ def test_another_seed_in_the_same_place_is_refused(reference: Path) -> None:
     assert checksums(reference) == before
 
 
-def test_another_seed_gives_other_jets(reference: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_jets(run: Run, reference: Path, tmp_path: Path) -> None:
     run(tmp_path, "workers=1", "seed=1", "n_test=0", "n_jets=120", "classes=[QCD]")
     other = checksums(tmp_path)
     assert other
     assert not set(other.values()) & set(checksums(reference).values())
 
 
-def test_files_of_somebody_else_are_not_touched(tmp_path: Path) -> None:
+def test_files_of_somebody_else_are_not_touched(run: Run, tmp_path: Path) -> None:
     public = tmp_path / "JetClass/Pythia/train_100M/WToQQ_000.root"
     public.parent.mkdir(parents=True)
     public.write_bytes(b"public")
@@ -167,7 +176,7 @@ def test_data_card_says_what_the_jets_are_not(reference: Path) -> None:
         assert words in card
 
 
-def test_manifest_without_its_file_is_made_again(reference: Path) -> None:
+def test_manifest_without_its_file_is_made_again(run: Run, reference: Path) -> None:
     path = min(reference.rglob("*.root"))
     wanted = sha256_file(path)
     path.unlink()

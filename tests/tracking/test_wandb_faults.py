@@ -19,6 +19,7 @@ from jetscale.tracking.wandb_run import WandbRun
 from jetscale.tracking.wandb_service import forget_service
 from tests.runs import TINY, quiet_environment, runs_under
 from tests.tracking.wandb_server import KEY, WandbServer, served
+from tests.warm import WarmProcess
 
 PATIENCE = 200.0  # far beyond what is allowed, far below what a hanging server would take
 
@@ -137,19 +138,16 @@ def test_the_clients_service_killed_or_hung(fatal, server, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_real_run_loses_nothing_and_shows_no_secret(simulated_data, server: WandbServer, tmp_path):
+def test_a_real_run_loses_nothing_and_shows_no_secret(simulated_data, server: WandbServer, warm, tmp_path):
     url = f"http://user:hunter2hunter2@{server.host}"
     environment = {**quiet_environment(), "HOME": str(tmp_path), "WANDB_API_KEY": KEY, "WANDB_BASE_URL": url}
-    command = [
-        sys.executable, "-m", "jetscale.train", f"data.dir={simulated_data}", "+experiment=scratch", *TINY,
-        "tracking.wandb=auto", "finetune.steps=48", "tracking.log_every=1", "data.repeat=true",
+    words = [
+        f"data.dir={simulated_data}", "+experiment=scratch", *TINY, "tracking.wandb=auto",
+        "finetune.steps=48", "tracking.log_every=1", "data.repeat=true",
     ]  # fmt: skip
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        assert process.stdout is not None
-        killed = kill_service_once_training(process, tmp_path)
-        output = process.stdout.read()
+    process = warm.start("jetscale.train", words, tmp_path, environment)
+    killed = kill_service_once_training(process, tmp_path)
+    output = "".join(process.communicate(timeout=PATIENCE))
     assert process.returncode == 0, output
     assert killed
     (run,) = runs_under(tmp_path)
@@ -165,7 +163,7 @@ def test_a_real_run_loses_nothing_and_shows_no_secret(simulated_data, server: Wa
         assert not any(secret in body for body in server.bodies)
 
 
-def kill_service_once_training(process: subprocess.Popen[str], root: Path) -> bool:
+def kill_service_once_training(process: WarmProcess, root: Path) -> bool:
     """SIGKILL the W&B service of `process` as soon as its run has written a metrics line."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:

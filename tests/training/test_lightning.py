@@ -22,7 +22,6 @@ from jetscale.training.module import JetClassifier
 from jetscale.training.phase import fit_phase
 from jetscale.training.settings import EvalSettings, FinetuneSettings, ModelSettings, Phase, TrainSettings
 from tests.conftest import REPO
-from tests.runs import quiet_environment
 from tests.warm import WarmServer
 
 pytestmark = [
@@ -39,18 +38,9 @@ STEPS = 24
 def data(simulated_data: Path, warm: WarmServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The simulated jets, and a few to validate."""
     folder = tmp_path_factory.mktemp("own") / "data"
-    words = [
-        f"out={folder}",
-        "dataset=jetclass",
-        "n_jets=0",
-        "n_val=40",
-        "n_test=0",
-        "mpi=false",
-        "workers=2",
-    ]
-    process = warm.start("jetscale.simulate", [*words, f"out={folder}"], folder.parent, quiet_environment())
-    process.communicate(timeout=300)
-    assert process.wait() == 0, process.printed("stderr")
+    words = ["dataset=jetclass", "n_jets=0", "n_val=40", "n_test=0", "mpi=false", "workers=1"]
+    done = warm.run("jetscale.simulate", [*words, f"out={folder}"], folder.parent)
+    assert done.returncode == 0, done.stderr
     for split in ("train_100M", "test_20M"):
         (folder / "JetClass/Pythia" / split).symlink_to(simulated_data / "JetClass/Pythia" / split)
     return folder

@@ -83,12 +83,12 @@ def memory(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_fifty_random_kills(simulated_data, memory) -> None:
+def test_fifty_random_kills(simulated_data, memory, warm, shared_folder) -> None:
     data = memory / "data"  # without the packed store, which is made under fire too
     data.mkdir()
     for folder in ("JetClass", "JetClassII"):
         (data / folder).symlink_to(simulated_data / folder)
-    servers = [WarmServer() for _ in range(RUNS_AT_ONCE)]  # each is spoken to by one thread
+    servers = [WarmServer(shared_folder / "warm.socket") for _ in range(RUNS_AT_ONCE)]  # one a thread
     kills: Counter[str] = Counter()
 
     def many(number: int, longest: float) -> None:

@@ -1,9 +1,8 @@
-"""Several processes, one run: started as torchrun and srun start them, over gloo."""
+"""Several processes, one run, over gloo: started as srun starts them (by torchrun: test_runs.py)."""
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import socket
@@ -20,8 +19,6 @@ from jetscale.training.ranks import join
 from jetscale.training.settings import DeviceSettings, SettingsError, from_config
 from tests.runs import TINY, metrics_of, quiet_environment, same_run, steps_done
 from tests.warm import WarmProcess, WarmServer
-
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 
 
 def free_port() -> int:
@@ -70,6 +67,13 @@ def start(simulated_data: Path, warm: WarmServer, tmp_path: Path) -> Iterator[St
     for process in started:
         process.kill()
         process.wait()
+
+
+def ranks_of(warm: WarmServer, program: Path, world: int, *arguments: str) -> list[WarmProcess]:
+    """The tasks of a step that runs `program`."""
+    port = free_port()
+    environments = [quiet_environment() | as_srun_sets(rank, world, port) for rank in range(world)]
+    return [warm.start(str(program), arguments, program.parent, each) for each in environments]
 
 
 def finish(processes: list[WarmProcess]) -> None:
@@ -140,7 +144,7 @@ def test_a_batch_that_cannot_be_shared_is_an_error_before_the_start(phase) -> No
 
 
 @pytest.mark.slow
-def test_any_rank_and_a_refused_claim_are_the_same_on_all_ranks(tmp_path) -> None:
+def test_any_rank_and_a_refused_claim_are_the_same_on_all_ranks(warm, tmp_path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         "import sys\n"
@@ -157,18 +161,19 @@ def test_any_rank_and_a_refused_claim_are_the_same_on_all_ranks(tmp_path) -> Non
         "    said = 'busy'\n"
         "if here.rank == 0: print('ready', flush=True)\n"
         "with ranks.first_rank_holds(RunDirectory(Path(sys.argv[1]), 'x').claim, wait=True):\n"
-        "    sys.stdout.write(f'{here.rank} {votes} {said} then held\\n')\n"  # one write: lines stay whole
+        "    print(here.rank, votes, said, 'then held')\n"
     )
     from jetscale.runs.directory import RunDirectory
 
     holder = RunDirectory(tmp_path / "run", "x").claim()
     holder.__enter__()
-    command = [*TORCHRUN, "--standalone", "--nproc-per-node=3", str(program), str(tmp_path / "run")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quiet_environment()) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        holder.__exit__(None, None, None)
-        lines = sorted(process.stdout.read().splitlines())
+    processes = ranks_of(warm, program, 3, str(tmp_path / "run"))
+    while processes[0].printed("stdout") != "ready\n":
+        assert processes[0].poll() is None, processes[0].printed("stderr")
+        time.sleep(0.01)
+    holder.__exit__(None, None, None)
+    finish(processes)
+    lines = [process.printed("stdout").splitlines()[-1] for process in processes]
     assert lines == [f"{rank} [True, True, True, False] busy then held" for rank in range(3)]
 
 
@@ -229,7 +234,7 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_resumes_it(start, tmp_p
 
 
 @pytest.mark.slow
-def test_a_rank_that_hangs_ends_the_run_after_the_timeout(tmp_path) -> None:
+def test_a_rank_that_hangs_ends_the_run_after_the_timeout(warm, tmp_path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         "import time\n"
@@ -243,21 +248,14 @@ def test_a_rank_that_hangs_ends_the_run_after_the_timeout(tmp_path) -> None:
         "with ranks.losses_named():\n"
         "    ranks.any_rank(False)\n"
     )
-    port = free_port()
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(program)], stderr=subprocess.PIPE, text=True,
-            env={**os.environ, **as_srun_sets(rank, 2, port)},
-        )
-        for rank in range(2)
-    ]  # fmt: skip
+    processes = ranks_of(warm, program, 2)
     try:
         _, error = processes[0].communicate(timeout=120)  # far below ranks.TIMEOUT
         assert processes[0].returncode == 1
         assert "RankLost: rank 0 of 2" in error
     finally:
         processes[1].kill()
-        processes[1].communicate()
+        processes[1].wait()
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ def test_joblib_runs_the_same_sweep(train, tmp_path):
 @pytest.mark.slow
 def test_a_killed_worker_of_joblib_costs_no_run(train, warm, tmp_path, simulated_data):
     """The pool breaks with its worker; the sweep goes on in another, and ends as if nothing had been."""
-    long = (*TINY, "finetune.steps=600", "data.repeat=true", "-m", "seed=0,1,2")
+    long = (*TINY, "finetune.steps=300", "data.repeat=true", "-m", "seed=0,1,2")
     train(*long)
     whole = [metrics_of(run) for run in runs_under(tmp_path)]
     (tmp_path / "multirun").rename(tmp_path / "kept")

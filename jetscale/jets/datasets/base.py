@@ -135,6 +135,7 @@ class Dataset:
     class_of : class of a label under ``data.qcd_labels``; None leaves its jets out. By default each label is
         one
     numbered : file of a process and number, for a dataset that jetscale can simulate; else None
+    downloadable : whether ``python -m jetscale.download`` fetches its public files
     processes : beginnings of file names by which misplaced files are recognised
     """
 
@@ -153,6 +154,7 @@ class Dataset:
     buckets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     class_of: Callable[[str, str], str | None] = _as_stored
     numbered: Callable[[str, int], JetFile] | None = None
+    downloadable: bool = False
     processes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -234,6 +234,11 @@ def missing_message(directory: Folder, name: str, split: str, store: Path) -> st
         f"The public files come from {dataset.origin}; put them below {looked}."
     )
     if isinstance(directory, Path):
+        if dataset.downloadable:
+            message += (
+                f" They are fetched by: python -m jetscale.download dataset={name} dir={directory} "
+                "(add --dry to see their sizes)."
+            )
         message += _seen_elsewhere(directory, dataset, split)
         if dataset.numbered:
             message += (

@@ -116,5 +116,6 @@ JETCLASS = Dataset(
     open=_open,
     anatomy=_ANATOMY,
     numbered=_numbered,
+    downloadable=True,
     processes=tuple(JETCLASS_PREFIXES.values()),
 )

@@ -154,5 +154,6 @@ JETCLASS2 = Dataset(
     buckets=BUCKET_LABELS,
     class_of=_class_of,
     numbered=_numbered,
+    downloadable=True,
     processes=tuple(JETCLASS2_NUMBERS),
 )

@@ -1,0 +1,1 @@
+"""``python -m jetscale.download``: public files of JetClass and JetClass-II, checked, in their places."""
