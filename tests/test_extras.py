@@ -18,6 +18,8 @@ from hydra_plugins.jetscale import SlurmLauncher
 from jetscale.analysis import load_losses
 from jetscale.common.config_safety import CONF
 from jetscale.common.usage import UsageError
+from jetscale.download.__main__ import main as download
+from jetscale.download.published import DownloadError
 from jetscale.jets.datasets.files import JetFileReader
 from jetscale.jets.datasets.top_tagging import TOP_TAGGING
 from jetscale.jets.errors import JetDataError
@@ -50,6 +52,7 @@ def launch_on_slurm(folder: Path) -> None:
 
 CASES: dict[tuple[str, str], Provoked] = {
     ("dashboard", "wandb_workspaces"): lambda _: dashboard(["entity/project", "dry_run=true"]),
+    ("download", "huggingface_hub"): lambda folder: download(["dataset=jetclass2", f"dir={folder}"]),
     ("launchers", "submitit"): launch_on_slurm,
     ("excel", "openpyxl"): read_excel,
     ("export", "onnx"): lambda _: tagger(["export", "run=r"]),
@@ -69,7 +72,7 @@ def test_the_message_names_the_extra(
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)  # as where it is not installed
-    with pytest.raises((UsageError, JetDataError)) as refused:
+    with pytest.raises((UsageError, JetDataError, DownloadError)) as refused:
         CASES[extra, package](tmp_path)
     message = str(refused.value)
     assert f"pip install '.[{extra}]'" in message
