@@ -19,7 +19,6 @@ from jetscale.analysis import load_losses
 from jetscale.common.config_safety import CONF
 from jetscale.common.usage import UsageError
 from jetscale.download.__main__ import main as download
-from jetscale.download.published import DownloadError
 from jetscale.jets.datasets.files import JetFileReader
 from jetscale.jets.datasets.top_tagging import TOP_TAGGING
 from jetscale.jets.errors import JetDataError
@@ -72,7 +71,7 @@ def test_the_message_names_the_extra(
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)  # as where it is not installed
-    with pytest.raises((UsageError, JetDataError, DownloadError)) as refused:
+    with pytest.raises((UsageError, JetDataError)) as refused:
         CASES[extra, package](tmp_path)
     message = str(refused.value)
     assert f"pip install '.[{extra}]'" in message
