@@ -29,7 +29,7 @@ version = release = version_of("jetscale")
 extensions = ["myst_nb", "mathml", "settings_reference", "api_pages"]
 root_doc = "docs/index"
 # nothing else is walked through: data, runs and environments may be large
-_PLACES = {"docs", "notebooks", "studies", "CONTRIBUTING.md", "LOG.md"}
+_PLACES = {"docs", "notebooks", "studies", "CONTRIBUTING.md", "CHANGELOG.md", "LOG.md"}
 exclude_patterns = sorted(path.name for path in REPO.iterdir() if path.name not in _PLACES)
 exclude_patterns += ["docs/_*", "notebooks/README.md", "notebooks/scratch", "**/.ipynb_checkpoints"]
 templates_path = ["_templates"]

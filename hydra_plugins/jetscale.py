@@ -10,6 +10,7 @@ import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from jetscale.common.files import atomic_path
 from jetscale.common.masking import masked_tree
 from jetscale.common.progress import log_above_the_bar, waiting
-from jetscale.common.usage import UsageError
+from jetscale.common.usage import UsageError, install_extra
 from jetscale.launch.composing import ReplacingLoader
 from jetscale.launch.hydra_setup import print_status
 from jetscale.launch.launchers import launch_of
@@ -191,8 +192,18 @@ class SlurmLauncher(Launcher):
         self._config: DictConfig | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what composes jobs; the task function is not needed, packs call the run itself."""
+        """Keep what composes jobs; the task function is not needed, packs call the run itself.
+
+        Raises
+        ------
+        UsageError
+            submitit, which submits the packs, is not installed.
+        """
         del task_function
+        if find_spec("submitit") is None:
+            raise UsageError(
+                f"sweeps on Slurm need submitit, which is not installed: {install_extra('launchers')}"
+            )
         self._context, self._config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

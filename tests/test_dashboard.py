@@ -135,7 +135,7 @@ def test_errors_say_what_to_do(dashboard):
     for done, message in (
         (dashboard("proj"), "path=proj: must be ENTITY/PROJECT"),
         (dashboard("ent/proj"), "no W&B key: set WANDB_API_KEY"),
-        (dashboard("ent/proj", program=("-c", WITHOUT)), "pip install 'jetscale[dashboard]'"),
+        (dashboard("ent/proj", program=("-c", WITHOUT)), "pip install '.[dashboard]'"),
     ):
         assert done.returncode == 2
         assert message in done.stderr

@@ -46,7 +46,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_every_page_is_there(site):
     sources = [*(REPO / "docs").glob("*.md"), *REPO.glob("studies/*/README.md"), REPO / "LOG.md"]
-    sources += [REPO / "CONTRIBUTING.md", REPO / "docs/api/index.md"]
+    sources += [REPO / "CONTRIBUTING.md", REPO / "CHANGELOG.md", REPO / "docs/api/index.md"]
     pages = {source.relative_to(REPO).with_suffix(".html") for source in sources}
     assert len(pages) > 12
     assert not {page for page in pages if not (site / page).is_file()}
@@ -89,7 +89,13 @@ def _documented(site: Path) -> set[str]:
 
 PAGES = [
     REPO / name
-    for name in ("README.md", "CONTRIBUTING.md", "LOG.md", *sorted(map(str, (REPO / "docs").glob("*.md"))))
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "LOG.md",
+        *sorted(map(str, (REPO / "docs").glob("*.md"))),
+    )
 ]
 
 

@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from jetscale.common.usage import install_extra
 from jetscale.download.published import DownloadError, Published, size_of, verify
 from jetscale.download.receipts import move_into_place
 from jetscale.download.sources import Place, Task
@@ -104,7 +105,7 @@ def _published(place: Place) -> dict[str, Published]:
         from huggingface_hub import HfApi, hf_hub_url
     except ImportError as error:
         raise DownloadError(
-            f"dataset=jetclass2 needs {error.name}: `pip install 'jetscale[download]'`"
+            f"dataset=jetclass2 needs {error.name}, which is not installed: {install_extra('download')}"
         ) from error
     api = HfApi(endpoint=place.settings.host and place.settings.host.rstrip("/"), token=False)  # it is public
     try:

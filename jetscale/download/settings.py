@@ -25,7 +25,7 @@ class DownloadSettings:
 
     Attributes
     ----------
-    dataset : jetclass (Zenodo), or jetclass2 (Hugging Face; needs `pip install 'jetscale[download]'`)
+    dataset : jetclass (Zenodo), or jetclass2 (Hugging Face; needs the extra `download`)
     budget : the files that the five subsets of the paper need under this budget (budget= of jetscale.train),
         or all: the whole dataset
     split : train, val, test, or all that the budget reads (no budget reads val)

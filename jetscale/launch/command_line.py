@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from jetscale.common.cli import explains_itself, told
 from jetscale.common.fields import keys_of, limit_of, nearest, problems, replaced_keys
 from jetscale.common.hydra_flags import flags_parser
-from jetscale.common.usage import UsageError
+from jetscale.common.usage import UsageError, install_extra
 from jetscale.training.settings import TrainSettings
 
 KEYS = keys_of(TrainSettings)
@@ -216,6 +216,12 @@ def _values(override: Override) -> list[Any]:
     return [override.value()]
 
 
+_EXTRAS = {
+    "joblib": "launchers", "submitit_local": "launchers", "submitit_slurm": "launchers", "ray": "ray",
+    "ray_aws": "ray",
+}  # fmt: skip
+"""Launchers of Hydra's plugins, which are absent from its choices where the plugin is not installed."""
+
 _HYDRAS_OWN = ("object_type=", "reference_type=", "full_key:", "To append to your config use")
 """Lines of Hydra's messages that repeat the key, or give advice that cannot work here."""
 
@@ -224,6 +230,8 @@ def explanation(error: BaseException) -> str | None:
     """The line that tells a user of `error`; None for a fault of the program."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")
+        if group == "hydra/launcher" and name in _EXTRAS:
+            return f"{group}={name}: its plugin of Hydra is not installed: {install_extra(_EXTRAS[name])}"
         return _no_choice(group, name, list(error.options))
     chain = [error]
     while (cause := chain[-1].__cause__) is not None:

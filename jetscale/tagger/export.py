@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from jetscale.common.files import atomic_path
-from jetscale.common.usage import UsageError
+from jetscale.common.usage import UsageError, install_extra
 from jetscale.jets.batch import JetBatch
 from jetscale.jets.features import N_PID
 from jetscale.tagger.load import Tagger, load
@@ -47,8 +47,8 @@ def export(settings: Export) -> None:
         The run cannot be used, a package is missing, the kind of network has no padded form, or the exported
         network gives other probabilities.
     """
-    tagger = load(settings.run, settings.weights or None)
     _packages()
+    tagger = load(settings.run, settings.weights or None)
     out = Path(settings.out) if settings.out else tagger.run.path / "export"
     features = tagger.inputs.features
     example = _jets(tagger, (3, 7), seed=0)[1]
@@ -81,7 +81,9 @@ def _package(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise UsageError(f"export needs {error.name or name}: `pip install 'jetscale[export]'`") from error
+        raise UsageError(
+            f"export needs {error.name or name}, which is not installed: {install_extra('export')}"
+        ) from error
 
 
 def _facts(tagger: Tagger) -> dict[str, str]:

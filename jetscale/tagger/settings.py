@@ -69,7 +69,7 @@ class Export:
 
     Writes model.onnx, model.pt2 (torch.export), backbone.pt2 (all but the head, to be trained on),
     model.safetensors (the weights) and README.md (a model card); model.onnx and backbone.pt2 are run and
-    compared with the network before they get their names. Needs jetscale[export].
+    compared with the network before they get their names. Needs the extra `export`.
 
     Attributes
     ----------

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from jetscale.common import cli
 from jetscale.common.fields import COUNT
 from jetscale.common.masking import masked
-from jetscale.common.usage import UsageError
+from jetscale.common.usage import UsageError, install_extra
 from jetscale.tracking.wandb_environment import has_key
 
 PROGRAM = "python -m jetscale.tracking.dashboard"
@@ -229,7 +229,9 @@ def _packages() -> tuple[Any, Any, Any]:
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
     except ImportError as error:
-        raise UsageError(f"{error}; install it with: pip install 'jetscale[dashboard]'") from error
+        raise UsageError(
+            f"the dashboard needs {error.name}, which is not installed: {install_extra('dashboard')}"
+        ) from error
     return ws, wr, expr
 
 

@@ -180,7 +180,7 @@ def test_unknown_protocol_and_missing_driver(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(JetDataError, match=r"gopher://jets: cannot be fetched \(ValueError: Protocol not"):
         files_below(RemoteFolder("gopher://jets"), ".root")
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(JetDataError, match=r"s3://bucket: .*jetscale\[remote\]"):
+    with pytest.raises(JetDataError, match=r"s3://bucket: .*pip install '\.\[remote\]'"):
         files_below(RemoteFolder("s3://bucket"), ".root")
 
 

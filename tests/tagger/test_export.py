@@ -39,9 +39,9 @@ def padded_jets(tagger: Tagger, path: Path) -> tuple[dict[str, np.ndarray], np.n
 def test_all_forms_give_the_scores_of_the_packed_network(
     run: Path, files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'jetscale[export]'")
-    safetensors = pytest.importorskip("safetensors.torch", reason="pip install 'jetscale[export]'")
-    pytest.importorskip("onnxscript", reason="pip install 'jetscale[export]'")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="pip install '.[export]'")
+    safetensors = pytest.importorskip("safetensors.torch", reason="pip install '.[export]'")
+    pytest.importorskip("onnxscript", reason="pip install '.[export]'")
     main(["export", f"run={run}", f"out={tmp_path}", "weights=raw"])
     assert "ONNX Runtime differs by at most" in capsys.readouterr().out
     tagger = load(run, weights="raw")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from jetscale.common.usage import install_extra
 from jetscale.jets.datasets.base import FROM_MOMENTA, Anatomy, Dataset, JetFile, JetReader
 from jetscale.jets.errors import JetDataError
 
@@ -100,7 +101,8 @@ class _HdfTable:
             self._store = cast("Any", pd.HDFStore(str(path), mode="r"))
         except ImportError as error:
             raise JetDataError(
-                f"{called}: {error}; `pip install 'jetscale[hdf5]'` brings PyTables, or write it as parquet"
+                f"{called}: HDF5 files are read with PyTables, which is not installed: "
+                f"{install_extra('hdf5')}, or write it as parquet"
             ) from error
         storer = self._store.get_storer(KEY) if f"/{KEY}" in self._store else None
         if storer is None or not storer.is_table:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from jetscale.common.usage import install_extra
 from jetscale.jets.errors import JetDataError
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -276,7 +277,7 @@ def _remote(url: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise JetDataError(
-            f"{url}: {error}; `pip install 'jetscale[remote]'` brings s3:// and root://"
+            f"{url}: {error}; what s3:// and root:// need comes with {install_extra('remote')}"
         ) from error
     except OSError as error:
         if error.errno in _DISK:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jetscale.common.files import DamagedFile
-from jetscale.common.usage import UsageError
+from jetscale.common.usage import UsageError, install_extra
 from jetscale.runs import parquet
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def _read_excel(path: Path) -> pd.DataFrame:
         sheets = pd.read_excel(path, sheet_name=None, header=None, engine="openpyxl")
     except ImportError as error:
         raise UsageError(
-            f"{path}: Excel files are read with openpyxl, which is not installed: run"
-            " pip install 'jetscale[excel]', or save the sheet as .csv"
+            f"{path}: Excel files are read with openpyxl, which is not installed: "
+            f"{install_extra('excel')}, or save the sheet as .csv"
         ) from error
     filled = {name: cells for name, cells in sheets.items() if not cells.empty}
     if len(filled) != 1:
