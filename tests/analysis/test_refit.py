@@ -57,6 +57,8 @@ def test_saved_folder_is_fitted_to_the_same_numbers(finished: Path, tmp_path: Pa
     assert without_source(second) == without_source(first)
     assert first["subsets"]["bsm_all"]["errors"]["test_jets"]["approach3.a"]["sd"] > 0
     assert second["source"] == f"{tmp_path / 'a/losses.parquet'} (losses of {finished})"
+    third = load_losses(tmp_path / "b/losses.parquet")
+    assert third.source == f"{tmp_path / 'b/losses.parquet'} (losses of {finished})"
     for name in ("losses.parquet", "replicates.parquet"):
         frames = [pd.read_parquet(tmp_path / folder / name) for folder in "ab"]
         pd.testing.assert_frame_equal(frames[0], frames[1])

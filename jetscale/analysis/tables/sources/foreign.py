@@ -54,6 +54,8 @@ USUAL = {
 AXES = {"N": "n_params", "D": "jets", "C": "flops"}
 SAME_LOSS = 1.1  # largest over smallest loss of one N that seeds may explain
 _SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_EARLIER_TABLE = re.compile(r".* \(losses of (.+)\)")
+"""Source of a table whose losses were read from a table: what is in brackets are the runs."""
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?\s*[kmbgt]?", re.IGNORECASE)
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbgt]?)", re.IGNORECASE)
 
@@ -212,7 +214,9 @@ def load(
         if losses is not None and best_of_cell:
             raise UsageError(f"{path}: best_of_cell is for tables that jetscale did not write")
         if losses is not None:
-            return checked(replace(losses, source=f"{path} (losses of {losses.source})"))
+            earlier = _EARLIER_TABLE.fullmatch(losses.source)
+            origin = earlier[1] if earlier else losses.source
+            return checked(replace(losses, source=f"{path} (losses of {origin})"))
     reader = _Reader(path, frame, names)
     loss = reader.numbers("loss")
     assert loss is not None
