@@ -23,7 +23,7 @@ from jetscale.download.needs import files_needed
 from jetscale.download.published import DownloadError, verify
 from jetscale.download.receipts import only_here
 from jetscale.download.settings import DATASET, DownloadSettings
-from jetscale.download.sources import Place, Source, Task, bytes_to_fetch, space_needed
+from jetscale.download.sources import Fetch, Place, Source, bytes_to_fetch, space_needed
 from jetscale.download.transfer import Client, Report
 from jetscale.jets.datasets.base import DATASETS
 from jetscale.jets.errors import raise_problems
@@ -87,7 +87,7 @@ def _fetch_all(source: Source, place: Place, console: Console) -> None:
     _report(place, console)
 
 
-def _require_checksum(task: Task) -> None:
+def _require_checksum(task: Fetch) -> None:
     """Raise where the bytes of a whole file are not the published ones; what came is removed."""
     found = verify(task.file, task.path)
     if found is None:
@@ -101,7 +101,7 @@ def _require_checksum(task: Task) -> None:
     )
 
 
-def _require_space(tasks: Sequence[Task], folder: Path) -> None:
+def _require_space(tasks: Sequence[Fetch], folder: Path) -> None:
     needed, free = space_needed(tasks), _free(folder)
     if needed > free:
         raise DownloadError(
@@ -128,7 +128,7 @@ def _show(source: Source, place: Place, console: Console) -> None:
         _report(place, console)
 
 
-def _sum(tasks: Sequence[Task], folder: Path) -> str:
+def _sum(tasks: Sequence[Fetch], folder: Path) -> str:
     return (
         f"{folder}: {len(tasks)} files to fetch, {decimal(bytes_to_fetch(tasks))}; "
         f"{decimal(space_needed(tasks))} are needed on the disk, {decimal(_free(folder))} are free"
@@ -169,7 +169,7 @@ def _check(place: Place, console: Console) -> None:
 
 
 @contextmanager
-def _progress(console: Console, task: Task) -> Iterator[Report]:
+def _progress(console: Console, task: Fetch) -> Iterator[Report]:
     with Progress(
         TextColumn(task.file.name),
         BarColumn(),

@@ -13,7 +13,7 @@ from typing import Any
 from jetscale.common.usage import install_extra
 from jetscale.download.published import DownloadError, Published, size_of, verify
 from jetscale.download.receipts import move_into_place
-from jetscale.download.sources import Place, Task
+from jetscale.download.sources import Fetch, Place
 from jetscale.jets.datasets.base import jet_file
 from jetscale.jets.datasets.jetclass2 import JETCLASS2_NUMBERS
 from jetscale.jets.errors import raise_problems
@@ -55,19 +55,19 @@ class JetClass2:
         )
         self._files = {Path(place.settings.dir) / path: published[path.name] for path in wanted}
 
-    def todo(self) -> list[Task]:
+    def todo(self) -> list[Fetch]:
         """Files to fetch; those that are here are compared with the published ones; see `Source.todo`."""
         here = self._place.here()
         tasks, problems = [], []
         for path, file in self._files.items():
             if file.name not in here:
-                tasks.append(Task(file, path.with_name(f".{file.name}.part")))
+                tasks.append(Fetch(file, path.with_name(f".{file.name}.part")))
             elif problem := self._difference(here[file.name], file):
                 problems.append(problem)
         raise_problems(problems, "files are not the published ones")
         return tasks
 
-    def take(self, task: Task) -> str:
+    def take(self, task: Fetch) -> str:
         """Give a file its name; see `Source.take`."""
         path = task.part.with_name(task.file.name)
         move_into_place(task.part, path)

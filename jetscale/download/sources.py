@@ -16,7 +16,7 @@ from jetscale.jets.datasets.base import Dataset
 
 
 @dataclass(frozen=True)
-class Task:
+class Fetch:
     """A file to fetch.
 
     Attributes
@@ -43,12 +43,12 @@ class Task:
         return self.file.size if self.mine else min(size_of(self.part), self.file.size)
 
 
-def bytes_to_fetch(tasks: Sequence[Task]) -> int:
+def bytes_to_fetch(tasks: Sequence[Fetch]) -> int:
     """Bytes that are not here yet."""
     return sum(task.file.size - task.bytes_here for task in tasks)
 
 
-def space_needed(tasks: Sequence[Task]) -> int:
+def space_needed(tasks: Sequence[Fetch]) -> int:
     """Bytes that the disk needs for all of `tasks`, one after another.
 
     An archive is there together with the files that come out of it, and is removed before the next one comes.
@@ -61,7 +61,7 @@ def space_needed(tasks: Sequence[Task]) -> int:
 class Source(Protocol):
     """A dataset at its host."""
 
-    def todo(self) -> list[Task]:
+    def todo(self) -> list[Fetch]:
         """Files to fetch; none where everything needed is here.
 
         Raises
@@ -70,7 +70,7 @@ class Source(Protocol):
             What is here is not what the host publishes, or the host does not publish what is needed.
         """
 
-    def take(self, task: Task) -> str:
+    def take(self, task: Fetch) -> str:
         """Put a fetched file, whose checksum was compared, in its place.
 
         Parameters

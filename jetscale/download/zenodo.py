@@ -12,7 +12,7 @@ from typing import Any
 
 from jetscale.download.archives import extract
 from jetscale.download.published import DownloadError, Published, size_of
-from jetscale.download.sources import Place, Task
+from jetscale.download.sources import Fetch, Place
 from jetscale.jets.datasets.jetclass import JETCLASS_FOLDERS, JETCLASS_NUMBERS
 from jetscale.jets.errors import raise_problems
 from jetscale.jets.reading.locations import files_below
@@ -37,9 +37,9 @@ class JetClass:
         self._place = place
         self._archives = _published(place)
 
-    def todo(self) -> list[Task]:
+    def todo(self) -> list[Fetch]:
         """Archives to fetch and unpack, those first that are begun or here; see `Source.todo`."""
-        tasks: list[Task] = []
+        tasks: list[Fetch] = []
         mine = self._mine()
         for split in self._place.needs:
             of_split = [self._task(archive, mine) for archive in self._of_split(split)]
@@ -55,7 +55,7 @@ class JetClass:
             tasks += sorted(left, key=lambda task: task not in ended)[:number]
         return tasks
 
-    def take(self, task: Task) -> str:
+    def take(self, task: Fetch) -> str:
         """Unpack an archive, and remove it if this command has fetched it; see `Source.take`."""
         place = self._place
         placed = extract(task.path, place.folder, place.dataset, place.here())
@@ -105,9 +105,9 @@ class JetClass:
         )
         return found
 
-    def _task(self, archive: Published, mine: dict[str, Path]) -> Task:
+    def _task(self, archive: Published, mine: dict[str, Path]) -> Fetch:
         part = self._place.folder / f".{archive.name}.part"
-        return Task(archive, part, mine.get(archive.name), unpacks=True)
+        return Fetch(archive, part, mine.get(archive.name), unpacks=True)
 
 
 def _address(place: Place) -> str:

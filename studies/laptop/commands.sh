@@ -39,7 +39,18 @@ python -m jetscale.train -m $TWO +sweep=laptop_budget
 python -m jetscale.analysis $FIT path=multirun/laptop_tuned out=studies/laptop/pretraining \
     where='subset in ["scratch", "qcd", "bsm_all"] and pretrain_jets != 20000 and dim in (8, 32)'
 
+# 8. Steps 4 to 7 were run on jets of version 1 of the simulator. Version 2 makes them now, so scratch, qcd and bsm_all
+# of step 5 were run again:
+#   python -m jetscale.train -m $TWO +sweep=laptop_tuned +experiment=scratch,qcd,bsm_all
+#   python -m jetscale.analysis $FIT path=multirun/laptop_tuned out=studies/laptop/simulator_2 where='pretrain_jets in (0, 100000)'
+
+# 9. Alignment by kind of decay, on more jets in a folder of their own; not run yet
+#   python -m jetscale.simulate dataset=jetclass2 n_jets=600000 n_val=0 n_test=0 buckets.Res2P=0 seed=1 out=data/decays
+#   ln -s ../JetClass data/decays/JetClass
+#   python -m jetscale.train -m $TWO +sweep=laptop_decays data.dir=data/decays
+
 # The reports hold every figure; the page shows some
 find studies/laptop -name '*.svg' -delete
 find studies/laptop \( -name 'residuals_*.png' -o -name overview.png -o -name multiverse.png -o -name forest.png \) -delete
-find studies/laptop/{design,pretraining} -name 'subset_*.png' -delete
+find studies/laptop/{tuned_rate,design,pretraining,simulator_2} -name 'subset_*.png' -delete
+find studies/laptop/paper_rate -name 'subset_*.png' ! -name subset_bsm_all.png -delete
