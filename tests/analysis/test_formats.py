@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -178,13 +177,6 @@ def test_workbooks_that_could_mean_two_things_are_refused(tmp_path: Path) -> Non
         with pytest.raises(UsageError, match=message) as error:
             load_losses(path)
         assert "\n" not in str(error.value)
-
-
-def test_without_openpyxl_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = workbook(tmp_path / "t.xlsx", {"a": ROWS})
-    monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(UsageError, match=r"openpyxl, which is not installed.*jetscale\[excel\]"):
-        load_losses(path)
 
 
 def test_a_size_under_an_unknown_name_is_not_passed_over(tmp_path: Path) -> None:
