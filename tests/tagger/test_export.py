@@ -89,6 +89,6 @@ def test_what_is_refused(tagger: Tagger, run: Path, tmp_path: Path, monkeypatch:
     with pytest.raises(UsageError, match=r"model.arch=mine: only transformer and deepsets can be exported"):
         PaddedTagger(mine, tagger.inputs.features)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UsageError, match=r"export needs onnx: `pip install 'jetscale\[export\]'`"):
+    with pytest.raises(UsageError, match=r"export needs onnx, which is not installed: .*'\.\[export\]'"):
         main(["export", f"run={run}", f"out={tmp_path}/out"])
     assert not (tmp_path / "out").exists()

@@ -49,7 +49,7 @@ def multiverse(losses: LossTable, settings: FitSettings) -> dict[str, list[dict[
     shown = shown_quantities(form_of(settings.approach3))
     options = {name: _options(frame, losses, settings) for name, frame in losses.groups().items()}
     # all surfaces are fitted side by side; each row then finds its own
-    prefit(one.problem for of_subset in options.values() for one in of_subset if one.curves is not None)
+    prefit(one.problem for of_subset in options.values() for one in of_subset if one.problem is not None)
     return {
         name: [_row(option, shown, name, losses) for option in of_subset]
         for name, of_subset in options.items()
@@ -58,21 +58,14 @@ def multiverse(losses: LossTable, settings: FitSettings) -> dict[str, list[dict[
 
 @dataclass(frozen=True)
 class _Option:
-    """One choice: its settings, the rows it takes and their curves; None, and why, where there are none."""
+    """One choice: settings, the rows it takes, their curves, what approach 3 fits; or why it is refused."""
 
     choice: str
     settings: FitSettings
-    rows: pd.DataFrame | None
-    curves: CurveSet | None
+    rows: pd.DataFrame | None = None
+    curves: CurveSet | None = None
+    problem: Problem | None = None
     refused: str = ""
-
-    @property
-    def problem(self) -> Problem:
-        """What approach 3 fits."""
-        assert self.rows is not None
-        assert self.curves is not None
-        log_L_E = np.log(self.rows["loss"].to_numpy(float))
-        return fitter_of(self.curves, self.settings), self.curves.log_losses(log_L_E[None])[0]
 
 
 def _options(frame: pd.DataFrame, losses: LossTable, settings: FitSettings) -> list[_Option]:
@@ -86,9 +79,11 @@ def _options(frame: pd.DataFrame, losses: LossTable, settings: FitSettings) -> l
             if same not in built:
                 rows = select(frame, changed, losses)
                 built[same] = rows, build(rows, changed.curves.resolved(losses.own_runs))
-            found.append(_Option(choice, changed, *built[same]))
+            rows, curves = built[same]
+            log_L = curves.log_losses(np.log(rows["loss"].to_numpy(float))[None])[0]
+            found.append(_Option(choice, changed, rows, curves, (fitter_of(curves, changed), log_L)))
         except UsageError as error:
-            found.append(_Option(choice, changed, None, None, str(error)))
+            found.append(_Option(choice, changed, refused=str(error)))
     return found
 
 
