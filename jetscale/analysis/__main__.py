@@ -108,10 +108,13 @@ def _on_terminal(text: str) -> None:
 def _size(groups: int, settings: FitSettings, report: bool) -> float:
     """How much work a fit and its report are, in units of the fit of one subset."""
     from jetscale.analysis.answers.fit_table import CHOICES, JOINT
-    from jetscale.analysis.output.report import DRAWN
 
-    others = CHOICES * settings.multiverse + JOINT * (settings.joint.on and groups > 1)
-    return groups * (1.0 + others + DRAWN * report)
+    each = 1.0 + CHOICES * settings.multiverse + JOINT * (settings.joint.on and groups > 1)
+    if report:  # else nothing that draws is imported
+        from jetscale.analysis.output.report import DRAWN
+
+        each += DRAWN
+    return groups * each
 
 
 def main(argv: Sequence[str]) -> None:
