@@ -9,10 +9,14 @@ from jetscale.analysis import FitSettings, fit
 from jetscale.analysis.checks.synthetic import Noise, curves_table
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.output.published import PUBLISHED
-from jetscale.analysis.settings import UncertaintySettings
+from jetscale.analysis.settings import JointSettings, UncertaintySettings
 
 PAPER_NOISE = Noise(runs=0.003, test_jets=100_000)
-SETTINGS = FitSettings(uncertainty=UncertaintySettings(replicates=200, test_jet_samples=0), multiverse=False)
+SETTINGS = FitSettings(
+    uncertainty=UncertaintySettings(replicates=200, test_jet_samples=0),
+    multiverse=False,
+    joint=JointSettings(on=False),  # the subsets differ here, and each is asked for its own exponents
+)
 
 
 def jet_surface(a: float, gain: float) -> Surfaces:
