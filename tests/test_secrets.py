@@ -151,7 +151,7 @@ def test_what_stands_under_a_secrets_name_in_a_structure():
         ("~jane/kept/store", "***/store"),
         ("file:///home/jane/jets", "***/jets"),
         (
-            "OSError: '/home/jane/a.root' is gone, see /work/jane/log.",
+            "OSError: '/home/jane/a.root' is gone, see /srv/jane/log.",
             "OSError: '***/a.root' is gone, see ***/log.",
         ),
         ("moved ~/a/b to ~jane/c", "moved ***/b to ***/c"),

@@ -8,7 +8,6 @@ Shapes: B jets of a chunk, K classes.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 import uproot
 
 from jetscale.common.files import atomic_path
+from jetscale.common.progress import Progress
 from jetscale.common.usage import UsageError
 from jetscale.jets.batch import JetBatch
 from jetscale.tagger.load import BATCH, Scores, Tagger, load
@@ -30,7 +30,6 @@ from jetscale.tagger.sources import files_named, open_file
 
 GROUP = 100_000
 """Jets written at once: a row group of parquet, a basket of ROOT."""
-_EVERY = 5.0  # seconds between lines of progress
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,8 @@ def predict(settings: Predict) -> None:
         raise UsageError(f"out={out}: is one of the files to score; choose another name")
     n_jets, progress = score_files(tagger, paths, out)
     sys.stdout.write(
-        f"{out}: {n_jets:,} jets of {len(paths)} file(s), {progress.rate}, {tagger.weights} weights\n"
+        f"{out}: {n_jets:,} jets of {len(paths)} file(s), {progress.rate:,.0f} jets/s,"
+        f" {tagger.weights} weights\n"
     )
 
 
@@ -95,15 +95,23 @@ def score_files(tagger: Tagger, paths: list[Path], out: Path) -> tuple[int, Prog
         with open_file(path, columns, tagger.run.dataset) as opened:
             n_jets += opened.n_jets
             labelled &= opened.label_names is not None
-    progress = Progress(n_jets)
-    with atomic_path(out) as aside:
+    with (
+        atomic_path(out) as aside,
+        Progress("predict", n_jets, "jets", rated=True, closing=False) as progress,
+    ):
         writer = _WRITERS[out.suffix](aside, [str(path) for path in paths], tagger.class_names, labelled)
         try:
-            for rows in _grouped(progress.told(_scored(tagger, paths, labelled))):
+            for rows in _grouped(_counted(_scored(tagger, paths, labelled), progress)):
                 writer.write(rows)
         finally:
             writer.close()
     return n_jets, progress
+
+
+def _counted(chunks: Iterator[_Rows], progress: Progress) -> Iterator[_Rows]:
+    for rows in chunks:
+        progress.update(progress.done + len(rows.row_B))
+        yield rows
 
 
 def _chunks(tagger: Tagger, paths: list[Path], labelled: bool) -> Iterator[_Chunk]:
@@ -210,31 +218,3 @@ _WRITERS: dict[str, type[_ParquetWriter] | type[_RootWriter]] = {
     ".parquet": _ParquetWriter,
     ".root": _RootWriter,
 }
-
-
-class Progress:
-    """Lines on stderr: how many jets, how fast, and what is left."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._done = total, 0
-        self._began = self._told = time.monotonic()
-
-    @property
-    def rate(self) -> str:
-        """Jets a second so far."""
-        return f"{self._done / max(time.monotonic() - self._began, 1e-9):,.0f} jets/s"
-
-    def told(self, chunks: Iterator[_Rows]) -> Iterator[_Rows]:
-        """Pass `chunks` on, and say from time to time how many jets that were."""
-        for rows in chunks:
-            self._done += len(rows.row_B)
-            self._tell()
-            yield rows
-
-    def _tell(self) -> None:
-        now = time.monotonic()
-        if now - self._told < _EVERY:
-            return
-        self._told = now
-        left = (now - self._began) * (self._total - self._done) / self._done
-        sys.stderr.write(f"predict: {self._done:,} of {self._total:,} jets, {self.rate}, {left:.0f} s left\n")
