@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -56,24 +53,6 @@ def test_joblib_runs_the_same_sweep_and_its_workers_trust_what_the_command_trust
     steps = [list(json.loads((run / "gradient_norm.json").read_text())) for run in runs]
     assert steps == [["0", "10", "20", "30"]] * 2
     assert len(list(tmp_path.glob("*.noted"))) == 3  # the driver and its two workers
-
-
-@pytest.mark.slow
-def test_a_killed_worker_of_joblib_costs_no_run(train, warm, tmp_path, simulated_data):
-    """The pool breaks with its worker; the sweep goes on in another, and ends as if nothing had been."""
-    long = (*TINY, "finetune.steps=300", "data.repeat=true", "-m", "seed=0,1,2")
-    train(*long)
-    whole = [metrics_of(run) for run in runs_under(tmp_path)]
-    (tmp_path / "multirun").rename(tmp_path / "kept")
-    words = [f"data.dir={simulated_data}", *long, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    sweep = warm.start("jetscale.train", words, tmp_path, quiet_environment())
-    while not (logs := list((tmp_path / "multirun/smoke").rglob("metrics.jsonl"))):
-        assert sweep.poll() is None, sweep.printed("stderr")
-        time.sleep(0.01)
-    os.kill(json.loads((logs[0].parent / "owner.json").read_text())["pid"], signal.SIGKILL)
-    _, errors = sweep.communicate(timeout=200)
-    assert sweep.returncode == 0, errors
-    assert [metrics_of(run) for run in runs_under(tmp_path)] == whole
 
 
 @pytest.mark.slow
