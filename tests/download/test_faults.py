@@ -178,6 +178,11 @@ def test_nobody_answers(host: Host, download: Command) -> None:
         download("jetclass", retries=1)
     with pytest.raises(DownloadError, match=rf"{host.url}: the files of jet-universe/jetclass2 cannot be"):
         download("jetclass2")
+    assert not download.folder.exists(), "a start that brought nothing leaves nothing"
+    (download.folder / "JetClass/mine").mkdir(parents=True)
+    with pytest.raises(DownloadError):
+        download("jetclass", retries=0)
+    assert [path.name for path in (download.folder / "JetClass").iterdir()] == ["mine"]
 
 
 def test_a_transfer_is_shown_as_all_work_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
