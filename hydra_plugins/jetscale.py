@@ -24,6 +24,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from jetscale.common.files import atomic_path
+from jetscale.common.imports import without_collection
 from jetscale.common.masking import masked_tree
 from jetscale.common.progress import log_above_the_bar, waiting
 from jetscale.common.usage import UsageError, install_extra
@@ -84,7 +85,7 @@ class GridSweeper(Sweeper):
         log_above_the_bar()
         with _without_table_if_refused():
             jobs = self._checked_jobs(arguments, folder)
-            with waiting("importing PyTorch and Lightning", log.info):
+            with waiting("importing PyTorch and Lightning", log.info), without_collection():
                 from jetscale.launch import plan_table
                 from jetscale.launch.rounds import carry_through
                 from jetscale.launch.sweep_plan import plan_sweep
