@@ -12,7 +12,7 @@ parameters (ln A, ln B, ln E, alpha, beta), F free ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +106,7 @@ class Separate(SurfaceForm):
             **super().targets(bounds, reach),
             "N_star": Target(
                 of=lambda theta: self.optimum(theta, np.array([reach]), 0.0)[0][:, 0],
-                fix=_held_optimum(reach),
+                fix=FixedOptimum(reach),
                 reduce=lambda theta: theta[:, 1:],
                 bounds=Bounds(low[1:], high[1:]),
                 low=-60.0,
@@ -214,20 +214,9 @@ def hold_ratio(bounds: Bounds) -> Target:
     def total(theta: Array) -> Array:
         return np.column_stack([theta[:, :3], theta[:, 3] + theta[:, 4]])
 
-    def fix(t_R: Array) -> Constraint:
-        def constraint(phi: Array, index: Index) -> tuple[Array, Array, Array | None]:
-            a = t_R[index]
-            theta = np.column_stack([phi[:, :3], (1 - a) * phi[:, 3], a * phi[:, 3]])
-            tangent = np.zeros((len(phi), 5, 4))
-            tangent[:, [0, 1, 2], [0, 1, 2]] = 1
-            tangent[:, 3, 3], tangent[:, 4, 3] = 1 - a, a
-            return theta, tangent, None
-
-        return constraint
-
     return Target(
         of=lambda theta: theta[:, 4] / (theta[:, 3] + theta[:, 4]),
-        fix=fix,
+        fix=_fixed_ratio,
         reduce=total,
         bounds=Bounds(total(bounds.low[None])[0], total(bounds.high[None])[0]),
         low=1e-3,
@@ -235,16 +224,35 @@ def hold_ratio(bounds: Bounds) -> Target:
     )
 
 
-def _held_optimum(reach: float) -> Callable[[Array], Constraint]:
+def _fixed_ratio(t_R: Array) -> Constraint:
+    """Hold a; phi = ln A, ln B, ln E, alpha + beta."""
+
+    def constraint(phi: Array, index: Index) -> tuple[Array, Array, Array | None]:
+        a = t_R[index]
+        theta = np.column_stack([phi[:, :3], (1 - a) * phi[:, 3], a * phi[:, 3]])
+        tangent = np.zeros((len(phi), 5, 4))
+        tangent[:, [0, 1, 2], [0, 1, 2]] = 1
+        tangent[:, 3, 3], tangent[:, 4, 3] = 1 - a, a
+        return theta, tangent, None
+
+    return constraint
+
+
+@dataclass(frozen=True)
+class FixedOptimum:
     """Hold centred ln N* of the additive form where ln N + ln D = reach; phi = ln B, ln E, alpha, beta.
 
     At the optimum ln alpha + ln A - alpha x = ln beta + ln B - beta y gives ln A.
     """
 
-    def fix(t_R: Array) -> Constraint:
+    reach: float
+
+    def __call__(self, t_R: Array) -> Constraint:
+        """`Target.fix`; t_R: (R,) centred ln N*."""
+
         def constraint(phi: Array, index: Index) -> tuple[Array, Array, Array | None]:
             x, (log_B, log_E, alpha, beta) = t_R[index], phi.T
-            y = reach - x
+            y = self.reach - x
             log_A = log_B + np.log(beta / alpha) + alpha * x - beta * y
             tangent = np.zeros((len(phi), 5, 4))
             tangent[:, [1, 2, 3, 4], [0, 1, 2, 3]] = 1
@@ -254,5 +262,3 @@ def _held_optimum(reach: float) -> Callable[[Array], Constraint]:
             return np.column_stack([log_A, log_B, log_E, alpha, beta]), tangent, bend
 
         return constraint
-
-    return fix
