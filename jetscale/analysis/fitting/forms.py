@@ -34,13 +34,18 @@ class Separate(SurfaceForm):
         """See `SurfaceForm.derivatives`."""
         log_A, log_B, log_E, alpha, beta = theta_RQ.T[:, :, None]
         J_RQP = np.empty((len(theta_RQ), 5, x_RP.shape[-1]))
-        J_RQP[:, 0] = np.exp(log_A - alpha * x_RP)
-        J_RQP[:, 1] = np.exp(log_B - beta * y_RP)
-        J_RQP[:, 2] = np.exp(log_E)
-        loss_RP = J_RQP[:, :3].sum(axis=1)
-        J_RQP[:, :3] /= loss_RP[:, None]
-        np.multiply(J_RQP[:, 0], -x_RP, out=J_RQP[:, 3])
-        np.multiply(J_RQP[:, 1], -y_RP, out=J_RQP[:, 4])
+        terms = [J_RQP[:, 0], J_RQP[:, 1]]
+        slopes = ((log_A, alpha, x_RP), (log_B, beta, y_RP))
+        for term, (scale, exponent, axis) in zip(terms, slopes, strict=True):
+            np.multiply(exponent, axis, out=term)
+            np.exp(np.subtract(scale, term, out=term), out=term)
+        floor = np.exp(log_E)
+        loss_RP = terms[0] + terms[1]
+        loss_RP += floor
+        J_RQP[:, :2] /= loss_RP[:, None]
+        np.divide(floor, loss_RP, out=J_RQP[:, 2])
+        np.multiply(terms[0], -x_RP, out=J_RQP[:, 3])
+        np.multiply(terms[1], -y_RP, out=J_RQP[:, 4])
 
         def bend(weight_RP: Array) -> Array:
             # a term exp(u - alpha x) and its derivatives by u and alpha are again the term, times powers of x
@@ -49,8 +54,10 @@ class Separate(SurfaceForm):
             second[:, [0, 1, 2], [0, 1, 2]] = first[:, :3]
             second[:, [0, 3], [3, 0]] = first[:, [3]]
             second[:, [1, 4], [4, 1]] = first[:, [4]]
-            second[:, 3, 3] = -((J_RQP[:, 3] * x_RP) * weight_RP).sum(axis=1)
-            second[:, 4, 4] = -((J_RQP[:, 4] * y_RP) * weight_RP).sum(axis=1)
+            for column, axis in ((3, x_RP), (4, y_RP)):
+                weighed = J_RQP[:, column] * weight_RP
+                of_axis = weighed @ axis if axis.ndim == 1 else np.einsum("rp,rp->r", weighed, axis)
+                second[:, column, column] = -of_axis
             return second
 
         return np.log(loss_RP), J_RQP, bend
