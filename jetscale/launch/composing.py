@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from jetscale.common.fields import problems, replaced_keys
 from jetscale.common.trust import trust, trusted
-from jetscale.training.settings import SettingsError, TrainSettings
+from jetscale.common.usage import SettingsError
+from jetscale.training.settings import TrainSettings
 
 KEYS = tuple(replaced_keys(TrainSettings))
 _ABSENT = object()

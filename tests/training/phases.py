@@ -26,15 +26,14 @@ from jetscale.training.checkpoint import Checkpoints
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.outputs import Outputs
 from jetscale.training.phase import PhaseResult, fit_phase
+from jetscale.training.phase_settings import FinetuneSettings, Phase
 from jetscale.training.settings import (
     EmaSettings,
     EvalSettings,
-    FinetuneSettings,
     ModelSettings,
-    Phase,
     TrackingSettings,
     TrainSettings,
-)  # fmt: skip
+)
 from tests.runs import metrics_of
 from tests.training.oracle import OracleEvaluation, OracleStep
 

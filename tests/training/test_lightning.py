@@ -20,7 +20,8 @@ from jetscale.training.build import build, outputs_of
 from jetscale.training.jet_metrics import JetMetrics
 from jetscale.training.module import JetClassifier
 from jetscale.training.phase import fit_phase
-from jetscale.training.settings import EvalSettings, FinetuneSettings, ModelSettings, Phase, TrainSettings
+from jetscale.training.phase_settings import FinetuneSettings, Phase
+from jetscale.training.settings import EvalSettings, ModelSettings, TrainSettings
 from tests.conftest import REPO
 from tests.warm import WarmServer
 

@@ -15,10 +15,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from jetscale.common.trust import VARIABLE
+from jetscale.common.usage import SettingsError
 from jetscale.launch.hydra_setup import run_suffix
 from jetscale.runs.metrics import MetricsLine
 from jetscale.training import phase as phases
-from jetscale.training.settings import PretrainSettings, SettingsError, TrainSettings, from_config
+from jetscale.training.phase_settings import PretrainSettings
+from jetscale.training.settings import TrainSettings, from_config
 from jetscale.training.user_additions import require_plain_state, user_callbacks, user_loggers
 from tests.runs import TINY, killed_after, metrics_of
 
