@@ -74,7 +74,7 @@ class ReplacingLoader(ConfigLoaderImpl):
 
 def install() -> None:
     """Have ``hydra.main`` and ``hydra.compose`` take `ReplacingLoader`, for which Hydra has no setting."""
-    hydra_main.ConfigLoaderImpl = ReplacingLoader  # type: ignore[attr-defined]
+    hydra_main.ConfigLoaderImpl = ReplacingLoader  # type: ignore[attr-defined]  # Hydra imports it, exports it not
 
 
 def _check_file(name: str, config: Any) -> None:

@@ -160,7 +160,7 @@ def killing(make: Callable[..., LeanClassifier] | None, step: int) -> Callable[.
             if module.step > step:
                 raise Killed
 
-        module.training_step = step_or_die  # type: ignore[method-assign]
+        module.training_step = step_or_die  # type: ignore[method-assign]  # of this module alone
         return module
 
     return made

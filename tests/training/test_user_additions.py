@@ -191,7 +191,7 @@ def test_a_csv_file_holds_each_line_once_also_after_a_kill(tmp_path: Path) -> No
 
 
 def test_tensorboard_shows_each_point_once_also_after_a_kill(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     target = "lightning.pytorch.loggers.TensorBoardLogger"
