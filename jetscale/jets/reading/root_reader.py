@@ -69,7 +69,7 @@ class RootReader:
                 start,
                 columns,
                 lambda name: lists(arrays[name]),  # noqa: B023 (called before the next round)
-                lambda name: flat[name],  # noqa: B023
+                lambda name: flat[name],  # noqa: B023 (the same)
                 label_index(self._path, start, flat, self._labels),
             )
             yield raw
