@@ -50,7 +50,9 @@ def test_its_commands(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def heads(printed: str) -> list[list[str]]:
     """Cells of the lines that name the columns of a printed table."""
-    return [[cell.strip() for cell in line.split("┃")] for line in printed.splitlines() if line[0] == "┃"]
+    return [
+        [cell.strip() for cell in line.split("┃")] for line in printed.splitlines() if line.startswith("┃")
+    ]
 
 
 def test_it_names_the_columns_that_the_papers_inputs_need(run: Path) -> None:
