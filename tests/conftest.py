@@ -38,9 +38,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
-def pytest_collection_finish() -> None:
-    """Let Python collect its garbage again."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let Python collect its garbage again; stop where tests of one group would run in several processes."""
     gc.enable()
+    if session.config.getoption("loadgroup", False):  # in a test process; pytest-xdist marks the names so
+        lost = [
+            one for one in session.items if one.get_closest_marker("xdist_group") and "@" not in one.nodeid
+        ]
+        if lost:
+            raise pytest.UsageError(
+                f"pytest {pytest.__version__} and this pytest-xdist lose the groups of {len(lost)} tests, and what a"
+                " group shares would be made several times: pip install 'pytest<9.2'"
+            )
 
 
 Made = Callable[[str, Callable[[Path], object]], Path]
