@@ -4,8 +4,7 @@
 
 trains each of them by ``python -m jetscale.train`` on the jets in ``data`` (one that is trained already is
 taken as it is) and measures it by ``python -m jetscale.tagger evaluate``. It writes
-``benchmarks/comparison.json``, the table of ``docs/comparison.md``, and the example of ``docs/tagger.md``
-with its figure, which is that of the transformer.
+``benchmarks/comparison.json`` and the table of ``docs/comparison.md``.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 import jetscale
 from jetscale.common.files import write_json
@@ -96,29 +93,6 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def example(one: dict[str, Any]) -> str:
-    """Metrics of each class of one network in Markdown."""
-    lines = [
-        "| class | AUC against the rest | signal kept | QCD rejection | QCD jets kept |",
-        "|---|---|---|---|---|",
-    ]
-    metrics = one["metrics"]
-    for key in (key for key in metrics if key.startswith("auc_") and key not in ("auc_ovr", "auc_ovo")):
-        name = key.removeprefix("auc_")
-        cut = metrics.get(f"rejection_{name}")
-        cells = [name, _with_error(metrics[key], 4)]
-        if cut is None:
-            cells += ["", "", ""]
-        else:
-            cells += [
-                f"{cut['signal_efficiency']:.1%}".replace(".0%", "%"),
-                _rejection(cut).partition(" (")[0],
-            ]
-            cells += [f"{cut['background_jets_kept']:,} of {cut['background_jets']:,}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def _with_error(number: dict[str, Any], digits: int) -> str:
     return f"{number['value']:.{digits}f} ± {number['sd']:.{digits}f}"
 
@@ -142,11 +116,6 @@ def main() -> None:
         results[arch] = measured(run)
     write_json(RESULTS, results)
     _write(DOCS / "comparison.md", "comparison", table(results))
-    _write(DOCS / "tagger.md", "example", example(results["transformer"]))
-    run = trained("transformer")
-    assert run is not None
-    with Image.open(run / "evaluation" / "roc.png") as figure:
-        figure.convert("RGB").quantize(64).save(DOCS / "images" / "roc.png", optimize=True)
 
 
 def _write(page: Path, name: str, text: str) -> None:

@@ -1,10 +1,13 @@
-"""Scores of a file, read, computed and written, against the forward pass alone on the same jets.
+"""Scores of files, read, computed and written, against the forward pass alone on the same jets.
 
     python -m benchmarks predict
 
 Wall time of ``python -m jetscale.tagger predict`` without its start, one thread for the network and one for
-reading. Another process that takes the second core takes away the overlap of the two, so measure on two free
-cores; ``processor`` is the same ratio in processor time, which does not depend on that.
+reading and writing. Another process that takes the second core takes away the overlap of the two, so measure
+on two free cores; ``processor`` is the same ratio in processor time, which does not depend on that.
+
+Up to a million jets are scored in processes of their own, whose peak of resident memory is that of the
+interpreter, the libraries and all: 100,000 random jets of one file, named once or several times.
 """
 
 from __future__ import annotations
@@ -13,7 +16,10 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -37,26 +43,38 @@ DIMS = {8: 100_000, 64: 20_000}
 """Jets to score by width."""
 TARGET = 1.2
 ROUNDS = 5
+TIMES = (1, 3, 10)
+"""How often the jets of the small width are scored: up to a million."""
+GROWTH = 1.05
+"""Most that the peak of memory may be, over that of a tenth of the jets."""
+PEAKS = "predict_memory"
 
 
 def run() -> Rows:
-    """Ratio of wall times at a small and at a middle width."""
+    """Ratio of wall times at a small and at a middle width, then time and memory up to a million jets."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            return {f"predict_dim{dim}": _row(Path(folder), dim, n_jets) for dim, n_jets in DIMS.items()}
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            files = {dim: write_file(folder, "QCD", dim, n_jets) for dim, n_jets in DIMS.items()}
+            rows = {f"predict_dim{dim}": _row(dim, files[dim], folder / "scores.parquet") for dim in DIMS}
+            return rows | _growth(files[8], folder / "scores.parquet", rows["predict_dim8"]["reference"])
     finally:
         torch.set_num_threads(threads)
 
 
-def _row(folder: Path, dim: int, n_jets: int) -> Row:
-    path = write_file(folder, "QCD", dim, n_jets)
+def _tagger(dim: int) -> Tagger:
     torch.manual_seed(0)
     network = SetTransformer(dim, len(JETCLASS_LABELS)).eval().requires_grad_(False)
     run_of_it = cast(Any, SimpleNamespace(dataset=JETCLASS))  # all that is asked of a run here
-    tagger = Tagger(run_of_it, network, JETCLASS_LABELS, Inputs(PAPER, 128, False), "raw")
+    return Tagger(run_of_it, network, JETCLASS_LABELS, Inputs(PAPER, 128, False), "raw")
+
+
+def _row(dim: int, path: Path, out: Path) -> Row:
+    tagger = _tagger(dim)
     with open_file(path, tagger.inputs.columns, JETCLASS) as opened:
+        n_jets = opened.n_jets
         batches = [batch for raw in opened.chunks for batch in tagger.inputs.batches(raw, BATCH)]
 
     def forward() -> None:
@@ -64,7 +82,7 @@ def _row(folder: Path, dim: int, n_jets: int) -> Row:
             tagger.score_batch(batch)
 
     def whole() -> None:
-        score_files(tagger, [path], folder / "scores.parquet")
+        score_files(tagger, [path], out)
 
     wall: dict[str, list[float]] = {"whole": [], "forward": []}
     processor: dict[str, list[float]] = {"whole": [], "forward": []}
@@ -85,6 +103,38 @@ def _seconds(way: Callable[[], None]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - processor
 
 
+def _growth(path: Path, out: Path, forward: float) -> Rows:
+    """Time of the most jets over `forward` in us a jet, and peak of memory over that of the fewest."""
+    seconds: dict[int, list[float]] = {times: [] for times in TIMES}
+    peaks: dict[int, list[float]] = {times: [] for times in TIMES}
+    for _ in range(3):
+        for times in TIMES:
+            words = [sys.executable, "-m", "benchmarks.predict", str(path), str(times), str(out)]
+            told = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+            seconds[times].append(told["seconds"])
+            peaks[times].append(told["MiB"])
+    jets = [times * DIMS[8] for times in TIMES]
+    taken = [statistics.median(found) for found in seconds.values()]
+    most = [max(found) for found in peaks.values()]
+    measured = {"jets": jets, "seconds": taken, "MiB": most}
+    return {
+        "predict_million": row(1e6 * taken[-1] / jets[-1], forward, TARGET, "us/jet"),
+        PEAKS: row(most[-1], most[0], GROWTH, "MiB") | measured,
+    }
+
+
+def _alone(path: Path, times: int, out: Path) -> None:
+    """Score a file so many times and print the seconds and this process's peak of resident memory."""
+    torch.set_num_threads(1)
+    tagger = _tagger(8)
+    with tempfile.TemporaryDirectory() as folder:  # loads the compiled kernels
+        score_files(tagger, [write_file(Path(folder), "QCD", 0, 100)], Path(folder, "scores.parquet"))
+    seconds, _ = _seconds(lambda: score_files(tagger, [path] * times, out))
+    # getrusage would give the peak of the process that started this one, where that is higher
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024  # KiB
+    print(json.dumps({"seconds": seconds, "MiB": peak}))
+
+
 if __name__ == "__main__":
-    for name, one in run().items():
-        print(name, one)
+    _alone(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

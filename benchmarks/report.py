@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.__main__ import RESULTS
 from benchmarks.growth import PREFIX, draw
+from benchmarks.predict import PEAKS
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 # by the start of an entry's name: stage, what it is compared with, and its floor in operations or bytes
@@ -49,6 +50,10 @@ STAGES = {
     r"predict_dim(\d+)": (
         "predict, width {0}, files to scores", "the forward pass alone", "the forward pass alone"
     ),
+    "predict_million": (
+        "predict a million jets, width 8, files to scores", "the forward pass alone", "the forward pass alone"
+    ),
+    "predict_memory": ("predict a million jets, peak of memory", "the same of 100,000 jets", ""),
     "simulate_(jetclass2?)_per_event": (
         "simulate {0}, two workers", "Pythia's own time for the events", "Pythia with its initialisation"
     ),
@@ -71,6 +76,7 @@ def main() -> None:
     slopes = {name: entry for name, entry in results.items() if name.startswith(PREFIX)}
     page = _between(page, "ratios", _ratios(ratios))
     page = _between(page, "growth", _slopes(slopes))
+    page = _between(page, "predict", _peaks(results[PEAKS]))
     draw(results)
     PAGE.write_text(page)
 
@@ -107,6 +113,13 @@ def _slopes(entries: dict[str, dict[str, Any]]) -> str:
                 [entry["quantity"], entry["per"], *ends, f"{entry['ratio']:.2f}", f"{entry['target']:g}"]
             )
         )
+    return "".join(f"| {row} |\n" for row in rows)
+
+
+def _peaks(entry: dict[str, Any]) -> str:
+    rows = ["jets | seconds | jets a second | peak of resident memory, MiB", "---|---|---|---"]
+    for jets, seconds, peak in zip(entry["jets"], entry["seconds"], entry["MiB"], strict=True):
+        rows.append(f"{jets:,} | {_number(seconds)} | {jets / seconds:,.0f} | {peak:,.0f}")
     return "".join(f"| {row} |\n" for row in rows)
 
 

@@ -13,7 +13,8 @@ from jetscale.common.imports import without_collection
 from jetscale.common.progress import named, of_run, waiting
 from jetscale.runs.layout import Place
 from jetscale.runs.record import RunRecord
-from jetscale.training.settings import DeviceSettings, Phase, TrainSettings
+from jetscale.training.phase_settings import Phase
+from jetscale.training.settings import DeviceSettings, TrainSettings
 
 if TYPE_CHECKING:
     from jetscale.training.build import Sizes

@@ -20,7 +20,8 @@ from jetscale.model.cost import flops_6n
 from jetscale.runs.layout import N_BLOCKS, SWEEP_PLAN
 from jetscale.runs.sealed import read_json, write_json_sealed
 from jetscale.training.build import design
-from jetscale.training.settings import Phase, TrainSettings
+from jetscale.training.phase_settings import Phase
+from jetscale.training.settings import TrainSettings
 from jetscale.training.supply import check_found, needs_of
 
 FORWARD_SHARE = 1 / 3

@@ -59,8 +59,9 @@ def _roc(measures: Measures) -> Figure:
         kept = one.kept_background(ones_J, efficiency_of(name))
         if kept > 0 and against_background:
             axes.plot(efficiency_of(name), 1 / kept, "o", ms=3.5, color=look["color"])
-    axes.set_xlabel("signal efficiency")
-    axes.set_ylabel(f"{BACKGROUND if against_background else 'other jets'}: rejection 1/$\\varepsilon_B$")
+    axes.set_xlabel("signal efficiency $\\varepsilon_S$")
+    background = f"{BACKGROUND} rejection" if against_background else "rejection of all other jets"
+    axes.set_ylabel(f"{background} 1/$\\varepsilon_B$")
     axes.set_yscale("log")
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=1)

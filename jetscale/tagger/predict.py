@@ -1,6 +1,7 @@
 """Scores of any number of jets, in order, in memory that does not grow.
 
-A thread reads and unpacks the next jets while the network works on the present ones.
+A second thread reads and unpacks the next jets, and writes scores, while the network works on the present
+ones.
 
 Shapes: B jets of a chunk, K classes.
 """
@@ -12,8 +13,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import awkward as ak
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -28,27 +30,58 @@ from jetscale.tagger.load import BATCH, Scores, Tagger, load
 from jetscale.tagger.settings import Predict
 from jetscale.tagger.sources import files_named, open_file
 
+Numbers = npt.NDArray[np.int32]
+
 GROUP = 100_000
 """Jets written at once: a row group of parquet, a basket of ROOT."""
 
 
 @dataclass(frozen=True)
-class _Chunk:
-    """Some jets of one file, ready for the network: their batches, first row, and labels where there are."""
+class _Named:
+    """What the numbers in scored rows stand for.
 
-    file: str
+    Attributes
+    ----------
+    files : the jet files, each once
+    labels : published labels of all files, each once; None where a file has no labels
+    classes : names of the K classes
+    """
+
+    files: tuple[str, ...]
+    labels: tuple[str, ...] | None
+    classes: tuple[str, ...]
+
+    @property
+    def scores(self) -> list[str]:
+        """Names of the columns of scores."""
+        return [f"score_{name}" for name in self.classes]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some jets of one file, ready for the network: number of the file, first row, labels, batches."""
+
+    file: int
     row: int
+    label_B: Numbers | None
     batches: list[JetBatch]
-    labels_B: npt.NDArray[np.str_] | None
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Scored jets of one file: `file`, rows (B,), labels (B,) or None, scores (B, K)."""
+    """Scored jets.
 
-    file: str
+    Attributes
+    ----------
+    file_B : (B,) int32, number of the file
+    row_B : (B,) int64, where the jet is in it
+    label_B : (B,) int32, number of its label; None where not every file has labels
+    scores_BK : (B, K) float32
+    """
+
+    file_B: Numbers
     row_B: npt.NDArray[np.int64]
-    labels_B: npt.NDArray[np.str_] | None
+    label_B: Numbers | None
     scores_BK: Scores
 
 
@@ -90,124 +123,129 @@ def score_files(tagger: Tagger, paths: list[Path], out: Path) -> tuple[int, Prog
     Number of jets, and how it went.
     """
     columns = tagger.inputs.columns
-    n_jets, labelled = 0, True
+    n_jets, labels, labelled = 0, dict[str, None](), True
     for path in paths:  # before the first score: what cannot be read is found now
         with open_file(path, columns, tagger.run.dataset) as opened:
             n_jets += opened.n_jets
+            labels |= dict.fromkeys(opened.label_names or ())
             labelled &= opened.label_names is not None
+    files = tuple(dict.fromkeys(map(str, paths)))  # one may be named twice
+    named = _Named(files, tuple(labels) if labelled else None, tagger.class_names)
     with (
         atomic_path(out) as aside,
         Progress("predict", n_jets, "jets", rated=True, closing=False) as progress,
     ):
-        writer = _WRITERS[out.suffix](aside, [str(path) for path in paths], tagger.class_names, labelled)
+        writer = _WRITERS[out.suffix](aside, named)
         try:
-            for rows in _grouped(_counted(_scored(tagger, paths, labelled), progress)):
-                writer.write(rows)
+            _score(tagger, _chunks(tagger, paths, named), writer, progress)
         finally:
             writer.close()
     return n_jets, progress
 
 
-def _counted(chunks: Iterator[_Rows], progress: Progress) -> Iterator[_Rows]:
-    for rows in chunks:
-        progress.update(progress.done + len(rows.row_B))
-        yield rows
-
-
-def _chunks(tagger: Tagger, paths: list[Path], labelled: bool) -> Iterator[_Chunk]:
+def _chunks(tagger: Tagger, paths: list[Path], named: _Named) -> Iterator[_Chunk]:
     for path in paths:
         with open_file(path, tagger.inputs.columns, tagger.run.dataset) as opened:
-            names = np.array(opened.label_names) if labelled and opened.label_names else None
+            file, numbers = named.files.index(str(path)), None
+            if named.labels is not None and opened.label_names is not None:
+                numbers = np.array([named.labels.index(name) for name in opened.label_names], np.int32)
             for raw in opened.chunks:
-                labels_B = None if names is None else names[raw.labels]
-                yield _Chunk(str(path), raw.first_entry, tagger.inputs.batches(raw, BATCH), labels_B)
+                label_B = None if numbers is None else numbers[raw.labels]
+                yield _Chunk(file, raw.first_entry, label_B, tagger.inputs.batches(raw, BATCH))
 
 
-def _scored(tagger: Tagger, paths: list[Path], labelled: bool) -> Iterator[_Rows]:
-    chunks = _chunks(tagger, paths, labelled)
-    with ThreadPoolExecutor(max_workers=1) as reading:
-        coming = reading.submit(next, chunks, None)
-        while (chunk := coming.result()) is not None:
-            coming = reading.submit(next, chunks, None)
-            scores_BK = np.concatenate([tagger.score_batch(batch) for batch in chunk.batches])
-            row_B = np.arange(chunk.row, chunk.row + len(scores_BK))
-            yield _Rows(chunk.file, row_B, chunk.labels_B, scores_BK)
-
-
-def _grouped(chunks: Iterator[_Rows]) -> Iterator[_Rows]:
-    """The same rows, about `GROUP` of a file at a time."""
+def _score(tagger: Tagger, chunks: Iterator[_Chunk], writer: _Writer, progress: Progress) -> None:
+    """Score and write all jets; the thread beside takes one task after the other, so that none piles up."""
     held: list[_Rows] = []
-    for rows in chunks:
-        if held and (rows.file != held[0].file or sum(len(one.row_B) for one in held) >= GROUP):
-            yield _joined(held)
-            held = []
-        held.append(rows)
-    if held:
-        yield _joined(held)
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        coming, writing = beside.submit(next, chunks, None), beside.submit(lambda: None)
+        while (chunk := coming.result()) is not None:
+            coming = beside.submit(next, chunks, None)
+            held.append(_scored(tagger, chunk))
+            n_held = sum(len(rows.row_B) for rows in held)
+            progress.update(progress.done + len(held[-1].row_B))
+            if n_held >= GROUP:
+                writing.result()
+                writing = beside.submit(writer.write, _joined(held))
+                held = []
+        writing.result()
+        if held:
+            writer.write(_joined(held))
+
+
+def _scored(tagger: Tagger, chunk: _Chunk) -> _Rows:
+    scores_BK = np.concatenate([tagger.score_batch(batch) for batch in chunk.batches])
+    n_jets = len(scores_BK)
+    row_B = np.arange(chunk.row, chunk.row + n_jets)
+    return _Rows(np.full(n_jets, chunk.file, np.int32), row_B, chunk.label_B, scores_BK)
 
 
 def _joined(held: list[_Rows]) -> _Rows:
-    labels = [one.labels_B for one in held if one.labels_B is not None]
+    labels = [rows.label_B for rows in held if rows.label_B is not None]
     return _Rows(
-        held[0].file,
-        np.concatenate([one.row_B for one in held]),
+        np.concatenate([rows.file_B for rows in held]),
+        np.concatenate([rows.row_B for rows in held]),
         np.concatenate(labels) if labels else None,
-        np.concatenate([one.scores_BK for one in held]),
+        np.concatenate([rows.scores_BK for rows in held]),
     )
 
 
+class _Writer(Protocol):
+    def write(self, rows: _Rows) -> None:
+        """Append some jets."""
+
+    def close(self) -> None:
+        """End the file."""
+
+
 class _ParquetWriter:
-    def __init__(self, path: Path, files: list[str], class_names: tuple[str, ...], labelled: bool) -> None:
-        self._files = pa.array(files)
-        self._numbers = {name: number for number, name in enumerate(files)}
+    """One row group a call; words are numbers with a dictionary, which scores, all different, do without."""
+
+    def __init__(self, path: Path, named: _Named) -> None:
+        self._named = named
         words = pa.dictionary(pa.int32(), pa.string())
-        self._names = [f"score_{name}" for name in class_names]
-        fields = [pa.field("file", words), pa.field("row", pa.int64())]
-        fields += [pa.field("label", words)] if labelled else []
-        fields += [pa.field(name, pa.float32()) for name in self._names]
-        self._schema = pa.schema([field.with_nullable(False) for field in fields])
-        self._writer = pq.ParquetWriter(path, self._schema)
+        kinds = {"file": words, "row": pa.int64()}
+        kinds |= {} if named.labels is None else {"label": words}
+        kinds |= dict.fromkeys(named.scores, pa.float32())
+        self._schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in kinds.items()])
+        self._writer = pq.ParquetWriter(path, self._schema, use_dictionary=["file", "label"])
 
     def write(self, rows: _Rows) -> None:
         """Append some jets as a row group."""
-        number_B = pa.array(np.full(len(rows.row_B), self._numbers[rows.file], np.int32))
-        file_B = pa.DictionaryArray.from_arrays(number_B, self._files)
-        columns: dict[str, Any] = {"file": file_B, "row": rows.row_B}
-        columns |= {} if rows.labels_B is None else {"label": rows.labels_B}
-        columns |= dict(zip(self._names, rows.scores_BK.T, strict=True))
-        arrays = [_as(columns[field.name], field.type) for field in self._schema]
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        named = self._named
+        columns = [pa.DictionaryArray.from_arrays(rows.file_B, list(named.files)), pa.array(rows.row_B)]
+        if rows.label_B is not None and named.labels is not None:
+            columns.append(pa.DictionaryArray.from_arrays(rows.label_B, list(named.labels)))
+        columns += [pa.array(score_B) for score_B in rows.scores_BK.T]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
 
     def close(self) -> None:
         """End the file."""
         self._writer.close()
 
 
-def _as(values: Any, kind: Any) -> Any:
-    return (values if isinstance(values, pa.Array) else pa.array(values)).cast(kind)
-
-
 class _RootWriter:
-    """A TTree ``scores``, and a TTree ``files`` with the names that its branch ``file`` counts."""
+    """A TTree ``scores``, and a TTree ``files`` with the names that its branch ``file`` counts.
 
-    def __init__(self, path: Path, files: list[str], class_names: tuple[str, ...], labelled: bool) -> None:
-        self._numbers = {name: number for number, name in enumerate(files)}
-        self._names = [f"score_{name}" for name in class_names]
-        types: dict[str, Any] = {"file": np.int32, "row": np.int64}
-        types |= {"label": "string"} if labelled else {}
-        types |= dict.fromkeys(self._names, np.float32)
-        self._file = uproot.recreate(path)
-        self._file.mktree("files", {"name": "string"}).extend({"name": files})
-        self._tree = self._file.mktree("scores", types)
+    Compressed as the published jet files are.
+    """
+
+    def __init__(self, path: Path, named: _Named) -> None:
+        self._named = named
+        kinds: dict[str, Any] = {"file": np.int32, "row": np.int64}
+        kinds |= {} if named.labels is None else {"label": "string"}
+        kinds |= dict.fromkeys(named.scores, np.float32)
+        self._file = uproot.recreate(path, compression=uproot.LZ4(4))
+        self._file.mktree("files", {"name": "string"}).extend({"name": list(named.files)})
+        self._tree = self._file.mktree("scores", kinds)
 
     def write(self, rows: _Rows) -> None:
-        """Append some jets."""
-        columns: dict[str, Any] = {
-            "file": np.full(len(rows.row_B), self._numbers[rows.file], np.int32),
-            "row": rows.row_B.astype(np.int64),
-        }
-        columns |= {} if rows.labels_B is None else {"label": rows.labels_B.tolist()}
-        self._tree.extend(columns | dict(zip(self._names, rows.scores_BK.T.copy(), strict=True)))
+        """Append some jets as a basket of each branch."""
+        named = self._named
+        columns: dict[str, Any] = {"file": rows.file_B, "row": rows.row_B}
+        if rows.label_B is not None and named.labels is not None:
+            columns["label"] = ak.Array(list(named.labels))[rows.label_B]
+        self._tree.extend(columns | dict(zip(named.scores, rows.scores_BK.T.copy(), strict=True)))
 
     def close(self) -> None:
         """End the file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from jetscale.common.usage import SettingsError
 from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.features import N_PID
 from jetscale.model import NETWORKS
@@ -16,8 +17,9 @@ from jetscale.training.budgets import lack_told
 from jetscale.training.checkpoint import Checkpoints
 from jetscale.training.outputs import Outputs
 from jetscale.training.phase import capped_steps
+from jetscale.training.phase_settings import Phase, PhaseSettings
 from jetscale.training.seeds import seed_for
-from jetscale.training.settings import ModelSettings, Phase, PhaseSettings, SettingsError, TrainSettings
+from jetscale.training.settings import ModelSettings, TrainSettings
 from jetscale.training.user_additions import UserLoggers
 
 

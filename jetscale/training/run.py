@@ -20,9 +20,10 @@ from jetscale.training.build import build, outputs_of
 from jetscale.training.checkpoint import write_weights
 from jetscale.training.outputs import Outputs
 from jetscale.training.phase import PhaseResult, fit_phase
+from jetscale.training.phase_settings import Phase
 from jetscale.training.preemption import Preempted
 from jetscale.training.same_jets import jets_from, same_jets
-from jetscale.training.settings import Phase, TrainSettings, to_yaml
+from jetscale.training.settings import TrainSettings, to_yaml
 from jetscale.training.supply import check_supply
 from jetscale.training.user_additions import user_loggers
 from jetscale.training.watched import hyperparameters, shown_name, wandb_of

@@ -20,7 +20,8 @@ from jetscale.jets.stores.packed_store import Store
 from jetscale.jets.stores.request import StoreRequest
 from jetscale.training.budgets import lack_told
 from jetscale.training.build import design
-from jetscale.training.settings import Phase, TrainSettings
+from jetscale.training.phase_settings import Phase
+from jetscale.training.settings import TrainSettings
 
 TEST = "eval"
 """The key of `TrainSettings` that the test's number of jets belongs to."""

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +38,13 @@ def test_help_is_quick(command: str) -> None:
 def test_predict_writes_one_row_a_jet_in_order(
     tagger: Tagger, run: Path, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    monkeypatch.setattr(predict_module, "GROUP", 15)  # several row groups, and a rest
+    monkeypatch.setattr(predict_module, "GROUP", 50)  # row groups of three files of 20 jets, and a rest
     named = ",".join(str(path) for path in files[::-1])
     main(["predict", f"run={run}", f"files={named}", f"out={tmp_path}/scores.parquet"])
     main(["predict", f"run={run}", f"files={named}", f"out={tmp_path}/scores.root"])
     assert "200 jets of 10 file(s)" in capsys.readouterr().out
+    groups = pq.read_metadata(tmp_path / "scores.parquet")
+    assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups)] == [60, 60, 60, 20]
     table = pq.read_table(tmp_path / "scores.parquet").to_pandas()
     assert list(table.columns) == ["file", "row", "label", *(f"score_{name}" for name in tagger.class_names)]
     expected = tagger.scores(files[::-1])
@@ -59,6 +62,31 @@ def test_predict_writes_one_row_a_jet_in_order(
     assert [names[number] for number in tree["file"]] == table["file"].tolist()
     assert tree["label"].tolist() == table["label"].tolist()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.parquet", "scores.root"]
+
+
+def test_memory_of_predict_does_not_grow_with_the_jets(
+    tagger: Tagger, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inputs of 1,920 further jets would take 3.5 MB."""
+    monkeypatch.setattr(predict_module, "GROUP", 300)
+    path = next((lab / "data/JetClassII").rglob("Res34P_0000.parquet"))
+    out = tmp_path / "scores.parquet"
+
+    def peak(times: int) -> tuple[int, int]:
+        tracemalloc.start()
+        n_jets, _ = predict_module.score_files(tagger, [path] * times, out)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return n_jets, found
+
+    peak(1)  # what is imported and compiled at the first use
+    (few, peak_of_few), (many, peak_of_many) = peak(3), peak(15)
+    assert many == 5 * few == 2_400
+    assert peak_of_many < peak_of_few + 500_000
+    table = pq.read_table(out).to_pandas()
+    assert table["row"].tolist() == list(range(160)) * 15
+    assert set(table["file"]) == {str(path)}
+    assert np.array_equal(table["score_Hbb"][:160], table["score_Hbb"][-160:])
 
 
 def test_predict_without_labels_and_nothing_left_after_an_error(

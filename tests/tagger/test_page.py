@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.comparison import RESULTS, example, table
+from benchmarks.comparison import RESULTS, table
 from jetscale.tagger.__main__ import main
 from tests.conftest import REPO
 
@@ -42,7 +42,17 @@ def test_its_commands(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         main(words)
     assert Path("scores.parquet").is_file()
     assert (run / "evaluation/evaluate.json").is_file()
-    assert "scores.parquet: 200 jets" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "scores.parquet: 200 jets" in printed
+    (example,) = re.findall(r"```text\n(multirun/quickstart.*?)```", PAGE, re.DOTALL)
+    assert heads(example) == heads(printed) != []
+
+
+def heads(printed: str) -> list[list[str]]:
+    """Cells of the lines that name the columns of a printed table."""
+    return [
+        [cell.strip() for cell in line.split("┃")] for line in printed.splitlines() if line.startswith("┃")
+    ]
 
 
 def test_it_names_the_columns_that_the_papers_inputs_need(run: Path) -> None:
@@ -55,4 +65,3 @@ def test_it_names_the_columns_that_the_papers_inputs_need(run: Path) -> None:
 def test_the_tables_are_those_of_the_benchmark() -> None:
     results = json.loads(RESULTS.read_text())
     assert table(results) in (REPO / "docs/comparison.md").read_text()
-    assert example(results["transformer"]) in PAGE

@@ -14,12 +14,14 @@ import torch
 from omegaconf import OmegaConf
 
 from hydra_plugins.jetscale import GridSweeper
+from jetscale.common.usage import SettingsError
 from jetscale.jets.errors import JetDataError
 from jetscale.model import NETWORKS
 from jetscale.model.deepsets import DeepSets
 from jetscale.training.build import check_design, design
+from jetscale.training.phase_settings import Phase
 from jetscale.training.run import run
-from jetscale.training.settings import Phase, SettingsError, TrainSettings, from_config
+from jetscale.training.settings import TrainSettings, from_config
 from jetscale.training.supply import Need, check_found, check_supply, needs_of
 from tests.runs import TINY
 

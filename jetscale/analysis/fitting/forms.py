@@ -147,7 +147,7 @@ class Tied(Separate):
         grids = self.start_grids
         return projected_starts(x_P, y_P, log_L_RP, weight_RP, count, tied=True, grids=grids)[:, :, :4]
 
-    def targets(self, bounds: Bounds, reach: float) -> dict[str, Target]:  # noqa: ARG002
+    def targets(self, bounds: Bounds, reach: float) -> dict[str, Target]:  # noqa: ARG002 (the interface has it)
         """None is profiled."""
         return {}
 
@@ -190,7 +190,7 @@ class Coupled(SurfaceForm):
         """The additive surface itself, and its two terms doubled."""
         return np.asarray(additive_RQ + np.array([[0.0] * 5, [0.7, 0.7, 0, 0, 0]]))
 
-    def bounds(self, log_L_RP: Array) -> Bounds:  # noqa: ARG002
+    def bounds(self, log_L_RP: Array) -> Bounds:  # noqa: ARG002 (the interface has it)
         """Narrower for ln A and ln B: over a small beta they are large."""
         ends = np.array([(-50.0, 50.0)] * 3 + [EXPONENT_BOUNDS] * 2)
         return Bounds(ends[:, 0], ends[:, 1])

@@ -86,7 +86,7 @@ class SurfaceForm(ABC):
         moved[:, log_B] -= theta_RQ[:, beta] * dy
         return moved
 
-    def exponents(self, theta_RQ: Array) -> tuple[Array, Array] | None:  # noqa: ARG002
+    def exponents(self, theta_RQ: Array) -> tuple[Array, Array] | None:  # noqa: ARG002 (the interface has it)
         """A and b, (R,) each, of N* ~ C^a and D* ~ C^b for C = k N D; None where they change with C.
 
         Without them a and b are slopes of the optimum over the budgets of the table, found numerically.
@@ -97,7 +97,7 @@ class SurfaceForm(ABC):
         """
         return None
 
-    def optimum(self, theta_RQ: Array, log_C: Array, log_k: float) -> tuple[Array, Array] | None:  # noqa: ARG002
+    def optimum(self, theta_RQ: Array, log_C: Array, log_k: float) -> tuple[Array, Array] | None:  # noqa: ARG002 (the interface has it)
         """Ln N* and ln D* (R, K) at budgets (K,) or (R, K) for C = k N D; None: found numerically.
 
         Parameters
@@ -108,7 +108,7 @@ class SurfaceForm(ABC):
         """
         return None
 
-    def compute_for_loss(self, theta_RQ: Array, loss: float, log_k: float) -> Array | None:  # noqa: ARG002
+    def compute_for_loss(self, theta_RQ: Array, loss: float, log_k: float) -> Array | None:  # noqa: ARG002 (the interface has it)
         """Ln of the least C = k N D that reaches `loss`, (R,); None: it is found numerically.
 
         Parameters
@@ -194,7 +194,7 @@ class SurfaceForm(ABC):
         grids = self.start_grids
         return projected_starts(x_P, y_P, log_L_RP, weight_RP, count, grids=grids)[:, :, columns]
 
-    def nearby(self, additive_RQ: Array) -> Array | None:  # noqa: ARG002
+    def nearby(self, additive_RQ: Array) -> Array | None:  # noqa: ARG002 (the interface has it)
         """Starts (S, F) next to a fitted additive surface (1, 5), where this form is only compared with it.
 
         None: the form is searched for as in approach 3, which takes longer.
@@ -213,7 +213,7 @@ class SurfaceForm(ABC):
             ends[self.free.index("log_E"), 0] = np.log(FLOOR_BOUND) + log_L_RP.min()
         return Bounds(ends[:, 0], ends[:, 1])
 
-    def targets(self, bounds: Bounds, reach: float) -> dict[str, Target]:  # noqa: ARG002
+    def targets(self, bounds: Bounds, reach: float) -> dict[str, Target]:  # noqa: ARG002 (the interface has it)
         """Quantities whose likelihood is profiled, by name: the floor, and what is no logarithm.
 
         Parameters

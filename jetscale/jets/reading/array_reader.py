@@ -8,10 +8,10 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
+import numpy.typing as npt
 
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.reading.raw import RawJets, assemble
-from jetscale.jets.reading.root_reader import lists, numbers
+from jetscale.jets.reading.raw import Array, RawJets, as_stored, assemble
 
 ARRAYS = Path("arrays")
 """What errors call them."""
@@ -67,15 +67,16 @@ class ArrayReader:
         for low in range(start, stop, step):
             chosen = slice(low, min(low + step, stop))
             packed = {name: _plain(name, self._arrays[name][chosen]) for name in columns}
-            flat = {name: numbers(array) for name, array in packed.items() if array.ndim == 1}
-            yield assemble(ARRAYS, low, columns, lambda name: lists(packed[name]), flat.__getitem__, None)  # noqa: B023
+            flat = {name: _numbers(array) for name, array in packed.items() if array.ndim == 1}
+            # called before the next round
+            yield assemble(ARRAYS, low, columns, lambda name: _lists(packed[name]), flat.__getitem__, None)  # noqa: B023
 
     def close(self) -> None:
         """Nothing is open."""
 
 
 def _plain(name: str, values: Any) -> Any:
-    """Some jets of a column, as an array of numbers (for `numbers`) or of lists of these (for `lists`)."""
+    """Some jets of a column, as an array of numbers (for `_numbers`) or of lists of these (for `_lists`)."""
     wanted = 2 if name.startswith("part_") else 1
     try:
         array = ak.to_packed(ak.from_regular(ak.Array(values), axis=None))
@@ -89,3 +90,15 @@ def _plain(name: str, values: Any) -> Any:
         what = "a list of numbers" if wanted == 2 else "one number"
         raise JetDataError(f"{ARRAYS}: {name} is {kind}, not {what} per jet")
     return array
+
+
+def _numbers(array: Any) -> Array:
+    """One number per jet, (B,)."""
+    return as_stored(np.asarray(ak.to_layout(array).data))
+
+
+def _lists(array: Any) -> tuple[npt.NDArray[np.int64], Array]:
+    """Offsets from 0, (B + 1,), and values, (T,), of one list per jet."""
+    packed = ak.to_layout(array).to_ListOffsetArray64(True)
+    offsets = np.asarray(packed.offsets.data)
+    return offsets, as_stored(np.asarray(packed.content.data)[: offsets[-1]])

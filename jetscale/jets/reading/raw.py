@@ -138,6 +138,14 @@ def _cast(raw: RawJets, name: str, values: Array) -> Array:
     return single
 
 
+def as_stored(values: Array) -> Array:
+    """Booleans as bytes where one is neither 0 nor 1, so that it is refused; numpy takes it for True."""
+    if values.dtype != np.bool_:
+        return values
+    stored = values.view(np.uint8)
+    return stored if (stored > 1).any() else values
+
+
 def where(raw: RawJets, name: str, at: int) -> str:
     """File, entry and constituent of a value.
 

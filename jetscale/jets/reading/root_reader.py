@@ -14,7 +14,7 @@ import uproot
 
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.reading.locations import File
-from jetscale.jets.reading.raw import Array, RawJets, assemble
+from jetscale.jets.reading.raw import Array, RawJets, as_stored, assemble
 
 
 class RootReader:
@@ -32,7 +32,10 @@ class RootReader:
         self._path = called
         self._name, self._labels = tree, tuple(labels)
         with ExitStack() as opened:
-            file = opened.enter_context(uproot.open(path))
+            # uproot's default hands every read to a thread of fsspec, and waits for it
+            file = opened.enter_context(
+                uproot.open(path, handler=uproot.MultithreadedFileSource, use_threads=False)
+            )
             end = int(file.file.fEND)
             size = path.stat().st_size
             if size < end:  # uproot reads on as long as the lost bytes are not asked for
@@ -57,19 +60,18 @@ class RootReader:
         missing = sorted(set(wanted) - set(self._tree.keys()))
         if missing:
             raise JetDataError(f"{self._path}: no branch {', '.join(missing)} in {self._name!r}")
-        for name in wanted:
-            self._check_branch(name)
+        kinds = {name: self._checked_kind(name) for name in wanted}
         chunks = self._tree.iterate(
-            wanted, entry_start=start, entry_stop=stop, step_size=step, library="ak", how=dict
+            kinds, entry_start=start, entry_stop=stop, step_size=step, library="np", how=dict
         )
         for arrays in chunks:
-            flat = {name: numbers(array) for name, array in arrays.items() if not name.startswith("part_")}
+            flat = {name: as_stored(arrays[name]) for name in wanted if not name.startswith("part_")}
             raw = assemble(
                 self._path,
                 start,
                 columns,
-                lambda name: lists(arrays[name]),  # noqa: B023 (called before the next round)
-                lambda name: flat[name],  # noqa: B023
+                lambda name: arrays[name],  # noqa: B023 (called before the next round)
+                lambda name: flat[name],  # noqa: B023 (the same)
                 label_index(self._path, start, flat, self._labels),
             )
             yield raw
@@ -86,8 +88,8 @@ class RootReader:
     def _branches(self) -> list[str]:
         return [f"label_{name}" for name in self._labels]
 
-    def _check_branch(self, name: str) -> None:
-        """Stop at a branch that is not numbers per constituent, or one number per jet, as its name says."""
+    def _checked_kind(self, name: str) -> Any:
+        """How to read a branch of numbers per constituent, or of one number per jet, as its name says."""
         branch = self._tree[name]
         kind = branch.interpretation
         is_list = isinstance(kind, uproot.AsJagged)
@@ -101,30 +103,50 @@ class RootReader:
                 f"{self._path}: branch {name} has {branch.num_entries} entries, {self._name!r} has "
                 f"{self.n_jets}; write the tree again with every branch filled for every jet"
             )
+        return Lists(kind.content, kind.header_bytes, kind.typename) if is_list else kind
 
     def close(self) -> None:
         """Close the file."""
         self._opened.close()
 
 
-def numbers(array: Any) -> Array:
-    """One number per jet, (B,), of an awkward array of these."""
-    return _as_stored(np.asarray(ak.to_layout(array).data))
+class Lists(uproot.AsJagged):  # type: ignore[misc]
+    """A list of numbers per jet as offsets from 0, (B + 1,) int64, and values, (T,).
 
+    uproot's own way makes an awkward array of each branch, which takes as long as all the rest of reading.
+    """
 
-def lists(array: Any) -> tuple[npt.NDArray[np.int64], Array]:
-    """Offsets from 0, (B + 1,), and values, (T,), of an awkward array of one list per jet."""
-    packed = ak.to_layout(array).to_ListOffsetArray64(True)
-    offsets = np.asarray(packed.offsets.data)
-    return offsets, _as_stored(np.asarray(packed.content.data)[: offsets[-1]])
+    def final_array(
+        self,
+        basket_arrays: Mapping[int, Any],
+        entry_start: int,
+        entry_stop: int,
+        entry_offsets: Sequence[int],
+        library: Any,
+        branch: Any,
+        options: Any,
+    ) -> tuple[npt.NDArray[np.int64], Array]:
+        """Join what several baskets hold of the entries.
 
-
-def _as_stored(values: Array) -> Array:
-    """Booleans as bytes where one is neither 0 nor 1, so that it is refused; numpy takes it for True."""
-    if values.dtype != np.bool_:
-        return values
-    stored = values.view(np.uint8)
-    return stored if (stored > 1).any() else values
+        Parameters
+        ----------
+        basket_arrays : offsets and big-endian values of each basket that holds some, by its number
+        entry_start, entry_stop : entry numbers, `entry_stop` exclusive
+        entry_offsets : first entry of each basket, and the end
+        library, branch, options : not looked at
+        """
+        del library, branch, options
+        offsets = np.zeros(entry_stop - entry_start + 1, np.int64)
+        parts = []
+        for number, basket in sorted(basket_arrays.items()):
+            first = entry_offsets[number]
+            low, high = max(entry_start, first), min(entry_stop, entry_offsets[number + 1])
+            own = basket.offsets[low - first : high - first + 1]
+            parts.append(basket.content[own[0] : own[-1]])
+            before = offsets[low - entry_start]
+            offsets[low - entry_start + 1 : high - entry_start + 1] = own[1:] - own[0] + before
+        values = np.concatenate(parts, dtype=self.content.to_dtype)
+        return offsets, as_stored(values)
 
 
 def _tree(called: File, file: Any, tree_name: str) -> Any:
