@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 
 from jetscale.analysis.fitting.constraints import Bounds, Constraint, Index, Target
 from jetscale.analysis.fitting.numbers import Quantity, student_reach
+from jetscale.analysis.fitting.side_by_side import SideBySide
 from jetscale.analysis.fitting.surface import Surfaces
-from jetscale.analysis.fitting.surface_fit import Fitter, SideBySide
+from jetscale.analysis.fitting.surface_fit import Fitter, side_by_side
 
 Array = NDArray[np.float64]
 Ends = tuple[float | None, float | None]
@@ -87,7 +88,7 @@ def profiles(wanted: Sequence[Wanted], levels: Sequence[float] = ()) -> list[dic
     """
     if not wanted:
         return []
-    points = SideBySide.of([(one.fitter, one.log_L) for one in wanted])
+    points = side_by_side([(one.fitter, one.log_L) for one in wanted])
     named = [_profiles_of(one, points, number) for number, one in enumerate(wanted)]
     every = [one for of_fit in named for one in of_fit.values()]
     quantity = dict(zip(every, _intervals(every, levels), strict=True))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from jetscale.analysis.fitting.certificate import Certificate, at_most
 from jetscale.analysis.fitting.constraints import Bounds, Constraint, Index
 from jetscale.analysis.fitting.objective import Objective
+from jetscale.analysis.fitting.side_by_side import SideBySide
 from jetscale.analysis.fitting.solver import Solution, solve
 from jetscale.analysis.fitting.surface import FLOOR_BOUND, SurfaceForm, Surfaces, form_named
 
@@ -385,7 +386,7 @@ def precompare(problems: Iterable[Problem]) -> None:
             if starts is not None:
                 alike.setdefault((fitter.form, fitter.objective), []).append(((fitter, log_L), starts))
     for (form, _), group in alike.items():
-        points = SideBySide.of([problem for problem, _ in group])
+        points = side_by_side([problem for problem, _ in group])
         row = np.repeat(np.arange(len(group)), [len(starts) for _, starts in group])
         solution = points.solve(
             row,
@@ -435,66 +436,24 @@ def prefit(problems: Iterable[Problem], starts: int = STARTS) -> None:
         _FOUND.popitem(last=False)
 
 
-@dataclass(frozen=True)
-class SideBySide:
-    """Sets of points of one form and objective; where one has fewer, the rest are points of no weight.
+def side_by_side(problems: Sequence[Problem]) -> SideBySide:
+    """Sets of points of one form and objective, to be solved together.
 
-    Attributes
+    Parameters
     ----------
-    form, objective : of all.
-    x, y : (P,) centred ln N and ln D where all sets have the same, else (K, P).
-    log_L, weight : (K, P).
+    problems : at least one.
     """
-
-    form: SurfaceForm
-    objective: Objective
-    x: Array
-    y: Array
-    log_L: Array
-    weight: Array
-
-    @classmethod
-    def of(cls, problems: Sequence[Problem]) -> SideBySide:
-        """Those of K problems.
-
-        Parameters
-        ----------
-        problems : of one form and objective.
-        """
-        P = max(len(log_L) for _, log_L in problems)
-        found = np.zeros((4, len(problems), P))
-        for k, (fitter, log_L) in enumerate(problems):
-            axes = (fitter.log_N - fitter.centre[0], fitter.log_D - fitter.centre[1])
-            for values, into in zip((*axes, log_L, fitter.weights), found, strict=True):
-                into[k, : len(log_L)] = values
-        x, y, log_L_KP, weight = found
-        if (x == x[0]).all() and (y == y[0]).all():
-            x, y = x[0], y[0]
-        return cls(problems[0][0].form, problems[0][0].objective, x, y, log_L_KP, weight)
-
-    def solve(
-        self, row: Index, start: Array, constraint: Constraint, bounds: Bounds, tolerance: float = 1e-9
-    ) -> Solution:
-        """`solver.solve` from starts for different problems.
-
-        Parameters
-        ----------
-        row : (R,) number of the problem of every start.
-        start : (R, F).
-        constraint, bounds : of all starts; bounds (R, F).
-        tolerance : as in `solver.solve`.
-        """
-        x, y = (axis if axis.ndim == 1 else axis[row] for axis in (self.x, self.y))
-        log_L, weight = (value if len(value) == 1 else value[row] for value in (self.log_L, self.weight))
-        return solve(
-            start, x, y, log_L, weight, self.objective, self.form, constraint, bounds, tolerance=tolerance
-        )
+    points = []
+    for fitter, log_L in problems:
+        x, y = fitter.log_N - fitter.centre[0], fitter.log_D - fitter.centre[1]
+        points.append((x, y, log_L, fitter.weights))
+    return SideBySide.of(problems[0][0].form, problems[0][0].objective, points)
 
 
 def _search(problems: Sequence[Problem], starts: int) -> list[tuple[SurfaceFit, Certificate]]:
     """Fit sets of points of one form and objective; where one has fewer, the rest are points of no weight."""
     form = problems[0][0].form
-    points = SideBySide.of(problems)
+    points = side_by_side(problems)
     bounds = _boxes(problems)
     start = [fitter.starts(each[None], np.ones((1, len(each))), starts)[0] for fitter, each in problems]
 
