@@ -160,7 +160,7 @@ def _through(curves: list[Index], log_C: Array, budget: float) -> Slice:
 
 
 @dataclass(frozen=True)
-class SideBySide:
+class StackedSlices:
     """Several slices in one array: where one has fewer members than another, its first one again, absent.
 
     Attributes
@@ -175,7 +175,7 @@ class SideBySide:
     present: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, slices: Sequence[Slice]) -> SideBySide:
+    def of(cls, slices: Sequence[Slice]) -> StackedSlices:
         """Those of slices that have members."""
         sizes = np.array([len(one.low) for one in slices])
         member = np.arange(sizes.max())
@@ -216,7 +216,7 @@ def vertices(
     R = max(len(y_RP), len(weight_RP))
     if not slices:
         return np.empty((R, 0))
-    every = SideBySide.of(slices)
+    every = StackedSlices.of(slices)
     if len(slices) > 1 and R * every.low.size > MOST_NUMBERS:
         some = [vertices([one], x_P, y_RP, weight_RP, degree, min_points) for one in slices]
         return np.concatenate(some, axis=1)

@@ -13,7 +13,7 @@ from jetscale.analysis.fitting.surface import SurfaceForm
 
 Array = NDArray[np.float64]
 
-BLOCK = 25_000  # replicates x points a time: the Jacobian of so many stays in a processor's cache
+BLOCK = 10_000  # replicates x points a time: the Jacobian of so many stays in a processor's cache
 
 
 def moments(

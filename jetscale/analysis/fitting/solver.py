@@ -112,7 +112,9 @@ def solve(
     tolerance : relative decrease of the objective that is not worth a further step.
     max_iterations : damped steps at most.
     """
-    surface = _Surface(x_P, y_P, log_L_RP, weight_RP, objective, form, constraint)
+    own = constraint == form.constraint and type(form).constraint is SurfaceForm.constraint
+    free = own or constraint is unconstrained
+    surface = _Surface(x_P, y_P, log_L_RP, weight_RP, objective, form, None if free else constraint)
     return minimise(
         surface.evaluate,
         start_RF,
@@ -204,7 +206,7 @@ Evaluate = Callable[[Array, Index, bool], State]
 
 @dataclass(frozen=True)
 class _Surface:
-    """One surface for each replicate: what `solve` minimises."""
+    """One surface for each replicate: what `solve` minimises; without a constraint phi is theta."""
 
     x_P: Array
     y_P: Array
@@ -212,10 +214,12 @@ class _Surface:
     weight_RP: Array
     objective: Objective
     form: SurfaceForm
-    constraint: Constraint
+    constraint: Constraint | None
 
     def evaluate(self, phi_RF: Array, index: Index, curved: bool) -> State:
-        theta, tangent, bend = self.constraint(phi_RF, index)
+        theta, tangent, bend = phi_RF, None, None
+        if self.constraint is not None:
+            theta, tangent, bend = self.constraint(phi_RF, index)
         log_L = self.log_L_RP[index] if len(self.log_L_RP) > 1 else self.log_L_RP
         weight = self.weight_RP[index] if len(self.weight_RP) > 1 else self.weight_RP
         x, y = (axis[index] if axis.ndim > 1 else axis for axis in (self.x_P, self.y_P))
@@ -227,21 +231,14 @@ class _Surface:
         )
         value[outside] = np.inf
         gradient, bound, curvature = gradient_RQ, second_RQQ[0], second_RQQ[-1]
-        if not _is_identity(tangent):
+        if tangent is not None:
             turned = np.swapaxes(tangent, 1, 2)
             gradient = (turned @ gradient_RQ[:, :, None])[:, :, 0]
             bound = turned @ bound @ tangent
             curvature = turned @ curvature @ tangent if curved else bound
-        if curved and bend is not None:
-            curvature += np.einsum("rq,rqfg->rfg", gradient_RQ, bend)
+            if curved and bend is not None:
+                curvature += np.einsum("rq,rqfg->rfg", gradient_RQ, bend)
         return State(phi_RF.copy(), theta, value, gradient, bound, curvature)
-
-
-def _is_identity(tangent: Array) -> bool:
-    """Whether the parameters of the form are the free ones: one matrix for all rows, 1 on its diagonal."""
-    one = tangent[:1]
-    Q, F = tangent.shape[1:]
-    return Q == F and tangent.strides[0] == 0 and np.array_equal(one, np.eye(Q)[None])
 
 
 @dataclass(frozen=True)
@@ -388,9 +385,10 @@ class _Batch:
 
 def _damped_step(gradient: Array, matrix: Array, bound: Array, damping: Array) -> tuple[Array, Array]:
     """Step (R, F) by a matrix, damped by the diagonal of the bound, and the decrease that it predicts."""
-    own = np.einsum("rff->rf", bound)
+    F = bound.shape[1]
+    own = bound.reshape(-1, F * F)[:, :: F + 1]
     tiny = 1e-16 * own.max(axis=1, keepdims=True) + 1e-300  # never singular
-    damped = matrix.copy()
-    np.einsum("rff->rf", damped)[...] += damping[:, None] * own + tiny
+    damped = np.array(matrix, order="C")
+    damped.reshape(-1, F * F)[:, :: F + 1] += damping[:, None] * own + tiny
     step = np.asarray(-np.linalg.solve(damped, gradient[:, :, None])[:, :, 0])
     return step, np.asarray(-0.5 * np.einsum("rf,rf->r", gradient, step))

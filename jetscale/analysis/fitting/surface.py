@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -257,10 +257,18 @@ class SurfaceForm(ABC):
 
     def outside(self, theta_RQ: Array) -> NDArray[np.bool_]:
         """Rows of theta at which the form is not evaluated, (R,): far beyond its bounds, or not finite."""
-        low = np.array([self.limit(self.parameters[q])[0] for q in self.shapes])
-        low = np.where(low > 0, 0.5 * low, -np.inf)
-        outside = (theta_RQ[:, self.shapes] < low).any(axis=1) | (np.abs(theta_RQ) > 1000).any(axis=1)
-        return np.asarray(outside | ~np.isfinite(theta_RQ).all(axis=1))
+        low, high = self._domain
+        inside = (theta_RQ >= low) & (theta_RQ <= high)  # not where it is NaN
+        return np.asarray(~inside.all(axis=1))
+
+    @cached_property
+    def _domain(self) -> tuple[Array, Array]:
+        """Ends of the parameters beyond which a form is not evaluated, (Q,)."""
+        low, high = np.full(len(self.parameters), -1000.0), np.full(len(self.parameters), 1000.0)
+        for q in self.shapes:
+            least = self.limit(self.parameters[q])[0]
+            low[q] = 0.5 * least if least > 0 else low[q]
+        return low, high
 
     def values(self, theta_RQ: Array) -> dict[str, Array]:
         """Return the reported quantities (R,) by name."""

@@ -21,7 +21,7 @@ from jetscale.analysis.joint.model import JointModel, Losses
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-CHUNK = 128  # replicates a time
+CHUNK = 32  # replicates a time, as in `fitting.starts`
 SMALL = 0.01  # of the mean loss: a coefficient that came out negative starts here
 APART = 2  # nodes: starts of one replicate differ by as much in a shared exponent
 
