@@ -47,8 +47,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         ]
         if lost:
             raise pytest.UsageError(
-                f"pytest {pytest.__version__} and this pytest-xdist lose the groups of {len(lost)} tests; what a group"
-                " shares would be made several times: pip install 'pytest<9.2'"
+                f"pytest {pytest.__version__} and this pytest-xdist lose the groups of {len(lost)} tests,"
+                " so what a group shares would be made several times: pip install 'pytest<9.2'"
             )
 
 
