@@ -73,7 +73,7 @@ def ask_worth(data: JointData) -> Record:
     """D_T and its powers."""
     model = TransferModel.of(LAWS[EFFECTIVE], data.points, "scratch", compositions(), data.objective)
     fit, certificate = model.point(data.points)
-    law = FittedLaw(model, fit, certificate, model.replicates(*data.drawn(), warm_F=fit.phi[0]), {})
+    law = FittedLaw(model, fit, certificate, model.replicates(*data.drawn(), fit), {})
     entry = law_entry(data, law)
     found: dict[str, Any] = {key: entry["parameters"][key].ci95 for key in COMMON}
     for one in compositions():
@@ -86,7 +86,7 @@ def ask_total(data: JointData) -> Record:
     """The optimum of a total budget."""
     model = TransferModel.of(LAWS[EFFECTIVE], data.points, "scratch", compositions(), data.objective)
     fit, _ = model.point(data.points)
-    replicates = model.replicates(*data.drawn(), warm_F=fit.phi[0])
+    replicates = model.replicates(*data.drawn(), fit)
     theta, drawn = (model.theta(one.phi) for one in (fit, replicates))
     transfer = Transfer(
         laws={name: (law_of(theta, name), law_of(drawn, name)) for name in COMPOSITIONS},

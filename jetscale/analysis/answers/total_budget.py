@@ -3,16 +3,17 @@
 One jet of either phase costs its simulation and, in training, so many FLOPs a parameter:
 C = (s + k_pre N) D_pre + (s + k N) D. The lowest loss that C buys is searched in ln N and in the share of the
 budget that goes to pretraining, on a grid that is zoomed in on its lowest point, a coarse one first, for all
-replicates at once.
-A law is asked for nothing but its ln loss, so every transfer law is planned with alike.
+replicates at once. Losses alone cannot tell two points of a flat minimum apart, so its end is a root of the
+derivatives, by Newton steps: there a FLOP gains as much whatever it buys.
+A law is asked for nothing but its ln loss and slopes, so every transfer law is planned with alike.
 
 Shapes: R replicates, K points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +22,24 @@ from jetscale.analysis.fitting.numbers import TIE
 
 Array = NDArray[np.float64]
 
-# (ln N, ln D_pre, ln D), each (R, K), to ln L (R, K); ln D_pre is minus infinity without pretraining
-LogLoss = Callable[[Array, Array, Array], Array]
-
 SIDES = (31,) * 2 + (9,) * 28  # points of the grid along an axis, by round: 1e-10 of the range at the end
+NEWTON = 30  # steps at the end, at most
 KEEP = 2.0  # spacings of a round's grid that the next one reaches to each side
 SHARE_REACH = 18.0  # of the logit of the share
 SMALLEST_N = 1.0
-STEP = 1e-3  # of a logarithm, in differences
+STEP = 1e-5  # of a logarithm, in differences of slopes
+SAME = 1e-13  # of ln L: rounding, which Newton steps may raise it by
 ONE_JET = 1.0
+
+
+class LogLoss(Protocol):
+    """A law of R replicates; ln D_pre is minus infinity without pretraining."""
+
+    def __call__(self, log_N: Array, log_D_pre: Array, log_D: Array) -> Array:
+        """Ln L (R, K) at points (R, K)."""
+
+    def slopes(self, log_N: Array, log_D_pre: Array, log_D: Array) -> tuple[Array, Array, Array]:
+        """Fall of L by ln N, ln D_pre and ln D, (R, K) each."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,17 @@ class EffectiveData:
         log_data = np.logaddexp(log_D, np.where(np.isnan(log_T), -np.inf, log_T))
         return np.asarray(np.logaddexp(np.logaddexp(log_A - alpha * log_N, log_B - beta * log_data), log_E))
 
+    def slopes(self, log_N: Array, log_D_pre: Array, log_D: Array) -> tuple[Array, Array, Array]:
+        """Fall of L by ln N, ln D_pre and ln D, (R, K) each: minus its derivatives."""
+        log_A, log_B, _, alpha, beta, log_k, p, q = self.theta.T[:, :, None]
+        with np.errstate(invalid="ignore"):
+            log_T = log_k + p * log_D_pre + q * log_N
+        log_T = np.where(np.isnan(log_T), -np.inf, log_T)
+        log_data = np.logaddexp(log_D, log_T)
+        of_data = beta * np.exp(log_B - beta * log_data)
+        of_T, of_D = of_data * np.exp(log_T - log_data), of_data * np.exp(log_D - log_data)
+        return alpha * np.exp(log_A - alpha * log_N) + q * of_T, p * of_T, of_D
+
 
 @dataclass(frozen=True)
 class Best:
@@ -117,6 +138,7 @@ def best_split(law: LogLoss, budget: float, price: Price, *, pretraining: bool, 
         values = _at(law, points, budget, price, pretraining)[3]
         middle = points[row, values.argmin(axis=1)]
         half = half * (KEEP * 2 / (side - 1))
+    middle = _rooted(law, middle, (box_low, box_high), budget, price, pretraining)
     found = _at(law, middle[:, None], budget, price, pretraining)
     if pretraining:  # none at all may be better still
         none = best_split(law, budget, price, pretraining=False, replicates=replicates)
@@ -139,6 +161,52 @@ def _at(
         return N, D_pre, D, law(points[:, :, 0], np.log(D_pre), np.log(D))
 
 
+def _rooted(
+    law: LogLoss, start_R2: Array, box: tuple[Array, Array], budget: float, price: Price, pretraining: bool
+) -> Array:
+    """Points (ln N, logit of the share) where slopes balance, (R, 2): Newton steps from the lowest of the grid.
+
+    A coordinate at an end of the box stays there. A step is kept where it brings the balance closer to 0 and
+    leaves the loss no higher than that of the grid.
+    """
+    held = (start_R2 <= box[0]) | (start_R2 >= box[1])
+    held[:, 1] |= not pretraining
+
+    def off(point: Array) -> tuple[Array, Array]:
+        """How far from balance, (R, 2), and ln L (R,)."""
+        N, D_pre, D, log_loss = _at(law, point[:, None], budget, price, pretraining)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            by_N, by_pre, by_D = law.slopes(np.log(N), np.log(D_pre), np.log(D))
+            # a larger model leaves so many jets fewer of either phase
+            fewer = price.pretrain * N / price.per_jet(N)[0] * by_pre
+            fewer = fewer + price.finetune * N / price.per_jet(N)[1] * by_D
+            size = by_N / fewer - 1
+            # of the budget, the share s of pretraining: (1 - s) by_pre = s by_D
+            share = np.log(by_pre / by_D) - point[:, 1:]
+        return np.where(held, 0.0, np.concatenate([size, share], axis=1)), log_loss[:, 0]
+
+    point = start_R2
+    here, log_loss = off(point)
+    ceiling = log_loss + SAME
+    for _ in range(NEWTON):
+        columns = []
+        for axis in range(2):
+            move = STEP * np.eye(2)[axis]
+            columns.append((off(point + move)[0] - off(point - move)[0]) / (2 * STEP))
+        matrix = np.where(held[:, :, None] | held[:, None, :], np.eye(2), np.stack(columns, axis=2))
+        usable = np.isfinite(matrix).all(axis=(1, 2)) & np.isfinite(here).all(axis=1)
+        matrix = np.where(usable[:, None, None], matrix, np.eye(2))
+        usable &= np.abs(np.linalg.det(matrix)) > 0
+        matrix = np.where(usable[:, None, None], matrix, np.eye(2))
+        trial = np.clip(point - np.linalg.solve(matrix, here[:, :, None])[:, :, 0], *box)
+        there, log_loss = off(trial)
+        good = usable & (np.abs(there).max(axis=1) < np.abs(here).max(axis=1)) & (log_loss <= ceiling)
+        if not good.any():
+            break
+        point, here = np.where(good[:, None], trial, point), np.where(good[:, None], there, here)
+    return point
+
+
 @dataclass(frozen=True)
 class Marginal:
     """Fall of the loss, nats, by a little more of each, (R,) each.
@@ -158,7 +226,7 @@ class Marginal:
 
 
 def marginal(law: LogLoss, N: Array, D_pre: Array, D: Array, price: Price) -> Marginal:
-    """Gains of a little more of each at a point, by central differences of the loss (good to about 1e-6).
+    """Gains of a little more of each at a point.
 
     Parameters
     ----------
@@ -166,17 +234,9 @@ def marginal(law: LogLoss, N: Array, D_pre: Array, D: Array, price: Price) -> Ma
     N, D_pre, D : (R,) the point; D_pre above 0.
     price : of jets.
     """
-    log = np.log(np.stack([N, D_pre, D]))
-
-    def slope(axis: int) -> Array:
-        up, down = log.copy(), log.copy()
-        up[axis] += STEP
-        down[axis] -= STEP
-        higher, lower = (np.exp(law(*(value[:, None] for value in side))[:, 0]) for side in (up, down))
-        return np.asarray((lower - higher) / (2 * STEP))
-
     of_pretraining, of_finetuning = price.per_jet(N)
-    by_N, by_pre, by_D = (slope(axis) for axis in range(3))
+    logs = (np.log(value)[:, None] for value in (N, D_pre, D))
+    by_N, by_pre, by_D = (slope[:, 0] for slope in law.slopes(*logs))
     return Marginal(
         model=by_N / (price.pretrain * N * D_pre + price.finetune * N * D),
         pretrain=by_pre / (of_pretraining * D_pre),

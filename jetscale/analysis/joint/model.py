@@ -65,7 +65,9 @@ class JointCertificate:
     ----------
     converged : the predicted relative decrease is below 1e-6.
     gradient, decrease : at most this, powers of ten.
-    starts, agreeing : starts made, and those that ended within 1e-6 (relative) of the lowest objective.
+    starts, agreeing : starts made, and those that ended within 1e-6 (relative) of the lowest objective. A
+        start between two minima ends in either, as rounding has it: results.json has all of them, or 2 for
+        two or more, or 1.
     condition : condition number of the Gauss-Newton matrix of all groups, centred ln N and ln D.
     at_bound : names of the parameters at a bound.
     """
@@ -80,7 +82,8 @@ class JointCertificate:
 
     def to_json(self) -> dict[str, Any]:
         """Entry of results.json."""
-        return asdict(self)
+        told = self.agreeing if self.agreeing == self.starts else min(self.agreeing, 2)
+        return asdict(self) | {"agreeing": told}
 
 
 @dataclass(frozen=True)
@@ -90,10 +93,13 @@ class JointFit:
     Attributes
     ----------
     phi : (R, F). objective : (R,).
+    minima : (M, F) where the starts of a fit of the data ended, one of each objective, the lowest first;
+        None for replicates.
     """
 
     phi: Array
     objective: Array
+    minima: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -231,7 +237,11 @@ class JointModel:
             condition=self.condition(final.phi[0], log_L, weight),
             at_bound=self.at_bound(final.phi[0]),
         )
-        return JointFit(final.phi, np.where(final.objective <= rounding, 0.0, final.objective)), certificate
+        order = np.argsort(found.objective)
+        apart = np.diff(found.objective[order]) > AGREEMENT * value + rounding
+        minima = np.concatenate([final.phi, found.phi[order[1:][apart]]])
+        objective = np.where(final.objective <= rounding, 0.0, final.objective)
+        return JointFit(final.phi, objective, minima), certificate
 
     def at_bound(self, phi_F: Array) -> list[str]:
         """Names of the parameters that rest at an end of the box, or within a thousandth of it."""

@@ -222,17 +222,21 @@ class TransferModel:
         ]
         return self.model.point(self.starts(log_L, weight, np.concatenate(nodes))[:, 0], log_L, weight)
 
-    def replicates(self, log_L: Losses, weight: Losses, warm_F: Array) -> JointFit:
-        """Fit every replicate from its own best node; D_T may have two minima: from the data's fit too.
+    def replicates(self, log_L: Losses, weight: Losses, fit: JointFit) -> JointFit:
+        """Fit every replicate from its own best node; D_T may have several minima: from those of the data too.
+
+        A replicate that is left in whichever of two minima its path leads to hangs on rounding: the lowest of
+        those that the data have decides.
 
         Parameters
         ----------
         log_L, weight : by group, (R, P) or (1, P).
-        warm_F : (F,) fit of the data.
+        fit : of the data.
         """
         starts = self.starts(log_L, weight, pooled_nodes(self.model.groups[:1], log_L, weight, 1))
-        if self.law.form is WithExtraData:
-            starts = np.concatenate([starts, np.broadcast_to(warm_F, starts.shape)])
+        if self.law.form is WithExtraData and fit.minima is not None:
+            shape = (len(fit.minima), *starts.shape[1:])
+            starts = np.concatenate([starts, np.broadcast_to(fit.minima[:, None], shape)])
         return self.model.best(starts, log_L, weight)
 
     def log_data(self, phi_RF: Array, group: str, log_N: float) -> Array:

@@ -61,7 +61,7 @@ def fit_laws(data: JointData, scratch: str, compositions: tuple[Composition, ...
         fit, certificate = model.point(points)
         drawn = None
         if data.has_replicates and law.form:
-            drawn = model.replicates(*data.drawn(), warm_F=fit.phi[0])
+            drawn = model.replicates(*data.drawn(), fit)
         held_out = {axis: law_held_out(model, points, axis, data) for axis in ("D", "N")}
         found[name] = FittedLaw(model, fit, certificate, drawn, held_out)
     return found
