@@ -27,12 +27,13 @@ $(BIN)/python -m compileall -q -j 0 -x 'site-packages/.*/tests?/' $(VENV)/lib je
 endef
 comma := ,
 
-# One test process more than cores, up to four, since tests sometimes wait for others. Lint runs beside them;
-# what it prints follows theirs where it fails.
+# One test process more than cores, up to four, since tests sometimes wait for others; each computes on one thread,
+# since threads of several processes wait for each other. Lint runs beside them; what it prints follows theirs
+# where it fails.
 WORKERS = $(shell $(PYTHON) -c "import os; print(min(len(os.sched_getaffinity(0)) + 1, 4))")
 test: install  ## style, types, import rules, and every test
 	@log=$$(mktemp); $(MAKE) --no-print-directory lint > $$log 2>&1 & lint=$$!; \
-	$(BIN)/python -m pytest -n $(WORKERS) --dist=loadgroup; tests=$$?; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist=loadgroup; tests=$$?; \
 	wait $$lint; lint=$$?; [ $$lint = 0 ] || cat $$log; rm $$log; \
 	echo "lint: exit status $$lint, tests: exit status $$tests"; [ $$lint = 0 ] && [ $$tests = 0 ]
 

@@ -71,7 +71,7 @@ class Truth:
         reducible = np.logaddexp(self.p * of_N, self.p * of_D) / self.p
         return np.asarray(np.logaddexp(np.log(self.E), reducible))[None]
 
-    def known(self, C_ends: tuple[float, float]) -> dict[str, float]:  # noqa: ARG002
+    def known(self, C_ends: tuple[float, float]) -> dict[str, float]:  # noqa: ARG002 (the interface has it)
         """Values of the quantities that the form defines."""
         a = self.beta / (self.alpha + self.beta)
         return {"a": a, "alpha": self.alpha, "beta": self.beta, "L_inf": self.E}
@@ -161,7 +161,7 @@ def grid(truth: Truth, sizes: int, amounts: int, noise: Noise, rng: np.random.Ge
     """Final losses on a grid of N 1e4..1e7 and D 1e5..1e8, one run a cell; and the runs to come."""
     N, D = points(sizes, amounts)
     later = np.array(list(FUTURE.values()))
-    return grid_table(truth, np.append(N, later[:, 0]), np.append(D, later[:, 1]), noise, rng)  # type: ignore[arg-type]
+    return grid_table(truth, np.append(N, later[:, 0]), np.append(D, later[:, 1]), noise, rng)  # type: ignore[arg-type]  # as below
 
 
 def without_future(losses: LossTable) -> tuple[LossTable, dict[str, float]]:
@@ -179,7 +179,7 @@ def without_future(losses: LossTable) -> tuple[LossTable, dict[str, float]]:
 def sweep(seeds: int, noise: Noise, rng: np.random.Generator) -> LossTable:
     """Curves of the paper's widths with test blocks."""
     curves = {"all": CURVE_TRUTH}
-    return curves_table(curves, noise, rng, seeds=seeds, evaluations=30)  # type: ignore[arg-type]
+    return curves_table(curves, noise, rng, seeds=seeds, evaluations=30)  # type: ignore[arg-type]  # a truth has the part that is drawn from
 
 
 def trial(losses: LossTable, method: str, *, profile: bool) -> Intervals:
@@ -306,8 +306,9 @@ def designs(noise: Noise, trials: int) -> list[Design]:
             found.append(Design(f"5 x 6, form {word} by {100 * rms:g}%", make, "wild", truth, trials))
     for sizes, amounts in ((3, 3), (4, 4), (5, 6), (6, 8)):
         name, make = f"{sizes} x {amounts} final losses", partial(grid, GRID_TRUTH, sizes, amounts, noise)
-        for method in ("wild", "runs"):  # the profile is the same for both
-            found.append(Design(name, make, method, GRID_TRUTH, trials, method == "wild"))  # noqa: PERF401
+        found += [  # the profile is the same for both
+            Design(name, make, method, GRID_TRUTH, trials, method == "wild") for method in ("wild", "runs")
+        ]
     for seeds in (1, 2, 5):
         method = "wild" if seeds == 1 else "hierarchical"
         name, make = f"12 widths, {seeds} seed{'s' * (seeds > 1)}, curves", partial(sweep, seeds, noise)

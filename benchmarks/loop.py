@@ -26,7 +26,8 @@ from jetscale.tracking.wandb_environment import Destination
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training.build import outputs_of
 from jetscale.training.phase import fit_phase
-from jetscale.training.settings import FinetuneSettings, Phase, TrainSettings
+from jetscale.training.phase_settings import FinetuneSettings, Phase
+from jetscale.training.settings import TrainSettings
 
 STEPS, REPEATS, DIM, BATCH = 301, 9, 8, 128
 LOG_EVERY, CHECKPOINT_EVERY = 20, 100

@@ -24,15 +24,18 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from jetscale.common.files import atomic_path
+from jetscale.common.imports import without_collection
 from jetscale.common.masking import masked_tree
 from jetscale.common.progress import log_above_the_bar, waiting
 from jetscale.common.usage import UsageError, install_extra
+from jetscale.jets.errors import JetDataError
 from jetscale.launch.composing import ReplacingLoader
 from jetscale.launch.hydra_setup import print_status
-from jetscale.launch.launchers import launch_of
+from jetscale.launch.launchers import launch_of, runs_here
 
 if TYPE_CHECKING:
     from jetscale.launch.jobs import Job
+    from jetscale.launch.sweep_plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -82,14 +85,17 @@ class GridSweeper(Sweeper):
         log_above_the_bar()
         with _without_table_if_refused():
             jobs = self._checked_jobs(arguments, folder)
-            with waiting("importing PyTorch and Lightning", log.info):
+            with waiting("importing PyTorch and Lightning", log.info), without_collection():
                 from jetscale.launch import plan_table
                 from jetscale.launch.rounds import carry_through
                 from jetscale.launch.sweep_plan import plan_sweep
             if self._dry:
                 plan_table.print_plan(plan_table.measured_plan(jobs))
                 return []
-            plan_sweep(jobs).write(folder)
+            plan = plan_sweep(jobs)
+            with waiting("looking for the jets of every run", log.info):
+                self._check_jets(plan)
+            plan.write(folder)
             _write_configuration(folder / "multirun.yaml", self._config)
         size = self._batch or len(jobs)
         results: list[JobReturn] = []
@@ -98,6 +104,18 @@ class GridSweeper(Sweeper):
         for result in results:
             _ = result.return_value  # raises where the job failed
         return results
+
+    def _check_jets(self, plan: Plan) -> None:
+        """Refuse a sweep whose jets do not suffice; only warn of it where the runs are made elsewhere.
+
+        Machines of a cluster may have jets that this one has not.
+        """
+        try:
+            plan.check_jets()
+        except JetDataError as error:
+            if runs_here(self._config):
+                raise
+            log.warning("on this machine, which starts the runs: %s", error)
 
     def _checked_jobs(self, arguments: Sequence[str], folder: Path) -> list[Job]:
         """Compose every job and check its settings and its folder."""

@@ -18,6 +18,7 @@ from jetscale.common.cli import explains_itself, told
 from jetscale.common.config_safety import CONF, check_config_files
 from jetscale.common.progress import log_above_the_bar
 from jetscale.common.trust import import_trusted, take_trust
+from jetscale.common.usage import SettingsError
 from jetscale.launch.command_line import check_command_line, explanation
 from jetscale.launch.help import train_help
 from jetscale.launch.hydra_setup import hydra_arguments, register, run_suffix
@@ -25,7 +26,7 @@ from jetscale.launch.joblib_workers import obeying_the_driver
 from jetscale.launch.single_run import run_told
 from jetscale.runs.directory import leave_traceback
 from jetscale.runs.record import RunRecord
-from jetscale.training.settings import SettingsError, from_config
+from jetscale.training.settings import from_config
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 """Hydra's variable: with 1, every error comes with its traceback."""

@@ -23,7 +23,8 @@ from tests.warm import WarmServer
 SECONDS = float(os.environ.get("JETSCALE_CHAOS_SECONDS", "0"))
 KILLS = 4
 """So many at least, each kind of them."""
-KINDS = ("driver", "worker", "worker", "all")
+KINDS = ("driver", "worker", "all", "run")
+"""A driver, any process of its group, the whole group, and the worker whose run is under way."""
 STEPS = 120 if SECONDS < 300 else 900
 GRID = (
     *(word for word in TINY if not word.startswith("model.dim")), "study=chaos", "data.repeat=true",
@@ -55,6 +56,15 @@ def processes_of(group: int) -> list[int]:
     return found
 
 
+def owners(root: Path) -> list[int]:
+    """Processes that own a run below `root` which has written metrics and is not finished."""
+    logs = [
+        log for log in (root / "multirun").rglob("metrics.jsonl") if not (log.parent / "done.json").exists()
+    ]
+    files = [log.parent / "owner.json" for log in logs]
+    return [json.loads(file.read_text())["pid"] for file in files if file.exists()]
+
+
 def kill_group(group: int) -> None:
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
@@ -83,6 +93,7 @@ def test_a_sweep_disturbed_by_random_kills_gives_the_same_exponents(warm, tmp_pa
     while not done:
         with warm.start("jetscale.train", words, roots[1], quiet_environment(), session=True) as driver:
             groups.append(driver.pid)
+            here: list[str] = []
             while len(kills) < KILLS or time.monotonic() - started < SECONDS:
                 before = written(roots[1])
                 while written(roots[1]) == before and driver.poll() is None:
@@ -92,12 +103,17 @@ def test_a_sweep_disturbed_by_random_kills_gives_the_same_exponents(warm, tmp_pa
                 if driver.poll() is not None or not victims:
                     break
                 what = KINDS[len(kills)] if len(kills) < len(KINDS) else rng.choice(KINDS)
+                if what == "run" and not (victims := [pid for pid in owners(roots[1]) if pid in victims]):
+                    continue
                 kills.append(what)
+                here.append(what)
                 if what == "all":
                     kill_group(driver.pid)
                 else:
                     os.kill(driver.pid if what == "driver" else rng.choice(victims), signal.SIGKILL)
             done = driver.wait() == 0
+            # joblib's pool breaks with its worker; the driver starts another, and no run is lost
+            assert done or here != ["run"], driver.printed("stderr")
             # orphans of a killed driver may go on: the next one must cope with them
             if not done and rng.random() < 0.5:
                 kill_group(driver.pid)

@@ -46,7 +46,7 @@ def read_excel(folder: Path) -> None:
 
 
 def launch_on_slurm(folder: Path) -> None:
-    SlurmLauncher().setup(hydra_context=None, task_function=None, config=None)  # type: ignore[arg-type]
+    SlurmLauncher().setup(hydra_context=None, task_function=None, config=None)  # type: ignore[arg-type]  # refused before it is read
 
 
 CASES: dict[tuple[str, str], Provoked] = {

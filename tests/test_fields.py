@@ -13,12 +13,12 @@ from jetscale.analysis.rates import Command as Rates
 from jetscale.analysis.settings import Approach3Settings, FitSettings
 from jetscale.common.cli import check, parse
 from jetscale.common.fields import Matches, OneOf, Range, expected, keys_of, plain_type, problems
-from jetscale.common.usage import UsageError
+from jetscale.common.usage import SettingsError, UsageError
 from jetscale.composition.settings import Compare
 from jetscale.download.settings import DownloadSettings
 from jetscale.prepare.settings import PrepareSettings
 from jetscale.simulate.settings import Settings as Simulate
-from jetscale.training.settings import SettingsError, TrainSettings, from_config
+from jetscale.training.settings import TrainSettings, from_config
 
 NAN, INF = float("nan"), float("inf")
 COMMANDS = (Analysis, Plan, Rates, Compare, DownloadSettings, PrepareSettings, Simulate)

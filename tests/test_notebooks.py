@@ -9,7 +9,7 @@ import pytest
 
 from tests.runs import quiet_environment
 
-nbformat: Any = pytest.importorskip("nbformat")
+nbformat: Any = pytest.importorskip("nbformat", reason="the extra `notebooks` is not installed")
 
 REPO = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
@@ -30,7 +30,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def this_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the kernel `python3` the running interpreter, whatever the user has installed."""
-    kernelspec: Any = pytest.importorskip("ipykernel.kernelspec")
+    kernelspec: Any = pytest.importorskip(
+        "ipykernel.kernelspec", reason="the extra `notebooks` is not installed"
+    )
     kernelspec.write_kernel_spec(str(tmp_path / "jupyter/kernels/python3"))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
 
@@ -56,7 +58,7 @@ def test_outputs_are_not_committed(path: Path) -> None:
 @pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=MARKS.get(p.stem, [])) for p in NOTEBOOKS])
 def test_it_runs_from_the_top(path: Path, folder: Path, this_interpreter: None) -> None:
     """An error in any cell is raised here, with the cell and its traceback."""
-    nbclient: Any = pytest.importorskip("nbclient")
+    nbclient: Any = pytest.importorskip("nbclient", reason="the extra `notebooks` is not installed")
     notebook = nbformat.read(path, as_version=4)
     environment = {**quiet_environment(), "PYTHONPATH": str(REPO)}
     client = nbclient.NotebookClient(

@@ -334,7 +334,7 @@ def test_the_device_is_named():
     from jetscale.launch.single_run import _device
 
     several = SimpleNamespace(accelerator="cpu", devices=2, num_nodes=2, threads=3)
-    assert _device(several) == "4 x CPU, 3 threads"  # type: ignore[arg-type]
+    assert _device(several) == "4 x CPU, 3 threads"  # type: ignore[arg-type]  # of a machine with 4
 
 
 def scaling_table(path: Path) -> Path:

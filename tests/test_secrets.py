@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import string
+import threading
 from dataclasses import asdict
 
 import pytest
@@ -112,6 +114,26 @@ def test_values_of_the_environment_are_hidden_wherever_they_stand(monkeypatch):
     text = f"/abc+DEF/ghi, %2Fabc%2BDEF%2Fghi, x{'k' * 40}x, disabled, /tmp/agent, /home/me/run"
     assert masked(text) == "***, ***, x***x, disabled, /tmp/agent, /home/me/run"
     assert masked_tree({"/abc+DEF/ghi": ["/abc+DEF/ghi"]}) == {"***": ["***"]}
+
+
+def test_another_thread_may_change_the_environment_meanwhile(monkeypatch):
+    """As W&B's client does when its service dies: the run that masks a summary then must go on."""
+    monkeypatch.setenv("JETSCALE_LIVES_SHORTLY", "")
+    done = threading.Event()
+
+    def change() -> None:
+        while not done.is_set():
+            os.environ.pop("JETSCALE_LIVES_SHORTLY", None)
+            os.environ["JETSCALE_LIVES_SHORTLY"] = ""
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(500):
+            assert masked("plain words") == "plain words"
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_a_path_in_an_environment_variable_is_no_secret(monkeypatch, tmp_path):

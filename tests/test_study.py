@@ -14,7 +14,7 @@ from jetscale.analysis.settings import UncertaintySettings
 
 STUDY = Path(__file__).resolve().parents[1] / "studies/laptop"
 FITTED = sorted(path.parent for path in STUDY.glob("*/losses.parquet"))
-LIMIT_MIB = 25
+LIMIT_MIB = 30
 
 
 def differences(here: Any, there: Any, where: str = "") -> list[str]:

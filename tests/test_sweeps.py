@@ -9,9 +9,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from jetscale.common.config_safety import CONF
+from jetscale.common.usage import SettingsError
 from jetscale.launch.help import train_help
 from jetscale.launch.hydra_setup import hydra_arguments, print_status, register, run_suffix
-from jetscale.training.settings import SettingsError, from_config
+from jetscale.training.settings import from_config
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 BUDGETS = sorted(path.stem for path in (CONF / "budget").glob("*.yaml"))

@@ -43,7 +43,7 @@ def warm_up() -> None:
     """Import what every run imports, and have numba load its extensions, a second in every process."""
     gc.disable()  # see tests/conftest.py
     # PyTorch would import it, no command on a CPU needs it, and frozen it prints what it "leaked" at the end
-    sys.modules["triton"] = None  # type: ignore[assignment]
+    sys.modules["triton"] = None  # type: ignore[assignment]  # as Python marks what is not there
     for name in WARM:
         importlib.import_module(name)
     numba.njit(lambda: 0)()

@@ -141,7 +141,9 @@ def _read(kind: Any, text: str) -> Any:
         return text
     if text.startswith("{") and not {"'", '"'} & set(text):
         text = re.sub(r":(?![\s/])", ": ", text)  # {QCD:1}, as Hydra reads it
-    return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)["value"]  # type: ignore[call-overload,index]
+    read = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
+    assert isinstance(read, dict)
+    return read["value"]
 
 
 def _expand(argument: str, known: dict[str, Any]) -> str:

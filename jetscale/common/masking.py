@@ -214,7 +214,8 @@ def _is_assignment(found: re.Match[str]) -> bool:
 def _environment_secrets() -> re.Pattern[str] | None:
     """The values of this process's environment variables that are named like secrets."""
     found: set[str] = set()
-    for name, value in os.environ.items():
+    for name in list(os.environ):
+        value = os.environ.get(name, "")  # W&B's client deletes variables in a thread of its own meanwhile
         if len(value) < _SHORTEST_VALUE or not is_secret_name(name) or value.lower() in _ORDINARY_VALUES:
             continue
         if not value.startswith(("/", "~")) or not Path(value).expanduser().exists():  # not a file's name

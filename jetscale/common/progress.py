@@ -194,7 +194,8 @@ class Progress:
         return f"{duration(max((self.total - self.done) / self.rate - since, 0.0))} left"
 
     def _rest(self) -> list[str]:
-        return [f"{self.rate:,.0f} {self.unit}/s" if self._rated and self.rate > 0 else "", self._state]
+        digits = ",.0f" if self.rate >= 1 else ".2g"
+        return [f"{self.rate:{digits}} {self.unit}/s" if self._rated and self.rate > 0 else "", self._state]
 
     def _counted(self) -> str:
         return f"{self.done:,.0f} of {self.total:,.0f} {self.unit}"

@@ -1,4 +1,4 @@
-"""The error that every command shows as one line instead of a traceback."""
+"""The errors that every command shows as one line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -19,3 +19,7 @@ def install_extra(extra: str) -> str:
     ``pip install '.[EXTRA]'``, and where to type it: jetscale is installed from its source.
     """
     return f"pip install '.[{extra}]' in jetscale's folder"
+
+
+class SettingsError(ValueError):
+    """A configuration that cannot be run; the message names the key, the value and what is needed."""

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from jetscale.common.registry import Registry
 from jetscale.composition.half_samples import Measured, Rows, measured, measured_all
@@ -137,10 +138,13 @@ def measure(jets: JetTable, downstream: JetTable, draws: int, seed: int) -> Row:
     draws : half-samples behind each standard error
     seed : of the half-samples
     """
+    import sklearn.ensemble  # noqa: F401  # `threadpool_limits` reaches only the libraries that are loaded
+
     comparison = Comparison(jets, downstream, draws, seed)
     row: Row = {}
-    for name in MEASURES.names():
-        found = MEASURES[name].of(comparison)
-        numbers = {"": found} if isinstance(found, Measured) else found
-        row |= {f"{name}.{part}" if part else name: number for part, number in numbers.items()}
+    with threadpool_limits(1):  # on so few jets, threads that wait for each other cost more than they bring
+        for name in MEASURES.names():
+            found = MEASURES[name].of(comparison)
+            numbers = {"": found} if isinstance(found, Measured) else found
+            row |= {f"{name}.{part}" if part else name: number for part, number in numbers.items()}
     return row

@@ -7,17 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
+from jetscale.common.progress import Progress, to_stderr, waiting
 from jetscale.common.usage import UsageError
 from jetscale.download.needs import files_needed
 from jetscale.download.published import DownloadError, verify
@@ -28,6 +20,8 @@ from jetscale.download.transfer import Client, Report
 from jetscale.jets.datasets.base import DATASETS
 from jetscale.jets.errors import raise_problems
 from jetscale.jets.reading.locations import RemoteFolder, folder_of
+
+_MB = 1e6
 
 
 def download(settings: DownloadSettings) -> None:
@@ -44,17 +38,16 @@ def download(settings: DownloadSettings) -> None:
         raise UsageError(f"dataset= is needed: {DATASET}")
     if isinstance(folder_of(settings.dir), RemoteFolder):
         raise UsageError(f"dir={settings.dir}: files are fetched to a local folder; name one")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     folder = Path(settings.dir) / DATASETS[settings.dataset].folder
     needs = files_needed(settings.dataset, settings.budget, settings.split)
     with nullcontext() if settings.check or settings.dry else only_here(folder):
         place = Place(settings, DATASETS[settings.dataset], folder, needs, Client(settings.retries))
         if settings.check:
-            _check(place, console)
+            _check(place)
         elif settings.dry:
-            _show(_source(place), place, console)
+            _show(_source(place), place)
         else:
-            _fetch_all(_source(place), place, console)
+            _fetch_all(_source(place), place)
 
 
 def _source(place: Place) -> Source:
@@ -67,24 +60,24 @@ def _source(place: Place) -> Source:
     return JetClass(place)
 
 
-def _fetch_all(source: Source, place: Place, console: Console) -> None:
+def _fetch_all(source: Source, place: Place) -> None:
     while tasks := source.todo():  # what is inside an archive may ask for another one
         place.receipt.save()  # what was compared just now
         _require_space(tasks, place.folder)
-        console.print(_sum(tasks, place.folder))
+        to_stderr(_sum(tasks, place.folder))
         for number, task in enumerate(tasks, 1):
-            with _progress(console, task) as report:
+            with shown(task) as report:
                 if task.mine is None:
                     place.client.fetch(task.file, task.part, report)
-            with console.status(f"{task.file.name}: its checksum is compared, and it is put in place"):
+            with waiting(f"{task.file.name}: comparing its checksum, putting it in place", to_stderr):
                 _require_checksum(task)
                 done = source.take(task)
-            console.print(
+            to_stderr(
                 f"{number}/{len(tasks)} {task.file.name}: {decimal(task.file.size)}, "
                 f"{task.file.algorithm} good, {done}"
             )
     place.receipt.save()
-    _report(place, console)
+    _report(place)
 
 
 def _require_checksum(task: Fetch) -> None:
@@ -116,16 +109,16 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _show(source: Source, place: Place, console: Console) -> None:
+def _show(source: Source, place: Place) -> None:
     """Print what would be fetched."""
     tasks = source.todo()
     for task in tasks:
         begun = f", {decimal(task.bytes_here)} of it are here" if task.bytes_here else ""
-        console.print(f"{task.file.name}: {decimal(task.file.size)}{begun}")
+        to_stderr(f"{task.file.name}: {decimal(task.file.size)}{begun}")
     if tasks:
-        console.print(_sum(tasks, place.folder))
+        to_stderr(_sum(tasks, place.folder))
     else:
-        _report(place, console)
+        _report(place)
 
 
 def _sum(tasks: Sequence[Fetch], folder: Path) -> str:
@@ -135,24 +128,22 @@ def _sum(tasks: Sequence[Fetch], folder: Path) -> str:
     )
 
 
-def _report(place: Place, console: Console) -> None:
+def _report(place: Place) -> None:
     """Print what is here, and the next command."""
     unknown = []
     for split, needs in place.needs.items():
         have = [name for name in place.here() if place.dataset.file_of(name).split == split]
         unknown += [name for name in have if name not in place.receipt.names]
-        console.print(
-            f"{place.folder}: {len(have)} {split} files, {sum(needs.values())} are needed: complete"
-        )
+        to_stderr(f"{place.folder}: {len(have)} {split} files, {sum(needs.values())} are needed: complete")
     if unknown:
-        console.print(
+        to_stderr(
             f"  {len(unknown)} of the files here were not fetched by this command and not compared with the "
             f"host's: {', '.join(unknown[:3])}{', ...' if len(unknown) > 3 else ''}"
         )
-    console.print(f"next: python -m jetscale.prepare dataset={place.dataset.name} dir={place.settings.dir}")
+    to_stderr(f"next: python -m jetscale.prepare dataset={place.dataset.name} dir={place.settings.dir}")
 
 
-def _check(place: Place, console: Console) -> None:
+def _check(place: Place) -> None:
     """Compare every file that was fetched with its checksum.
 
     Raises
@@ -165,20 +156,21 @@ def _check(place: Place, console: Console) -> None:
     if not place.receipt.names:
         raise DownloadError(f"{place.folder}: this command has fetched no file of {place.dataset.title} here")
     raise_problems(list(place.receipt.problems()), "files are not as they were fetched")
-    console.print(f"{place.folder}: {len(place.receipt.names)} files, checksums good")
+    to_stderr(f"{place.folder}: {len(place.receipt.names)} files, checksums good")
 
 
 @contextmanager
-def _progress(console: Console, task: Fetch) -> Iterator[Report]:
-    with Progress(
-        TextColumn(task.file.name),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bars:
-        bar = bars.add_task("", total=task.file.size, completed=task.bytes_here)
-        yield lambda here: bars.update(bar, completed=here)
+def shown(task: Fetch) -> Iterator[Report]:
+    """Show how much of a file is here, as every command shows its work.
+
+    Parameters
+    ----------
+    task : the file
+
+    Returns
+    -------
+    To be called with the bytes that are here.
+    """
+    size, here = task.file.size / _MB, task.bytes_here / _MB
+    with Progress(task.file.name, size, "MB", done=here, rated=True, closing=False) as bar:
+        yield lambda count: bar.update(count / _MB)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ _RECEIPT = ".download.json"
 def only_here(folder: Path) -> Iterator[None]:
     """Hold `folder` alone: two downloads would write one partial file.
 
+    Where nothing was put into it, nothing is left of it, such as after a start without a network.
+
     Raises
     ------
     DownloadError
@@ -43,8 +45,26 @@ def only_here(folder: Path) -> Iterator[None]:
     jetscale.common.files.WriteError
         The folder cannot be made.
     """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with _made(folder), _locked(folder):
+        yield
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make `folder`; of the folders made for it, those that are empty in the end are removed."""
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for one in made:
+            with suppress(OSError):  # it is not empty, or somebody has removed it
+                one.rmdir()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / _LOCK, timeout=0, fallback_to_soft=False)
     try:
         with writing(folder / _LOCK):
@@ -61,6 +81,8 @@ def only_here(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        # filelock sees that a file it has opened is gone, and makes another
+        (folder / _LOCK).unlink(missing_ok=True)
         lock.release()
 
 

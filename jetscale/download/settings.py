@@ -27,7 +27,8 @@ class DownloadSettings:
     ----------
     dataset : jetclass (Zenodo), or jetclass2 (Hugging Face; needs the extra `download`)
     budget : the files that the five subsets of the paper need under this budget (budget= of jetscale.train),
-        or all: the whole dataset
+        or all: the whole dataset. Take all for compositions of single classes or windows: how many files
+        they need is unknown before the jets are read
     split : train, val, test, or all that the budget reads (no budget reads val)
     dir : local folder with the datasets' folders inside: JetClass/, JetClassII/
     host : server, for a mirror; default zenodo.org, or huggingface.co (or what HF_ENDPOINT names)

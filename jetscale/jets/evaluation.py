@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jetscale.jets.batch import JetBatch
-from jetscale.jets.errors import JetDataError
+from jetscale.jets.errors import JetsRunOut
 from jetscale.jets.settings import DataSettings
 from jetscale.jets.source import JetSource
+from jetscale.jets.stores.packed_store import Store
 from jetscale.jets.stream import JetStream
 
 EVALUATION_SEED = 0
@@ -33,7 +34,8 @@ class EvalSet:
     Raises
     ------
     JetDataError
-        More jets asked than the split has; see also `jetscale.jets.stores.building.ensure_store`.
+        More jets asked than the split has (`check_evaluation`); see also
+        `jetscale.jets.stores.building.ensure_store`.
     """
 
     def __init__(
@@ -47,12 +49,8 @@ class EvalSet:
         source = JetSource(
             settings, dataset, split, composition, None if composition is None else EVALUATION_SEED
         )
-        available = source.order.n_jets
-        self.n_jets = available if n_jets is None else n_jets
-        if not 0 < self.n_jets <= available:
-            raise JetDataError(
-                f"{source.store.path}: {self.n_jets:,} {split} jets asked, there are {available:,}"
-            )
+        self.n_jets = source.order.n_jets if n_jets is None else n_jets
+        check_evaluation(source, source.store, self.n_jets)
         self.split = split
         self.class_names = source.labels.names
         self.n_classes = source.labels.n_classes
@@ -72,3 +70,26 @@ class EvalSet:
         """
         for start in range(rank * batch_size, self.n_jets, world * batch_size):
             yield self.stream.batch(start, min(start + batch_size, self.n_jets))
+
+
+def check_evaluation(source: JetSource, store: Store, n_jets: int) -> None:
+    """Demand that a store has the jets of an evaluation set.
+
+    Parameters
+    ----------
+    source : of the set
+    store : its store
+    n_jets : jets of the set
+
+    Raises
+    ------
+    JetsRunOut
+        It has fewer, or none are asked.
+    """
+    available = source.order_in(store).n_jets
+    if not 0 < n_jets <= available:
+        split = store.definition["split"]
+        raise JetsRunOut(
+            f"{store.path}: {n_jets:,} {split} jets asked, there are {available:,}; "
+            "add jets, or ask for fewer"
+        )

@@ -13,7 +13,7 @@ from jetscale.jets.ordering.positions import JetOrder, MixedOrder, StoreOrder
 from jetscale.jets.settings import DataSettings
 from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.packed_store import Store
-from jetscale.jets.stores.request import store_request
+from jetscale.jets.stores.request import StoreRequest, store_request
 
 
 class JetSource:
@@ -68,17 +68,36 @@ class JetSource:
         self.max_constituents = settings.max_constituents
         self.undo_deta_flip = settings.undo_deta_flip
 
+    @property
+    def request(self) -> StoreRequest:
+        """Which packed store the jets are in."""
+        return store_request(self._settings, self.dataset.name, self._split)
+
     @cached_property
     def store(self) -> Store:
         """The packed store, made where it is missing (`ensure_store`) and opened once."""
-        return ensure_store(store_request(self._settings, self.dataset.name, self._split))
+        return ensure_store(self.request)
 
     @cached_property
     def order(self) -> JetOrder:
         """Which jet is at which position."""
+        return self.order_in(self.store)
+
+    def order_in(self, store: Store) -> JetOrder:
+        """The order that the jets have in a store.
+
+        Parameters
+        ----------
+        store : of `request`, opened by the caller
+
+        Raises
+        ------
+        JetDataError
+            It holds no jet of a component of the composition.
+        """
         if self._seed is None:
-            return StoreOrder(self.store, self.labels)
-        return MixedOrder(self.store, self.labels, self.composition, self._seed)
+            return StoreOrder(store, self.labels)
+        return MixedOrder(store, self.labels, self.composition, self._seed)
 
     def fingerprint(self, n_jets: int | None = None) -> str:
         """Identity of the data, not of the seed: content of the store, composition, how inputs are made.

@@ -72,7 +72,7 @@ def check_command_line(argv: Sequence[str], shipped: Path) -> None:
         One line: the word, what is wrong, and what was probably meant.
     """
     parser = flags_parser()
-    parser.error = _refuse  # type: ignore[method-assign]
+    parser.error = _refuse  # type: ignore[method-assign]  # argparse would print its usage and exit
     arguments, rest = parser.parse_known_args(list(argv))
     for word in rest:
         raise UsageError(_unknown_flag(word))

@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from jetscale.common.fields import problems, replaced_keys
 from jetscale.common.trust import trust, trusted
-from jetscale.training.settings import SettingsError, TrainSettings
+from jetscale.common.usage import SettingsError
+from jetscale.training.settings import TrainSettings
 
 KEYS = tuple(replaced_keys(TrainSettings))
 _ABSENT = object()
@@ -73,7 +74,7 @@ class ReplacingLoader(ConfigLoaderImpl):
 
 def install() -> None:
     """Have ``hydra.main`` and ``hydra.compose`` take `ReplacingLoader`, for which Hydra has no setting."""
-    hydra_main.ConfigLoaderImpl = ReplacingLoader  # type: ignore[attr-defined]
+    hydra_main.ConfigLoaderImpl = ReplacingLoader  # type: ignore[attr-defined]  # Hydra imports it, exports it not
 
 
 def _check_file(name: str, config: Any) -> None:

@@ -39,6 +39,23 @@ For launchers whose worker processes need something around the launch, for examp
 """
 
 
+_HERE = (
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+)
+
+
+def runs_here(config: DictConfig) -> bool:
+    """Whether the configured launcher is known to make every run on this machine.
+
+    Parameters
+    ----------
+    config : configuration of the sweep
+    """
+    return config.hydra.launcher.get("_target_") in _HERE
+
+
 def launch_of(context: HydraContext, task: TaskFunction, config: DictConfig) -> Launch:
     """Set up the configured launcher and return its launch.
 

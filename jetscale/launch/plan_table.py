@@ -38,16 +38,11 @@ def print_plan(plan: Plan) -> None:
         "; without jet files and packed stores"
     )
     seconds = plan.seconds(phases)
-    slowest = max((plan.seconds(_phases_of(left, number)) for number in range(len(left.runs))), default=0.0)
+    slowest = max((plan.seconds(run.phases) for run in left.runs), default=0.0)
     console.print(
         f"time      {duration(seconds)} on {plan.device}, the longest run {duration(slowest)}; "
         "measured here, on another device it differs"
     )
-
-
-def _phases_of(plan: Plan, number: int) -> list[PhasePlan]:
-    run = plan.runs[number]
-    return [phase for phase in (run.pretrain, run.finetune) if phase is not None]
 
 
 def _widths(plan: Plan) -> Table:

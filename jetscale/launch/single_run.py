@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jetscale.common.imports import without_collection
 from jetscale.common.progress import named, of_run, waiting
 from jetscale.runs.layout import Place
 from jetscale.runs.record import RunRecord
-from jetscale.training.settings import DeviceSettings, Phase, TrainSettings
+from jetscale.training.phase_settings import Phase
+from jetscale.training.settings import DeviceSettings, TrainSettings
 
 if TYPE_CHECKING:
     from jetscale.training.build import Sizes
@@ -46,7 +48,7 @@ def run_told(
         level = logging.INFO if _is_first() else logging.DEBUG
         chosen = f"budget={budget}, " if budget else ""
         log.log(level, "%s", of_run(f"{chosen}in {_from_here(path)}"))
-        with waiting("importing PyTorch and Lightning", partial(log.log, level)):
+        with waiting("importing PyTorch and Lightning", partial(log.log, level)), without_collection():
             from jetscale.training.build import check_design
             from jetscale.training.run import run
         log.log(level, "%s", of_run(_sizes(settings, check_design(settings))))

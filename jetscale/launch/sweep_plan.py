@@ -13,13 +13,16 @@ import torch
 from jetscale.common.files import DamagedFile, fingerprint
 from jetscale.common.paper import MEAN_CONSTITUENTS
 from jetscale.common.usage import UsageError
+from jetscale.jets.source import JetSource
 from jetscale.launch.jobs import Job
 from jetscale.launch.probe import probe_device, seconds_per_step
 from jetscale.model.cost import flops_6n
 from jetscale.runs.layout import N_BLOCKS, SWEEP_PLAN
 from jetscale.runs.sealed import read_json, write_json_sealed
 from jetscale.training.build import design
-from jetscale.training.settings import Phase, TrainSettings
+from jetscale.training.phase_settings import Phase
+from jetscale.training.settings import TrainSettings
+from jetscale.training.supply import check_found, needs_of
 
 FORWARD_SHARE = 1 / 3
 """Share of a training step's operations that is in the forward pass: the cost of evaluating a jet."""
@@ -39,6 +42,7 @@ class PhasePlan:
     Attributes
     ----------
     settings, name : the run's settings and ``pretrain`` or ``finetune``
+    source : the jets that it trains on
     n_params : N
     steps : optimiser steps, capped
     evaluations : times that the test loss is taken
@@ -47,6 +51,7 @@ class PhasePlan:
 
     settings: TrainSettings
     name: Phase
+    source: JetSource
     n_params: int
     steps: int
     batch_size: int
@@ -92,6 +97,11 @@ class RunPlan:
     pretrain: PhasePlan | None
 
     @property
+    def phases(self) -> list[PhasePlan]:
+        """Its phases, in their order."""
+        return [phase for phase in (self.pretrain, self.finetune) if phase is not None]
+
+    @property
     def backbone(self) -> str | None:
         """Pretrainings of one name are one pretraining."""
         return None if self.pretrain is None else fingerprint(self.job.settings.backbone_identity())
@@ -129,6 +139,22 @@ class Plan:
         """Expected time of phases one after the other on the measured device."""
         return sum(self.step_seconds[phase.kind] * phase.step_equivalents for phase in phases)
 
+    def check_jets(self) -> None:
+        """Compare the jets that the unfinished runs need with those that are here now, before the first run.
+
+        Raises
+        ------
+        JetDataError
+            See `jetscale.training.supply.check_found`.
+        """
+        check_found(
+            need
+            for run in self.to_do.runs
+            for need in needs_of(
+                run.job.settings, {phase.name: (phase.source, phase.jets) for phase in run.phases}
+            )
+        )
+
     def write(self, sweep: Path) -> None:
         """Write ``plan.json`` for `jetscale.status`; runs of an earlier plan of this study are kept in it.
 
@@ -148,7 +174,7 @@ class Plan:
 
 
 def _entry(run: RunPlan, sweep: Path) -> dict[str, Any]:
-    phases = {phase.name: phase for phase in (run.pretrain, run.finetune) if phase is not None}
+    phases = {phase.name: phase for phase in run.phases}
     settings = run.job.settings
     return {
         "directory": str(run.job.path.relative_to(sweep)),
@@ -206,6 +232,7 @@ def _phase_plan(settings: TrainSettings, name: Phase) -> PhasePlan:
     return PhasePlan(
         settings=settings,
         name=name,
+        source=data.source,
         n_params=model.count_parameters().total,
         steps=phase.steps,
         batch_size=phase.batch_size,

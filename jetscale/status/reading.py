@@ -45,7 +45,8 @@ class Reader:
         stamp = _stamp(path)
         kept = self._kept.get(path)
         if kept is not None and kept[0] == (stamp,):
-            return kept[1]  # type: ignore[no-any-return]  # JSON, as written by us
+            earlier: dict[str, Any] = kept[1]
+            return earlier
         try:
             content, _ = read_json(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -72,7 +73,8 @@ class Reader:
         stamps = tuple(_stamp(folder / name) for name in (DONE, *KEPT))
         kept = self._kept.get(folder)
         if kept is not None and kept[0] == stamps:
-            return kept[1]  # type: ignore[no-any-return]
+            verified: Done[RunRecord] | None = kept[1]
+            return verified
         try:
             found = read_done(folder)
         except DamagedRun as error:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from jetscale.common import cli
 from jetscale.common.fields import nearest
+from jetscale.common.imports import without_collection
 from jetscale.common.usage import UsageError
 from jetscale.tagger.settings import Evaluate, Export, Predict
 
@@ -30,16 +31,16 @@ def main(argv: Sequence[str]) -> None:
         raise UsageError("no run is named; give its directory, run=DIRECTORY, one of those below multirun/")
     # imported here: `--help` needs neither torch nor the readers
     if isinstance(settings, Predict):
-        from jetscale.tagger.predict import predict
-
+        with without_collection():
+            from jetscale.tagger.predict import predict
         predict(settings)
     elif isinstance(settings, Evaluate):
-        from jetscale.tagger.evaluate import evaluate
-
+        with without_collection():
+            from jetscale.tagger.evaluate import evaluate
         evaluate(settings)
     else:
-        from jetscale.tagger.export import export
-
+        with without_collection():
+            from jetscale.tagger.export import export
         export(settings)
 
 

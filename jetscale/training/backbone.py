@@ -19,7 +19,8 @@ from jetscale.training import ranks
 from jetscale.training.build import build, outputs_of
 from jetscale.training.checkpoint import read_checkpoint, require_arch, write_weights
 from jetscale.training.phase import fit_phase
-from jetscale.training.settings import Phase, TrainSettings, to_yaml
+from jetscale.training.phase_settings import Phase
+from jetscale.training.settings import TrainSettings, to_yaml
 from jetscale.training.user_additions import UserLoggers
 
 log = logging.getLogger(__name__)

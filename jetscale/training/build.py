@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from jetscale.common.usage import SettingsError
 from jetscale.jets.datamodule import JetDataModule
-from jetscale.jets.errors import JetsRunOut
 from jetscale.jets.features import N_PID
 from jetscale.model import NETWORKS
 from jetscale.model.network import Network, build_network
@@ -13,12 +13,13 @@ from jetscale.runs.blocks import BlockLog
 from jetscale.runs.directory import RunDirectory
 from jetscale.runs.metrics import MetricsLog
 from jetscale.tracking.wandb_run import WandbRun
-from jetscale.training.budgets import budgets_told
+from jetscale.training.budgets import lack_told
 from jetscale.training.checkpoint import Checkpoints
 from jetscale.training.outputs import Outputs
 from jetscale.training.phase import capped_steps
+from jetscale.training.phase_settings import Phase, PhaseSettings
 from jetscale.training.seeds import seed_for
-from jetscale.training.settings import ModelSettings, Phase, PhaseSettings, SettingsError, TrainSettings
+from jetscale.training.settings import ModelSettings, TrainSettings
 from jetscale.training.user_additions import UserLoggers
 
 
@@ -42,10 +43,8 @@ def build(settings: TrainSettings, name: Phase) -> tuple[PhaseSettings, Network,
     torch.manual_seed(seed_for(seed, f"{name} weights"))
     phase, model, data = design(settings, name)
     data.prepare_data()
-    try:
+    with lack_told(name):
         data.setup()
-    except JetsRunOut as error:
-        raise JetsRunOut(f"{name}: {error}; {budgets_told(name)}") from error
     return phase, model, data
 
 
@@ -59,15 +58,35 @@ def check_design(settings: TrainSettings) -> Sizes:
     Raises
     ------
     SettingsError, JetDataError, UsageError
-        A network that cannot be made in this size or has no such option, a cap below one step, a warm-up
-        longer than its phase, or a composition that selects nothing.
+        A network that cannot be made in this size or has no such option, or whose fine-tuning cannot take
+        the weights of its pretraining; a cap below one step, a warm-up longer than its phase, or a
+        composition that selects nothing.
     """
     sizes: Sizes = {}
+    models: list[Network] = []
     with torch.device("meta"):
         for name in settings.phases:
             phase, model, _ = design(settings, name)
             sizes[name] = phase, model.count_parameters().total
+            models.append(model)
+    _check_backbone(models[0], models[-1])
     return sizes
+
+
+def _check_backbone(pretrained: Network, model: Network) -> None:
+    """Demand that `model` can take the weights of `pretrained`, both of them on the meta device.
+
+    A network with a way of its own to load a backbone may look at numbers, which there are none of yet.
+    """
+    if type(model).load_backbone is not Network.load_backbone:
+        return
+    try:
+        model.load_backbone(pretrained.backbone_state())
+    except ValueError as error:
+        raise SettingsError(
+            f"model.arch={model.arch}: the network of the fine-tuning cannot take the weights of its "
+            f"pretraining: {error}; only what is called head may depend on the classes"
+        ) from error
 
 
 def design(settings: TrainSettings, name: Phase) -> tuple[PhaseSettings, Network, JetDataModule]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jetscale.common.usage import SettingsError
 from jetscale.jets.batch import JetBatch
 from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.evaluation import EvalSet
@@ -20,7 +21,8 @@ from jetscale.model.network import Network
 from jetscale.training import ranks
 from jetscale.training.evaluate import TestLoss, evaluate
 from jetscale.training.module import JetClassifier
-from jetscale.training.settings import EmaSettings, PhaseSettings, SettingsError
+from jetscale.training.phase_settings import PhaseSettings
+from jetscale.training.settings import EmaSettings
 
 
 class LeanClassifier(JetClassifier):

@@ -20,7 +20,7 @@ from jetscale.jets.batch import JetBatch
 from jetscale.model.network import Network
 from jetscale.training.jet_metrics import JetMetrics
 from jetscale.training.learning_rates import learning_rate, rate_at
-from jetscale.training.settings import PhaseSettings
+from jetscale.training.phase_settings import PhaseSettings
 
 
 class NonFiniteLoss(RuntimeError):

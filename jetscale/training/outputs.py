@@ -11,7 +11,7 @@ from jetscale.runs.blocks import BlockLog, BlocksError, disagreement
 from jetscale.runs.metrics import MetricsError, MetricsLine, MetricsLog, line_of
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training.checkpoint import Checkpoints
-from jetscale.training.settings import Phase
+from jetscale.training.phase_settings import Phase
 from jetscale.training.user_additions import UserLoggers
 
 _WAY_OUT = (

@@ -14,6 +14,7 @@ import torch
 
 from jetscale.common.files import fingerprint
 from jetscale.common.paper import MEAN_CONSTITUENTS
+from jetscale.common.usage import SettingsError
 from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.evaluation import EvalSet
 from jetscale.model.cost import flops_6n
@@ -27,9 +28,10 @@ from jetscale.training.captured.choice import module_for
 from jetscale.training.evaluate import TestLoss
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.outputs import Outputs, Schedule
+from jetscale.training.phase_settings import PhaseSettings
 from jetscale.training.placement import placement
 from jetscale.training.preemption import NOTICE
-from jetscale.training.settings import DeviceSettings, PhaseSettings, SettingsError, TrainSettings
+from jetscale.training.settings import DeviceSettings, TrainSettings
 from jetscale.training.user_additions import user_callbacks
 
 # Warnings of Lightning that a user can do nothing about.

@@ -19,9 +19,10 @@ import torch
 import torch.distributed as dist
 
 from jetscale.common.progress import of_run
+from jetscale.common.usage import SettingsError
 from jetscale.runs.directory import RunBusy
 from jetscale.training.placement import Placement, placement
-from jetscale.training.settings import DeviceSettings, SettingsError
+from jetscale.training.settings import DeviceSettings
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,11 @@ from jetscale.training.build import build, outputs_of
 from jetscale.training.checkpoint import write_weights
 from jetscale.training.outputs import Outputs
 from jetscale.training.phase import PhaseResult, fit_phase
+from jetscale.training.phase_settings import Phase
 from jetscale.training.preemption import Preempted
 from jetscale.training.same_jets import jets_from, same_jets
-from jetscale.training.settings import Phase, TrainSettings, to_yaml
+from jetscale.training.settings import TrainSettings, to_yaml
+from jetscale.training.supply import check_supply
 from jetscale.training.user_additions import user_loggers
 from jetscale.training.watched import hyperparameters, shown_name, wandb_of
 
@@ -79,6 +81,7 @@ def run(settings: TrainSettings, path: Path, variant: str = "") -> RunRecord:
 
 
 def _train(settings: TrainSettings, directory: RunDirectory, wandb: WandbRun, variant: str) -> RunRecord:
+    check_supply(settings)
     loggers = user_loggers(settings.loggers, directory.path, shown_name(settings, variant))
     if ranks.is_first() and loggers.all:
         loggers.log_settings(hyperparameters(settings, variant))

@@ -21,7 +21,8 @@ from jetscale.jets.stores.packed_store import MANIFEST, Store
 from jetscale.jets.stores.request import StoreRequest, store_request
 from jetscale.runs.directory import RunDirectoryError
 from jetscale.runs.record import JetsFrom, RunRecord
-from jetscale.training.settings import Phase, TrainSettings
+from jetscale.training.phase_settings import Phase
+from jetscale.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 

@@ -25,9 +25,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from jetscale.common.trust import import_trusted
+from jetscale.common.usage import SettingsError
 from jetscale.runs.metrics import MetricsLine
 from jetscale.tracking.wandb_run import values_of
-from jetscale.training.settings import SettingsError, check_additions
+from jetscale.training.settings import check_additions
 
 
 def user_callbacks(named: Mapping[str, Any]) -> dict[str, L.Callback]:

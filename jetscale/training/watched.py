@@ -13,7 +13,8 @@ from jetscale.tracking.wandb_environment import Destination
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training import ranks
 from jetscale.training.learning_rates import learning_rate
-from jetscale.training.settings import DeviceSettings, PhaseSettings, TrainSettings, public
+from jetscale.training.phase_settings import PhaseSettings
+from jetscale.training.settings import DeviceSettings, TrainSettings, public
 
 _LONGEST_NAME = 128
 """W&B's limit for names of runs and groups, in characters."""

@@ -44,13 +44,18 @@ python -m jetscale.analysis $FIT path=multirun/laptop_tuned out=studies/laptop/p
 #   python -m jetscale.train -m $TWO +sweep=laptop_tuned +experiment=scratch,qcd,bsm_all
 #   python -m jetscale.analysis $FIT path=multirun/laptop_tuned out=studies/laptop/simulator_2 where='pretrain_jets in (0, 100000)'
 
-# 9. Alignment by kind of decay, on more jets in a folder of their own; not run yet
-#   python -m jetscale.simulate dataset=jetclass2 n_jets=600000 n_val=0 n_test=0 buckets.Res2P=0 seed=1 out=data/decays
-#   ln -s ../JetClass data/decays/JetClass
-#   python -m jetscale.train -m $TWO +sweep=laptop_decays data.dir=data/decays
+# 9. Alignment by kind of decay, on more jets in a folder of their own, with the scratch runs of step 8
+DECAYS="dir=data/decays names=[multi_prong,qcd_flavours]"
+python -m jetscale.simulate dataset=jetclass2 n_jets=600000 n_val=0 n_test=0 buckets.Res2P=0 seed=1 out=data/decays
+ln -sfn ../JetClass data/decays/JetClass
+python -m jetscale.prepare dir=data/decays
+python -m jetscale.composition compare $DECAYS out=studies/laptop/compositions/decays
+python -m jetscale.composition compare $DECAYS 'downstream=[H4q,Hqql,Tbqq]' out=studies/laptop/compositions/decays_multi_prong
+python -m jetscale.train -m $TWO +sweep=laptop_decays data.dir=data/decays
+python -m jetscale.analysis $FIT path=multirun/laptop_tuned out=studies/laptop/decays where='pretrain_jets in (0, 18560)'
 
 # The reports hold every figure; the page shows some
 find studies/laptop -name '*.svg' -delete
 find studies/laptop \( -name 'residuals_*.png' -o -name overview.png -o -name multiverse.png -o -name forest.png \) -delete
-find studies/laptop/{tuned_rate,design,pretraining,simulator_2} -name 'subset_*.png' -delete
+find studies/laptop/{tuned_rate,design,pretraining,simulator_2,decays} -name 'subset_*.png' -delete
 find studies/laptop/paper_rate -name 'subset_*.png' ! -name subset_bsm_all.png -delete

@@ -22,7 +22,7 @@ def shared() -> Callable[[str], Path]:
     def find(name: str) -> Path:
         path = SHARED / name
         if not path.is_file():
-            pytest.skip(f"missing {path}")
+            pytest.skip(f"{path} is missing: reference data of the developers")
         return path
 
     return find

@@ -25,7 +25,7 @@ COUPLED = wrong_by(0.02, lambda p: Truth(p=p), (1.0, 6.0), *points(5, 6))
 
 def table(truth: Truth, seed: int = 0) -> Any:
     rng = np.random.default_rng([1, seed])
-    return grid_table(truth, *points(5, 6), Noise(runs=0.003), rng)  # type: ignore[arg-type]
+    return grid_table(truth, *points(5, 6), Noise(runs=0.003), rng)  # type: ignore[arg-type]  # Truth has the part that is drawn from
 
 
 def test_the_simulated_form_is_wrong_by_what_its_name_says() -> None:

@@ -141,7 +141,7 @@ def test_flags_say_by_how_many_decades(tmp_path: Path) -> None:
     assert inside.loss.ci95[0] < low < high < inside.loss.ci95[1]
     for wrong in ({"N": 1e5}, {"N": 1e5, "D": 1e6, "C": 1e12}, {"N": 1e5, "D": 1e6, "subset": "nobody"}):
         with pytest.raises(UsageError):
-            predict_loss(tmp_path, **wrong)  # type: ignore[arg-type]
+            predict_loss(tmp_path, **wrong)  # type: ignore[arg-type]  # what is refused
 
 
 def test_command_predicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

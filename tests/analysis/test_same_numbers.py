@@ -18,7 +18,7 @@ from scipy.stats import t as student
 from jetscale.analysis import FitSettings, LossTable, fit, load_losses
 from jetscale.analysis.errors.profile import profile
 from jetscale.analysis.fitting.envelope import fit_envelope
-from jetscale.analysis.fitting.isoflop import check_slice
+from jetscale.analysis.fitting.isoflop import Slice, check_slices
 from jetscale.analysis.fitting.numbers import levelled, plain
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.solver import solve
@@ -151,8 +151,11 @@ def test_equal_losses_are_chosen_by_rule_not_by_last_digits() -> None:
 def test_a_tie_with_the_edge_is_not_an_optimum_at_the_edge() -> None:
     x = np.log(np.geomspace(1e7, 1e9, 5))
     y = np.array([1.2, 1.1, 1.05, 1.06, 1.05])
+    every = Slice(0.0, np.arange(5), np.arange(5), np.zeros(5))
     for nudge in (-EPS, 0.0, EPS):
-        assert check_slice(x, y + nudge * np.arange(5), 2, 4).problem == ""
+        log_L = y + nudge * np.arange(5)
+        (vertex,) = check_slices([every], x, log_L, 2, 4)
+        assert vertex.problem == ""
 
 
 def test_levels() -> None:

@@ -76,7 +76,10 @@ def test_compare_orders_compositions_by_alignment(warm, simulated_data, store, t
     content = json.loads((tmp_path / "out/compare.json").read_text())
     measures = content["measures"]
     assert list(measures) == ["(downstream)", "qcd", "bsm_all", "qcd_res2p", "two"]
-    value = lambda name, key: measures[name][key]["value"]  # noqa: E731
+
+    def value(name: str, key: str) -> float:
+        return float(measures[name][key]["value"])
+
     assert abs(value("(downstream)", "auc") - 0.5) < 0.12, "jets of the same classes cannot be told apart"
     assert value("qcd", "auc") > value("bsm_all", "auc") > 0.6
     assert value("qcd", "distance") > value("bsm_all", "distance") > value("(downstream)", "distance")

@@ -8,11 +8,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from jetscale.common import progress
 from jetscale.common.files import WriteError
-from jetscale.download.published import DownloadError
+from jetscale.download.command import shown
+from jetscale.download.published import DownloadError, Published
+from jetscale.download.sources import Fetch
 from tests.disks import Disk
 from tests.download.conftest import Command, train_part
 from tests.download.hosts import Asked, Host
@@ -174,6 +178,27 @@ def test_nobody_answers(host: Host, download: Command) -> None:
         download("jetclass", retries=1)
     with pytest.raises(DownloadError, match=rf"{host.url}: the files of jet-universe/jetclass2 cannot be"):
         download("jetclass2")
+    assert not download.folder.exists(), "a start that brought nothing leaves nothing"
+    (download.folder / "JetClass/mine").mkdir(parents=True)
+    with pytest.raises(DownloadError):
+        download("jetclass", retries=0)
+    assert [path.name for path in (download.folder / "JetClass").iterdir()] == ["mine"]
+
+
+def test_a_transfer_is_shown_as_all_work_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal: a line now and then, which counts what an earlier start has brought."""
+    clock = [100.0]
+    part = tmp_path / ".a.tar.part"
+    part.write_bytes(bytes(2_000_000))
+    task = Fetch(Published("a.tar", "https://host/a.tar", 10_000_000, "md5", ""), part)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+        with shown(task) as report:
+            clock[0] += 31
+            report(8_200_000)
+            clock[0] += 9
+            report(10_000_000)
+    assert capsys.readouterr().err == "a.tar: 8 of 10 MB, 9 s left, 0.2 MB/s\n"
 
 
 def test_the_lists_are_refused(host: Host, download: Command) -> None:

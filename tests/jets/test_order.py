@@ -172,6 +172,24 @@ def test_single_pass(store: Store, n_more: int) -> None:
         mixed.check_supply(end + 1)
 
 
+@pytest.mark.parametrize(
+    ("composition", "hinted"),
+    [
+        (WEIGHTS, False),
+        ({"X_bb": 1, "QCD": 1}, True),
+        ({"a": {"weight": 1, "classes": "Res34P", "jet_pt": [0, 9000]}}, True),
+    ],
+)
+def test_jets_of_single_classes_and_windows_are_not_counted_by_budgets(
+    store: Store, composition: dict[str, Any], hinted: bool
+) -> None:
+    with pytest.raises(JetDataError) as refused:
+        order(store, composition).check_supply(10**9)
+    way_out = "; add jets (a budget of jetscale.download fetches what whole buckets need, dataset=jetclass2 "
+    assert (f"{way_out}budget=all fetches all), or ask for fewer" in str(refused.value)) == hinted
+    assert ("; add jets, or ask for fewer" in str(refused.value)) != hinted
+
+
 def test_single_pass_of_the_whole_store(store: Store) -> None:
     mixed = order(store, None)
     assert mixed.single_pass()[0] == store.n_jets

@@ -11,11 +11,11 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf.errors import ConfigKeyError
 
 from jetscale.common.config_safety import CONF
-from jetscale.common.usage import UsageError
+from jetscale.common.usage import SettingsError, UsageError
 from jetscale.launch.command_line import check_command_line, explanation
 from jetscale.launch.hydra_setup import hydra_arguments
 from jetscale.launch.jobs import Job, check_folders
-from jetscale.training.settings import SettingsError, TrainSettings
+from jetscale.training.settings import TrainSettings
 
 
 def checked(*words: str) -> list[str]:

@@ -8,9 +8,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from jetscale.common.config_safety import CONF
+from jetscale.common.usage import SettingsError
 from jetscale.launch.composing import KEYS
 from jetscale.launch.hydra_setup import register
-from jetscale.training.settings import SettingsError, from_config
+from jetscale.training.settings import from_config
 
 BSM = "+experiment=bsm_all"
 

@@ -13,7 +13,9 @@ from jetscale.model import attention
 from jetscale.model.packing import PackingPlan
 from tests.model.jets import random_lengths
 
-varlen = pytest.importorskip("torch.nn.attention.varlen")
+varlen = pytest.importorskip(
+    "torch.nn.attention.varlen", reason="this torch has no attention for variable lengths"
+)
 
 
 def documented(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int) -> Tensor:

@@ -170,7 +170,7 @@ def test_what_is_no_network_is_refused_by_name(registry: Registry[type[Network]]
             return batch.x_TF
 
     registry.register("half")(Half)
-    registry.register("linear")(torch.nn.Linear)  # type: ignore[arg-type]
+    registry.register("linear")(torch.nn.Linear)  # type: ignore[arg-type]  # what is refused
     with pytest.raises(UsageError, match=r"model.arch=half: Half lacks the methods flops"):
         make("half")
     with pytest.raises(UsageError, match=r"model.arch=linear: .*Linear.* must be a subclass of .*Network"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import TINY, killed_after, metrics_of, runs_under
+from tests.runs import TINY, killed_after, metrics_of
 
 TOY_LAB = Path(__file__).parent / "toy_lab"
 CALLBACK = "callbacks.norms={_target_: toy_lab.callback.GradientNorm, every: 10}"
@@ -50,16 +50,6 @@ def test_it_sees_every_step_and_its_state_survives_a_kill(train, warm, folder, s
     train(*TINY, *CLIPPED, f"hydra.run.dir={folder}/killed", *TRUST, CALLBACK)
     assert norms_of(folder / "killed") == norms
     assert metrics_of(folder / "killed") == metrics_of(folder / "plain")
-
-
-@pytest.mark.slow
-def test_workers_of_a_sweep_trust_what_the_command_trusted(train, folder):
-    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    train(*TINY, *TRUST, CALLBACK, "-m", "seed=0,1", *launcher)
-    runs = runs_under(folder)
-    assert len(runs) == 2
-    assert all(run.name.startswith("callbacks.norms=") for run in runs), "its folder names the callback"
-    assert all(list(norms_of(run)) == ["0", "10", "20", "30"] for run in runs)
 
 
 def test_without_trust_it_is_refused_with_the_line_that_helps(train, folder):

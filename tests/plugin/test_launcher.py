@@ -119,9 +119,3 @@ def test_trust_travels_with_the_loader_and_the_pack(tmp_path, monkeypatch) -> No
     pickle.loads(sent)
     assert trusted() == ["json", "csv"]
     assert pack.trust == pack.checkpoint().function.trust == ["json", "csv"]
-
-
-def test_joblibs_workers_trust_what_the_driver_trusts(train, site: Path) -> None:
-    (site / "noted.py").write_text("import os\nopen(f'{os.getpid()}.noted', 'w').close()\n")
-    train("--trust", "noted", *SWEEP, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    assert len(list(site.glob("*.noted"))) == 3  # the driver and its two workers

@@ -63,7 +63,7 @@ def test_parquet_file_has_the_54_columns_and_their_types(sample_folder: Path, bu
 def test_same_columns_as_the_public_sample(sample_folder: Path, shared_data: Path) -> None:
     path = shared_data / "JetClassII_example.parquet"
     if not path.exists():
-        pytest.skip(f"{path} is missing")
+        pytest.skip(f"{path} is missing: reference data of the developers")
     public = pq.read_schema(path)
     ours = pq.read_schema(sample_folder / jet_file("jetclass2", "Res34P", 0).path)
     assert ours.names == public.names

@@ -101,7 +101,7 @@ def test_definitions_agree_with_the_public_sample(shared_data: Path) -> None:
     """Medians only: pile-up removal happened between the stored constituents and the stored substructure."""
     path = shared_data / "JetClassII_example.parquet"
     if not path.exists():
-        pytest.skip(f"{path} is missing")
+        pytest.skip(f"{path} is missing: reference data of the developers")
     jets = ak.from_parquet(path)
     near = np.hypot(jets.part_deta, jets.part_dphi)
     jets = jets[ak.all(near < 0.8, axis=1) & (jets.jet_nparticles > 4)]

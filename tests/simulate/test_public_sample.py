@@ -32,7 +32,7 @@ def pairs(shared_data: Path) -> Pairs:
     """Pair by charge and by the azimuth at the closest approach, where exactly one particle fits."""
     path = shared_data / "JetClassII_example.parquet"
     if not path.exists():
-        pytest.skip(f"{path} is missing")
+        pytest.skip(f"{path} is missing: reference data of the developers")
     rows: list[tuple[float, ...]] = []
     for number, jet in enumerate(ak.from_parquet(path)):
         part = {name: ak.to_numpy(jet[f"part_{name}"]).astype(float) for name in ("px", "py", "pz", "charge")}

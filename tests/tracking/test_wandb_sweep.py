@@ -86,7 +86,7 @@ def test_a_dashboard_shows_both_phases_and_what_runs_are_grouped_by(folder: Path
 
 
 def test_system_metrics_are_in_it_and_neither_machine_nor_person_nor_path(folder: Path) -> None:
-    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # generated
 
     kinds: dict[str, Any] = {}
     for payload in records(log_of(folder, 1)):

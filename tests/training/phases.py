@@ -26,15 +26,14 @@ from jetscale.training.checkpoint import Checkpoints
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.outputs import Outputs
 from jetscale.training.phase import PhaseResult, fit_phase
+from jetscale.training.phase_settings import FinetuneSettings, Phase
 from jetscale.training.settings import (
     EmaSettings,
     EvalSettings,
-    FinetuneSettings,
     ModelSettings,
-    Phase,
     TrackingSettings,
     TrainSettings,
-)  # fmt: skip
+)
 from tests.runs import metrics_of
 from tests.training.oracle import OracleEvaluation, OracleStep
 
@@ -161,7 +160,7 @@ def killing(make: Callable[..., LeanClassifier] | None, step: int) -> Callable[.
             if module.step > step:
                 raise Killed
 
-        module.training_step = step_or_die  # type: ignore[method-assign]
+        module.training_step = step_or_die  # type: ignore[method-assign]  # of this module alone
         return module
 
     return made

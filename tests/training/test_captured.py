@@ -17,6 +17,7 @@ import torch
 
 pytest.importorskip("triton", reason="triton is not installed: it comes with CUDA builds of torch")
 
+from jetscale.common.usage import SettingsError
 from jetscale.jets.errors import JetDataError
 from jetscale.model.kernels.gpu import weights
 from jetscale.training.build import build
@@ -25,13 +26,9 @@ from jetscale.training.captured.module import CapturedClassifier
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.module import NonFiniteLoss
 from jetscale.training.outputs import Schedule
+from jetscale.training.phase_settings import Phase
 from jetscale.training.preemption import NOTICE, Preempted
-from jetscale.training.settings import (
-    EvalSettings,
-    Phase,
-    SettingsError,
-    TrainSettings,
-)  # fmt: skip
+from jetscale.training.settings import EvalSettings, TrainSettings
 from tests.jets.conftest import fill_jetclass
 from tests.training.oracle import OracleEvaluation, OracleStep
 from tests.training.phases import (

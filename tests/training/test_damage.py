@@ -197,7 +197,7 @@ def resume(folder: Path, identity: str) -> tuple[int, bytes, Any]:
     state = checkpoints.load()
     assert state is not None
     metrics, blocks = MetricsLog(folder / "metrics.jsonl"), BlockLog(folder / "test_blocks.parquet")
-    outputs = Outputs("finetune", metrics, blocks, checkpoints, wandb=None)  # type: ignore[arg-type]
+    outputs = Outputs("finetune", metrics, blocks, checkpoints, wandb=None)  # type: ignore[arg-type]  # not told
     outputs.rewind(state["step"], frozenset({1, 10, 20, 30, 40}) - {1}, state["metrics"])
     return state["step"], metrics.path.read_bytes(), blocks._table
 

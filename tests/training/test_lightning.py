@@ -20,7 +20,8 @@ from jetscale.training.build import build, outputs_of
 from jetscale.training.jet_metrics import JetMetrics
 from jetscale.training.module import JetClassifier
 from jetscale.training.phase import fit_phase
-from jetscale.training.settings import EvalSettings, FinetuneSettings, ModelSettings, Phase, TrainSettings
+from jetscale.training.phase_settings import FinetuneSettings, Phase
+from jetscale.training.settings import EvalSettings, ModelSettings, TrainSettings
 from tests.conftest import REPO
 from tests.warm import WarmServer
 
@@ -151,10 +152,12 @@ def test_it_goes_on_from_lightnings_checkpoint_with_the_next_batch(data: Path, t
 
 def test_the_learning_rate_is_that_of_our_own_runs(data: Path) -> None:
     class Rates(L.Callback):
-        seen: list[float] = []  # noqa: RUF012
+        def __init__(self) -> None:
+            self.seen: list[float] = []
 
         def on_before_optimizer_step(self, trainer: L.Trainer, module: Any, optimizer: Any) -> None:
             self.seen.append(optimizer.param_groups[0]["lr"])
 
-    _, module = trained(data, Rates(), steps=10)
-    assert Rates.seen == [module.rate(step) for step in range(10)]
+    rates = Rates()
+    _, module = trained(data, rates, steps=10)
+    assert rates.seen == [module.rate(step) for step in range(10)]

@@ -33,12 +33,11 @@ from jetscale.training.captured import evaluation, steps
 from jetscale.training.captured.memory import ChunkMemory
 from jetscale.training.captured.module import CapturedClassifier
 from jetscale.training.lean_module import LeanClassifier
+from jetscale.training.phase_settings import FinetuneSettings, Phase
 from jetscale.training.settings import (
     EmaSettings,
     EvalSettings,
-    FinetuneSettings,
     ModelSettings,
-    Phase,
     TrackingSettings,
     TrainSettings,
 )

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from jetscale.common.usage import SettingsError
 from jetscale.training.placement import Placement, placement
 from jetscale.training.ranks import join
-from jetscale.training.settings import DeviceSettings, SettingsError, from_config
+from jetscale.training.settings import DeviceSettings, from_config
 from tests.runs import TINY, metrics_of, quiet_environment, same_run, steps_done
 from tests.warm import WarmProcess, WarmServer
 

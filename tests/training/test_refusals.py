@@ -7,11 +7,12 @@ import re
 import pytest
 import torch
 
+from jetscale.common.usage import SettingsError
 from jetscale.jets.errors import JetDataError
 from jetscale.training import ranks
 from jetscale.training.budgets import budgets_told
 from jetscale.training.build import check_design
-from jetscale.training.settings import DeviceSettings, SettingsError, from_config
+from jetscale.training.settings import DeviceSettings, from_config
 from tests.conftest import REPO
 
 

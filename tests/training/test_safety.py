@@ -15,9 +15,10 @@ from omegaconf import OmegaConf
 from jetscale.common.config_safety import CONF, ConfigFileError, check_config_files
 from jetscale.common.files import WriteError
 from jetscale.common.masking import masked
+from jetscale.common.usage import SettingsError
 from jetscale.jets.stores.packed_jets import map_batches
 from jetscale.runs.metrics import MetricsLine, MetricsLog
-from jetscale.training.settings import SettingsError, folder_name, from_config, to_yaml
+from jetscale.training.settings import folder_name, from_config, to_yaml
 from tests.runs import TINY
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
+from pathlib import Path
 
 import pytest
 
 from tests.runs import TINY, metrics_of, quiet_environment, runs_under
+
+TOY_LAB = Path(__file__).parents[1] / "plugin/toy_lab"
+CALLBACK = "callbacks.norms={_target_: toy_lab.callback.GradientNorm, every: 10}"
 
 
 @pytest.mark.slow
@@ -37,30 +38,21 @@ def test_a_failing_run_does_not_stop_the_rest(train, tmp_path):
 
 
 @pytest.mark.slow
-def test_joblib_runs_the_same_sweep(train, tmp_path):
+def test_joblib_runs_the_same_sweep_and_its_workers_trust_what_the_command_trusts(train, tmp_path):
+    (tmp_path / "toy_lab").symlink_to(TOY_LAB)
+    (tmp_path / "noted.py").write_text("import os\nopen(f'{os.getpid()}.noted', 'w').close()\n")
     train(*TINY, "-m", "seed=0,1")
-    one_process = [(run.parent.name, metrics_of(run)) for run in runs_under(tmp_path)]
+    one_process = [metrics_of(run) for run in runs_under(tmp_path)]
     (tmp_path / "multirun").rename(tmp_path / "kept")
-    train(*TINY, "-m", "seed=0,1", "data.workers=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    assert [(run.parent.name, metrics_of(run)) for run in runs_under(tmp_path)] == one_process
-
-
-@pytest.mark.slow
-def test_a_killed_worker_of_joblib_costs_no_run(train, warm, tmp_path, simulated_data):
-    """The pool breaks with its worker; the sweep goes on in another, and ends as if nothing had been."""
-    long = (*TINY, "finetune.steps=300", "data.repeat=true", "-m", "seed=0,1,2")
-    train(*long)
-    whole = [metrics_of(run) for run in runs_under(tmp_path)]
-    (tmp_path / "multirun").rename(tmp_path / "kept")
-    words = [f"data.dir={simulated_data}", *long, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    sweep = warm.start("jetscale.train", words, tmp_path, quiet_environment())
-    while not (logs := list((tmp_path / "multirun/smoke").rglob("metrics.jsonl"))):
-        assert sweep.poll() is None, sweep.printed("stderr")
-        time.sleep(0.01)
-    os.kill(json.loads((logs[0].parent / "owner.json").read_text())["pid"], signal.SIGKILL)
-    _, errors = sweep.communicate(timeout=200)
-    assert sweep.returncode == 0, errors
-    assert [metrics_of(run) for run in runs_under(tmp_path)] == whole
+    trusted = ("--trust", "toy_lab.callback", "--trust", "noted", CALLBACK)
+    joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    train(*TINY, *trusted, "-m", "seed=0,1", "data.workers=1", *joblib)
+    runs = runs_under(tmp_path)
+    assert all(run.name.startswith("callbacks.norms=") for run in runs), "its folder names the callback"
+    assert [metrics_of(run) for run in runs] == one_process
+    steps = [list(json.loads((run / "gradient_norm.json").read_text())) for run in runs]
+    assert steps == [["0", "10", "20", "30"]] * 2
+    assert len(list(tmp_path.glob("*.noted"))) == 3  # the driver and its two workers
 
 
 @pytest.mark.slow

@@ -15,10 +15,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from jetscale.common.trust import VARIABLE
+from jetscale.common.usage import SettingsError
 from jetscale.launch.hydra_setup import run_suffix
 from jetscale.runs.metrics import MetricsLine
 from jetscale.training import phase as phases
-from jetscale.training.settings import PretrainSettings, SettingsError, TrainSettings, from_config
+from jetscale.training.phase_settings import PretrainSettings
+from jetscale.training.settings import TrainSettings, from_config
 from jetscale.training.user_additions import require_plain_state, user_callbacks, user_loggers
 from tests.runs import TINY, killed_after, metrics_of
 
@@ -189,7 +191,7 @@ def test_a_csv_file_holds_each_line_once_also_after_a_kill(tmp_path: Path) -> No
 
 
 def test_tensorboard_shows_each_point_once_also_after_a_kill(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     target = "lightning.pytorch.loggers.TensorBoardLogger"

@@ -15,7 +15,7 @@ from jetscale.analysis.answers.total_plan import total_entry
 from jetscale.analysis.checks import coverage, heldout, misfit
 from jetscale.analysis.checks.lack_of_fit import SIGNIFICANT, bend_test
 from jetscale.analysis.checks.multiverse import multiverse
-from jetscale.analysis.errors.estimate import Estimate, estimate, seeds_resampled
+from jetscale.analysis.errors.estimate import Estimate, estimates, seeds_resampled
 from jetscale.analysis.fitting.approach import EXPONENTS, approaches, part
 from jetscale.analysis.fitting.approach3 import surfaces_of
 from jetscale.analysis.fitting.numbers import Quantity, summarise
@@ -72,15 +72,16 @@ def fit(
         raise UsageError(
             f"held-out rows are of {', '.join(unknown)}, which is not fitted; fitted: {', '.join(names)}"
         )
+    frames = {name: selection.select(group, settings, losses) for name, group in groups.items()}
+    found = estimates(frames, losses, settings)
+    windows = heldout.windows({name: one.task for name, one in found.items()})
     subsets = {}
-    for number, name in enumerate(names, start=1):
-        step(f"fit {number} of {len(names)}, {name}")
-        frame = selection.select(groups[name], settings, losses)
+    for name, frame in frames.items():
         extra = None
         if held_out is not None and name in others:
             kept = replace(settings, drop_largest=0)  # outliers are to be predicted too
             extra = selection.select(others[name], kept, held_out)
-        subsets[name] = fit_subset(name, frame, losses, settings, extra)
+        subsets[name] = subset_fit(found[name], frame, losses, windows[name], extra)
     gain, warnings = gains(_evaluated(losses, settings), losses.blocks)
     details: dict[str, Any] = {"gain": gain} if gain else {}
     if settings.multiverse:
@@ -123,20 +124,23 @@ def _evaluated(losses: LossTable, settings: FitSettings) -> dict[str, pd.DataFra
     }
 
 
-def fit_subset(
-    name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSettings, held_out: pd.DataFrame | None
+def subset_fit(
+    found: Estimate,
+    frame: pd.DataFrame,
+    losses: LossTable,
+    windows: list[dict[str, Any]],
+    held_out: pd.DataFrame | None,
 ) -> SubsetFit:
-    """Fit the selected rows of one subset and judge the fit, on held-out rows too.
+    """Put together the fit of one subset, judged on held-out rows too.
 
     Parameters
     ----------
-    name : of the subset.
+    found : its estimates.
     frame : its selected rows.
     losses : the table they come from.
-    settings : of the fit.
+    windows : how well it predicts what lies above a cut.
     held_out : rows to predict; None for none.
     """
-    found = estimate(name, frame, losses, settings)
     curves = found.task.curves
     details = describe(found)
     warnings = list(found.warnings)
@@ -144,12 +148,12 @@ def fit_subset(
     if law is not None:
         warnings = law.warnings + warnings
     if found.task.surface is not None:
-        details |= judge(found, found.task.surface, held_out)
+        details |= judge(found, found.task.surface, windows, held_out)
         if found.scatter is not None:
             details["scatter"] = found.scatter.to_json()
         warnings += _judgement(details["lack_of_fit"])
     return SubsetFit(
-        name=name,
+        name=found.task.name,
         n_runs=len(curves.runs),
         n_sizes=len(np.unique(curves.log_N)),
         n_points=len(curves.log_N),
@@ -178,18 +182,21 @@ def describe(found: Estimate) -> dict[str, Any]:
     return details | {"outliers": found.task.outliers.rows}
 
 
-def judge(found: Estimate, surface: Surfaces, held_out: pd.DataFrame | None) -> dict[str, Any]:
+def judge(
+    found: Estimate, surface: Surfaces, windows: list[dict[str, Any]], held_out: pd.DataFrame | None
+) -> dict[str, Any]:
     """Lack of fit, expanding-window hold-out, and the errors on rows held out by the user.
 
     Parameters
     ----------
     found : the estimates.
     surface : fit of the data.
+    windows : how well it predicts what lies above a cut.
     held_out : rows to predict; None for none.
     """
     judged: dict[str, Any] = {
         "lack_of_fit": _lack_of_fit(found, surface),
-        "windows": heldout.windows(found.task, float(found.task.exponents(surface)[0][0])),
+        "windows": windows,
     }
     if held_out is not None:
         judged["held_out"] = heldout.predict_rows(surface, held_out).to_json()

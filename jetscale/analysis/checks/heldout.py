@@ -7,6 +7,7 @@ Shapes: R replicates, P points (T: held-out ones).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from jetscale.analysis.errors.resampling import WEBB
 from jetscale.analysis.fitting.numbers import beyond_rounding, levelled
 from jetscale.analysis.fitting.surface import FORMS, Surfaces, form_named
-from jetscale.analysis.fitting.surface_fit import Fitter, Undetermined, prefit
+from jetscale.analysis.fitting.surface_fit import Fitter, Undetermined, precompare, prefit
 from jetscale.analysis.fitting.task import Task
 
 if TYPE_CHECKING:
@@ -75,29 +76,44 @@ def predict_rows(surface: Surfaces, frame: pd.DataFrame) -> Prediction:
     return compare(surface.log_loss(log_N, log_D)[0], log_L)
 
 
-def windows(task: Task, a: float) -> list[dict[str, Any]]:
+def windows(tasks: Mapping[str, Task]) -> dict[str, list[dict[str, Any]]]:
     """Fit below a cut in C, N or D and predict above it, without outliers, for every cut that can be fitted.
 
     Parameters
     ----------
-    a : exponent of the fit to all points, from which the drift is measured.
+    tasks : by subset, those of which all fits go side by side.
+
+    Returns
+    -------
+    By subset, an entry a cut; none for a subset without a surface.
     """
-    cuts = [one for axis in ("C", "N", "D") for one in _cuts(task, axis)]
-    others = [form for form in FORMS.names()[1:] if form_named(form).additive]
+    cuts = {
+        name: [one for axis in ("C", "N", "D") for one in _cuts(task, axis)] if task.surface else []
+        for name, task in tasks.items()
+    }
+    names = FORMS.names()[1:]
     prefit(
-        (replace(task.fitter.of(cut.below), form=form), task.log_L_P[cut.below])
-        for cut in cuts
-        for form in (task.fitter.form, *(form_named(form) for form in others if cut.axis == "C"))
+        (tasks[name].fitter.of(cut.below), tasks[name].log_L_P[cut.below])
+        for name, of_task in cuts.items()
+        for cut in of_task
     )
-    found = []
-    for cut in cuts:
-        try:
-            found.append(
-                {"axis": cut.axis, "cut": cut.value}
-                | _window(task, cut.below, cut.above, a, forms=FORMS.names()[1:] if cut.axis == "C" else [])
-            )
-        except Undetermined:
-            continue  # fewer than three values of N or D below the cut: nothing to extrapolate from
+    precompare(
+        (replace(tasks[name].fitter.of(cut.below), form=form_named(form)), tasks[name].log_L_P[cut.below])
+        for name, of_task in cuts.items()
+        for cut in of_task
+        for form in (names if cut.axis == "C" else [])
+    )
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in tasks}
+    for name, of_task in cuts.items():
+        task = tasks[name]
+        for cut in of_task:
+            try:
+                found[name].append(
+                    {"axis": cut.axis, "cut": cut.value}
+                    | _window(task, cut.below, cut.above, forms=names if cut.axis == "C" else [])
+                )
+            except Undetermined:
+                continue  # fewer than three values of N or D below the cut: nothing to extrapolate from
     return found
 
 
@@ -122,8 +138,12 @@ def _cuts(task: Task, axis: str) -> list[_Cut]:
     return found
 
 
-def _window(task: Task, below: Mask, above: Mask, a: float, forms: list[str]) -> dict[str, Any]:
+def _window(task: Task, below: Mask, above: Mask, forms: list[str]) -> dict[str, Any]:
     c, log_L = task.curves, task.log_L_P
+    assert task.surface is not None
+    a = float(
+        task.exponents(task.surface)[0][0]
+    )  # of the fit to all points, from which the drift is measured
     fitter = task.fitter.of(below)
     fitted, _ = fitter.point(log_L[below])
     predicted = fitted.surfaces.log_loss(c.log_N[above], c.log_D[above])[0]

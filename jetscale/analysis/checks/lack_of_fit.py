@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 
 BENDS = 3
 SIGNIFICANT = 0.01
+DEPENDENT = 1e-10  # of the longest: a shorter direction is rounding
 ROUNDING = 1e-7  # of ln L: smaller bends are no lack of fit
 
 
@@ -29,6 +30,13 @@ def _bends(log_N: Array, log_D: Array, of_N: Array, of_D: Array) -> Array:
     pairs = ((log_N, of_N), (log_D, of_D))
     x, y = ((value - of.mean()) / max(float(of.std()), 1e-12) for value, of in pairs)
     return np.stack([x**2, x * y, y**2], axis=1)
+
+
+def _spanned(directions_PQ: Array) -> Array:
+    """Orthonormal columns that span these, (P, rank): with alpha held, A and L_inf are one direction less."""
+    length_Q = np.linalg.norm(directions_PQ, axis=0)
+    basis, singular, _ = np.linalg.svd(directions_PQ / np.maximum(length_Q, 1e-300), full_matrices=False)
+    return np.asarray(basis[:, singular > DEPENDENT * singular[0]])
 
 
 def bend_surface(
@@ -102,11 +110,11 @@ def bend_test(
         )
         if replicate_residual_RP is not None:
             replicate_residual_RP = replicate_residual_RP * root_P
-    basis, _ = np.linalg.qr(directions)
+    basis = _spanned(directions)
     bends = bends - basis @ (basis.T @ bends)
     left = residual_P - basis @ (basis.T @ residual_P)
     gram = bends.T @ bends
-    Q = directions.shape[1]
+    Q = basis.shape[1]
     if len(residual_P) < Q + BENDS + 2 or np.linalg.cond(gram) > 1e10:
         return None
     project = np.linalg.solve(gram, bends.T)

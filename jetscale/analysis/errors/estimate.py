@@ -5,7 +5,8 @@ Shapes: R replicates, E evaluations, P points.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from jetscale.analysis.errors import resampling
 from jetscale.analysis.errors.one_variable import LawFit, fit_law
-from jetscale.analysis.errors.profile import profile
+from jetscale.analysis.errors.profile import Wanted, profiles
 from jetscale.analysis.errors.scatter import Scatter, measured
 from jetscale.analysis.fitting import approach, approach3
 from jetscale.analysis.fitting import curves as curve_building
@@ -22,10 +23,12 @@ from jetscale.analysis.fitting.curves import CurveSet
 from jetscale.analysis.fitting.numbers import Quantity, summarise
 from jetscale.analysis.fitting.power_law import variable_of
 from jetscale.analysis.fitting.surface import Surfaces
-from jetscale.analysis.fitting.task import Task, make_task
+from jetscale.analysis.fitting.surface_fit import prefit
+from jetscale.analysis.fitting.task import Task, fitter_of, make_task
 from jetscale.analysis.settings import FitSettings
 from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.analysis.tables.test_blocks import MIN_FILLED_BLOCKS, BlockLosses, keys_of
+from jetscale.common.progress import step
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,13 +65,7 @@ class Estimate:
     law: LawFit | None = None
 
 
-def estimate(
-    name: str,
-    frame: pd.DataFrame,
-    losses: LossTable,
-    settings: FitSettings,
-    curves: CurveSet | None = None,
-) -> Estimate:
+def estimate(name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSettings) -> Estimate:
     """Fit the selected rows of one subset, with errors.
 
     Parameters
@@ -77,16 +74,54 @@ def estimate(
     frame : its rows, of one split and kind of weights.
     losses : the table they come from.
     settings : of the fit.
-    curves : of these rows, where they exist already.
 
     Raises
     ------
     UsageError
         A setting that these data cannot meet.
     """
-    log_L_E = np.log(frame["loss"].to_numpy(float))
+    return estimates({name: frame}, losses, settings)[name]
+
+
+def estimates(
+    frames: Mapping[str, pd.DataFrame], losses: LossTable, settings: FitSettings
+) -> dict[str, Estimate]:
+    """Fit the selected rows of every subset, with errors; what they have in common goes side by side.
+
+    Parameters
+    ----------
+    frames : rows of each subset, of one split and kind of weights.
+    losses : the table they come from.
+    settings : of the fit.
+
+    Raises
+    ------
+    UsageError
+        A setting that these data cannot meet.
+    """
+    of_runs = settings.curves.resolved(losses.own_runs)
+    curves = {name: curve_building.build(frame, of_runs) for name, frame in frames.items()}
+    prefit(
+        (fitter_of(curves[name], settings), curves[name].log_losses(_log_losses(frame)[None])[0])
+        for name, frame in frames.items()
+    )
+    found = {}
+    for number, (name, frame) in enumerate(frames.items(), start=1):
+        step(f"fit {number} of {len(frames)}, {name}")
+        found[name] = _estimate(name, frame, losses, settings, curves[name])
+    return _with_profiles(found, settings.uncertainty.levels)
+
+
+def _log_losses(frame: pd.DataFrame) -> Array:
+    return np.asarray(np.log(frame["loss"].to_numpy(float)))
+
+
+def _estimate(
+    name: str, frame: pd.DataFrame, losses: LossTable, settings: FitSettings, curves: CurveSet
+) -> Estimate:
+    """All but the profile likelihood, for which subsets go together."""
+    log_L_E = _log_losses(frame)
     blocks = _blocks(frame, losses)
-    curves = curves or curve_building.build(frame, settings.curves.resolved(losses.own_runs))
     task = approach.prepared(make_task(name, curves, log_L_E, settings, losses.flops_per_param_sample))
     values, warnings = _point(task)
     parameters = _fitted_parameters(task)
@@ -108,10 +143,6 @@ def estimate(
     if blocks is not None and settings.uncertainty.test_jet_samples:
         _, by_jets = _replicate(task, "test_jets", log_L_E, blocks)
         errors["test_jets"] = _summaries(task, values, by_jets, "test_jets", np.inf)
-    settled = task.found.certificate is not None and not task.found.certificate.digits
-    profiled = settings.uncertainty.profile and settled and (draws or not curves.is_curve)
-    if task.surface is not None and profiled:
-        errors["profile"] = _profile(task, task.surface, draws)
     warnings = curves.warnings + warnings + ([reason] if reason else [])
     if losses.blocks is not None and blocks is None:
         warnings.append(
@@ -229,12 +260,29 @@ def _widened(quantities: dict[str, Quantity], bias: dict[str, dict[str, float]])
     return widened
 
 
-def _profile(task: Task, surface: Surfaces, draws: Draws) -> dict[str, Quantity]:
-    """Profile likelihood of what the form has targets for; N* and D* are those of the largest budget.
+def _with_profiles(found: Mapping[str, Estimate], levels: Sequence[float]) -> dict[str, Estimate]:
+    """Add the profile likelihood of what the form has targets for, where it can be given.
 
-    Where C is not k N D, a, N* and D* are no functions of the parameters that it holds: they are left out. So
-    is L_inf where no floor was found.
+    N* and D* are those of the largest budget. Where C is not k N D, a, N* and D* are no functions of the
+    parameters that it holds: they are left out. So is L_inf where no floor was found.
     """
+    wanted = {name: _wanted(one, one.task.surface) for name, one in found.items() if one.task.surface}
+    asked = {name: one for name, one in wanted.items() if one is not None}
+    given = dict(zip(asked, profiles(list(asked.values()), levels), strict=True))
+    return {
+        name: replace(one, errors=one.errors | {"profile": _kept(one.task, given[name])})
+        if name in given
+        else one
+        for name, one in found.items()
+    }
+
+
+def _wanted(found: Estimate, surface: Surfaces) -> Wanted | None:
+    """What to profile of one subset; None where it cannot be."""
+    task, draws = found.task, found.draws
+    settled = task.found.certificate is not None and not task.found.certificate.digits
+    if not (task.settings.uncertainty.profile and settled and (draws or not task.curves.is_curve)):
+        return None
     reach = float(task.curves.log_C.max() - np.log(task.cost.k))
     spreads = None
     replicates = approach3.surfaces_of(draws, surface.form)
@@ -244,8 +292,11 @@ def _profile(task: Task, surface: Surfaces, draws: Draws) -> dict[str, Quantity]
         if optimum is not None:
             named |= {"N_star": optimum[0][:, 0], "D_star": optimum[1][:, 0]}
         spreads = {name: float(np.nanstd(draw)) for name, draw in named.items()}
-    levels = task.settings.uncertainty.levels
-    found = profile(task.fitter, task.log_L_P, surface, reach, spreads, levels)
+    return Wanted(task.fitter, task.log_L_P, surface, reach, spreads)
+
+
+def _kept(task: Task, found: dict[str, Quantity]) -> dict[str, Quantity]:
+    """Quantities that the profile determines, as they stand in results.json."""
     left_out = set() if task.cost.is_constant else {"a", "N_star", "D_star"}
     if task.found.certificate is not None and not task.found.certificate.has_floor:
         left_out.add("L_inf")

@@ -10,8 +10,8 @@ the rise is rescaled so that this distance gives the replicates' standard deviat
 The other four may have several minima, each lowest over a part of the axis. So every value is fitted from the
 best fit and from where its neighbours on both sides ended, until none comes lower.
 
-The quantities go side by side: each asks for minima, and those that all of them ask for are one solve, since
-a small solve takes as long as its calls of numpy do, whatever they compute.
+The quantities, of all subsets, go side by side: each asks for minima, and those that all of them ask for are
+one solve, since a small solve takes as long as its calls of numpy do, whatever they compute.
 
 Shapes: T values of the quantity, S starts, P points, F = 4 free parameters.
 """
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from jetscale.analysis.fitting.constraints import Bounds, Constraint, Index, Target
 from jetscale.analysis.fitting.numbers import Quantity, student_reach
 from jetscale.analysis.fitting.surface import Surfaces
-from jetscale.analysis.fitting.surface_fit import Fitter
+from jetscale.analysis.fitting.surface_fit import Fitter, SideBySide
 
 Array = NDArray[np.float64]
 Ends = tuple[float | None, float | None]
@@ -40,6 +40,25 @@ PRECISION = 1e-10  # of an end: as a share of its distance to the best value
 LOWER = 1e-6  # fall of the likelihood ratio that counts as another, lower minimum
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A fit whose quantities are to be profiled.
+
+    Attributes
+    ----------
+    fitter, log_L, surface : points, their ln L (P,), and the fit to them.
+    log_reach : ln(C / k) of the budget of N* and D*.
+    replicate_sd : for correlated points, the replicates' standard deviation of each quantity ("a", ...;
+        of ln N* and ln D*); None for independent points.
+    """
+
+    fitter: Fitter
+    log_L: Array
+    surface: Surfaces
+    log_reach: float
+    replicate_sd: dict[str, float] | None = None
+
+
 def profile(
     fitter: Fitter,
     log_L: Array,
@@ -48,29 +67,52 @@ def profile(
     replicate_sd: dict[str, float] | None = None,
     levels: Sequence[float] = (),
 ) -> dict[str, Quantity]:
-    """Intervals of every quantity.
+    """Intervals of every quantity of one fit.
 
     Parameters
     ----------
-    fitter, log_L, surface : points, their ln L, and the fit to them.
-    log_reach : ln(C / k) of the budget of N* and D*.
-    replicate_sd : for correlated points, the replicates' standard deviation of each quantity ("a", ...;
-        of ln N* and ln D*); None for independent points.
+    fitter, log_L, surface, log_reach, replicate_sd : see `Wanted`.
     levels : of the intervals besides that of 95%, in %.
     """
-    theta = fitter.centred(surface)[0]
+    return profiles([Wanted(fitter, log_L, surface, log_reach, replicate_sd)], levels)[0]
+
+
+def profiles(wanted: Sequence[Wanted], levels: Sequence[float] = ()) -> list[dict[str, Quantity]]:
+    """Intervals of every quantity of several fits of one form and objective, which go side by side.
+
+    Parameters
+    ----------
+    wanted : the fits.
+    levels : of the intervals besides that of 95%, in %.
+    """
+    if not wanted:
+        return []
+    points = SideBySide.of([(one.fitter, one.log_L) for one in wanted])
+    named = [_profiles_of(one, points, number) for number, one in enumerate(wanted)]
+    every = [one for of_fit in named for one in of_fit.values()]
+    quantity = dict(zip(every, _intervals(every, levels), strict=True))
+    found = []
+    for one, of_fit in zip(wanted, named, strict=True):
+        of_names = {name: quantity[profiled] for name, profiled in of_fit.items()}
+        if "N_star" in of_names:
+            log_N, middle = of_names["N_star"], float(one.fitter.centre[0])
+            of_names["N_star"] = _of_logarithm(log_N, middle, 1)
+            of_names["D_star"] = _of_logarithm(log_N, one.log_reach - middle, -1)
+        found.append(of_names)
+    return found
+
+
+def _profiles_of(one: Wanted, points: SideBySide, number: int) -> dict[str, _Profile]:
+    """Profiles of one fit, the `number`-th of `points`, by the name of the quantity."""
+    fitter, log_L = one.fitter, one.log_L
+    theta = fitter.centred(one.surface)[0]
     tau, dof = _scale(fitter, log_L, theta)
     bounds = fitter.form.bounds(log_L[None])
-    profiles = {}
-    for name, target in fitter.form.targets(bounds, log_reach - float(fitter.centre.sum())).items():
-        wanted = None if replicate_sd is None else replicate_sd.get(name)
-        if replicate_sd is None or wanted is not None:
-            profiles[name] = _Profile(fitter, log_L, theta, target, tau, wanted)
-    found = dict(zip(profiles, _intervals(list(profiles.values()), dof, levels), strict=True))
-    if "N_star" in found:
-        log_N = found["N_star"]
-        found["N_star"] = _of_logarithm(log_N, float(fitter.centre[0]), 1)
-        found["D_star"] = _of_logarithm(log_N, log_reach - float(fitter.centre[0]), -1)
+    found = {}
+    for name, target in fitter.form.targets(bounds, one.log_reach - float(fitter.centre.sum())).items():
+        sd = None if one.replicate_sd is None else one.replicate_sd.get(name)
+        if one.replicate_sd is None or sd is not None:
+            found[name] = _Profile(fitter, log_L, theta, target, tau, dof, sd, points, number)
     return found
 
 
@@ -91,8 +133,9 @@ class _Profile:
     ----------
     fitter, log_L, theta : the points, and the centred parameters that fit them best.
     target : the quantity.
-    tau : of the likelihood ratio.
+    tau, dof : of the likelihood ratio, and its degrees of freedom.
     wanted_sd : the replicates' standard deviation, for correlated points; None for independent ones.
+    points, number : the points of all fits that are profiled together, and which of them are these.
     """
 
     fitter: Fitter
@@ -100,7 +143,10 @@ class _Profile:
     theta: Array
     target: Target
     tau: float
+    dof: int
     wanted_sd: float | None
+    points: SideBySide
+    number: int
 
     @cached_property
     def best(self) -> float:
@@ -166,17 +212,19 @@ class _Profile:
         return float(np.sqrt(max(float(slope @ covariance @ slope), 0.0)))
 
 
-def _intervals(profiles: list[_Profile], dof: int, levels: Sequence[float]) -> list[Quantity]:
+def _intervals(profiles: list[_Profile], levels: Sequence[float]) -> list[Quantity]:
     """Value, standard deviation and intervals of every quantity."""
-    if not profiles:
-        return []
-    fitter, log_L, theta = profiles[0].fitter, profiles[0].log_L, profiles[0].theta
-    at_best = fitter.solve(fitter.form.reduced(theta[None]), log_L[None], np.ones((1, len(log_L))))
     # 1. Lengths to scan by: from the curvature, or the replicates' where points are correlated.
+    curvature = {}
+    for one in profiles:
+        if one.number not in curvature:
+            at_best = one.fitter.form.reduced(one.theta[None])
+            ones = np.ones((1, len(one.log_L)))
+            curvature[one.number] = one.fitter.solve(at_best, one.log_L[None], ones).curvature[0]
     scans: dict[_Profile, Generator[Request, Minima, list[_Fitted] | None]] = {}
     for one in profiles:
-        step = one.curvature_sd(at_best.curvature[0])
-        if one.base > fitter.rounding(log_L) and np.isfinite(step) and step > 0:  # else no scatter
+        step = one.curvature_sd(curvature[one.number])
+        if one.base > one.fitter.rounding(one.log_L) and np.isfinite(step) and step > 0:  # else no scatter
             scans[one] = one.scan(max(step, one.wanted_sd or 0.0))
     # 2. Profile far out, so that each end lies between two values that were fitted; where some minimum goes
     # on falling there is none to count a rise from.
@@ -191,7 +239,7 @@ def _intervals(profiles: list[_Profile], dof: int, levels: Sequence[float]) -> l
     # 4. Ends at the level of every interval.
     asked = sorted({95.0, *levels})
     ratio = {one: 1.0 if one.wanted_sd is None else one.wanted_sd / sd for one, sd in naive.items()}
-    wide = {one: [factor * student_reach(level, dof) for level in asked] for one, factor in ratio.items()}
+    wide = {one: [factor * student_reach(level, one.dof) for level in asked] for one, factor in ratio.items()}
     found = {one: Quantity(one.best) for one in profiles}
     for one, ends_of_levels in _ends({one: scanned[one] for one in naive}, wide).items():
         whole = {
@@ -248,17 +296,20 @@ def _ends(
 
         def excess(u_K: Array, number_K: Array) -> Array:
             k = number_K.astype(int)
-            t_K = np.clip(first_K[k] + u_K * (last_K - first_K)[k], first_K[k], last_K[k])
-            requests = [
-                (places[at][0], (np.array([t]), _starts(places[at][4], t)[None]))
-                for at, t in zip(k, t_K, strict=True)
+            inside = np.clip(first_K[k] + u_K * (last_K - first_K)[k], first_K[k], last_K[k])
+            t_K = np.where(u_K == 1, last_K[k], inside)
+            fitted = [
+                next((one for one in places[at][4] if one.t == t), None) for at, t in zip(k, t_K, strict=True)
             ]
-            root_K = np.empty(len(k))
-            for row, ((one, (t, _)), (objective, phi)) in enumerate(
-                zip(requests, _minima(requests), strict=True)
-            ):
-                root_K[row] = one.root(t, objective)[0]
-                places[k[row]][4].append(_Fitted(float(t[0]), float(root_K[row]), phi[0]))
+            new = [row for row, one in enumerate(fitted) if one is None]
+            requests = [
+                (places[k[row]][0], (t_K[[row]], _starts(places[k[row]][4], t_K[row])[None])) for row in new
+            ]
+            answers = _minima(requests) if requests else []
+            for row, (one, (t, _)), (objective, phi) in zip(new, requests, answers, strict=True):
+                fitted[row] = _Fitted(float(t[0]), float(one.root(t, objective)[0]), phi[0])
+                places[k[row]][4].append(fitted[row])
+            root_K = np.array([one.root for one in fitted if one is not None])
             return np.asarray(np.abs(root_K) - level_K[k])
 
         solved = elementwise.find_root(
@@ -277,16 +328,14 @@ def _ends(
 
 def _minima(requests: Sequence[tuple[_Profile, Request]]) -> list[Minima]:
     """Lowest objective at each t over its starts, and the free parameters there, of all requests at once."""
-    fitter, log_L = requests[0][0].fitter, requests[0][0].log_L
     sizes = [start.shape[:2] for _, (_, start) in requests]
     number = np.repeat(np.arange(len(requests)), [T * S for T, S in sizes])
     ends = [(one.target.bounds.low, one.target.bounds.high) for one, _ in requests]
     low_RF, high_RF = (np.stack([each[side] for each in ends])[number] for side in (0, 1))
-    solution = fitter.solve(
+    solution = requests[0][0].points.solve(
+        np.array([one.number for one, _ in requests])[number],
         np.concatenate([start.reshape(-1, start.shape[2]) for _, (_, start) in requests]),
-        log_L[None],
-        np.ones((1, len(log_L))),
-        _side_by_side([(one, np.repeat(t, start.shape[1])) for one, (t, start) in requests]),
+        _held([(one, np.repeat(t, start.shape[1])) for one, (t, start) in requests]),
         Bounds(low_RF, high_RF),
     )
     found, begin = [], 0
@@ -299,18 +348,19 @@ def _minima(requests: Sequence[tuple[_Profile, Request]]) -> list[Minima]:
     return found
 
 
-def _side_by_side(parts: Sequence[tuple[_Profile, Array]]) -> Constraint:
+def _held(parts: Sequence[tuple[_Profile, Array]]) -> Constraint:
     """One constraint for rows that hold different quantities; `parts`: each with the values of its rows."""
-    owners = list(dict.fromkeys(one for one, _ in parts))
-    owner_R = np.concatenate([np.full(len(t), owners.index(one)) for one, t in parts])
+    kinds = list(dict.fromkeys(one.target.fix for one, _ in parts))  # alike in all fits, mostly
+    kind_R = np.concatenate([np.full(len(t), kinds.index(one.target.fix)) for one, t in parts])
     t_R = np.concatenate([t for _, t in parts])
-    fixed = [one.target.fix(t_R) for one in owners]
+    fixed, Q = [fix(t_R) for fix in kinds], len(parts[0][0].theta)
 
     def constraint(phi_RF: Array, index: Index) -> tuple[Array, Array, Array | None]:
-        Q, (R, F) = len(owners[0].theta), phi_RF.shape
+        R, F = phi_RF.shape
         theta, tangent, bend = np.empty((R, Q)), np.empty((R, Q, F)), None
+        of_row = kind_R[index]
         for number, fix in enumerate(fixed):
-            mine = np.flatnonzero(owner_R[index] == number)
+            mine = np.flatnonzero(of_row == number)
             if len(mine):
                 theta[mine], tangent[mine], bent = fix(phi_RF[mine], index[mine])
                 if bent is not None:

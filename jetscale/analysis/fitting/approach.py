@@ -66,7 +66,7 @@ class Approach(ABC):
         (R,) each, by name; NaN where a replicate does not determine it.
         """
 
-    def prepare(self, task: Task) -> Any:  # noqa: ARG002
+    def prepare(self, task: Task) -> Any:  # noqa: ARG002 (the interface has it)
         """Find once, from the data, what every replicate uses."""
         return None
 
@@ -76,23 +76,23 @@ class Approach(ABC):
         found = self.draws(task, task.log_L_P[None], ones)
         return {name: float(value[0]) for name, value in found.items()}, []
 
-    def scale(self, task: Task, name: str) -> Scale:  # noqa: ARG002
+    def scale(self, task: Task, name: str) -> Scale:  # noqa: ARG002 (the interface has it)
         """Scale on which the interval of an estimate is taken."""
         return "linear"
 
-    def settled(self, task: Task, found: dict[str, Quantity]) -> dict[str, Quantity]:  # noqa: ARG002
+    def settled(self, task: Task, found: dict[str, Quantity]) -> dict[str, Quantity]:  # noqa: ARG002 (the interface has it)
         """Quantities as they are reported, by name; for what only this approach knows of their precision."""
         return found
 
-    def describe(self, task: Task) -> dict[str, Any]:  # noqa: ARG002
+    def describe(self, task: Task) -> dict[str, Any]:  # noqa: ARG002 (the interface has it)
         """Facts of results.json that are no quantities."""
         return {}
 
-    def shown(self, form: SurfaceForm) -> tuple[str, ...]:  # noqa: ARG002
+    def shown(self, form: SurfaceForm) -> tuple[str, ...]:  # noqa: ARG002 (the interface has it)
         """Names of the quantities in the tables that compare choices; `form` is the surface's."""
         return EXPONENTS
 
-    def cells(self, entry: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+    def cells(self, entry: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 (the interface has it)
         """Columns of its table in the report besides a and b.
 
         Parameters

@@ -47,7 +47,7 @@ class EnvelopeApproach(Approach):
             "runs": len(np.unique(task.curves.cell[member])),
         }
 
-    def shown(self, form: SurfaceForm) -> tuple[str, ...]:  # noqa: ARG002
+    def shown(self, form: SurfaceForm) -> tuple[str, ...]:  # noqa: ARG002 (the interface has it)
         """B is 1 - a on most grids."""
         return ("a",)
 

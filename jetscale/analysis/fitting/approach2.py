@@ -18,11 +18,11 @@ from jetscale.analysis.fitting.isoflop import (
     Profiles,
     Slice,
     Vertex,
-    check_slice,
+    check_slices,
     copies,
     find_profiles,
-    polynomial_vertices,
     power_law,
+    vertices,
     windowed,
 )
 from jetscale.analysis.fitting.task import Task
@@ -84,8 +84,7 @@ class IsoflopApproach(Approach):
             chosen = windowed(one.at(c.log_N), one.at(task.log_L_P), two.window)
             slices.append(Slice(one.log_C, one.low[chosen], one.high[chosen], one.fraction[chosen]))
         vertices_N, vertices_D = (
-            [check_slice(one.at(x_P), one.at(task.log_L_P), 2, two.min_points) for one in slices]
-            for x_P in (c.log_N, c.log_D)
+            check_slices(slices, x_P, task.log_L_P, 2, two.min_points) for x_P in (c.log_N, c.log_D)
         )
         return Slices(replace(profiles, slices=slices), vertices_N, vertices_D)
 
@@ -151,20 +150,11 @@ def slices_of(task: Task) -> Slices:
 
 def _vertices(task: Task, log_L_RP: Array, weight_RP: Array, degree: int) -> tuple[Array, Array]:
     """Vertices in ln N and ln D of the used slices, each (R, K)."""
-    found = []
     if task.curves.weight is not None:
         weight_RP = weight_RP * task.curves.weight
-    for x_P in (task.curves.log_N, task.curves.log_D):
-        columns = [
-            polynomial_vertices(
-                one.at(x_P),
-                one.at(log_L_RP),
-                one.weights(weight_RP),
-                degree,
-                task.settings.approach2.min_points,
-            )
-            for one in slices_of(task).used
-        ]
-        replicates = max(len(log_L_RP), len(weight_RP))
-        found.append(np.stack(columns, axis=1) if columns else np.empty((replicates, 0)))
-    return found[0], found[1]
+    used, min_points = slices_of(task).used, task.settings.approach2.min_points
+    in_N, in_D = (
+        vertices(used, x_P, log_L_RP, weight_RP, degree, min_points)
+        for x_P in (task.curves.log_N, task.curves.log_D)
+    )
+    return in_N, in_D

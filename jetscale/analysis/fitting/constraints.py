@@ -70,7 +70,8 @@ class Target:
     Attributes
     ----------
     of : centred parameters (R, Q) to t (R,).
-    fix : values of t, one a row, to the constraint that holds them.
+    fix : values of t, one a row, to the constraint that holds them; where two are equal, rows of both go
+        together.
     reduce : centred parameters (R, Q) to those that stay free (R, F).
     bounds : of the free ones.
     low, high : where t ends.
@@ -82,6 +83,36 @@ class Target:
     bounds: Bounds
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class FixedColumn:
+    """`Target.fix` of one parameter of the form.
+
+    Attributes
+    ----------
+    column : which of the parameters.
+    parameters : how many there are.
+    value : the quantity (R,) to the parameter (R,).
+    """
+
+    column: int
+    parameters: int
+    value: Callable[[Array], Array]
+
+    def __call__(self, t_R: Array) -> Constraint:
+        """`Target.fix`; t_R: (R,) values of the quantity."""
+        Q, column = self.parameters, self.column
+        free = [q for q in range(Q) if q != column]
+        tangent = np.eye(Q)[:, free]
+
+        def constraint(phi: Array, index: Index) -> tuple[Array, Array, Array | None]:
+            theta = np.empty((len(phi), Q))
+            theta[:, free] = phi
+            theta[:, column] = self.value(t_R[index])
+            return theta, np.broadcast_to(tangent, (len(phi), Q, Q - 1)), None
+
+        return constraint
 
 
 def hold_column(
@@ -99,22 +130,9 @@ def hold_column(
     t : parameter (R,) to the quantity (R,); the parameter itself by default.
     value : the inverse of `t`.
     """
-    Q = len(bounds.low)
-    free = [q for q in range(Q) if q != column]
-    tangent = np.eye(Q)[:, free]
-
-    def fix(t_R: Array) -> Constraint:
-        def constraint(phi: Array, index: Index) -> tuple[Array, Array, Array | None]:
-            theta = np.empty((len(phi), Q))
-            theta[:, free] = phi
-            theta[:, column] = value(t_R[index])
-            return theta, np.broadcast_to(tangent, (len(phi), Q, Q - 1)), None
-
-        return constraint
-
     return Target(
         of=lambda theta: t(theta[:, column]),
-        fix=fix,
+        fix=FixedColumn(column, len(bounds.low), value),
         reduce=lambda theta: np.delete(theta, column, axis=1),
         bounds=Bounds(np.delete(bounds.low, column), np.delete(bounds.high, column)),
         low=float(t(bounds.low[[column]])[0]),

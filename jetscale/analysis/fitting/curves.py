@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
+Matrix: TypeAlias = "Array | csr_array"
 
 PLATEAU_SLOPE = 0.5  # of the curve's steepest slope
 SLOPE_WINDOW = float(np.log(2))  # half-width in ln D of the local slope
 PLATEAU_MIN_POINTS = 8
 SURE = 3.0  # standard errors of a local slope
 MAX_WINDOW_ELEMENTS = 20_000_000
+DENSE = 40_000  # elements of a matrix up to which calls of a sparse one take longer than its zeros do
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class _Curve:
 
     rows: list[Index]  # evaluations of each run
     runs: list[int]  # position of each run in the set
-    operators: list[csr_array]  # (K, evaluations of the run)
+    operators: list[Matrix]  # (K, evaluations of the run)
     holds: NDArray[np.bool_]  # (runs, K): the run has evaluations in the bin
     log_D_K: Array
     log_C_K: Array
@@ -300,9 +302,12 @@ def _curve(
     # is made once, and serves the data and every replicate.
     operators, holds, log_D, log_C = [], [], [], []
     for row, bin_of in zip(rows, bins, strict=True):
-        mean, count = _bin_means(np.searchsorted(labels, bin_of), len(labels))
-        holds.append(count > 0)
-        operators.append(_smoothed(mean, (mean @ log_D_E[row])[holds[-1]], holds[-1], steps.smooth))
+        bin_T = np.searchsorted(labels, bin_of).astype(np.intp)
+        mean, operator, filled = _operators(
+            bin_T.tobytes(), len(labels), log_D_E[row].tobytes(), steps.smooth
+        )
+        holds.append(filled)
+        operators.append(operator)
         log_D.append(np.where(holds[-1], mean @ log_D_E[row], np.nan))
         log_C.append(np.where(holds[-1], mean @ log_C_E[row], np.nan))
     log_D_K, log_C_K = np.nanmean(log_D, axis=0), np.nanmean(log_C, axis=0)
@@ -332,6 +337,23 @@ def _curve(
         keep = keep[begin:]
     chosen = keep[_spread(log_D_K[keep], steps.points)]
     return _Curve(rows, members, operators, np.stack(holds), log_D_K, log_C_K, chosen), cut
+
+
+@lru_cache(maxsize=64)
+def _operators(
+    bin_of: bytes, bins: int, log_D: bytes, half_width: float
+) -> tuple[Matrix, Matrix, NDArray[np.bool_]]:
+    """Of one run: its bin means, these smoothed, (bins, T) each, and which bins it fills.
+
+    Made of the bytes of each evaluation's bin and ln D: all seeds, and all choices of a multiverse, share
+    them.
+    """
+    mean, count = _bin_means(np.frombuffer(bin_of, dtype=np.intp), bins)
+    holds = count > 0
+    operator = _smoothed(mean, (mean @ np.frombuffer(log_D))[holds], holds, half_width)
+    if np.prod(operator.shape) <= DENSE:
+        return mean.toarray(), operator.toarray(), holds
+    return mean, operator, holds
 
 
 def _bin_means(bin_T: Index, bins: int) -> tuple[csr_array, Array]:

@@ -12,7 +12,7 @@ parameters (ln A, ln B, ln E, alpha, beta), F free ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +34,18 @@ class Separate(SurfaceForm):
         """See `SurfaceForm.derivatives`."""
         log_A, log_B, log_E, alpha, beta = theta_RQ.T[:, :, None]
         J_RQP = np.empty((len(theta_RQ), 5, x_RP.shape[-1]))
-        J_RQP[:, 0] = np.exp(log_A - alpha * x_RP)
-        J_RQP[:, 1] = np.exp(log_B - beta * y_RP)
-        J_RQP[:, 2] = np.exp(log_E)
-        loss_RP = J_RQP[:, :3].sum(axis=1)
-        J_RQP[:, :3] /= loss_RP[:, None]
-        np.multiply(J_RQP[:, 0], -x_RP, out=J_RQP[:, 3])
-        np.multiply(J_RQP[:, 1], -y_RP, out=J_RQP[:, 4])
+        terms = [J_RQP[:, 0], J_RQP[:, 1]]
+        slopes = ((log_A, alpha, x_RP), (log_B, beta, y_RP))
+        for term, (scale, exponent, axis) in zip(terms, slopes, strict=True):
+            np.multiply(exponent, axis, out=term)
+            np.exp(np.subtract(scale, term, out=term), out=term)
+        floor = np.exp(log_E)
+        loss_RP = terms[0] + terms[1]
+        loss_RP += floor
+        J_RQP[:, :2] /= loss_RP[:, None]
+        np.divide(floor, loss_RP, out=J_RQP[:, 2])
+        np.multiply(terms[0], -x_RP, out=J_RQP[:, 3])
+        np.multiply(terms[1], -y_RP, out=J_RQP[:, 4])
 
         def bend(weight_RP: Array) -> Array:
             # a term exp(u - alpha x) and its derivatives by u and alpha are again the term, times powers of x
@@ -49,8 +54,10 @@ class Separate(SurfaceForm):
             second[:, [0, 1, 2], [0, 1, 2]] = first[:, :3]
             second[:, [0, 3], [3, 0]] = first[:, [3]]
             second[:, [1, 4], [4, 1]] = first[:, [4]]
-            second[:, 3, 3] = -((J_RQP[:, 3] * x_RP) * weight_RP).sum(axis=1)
-            second[:, 4, 4] = -((J_RQP[:, 4] * y_RP) * weight_RP).sum(axis=1)
+            for column, axis in ((3, x_RP), (4, y_RP)):
+                weighed = J_RQP[:, column] * weight_RP
+                of_axis = weighed @ axis if axis.ndim == 1 else np.einsum("rp,rp->r", weighed, axis)
+                second[:, column, column] = -of_axis
             return second
 
         return np.log(loss_RP), J_RQP, bend
@@ -106,7 +113,7 @@ class Separate(SurfaceForm):
             **super().targets(bounds, reach),
             "N_star": Target(
                 of=lambda theta: self.optimum(theta, np.array([reach]), 0.0)[0][:, 0],
-                fix=_held_optimum(reach),
+                fix=FixedOptimum(reach),
                 reduce=lambda theta: theta[:, 1:],
                 bounds=Bounds(low[1:], high[1:]),
                 low=-60.0,
@@ -140,7 +147,7 @@ class Tied(Separate):
         grids = self.start_grids
         return projected_starts(x_P, y_P, log_L_RP, weight_RP, count, tied=True, grids=grids)[:, :, :4]
 
-    def targets(self, bounds: Bounds, reach: float) -> dict[str, Target]:  # noqa: ARG002
+    def targets(self, bounds: Bounds, reach: float) -> dict[str, Target]:  # noqa: ARG002 (the interface has it)
         """None is profiled."""
         return {}
 
@@ -183,7 +190,7 @@ class Coupled(SurfaceForm):
         """The additive surface itself, and its two terms doubled."""
         return np.asarray(additive_RQ + np.array([[0.0] * 5, [0.7, 0.7, 0, 0, 0]]))
 
-    def bounds(self, log_L_RP: Array) -> Bounds:  # noqa: ARG002
+    def bounds(self, log_L_RP: Array) -> Bounds:  # noqa: ARG002 (the interface has it)
         """Narrower for ln A and ln B: over a small beta they are large."""
         ends = np.array([(-50.0, 50.0)] * 3 + [EXPONENT_BOUNDS] * 2)
         return Bounds(ends[:, 0], ends[:, 1])
@@ -214,20 +221,9 @@ def hold_ratio(bounds: Bounds) -> Target:
     def total(theta: Array) -> Array:
         return np.column_stack([theta[:, :3], theta[:, 3] + theta[:, 4]])
 
-    def fix(t_R: Array) -> Constraint:
-        def constraint(phi: Array, index: Index) -> tuple[Array, Array, Array | None]:
-            a = t_R[index]
-            theta = np.column_stack([phi[:, :3], (1 - a) * phi[:, 3], a * phi[:, 3]])
-            tangent = np.zeros((len(phi), 5, 4))
-            tangent[:, [0, 1, 2], [0, 1, 2]] = 1
-            tangent[:, 3, 3], tangent[:, 4, 3] = 1 - a, a
-            return theta, tangent, None
-
-        return constraint
-
     return Target(
         of=lambda theta: theta[:, 4] / (theta[:, 3] + theta[:, 4]),
-        fix=fix,
+        fix=_fixed_ratio,
         reduce=total,
         bounds=Bounds(total(bounds.low[None])[0], total(bounds.high[None])[0]),
         low=1e-3,
@@ -235,16 +231,35 @@ def hold_ratio(bounds: Bounds) -> Target:
     )
 
 
-def _held_optimum(reach: float) -> Callable[[Array], Constraint]:
+def _fixed_ratio(t_R: Array) -> Constraint:
+    """Hold a; phi = ln A, ln B, ln E, alpha + beta."""
+
+    def constraint(phi: Array, index: Index) -> tuple[Array, Array, Array | None]:
+        a = t_R[index]
+        theta = np.column_stack([phi[:, :3], (1 - a) * phi[:, 3], a * phi[:, 3]])
+        tangent = np.zeros((len(phi), 5, 4))
+        tangent[:, [0, 1, 2], [0, 1, 2]] = 1
+        tangent[:, 3, 3], tangent[:, 4, 3] = 1 - a, a
+        return theta, tangent, None
+
+    return constraint
+
+
+@dataclass(frozen=True)
+class FixedOptimum:
     """Hold centred ln N* of the additive form where ln N + ln D = reach; phi = ln B, ln E, alpha, beta.
 
     At the optimum ln alpha + ln A - alpha x = ln beta + ln B - beta y gives ln A.
     """
 
-    def fix(t_R: Array) -> Constraint:
+    reach: float
+
+    def __call__(self, t_R: Array) -> Constraint:
+        """`Target.fix`; t_R: (R,) centred ln N*."""
+
         def constraint(phi: Array, index: Index) -> tuple[Array, Array, Array | None]:
             x, (log_B, log_E, alpha, beta) = t_R[index], phi.T
-            y = reach - x
+            y = self.reach - x
             log_A = log_B + np.log(beta / alpha) + alpha * x - beta * y
             tangent = np.zeros((len(phi), 5, 4))
             tangent[:, [1, 2, 3, 4], [0, 1, 2, 3]] = 1
@@ -254,5 +269,3 @@ def _held_optimum(reach: float) -> Callable[[Array], Constraint]:
             return np.column_stack([log_A, log_B, log_E, alpha, beta]), tangent, bend
 
         return constraint
-
-    return fix

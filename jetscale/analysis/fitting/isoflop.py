@@ -8,6 +8,7 @@ Shapes: R replicates, P points, K slices, M members of a slice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +21,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 EDGE = "the optimum is at the edge of the grid"
+MOST_NUMBERS = 4_000_000  # replicates x slices x members held at a time
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,6 @@ class Slice:
         return np.asarray(
             (1 - self.fraction) * value_RP[..., self.low] + self.fraction * value_RP[..., self.high]
         )
-
-    def weights(self, weight_RP: Array) -> Array:
-        """Weight of each member: of the rarer of its two points."""
-        return np.minimum(weight_RP[..., self.low], weight_RP[..., self.high])
 
 
 @dataclass(frozen=True)
@@ -161,63 +159,131 @@ def _through(curves: list[Index], log_C: Array, budget: float) -> Slice:
     return Slice(budget, np.array(low, dtype=np.intp), np.array(high, dtype=np.intp), np.array(fraction))
 
 
-def polynomial_vertices(x_M: Array, y_RM: Array, weight_RM: Array, degree: int, min_points: int) -> Array:
-    """Position of the local minimum of a weighted least-squares polynomial inside the sampled range; (R,).
+@dataclass(frozen=True)
+class StackedSlices:
+    """Several slices in one array: where one has fewer members than another, its first one again, absent.
+
+    Attributes
+    ----------
+    low, high, fraction : (K, M), as in `Slice`.
+    present : (K, M) whether there is such a member.
+    """
+
+    low: Index
+    high: Index
+    fraction: Array
+    present: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, slices: Sequence[Slice]) -> StackedSlices:
+        """Those of slices that have members."""
+        sizes = np.array([len(one.low) for one in slices])
+        member = np.arange(sizes.max())
+        present = member < sizes[:, None]
+        at = np.where(present, member, 0)
+        low, high, fraction = (
+            np.stack([getattr(one, name)[row] for one, row in zip(slices, at, strict=True)])
+            for name in ("low", "high", "fraction")
+        )
+        return cls(low, high, fraction, present)
+
+    def at(self, value_RP: Array) -> Array:
+        """Interpolate a quantity of the points, (R, P) to (K, R, M)."""
+        low_RKM, high_RKM = value_RP[:, self.low], value_RP[:, self.high]
+        return np.asarray(((1 - self.fraction) * low_RKM + self.fraction * high_RKM).transpose(1, 0, 2))
+
+    def weights(self, weight_RP: Array) -> Array:
+        """Weight of each member, of the rarer of its two points, (K, R, M)."""
+        rarer_RKM = np.minimum(weight_RP[:, self.low], weight_RP[:, self.high])
+        return np.asarray((rarer_RKM * self.present).transpose(1, 0, 2))
+
+
+def vertices(
+    slices: Sequence[Slice], x_P: Array, y_RP: Array, weight_RP: Array, degree: int, min_points: int
+) -> Array:
+    """Local minima of weighted least-squares polynomials inside the sampled range, (R, slices).
 
     NaN where there is none, or where fewer than `min_points` distinct x (`degree` + 2 at least) are present.
 
     Parameters
     ----------
-    x_M : (M,) ln N or ln D of the members.
-    y_RM, weight_RM : (R, M) or (1, M) ln L and weights.
+    slices : K budgets, each with members.
+    x_P : (P,) ln N or ln D of the points.
+    y_RP, weight_RP : (R, P) or (1, P) ln L and weights of the points.
     degree : 2 or 3.
     min_points : distinct x that are needed.
     """
-    y_RM, weight_RM = np.broadcast_arrays(y_RM, weight_RM)
-    middle, scale = x_M.mean(), max(float(np.ptp(x_M)) / 2, 1e-12)
-    t_M = (x_M - middle) / scale
-    powers = t_M[:, None] ** np.arange(2 * degree + 1)
-    moments = weight_RM @ powers
-    rhs = (weight_RM * y_RM) @ powers[:, : degree + 1]
-    normal = moments[:, np.add.outer(np.arange(degree + 1), np.arange(degree + 1))]
-    present = weight_RM > 0
-    _, first = np.unique(x_M, return_inverse=True)
-    distinct = np.stack([(present & (first == g)).any(axis=1) for g in range(first.max() + 1)]).sum(axis=0)
+    R = max(len(y_RP), len(weight_RP))
+    if not slices:
+        return np.empty((R, 0))
+    every = StackedSlices.of(slices)
+    if len(slices) > 1 and R * every.low.size > MOST_NUMBERS:
+        some = [vertices([one], x_P, y_RP, weight_RP, degree, min_points) for one in slices]
+        return np.concatenate(some, axis=1)
+    x_KM = every.at(x_P[None])[:, 0]
+    y_KRM, weight_KRM = np.broadcast_arrays(every.at(y_RP), every.weights(weight_RP))
+    middle_K = (x_KM * every.present).sum(axis=1) / every.present.sum(axis=1)
+    scale_K = np.maximum(np.ptp(x_KM, axis=1) / 2, 1e-12)
+    t_KM = (x_KM - middle_K[:, None]) / scale_K[:, None]
+    powers = t_KM[:, :, None] ** np.arange(2 * degree + 1)
+    moments = weight_KRM @ powers
+    rhs = (weight_KRM * y_KRM) @ powers[:, :, : degree + 1]
+    normal = moments[:, :, np.add.outer(np.arange(degree + 1), np.arange(degree + 1))]
+    present = weight_KRM > 0
+    # members of one x count once: which is the first that has it
+    first_KM = (x_KM[:, :, None] == x_KM[:, None, :]).argmax(axis=2)
+    of_first = (first_KM[:, :, None] == np.arange(x_KM.shape[1])).astype(float)
+    distinct = (present.astype(float) @ of_first > 0).sum(axis=2)
     usable = distinct >= max(min_points, degree + 2)
-    normal = np.where(usable[:, None, None], normal, np.eye(degree + 1))
-    c = np.linalg.solve(normal, rhs[:, :, None])[:, :, 0]
-    t_star = _minimum(c)
-    inside = (t_star > np.where(present, t_M, np.inf).min(axis=1)) & (
-        t_star < np.where(present, t_M, -np.inf).max(axis=1)
+    normal = np.where(usable[:, :, None, None], normal, np.eye(degree + 1))
+    t_star = _minimum(np.linalg.solve(normal, rhs[:, :, :, None])[:, :, :, 0])
+    inside = (t_star > np.where(present, t_KM[:, None], np.inf).min(axis=2)) & (
+        t_star < np.where(present, t_KM[:, None], -np.inf).max(axis=2)
     )
-    return np.where(usable & inside, middle + scale * t_star, np.nan)
+    position = middle_K[:, None] + scale_K[:, None] * t_star
+    return np.where(usable & inside, position, np.nan).T
 
 
 def _minimum(c: Array) -> Array:
-    """Stationary point with positive second derivative of a parabola or a cubic, (R,); NaN where none."""
+    """Stationary point with positive second derivative of parabolas or cubics (..., 3 or 4); NaN: none."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        parabola = np.where(c[:, 2] > 0, -c[:, 1] / (2 * c[:, 2]), np.nan)
-        if c.shape[1] == 3:
-            return parabola
-        root = c[:, 2] ** 2 - 3 * c[:, 1] * c[:, 3]
+        _, linear, square, *cubic = np.moveaxis(c, -1, 0)
+        if not cubic:
+            return np.where(square > 0, -linear / (2 * square), np.nan)
+        root = square**2 - 3 * linear * cubic[0]
         # q'(t) = c1 + 2 c2 t + 3 c3 t^2; at this root q'' = 2 sqrt(root) > 0; the form is stable for small c3
-        denominator = c[:, 2] + np.sqrt(np.maximum(root, 0))
-        return np.where((root > 0) & (denominator != 0), -c[:, 1] / denominator, np.nan)
+        denominator = square + np.sqrt(np.maximum(root, 0))
+        return np.where((root > 0) & (denominator != 0), -linear / denominator, np.nan)
 
 
-def check_slice(x_M: Array, y_M: Array, degree: int, min_points: int) -> Vertex:
-    """Vertex of the data themselves, with the reason where the slice cannot be used.
+def check_slices(
+    slices: Sequence[Slice], x_P: Array, log_L_P: Array, degree: int, min_points: int
+) -> list[Vertex]:
+    """Vertices of the data themselves, with the reason where a slice cannot be used.
 
     Parameters
     ----------
-    x_M, y_M : (M,) ln N or ln D, and ln L.
-    degree, min_points : as in `polynomial_vertices`.
+    slices : the budgets.
+    x_P, log_L_P : (P,) ln N or ln D of the points, and their ln L.
+    degree, min_points : as in `vertices`.
     """
-    sizes = len(np.unique(x_M))
     needed = max(min_points, degree + 2)
-    if sizes < needed:
-        return Vertex(np.nan, f"{sizes} sizes, {needed} needed", "")
-    position = float(polynomial_vertices(x_M, y_M[None], np.ones((1, len(x_M))), degree, min_points)[0])
+    members = [(one.at(x_P), one.at(log_L_P)) for one in slices]
+    sizes = [len(np.unique(x_M)) for x_M, _ in members]
+    enough = [k for k, count in enumerate(sizes) if count >= needed]
+    ones = np.ones((1, len(x_P)))
+    of_enough = vertices([slices[k] for k in enough], x_P, log_L_P[None], ones, degree, min_points)[0]
+    position = dict(zip(enough, of_enough.tolist(), strict=True))
+    return [
+        _checked(x_M, y_M, position[k])
+        if k in position
+        else Vertex(np.nan, f"{sizes[k]} sizes, {needed} needed", "")
+        for k, (x_M, y_M) in enumerate(members)
+    ]
+
+
+def _checked(x_M: Array, y_M: Array, position: float) -> Vertex:
+    """The vertex at a position; why it is none, or doubtful."""
     lowest = _size_of_lowest(x_M, y_M)
     if lowest in (x_M.min(), x_M.max()):
         return Vertex(

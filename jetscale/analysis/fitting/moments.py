@@ -13,7 +13,7 @@ from jetscale.analysis.fitting.surface import SurfaceForm
 
 Array = NDArray[np.float64]
 
-BLOCK = 25_000  # replicates x points a time: the Jacobian of so many stays in a processor's cache
+BLOCK = 10_000  # replicates x points a time: the Jacobian of so many stays in a processor's cache
 
 
 def moments(
@@ -24,7 +24,9 @@ def moments(
     log_L_RP: Array,
     weight_RP: Array,
     objective: Objective,
-) -> tuple[Array, Array, Array, Array]:
+    *,
+    curved: bool = True,
+) -> tuple[Array, ...]:
     """Objective and its derivatives; infinite, with derivatives of 0, where a term overflows.
 
     Replicates are taken in blocks: 1,000 of 106 points at once take 2.4 times as long.
@@ -36,23 +38,24 @@ def moments(
     x_P, y_P : (P,) or (R, P) ln N and ln D.
     log_L_RP, weight_RP : (R, P) or (1, P) observed ln L and weights.
     objective : what is minimised.
+    curved : whether the second derivatives are wanted, which cost as much as all the rest.
 
     Returns
     -------
-    Objective (R,); in Huber's units J' W r (R, Q), J' W J and the second derivatives (R, Q, Q).
+    Objective (R,); in Huber's units J' W r (R, Q), J' W J and, where wanted, the second derivatives
+    (R, Q, Q).
     """
     R, P = len(theta_RQ), x_P.shape[-1]
     rows = max(1, BLOCK // max(P, 1))
     if rows >= R:
-        return _block(form, theta_RQ, x_P, y_P, log_L_RP, weight_RP, objective)
+        return _block(form, theta_RQ, x_P, y_P, log_L_RP, weight_RP, objective, curved)
     parts = []
     for begin in range(0, R, rows):
         block = slice(begin, begin + rows)
         x, y = (axis[block] if axis.ndim > 1 else axis for axis in (x_P, y_P))
         log_L, weight = (value[block] if len(value) > 1 else value for value in (log_L_RP, weight_RP))
-        parts.append(_block(form, theta_RQ[block], x, y, log_L, weight, objective))
-    value, gradient, bound, curvature = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return value, gradient, bound, curvature
+        parts.append(_block(form, theta_RQ[block], x, y, log_L, weight, objective, curved))
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
 def _block(
@@ -63,7 +66,8 @@ def _block(
     log_L_RP: Array,
     weight_RP: Array,
     objective: Objective,
-) -> tuple[Array, Array, Array, Array]:
+    curved: bool,
+) -> tuple[Array, ...]:
     with np.errstate(all="ignore"):  # far from the data terms overflow: such a step is not taken
         fitted_RP, J_RQP, bend = form.derivatives(theta_RQ, x_P, y_P)
         residual_RP, raw = fitted_RP - log_L_RP, objective.residual == "raw"
@@ -77,12 +81,16 @@ def _block(
         gradient = (J_RQP @ psi_RP[:, :, None])[:, :, 0]
         transposed = J_RQP.transpose(0, 2, 1)
         bound = (J_RQP * weight_RP[:, None]) @ transposed
-        inside_RP = weight_RP * (beyond_RP <= 1.0)
-        # second derivatives of ln L are those of L over L, less J J'
-        curvature = (J_RQP * (inside_RP if raw else inside_RP - psi_RP)[:, None]) @ transposed
-        curvature += bend(psi_RP * fitted_RP if raw else psi_RP)
+        found = [value, gradient, bound]
+        if curved:
+            inside_RP = weight_RP * (beyond_RP <= 1.0)
+            # second derivatives of ln L are those of L over L, less J J'
+            curvature = (J_RQP * (inside_RP if raw else inside_RP - psi_RP)[:, None]) @ transposed
+            curvature += bend(psi_RP * fitted_RP if raw else psi_RP)
+            found.append(curvature)
     overflown = ~np.isfinite(value)
     if overflown.any():
-        value[overflown], gradient[overflown] = np.inf, 0.0
-        bound[overflown], curvature[overflown] = 0.0, 0.0
-    return value, gradient, bound, curvature
+        value[overflown] = np.inf
+        for derivative in found[1:]:
+            derivative[overflown] = 0.0
+    return tuple(found)

@@ -62,7 +62,8 @@ class Objective:
         size_RP = np.abs(residual_RP)
         inner_RP = np.minimum(size_RP, self.corner)
         huber_RP = inner_RP * (size_RP - 0.5 * inner_RP)
-        total_R = np.einsum("rp,rp->r", np.broadcast_to(weight_RP, huber_RP.shape), huber_RP)
+        alike = len(weight_RP) == 1
+        total_R = huber_RP @ weight_RP[0] if alike else np.einsum("rp,rp->r", weight_RP, huber_RP)
         return np.asarray(self.scale * total_R)
 
     @property

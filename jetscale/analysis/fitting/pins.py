@@ -73,8 +73,8 @@ def _pinned(name: str, pins: tuple[tuple[str, float], ...]) -> SurfaceForm:
             raise UsageError(f"approach3.pin.{key}={value:g}: must lie between {low:g} and {high:g}")
         columns[form.column(parameter)] = float(np.log(value)) if logarithm else value
     base = type(form)
-    pinned = type(f"Pinned{base.__name__}", (_Pinned, base), {})
-    return pinned(columns, dict(pins))  # type: ignore[no-any-return]
+    made: SurfaceForm = type(f"Pinned{base.__name__}", (_Pinned, base), {})(columns, dict(pins))
+    return made
 
 
 class _Pinned(SurfaceForm):

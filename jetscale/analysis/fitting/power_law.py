@@ -33,7 +33,7 @@ class PowerLaw(SurfaceForm):
     parameters = ("log_A", "log_E", "alpha")
     distinct = (FEWEST, 1)
 
-    def derivatives(self, theta_RQ: Array, x_RP: Array, y_RP: Array) -> tuple[Array, Array, Bend]:  # noqa: ARG002
+    def derivatives(self, theta_RQ: Array, x_RP: Array, y_RP: Array) -> tuple[Array, Array, Bend]:  # noqa: ARG002 (the interface has it)
         """See `SurfaceForm.derivatives`."""
         log_A, log_E, alpha = theta_RQ.T[:, :, None]
         J_RQP = np.empty((len(theta_RQ), 3, x_RP.shape[-1]))
@@ -53,18 +53,18 @@ class PowerLaw(SurfaceForm):
 
         return np.log(loss_RP), J_RQP, bend
 
-    def log_loss(self, theta_RQ: Array, x_RP: Array, y_RP: Array) -> Array:  # noqa: ARG002
+    def log_loss(self, theta_RQ: Array, x_RP: Array, y_RP: Array) -> Array:  # noqa: ARG002 (the interface has it)
         """Ln L (R, P), also where the power law by itself would overflow."""
         log_A, log_E, alpha = theta_RQ.T[:, :, None]
         return np.asarray(np.logaddexp(log_A - alpha * x_RP, log_E))
 
-    def moved(self, theta_RQ: Array, dx: float, dy: float) -> Array:  # noqa: ARG002
+    def moved(self, theta_RQ: Array, dx: float, dy: float) -> Array:  # noqa: ARG002 (the interface has it)
         """Parameters (R, 3) of the law in x + dx."""
         moved = theta_RQ.copy()
         moved[:, 0] -= theta_RQ[:, 2] * dx
         return moved
 
-    def starts(self, x_P: Array, y_P: Array, log_L_RP: Array, weight_RP: Array, count: int) -> Array:  # noqa: ARG002
+    def starts(self, x_P: Array, y_P: Array, log_L_RP: Array, weight_RP: Array, count: int) -> Array:  # noqa: ARG002 (the interface has it)
         """Best nodes of a grid in alpha, at which the law is linear in A and E; (R, count, 3)."""
         L_RP = np.exp(log_L_RP)
         w_RP = np.broadcast_to(weight_RP, np.broadcast_shapes(weight_RP.shape, L_RP.shape)) / L_RP**2

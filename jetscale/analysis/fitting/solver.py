@@ -37,6 +37,7 @@ SAME = 1e-12  # relative rounding of the objective, allowed to a step that lower
 SINGULAR = 1e-14  # smallest over largest eigenvalue of a curvature (of unit diagonal) that can be inverted
 REST = 1e-18  # square of the gradient (in the metric of the curvature) that is 0, as a share of the objective
 POLISH = 12  # Newton steps at the end, at most
+STUCK = 1e12  # damping of a replicate that no step lowers
 _CHUNK_ELEMENTS = 400_000  # replicates x points held at a time
 
 
@@ -48,23 +49,36 @@ class Solution:
     ----------
     phi : (R, F) free parameters; theta : (R, 5).
     objective : (R,) value of the objective (a sum over points).
-    decrease : (R,) relative decrease predicted for a further step, g' H^-1 g / (2 F).
-    gradient : (R,) largest absolute derivative of the objective by a free parameter.
+    gradient_RF : (R, F) derivatives of the objective by the free parameters, 0 for those at a bound.
     curvature : (R, F, F) J' W J at the solution, in the units of the objective.
     hessian : (R, F, F) second derivatives there; a parameter at a bound has none but a 1 on the diagonal.
+    bound : (R, F, F) J' W J with such parameters taken out likewise.
     """
 
     phi: Array
     theta: Array
     objective: Array
-    decrease: Array
-    gradient: Array
+    gradient_RF: Array
     curvature: Array
     hessian: Array
+    bound: Array
 
     def of(self, rows: slice) -> Solution:
         """Some of the replicates."""
         return Solution(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @property
+    def gradient(self) -> Array:
+        """Largest absolute derivative of the objective by a free parameter, (R,)."""
+        return np.asarray(np.abs(self.gradient_RF).max(axis=1))
+
+    @property
+    def decrease(self) -> Array:
+        """Relative decrease predicted for a further step, g' H^-1 g / (2 F), (R,)."""
+        # an undamped step by least squares: the bound is singular on a ray of N and D
+        step = np.linalg.pinv(self.bound, rcond=1e-14, hermitian=True) @ self.gradient_RF[:, :, None]
+        predicted = 0.5 * np.einsum("rf,rf->r", self.gradient_RF, step[:, :, 0])
+        return np.asarray(predicted / np.maximum(self.objective, np.finfo(float).tiny))
 
 
 def solve(
@@ -98,7 +112,9 @@ def solve(
     tolerance : relative decrease of the objective that is not worth a further step.
     max_iterations : damped steps at most.
     """
-    surface = _Surface(x_P, y_P, log_L_RP, weight_RP, objective, form, constraint)
+    own = constraint == form.constraint and type(form).constraint is SurfaceForm.constraint
+    free = own or constraint is unconstrained
+    surface = _Surface(x_P, y_P, log_L_RP, weight_RP, objective, form, None if free else constraint)
     return minimise(
         surface.evaluate,
         start_RF,
@@ -156,7 +172,8 @@ class State:
     phi, theta : (R, F) free parameters, and (R, Q) those of the form.
     value : (R,) objective; infinite where it cannot be evaluated.
     gradient : (R, F) J' W r, in Huber's units.
-    bound, curvature : (R, F, F) J' W J, and the second derivatives.
+    bound, curvature : (R, F, F) J' W J, and the second derivatives; the bound again where these were not
+        asked for.
     """
 
     phi: Array
@@ -170,9 +187,12 @@ class State:
         """Rows of it."""
         return State(*(getattr(self, field.name)[keep] for field in fields(self)))
 
-    def accept(self, other: State, good: NDArray[np.bool_]) -> None:
-        """Replace the good rows, (R,), by those of another of as many rows."""
+    def accepted(self, other: State, good: NDArray[np.bool_]) -> State:
+        """The good rows, (R,), of another of as many rows, and the rest of this one, which is used up."""
+        if good.all():
+            return other
         self.put(np.flatnonzero(good), other.take(good))
+        return self
 
     def put(self, rows: Index, part: State) -> None:
         """Replace these rows."""
@@ -180,12 +200,13 @@ class State:
             getattr(self, field.name)[rows] = getattr(part, field.name)
 
 
-Evaluate = Callable[[Array, Index], State]
+# free parameters (R, F), the numbers of these rows, and whether their second derivatives are wanted too
+Evaluate = Callable[[Array, Index, bool], State]
 
 
 @dataclass(frozen=True)
 class _Surface:
-    """One surface for each replicate: what `solve` minimises."""
+    """One surface for each replicate: what `solve` minimises; without a constraint phi is theta."""
 
     x_P: Array
     y_P: Array
@@ -193,23 +214,31 @@ class _Surface:
     weight_RP: Array
     objective: Objective
     form: SurfaceForm
-    constraint: Constraint
+    constraint: Constraint | None
 
-    def evaluate(self, phi_RF: Array, index: Index) -> State:
-        theta, tangent, bend = self.constraint(phi_RF, index)
+    def evaluate(self, phi_RF: Array, index: Index, curved: bool) -> State:
+        theta, tangent, bend = phi_RF, None, None
+        if self.constraint is not None:
+            theta, tangent, bend = self.constraint(phi_RF, index)
         log_L = self.log_L_RP[index] if len(self.log_L_RP) > 1 else self.log_L_RP
         weight = self.weight_RP[index] if len(self.weight_RP) > 1 else self.weight_RP
         x, y = (axis[index] if axis.ndim > 1 else axis for axis in (self.x_P, self.y_P))
         # constraints without bounds of their own (profiles) must not leave the domain either
         outside = self.form.outside(theta)
         theta = np.where(outside[:, None], 0.0, theta)
-        value, gradient_RQ, *second_RQQ = moments(self.form, theta, x, y, log_L, weight, self.objective)
-        value = np.where(outside, np.inf, value)
-        gradient = np.einsum("rqf,rq->rf", tangent, gradient_RQ)
-        bound, curvature = (np.swapaxes(tangent, 1, 2) @ moment_RQQ @ tangent for moment_RQQ in second_RQQ)
-        if bend is not None:
-            curvature += np.einsum("rq,rqfg->rfg", gradient_RQ, bend)
-        return State(phi_RF.copy(), theta.copy(), value, gradient, bound, curvature)
+        value, gradient_RQ, *second_RQQ = moments(
+            self.form, theta, x, y, log_L, weight, self.objective, curved=curved
+        )
+        value[outside] = np.inf
+        gradient, bound, curvature = gradient_RQ, second_RQQ[0], second_RQQ[-1]
+        if tangent is not None:
+            turned = np.swapaxes(tangent, 1, 2)
+            gradient = (turned @ gradient_RQ[:, :, None])[:, :, 0]
+            bound = turned @ bound @ tangent
+            curvature = turned @ curvature @ tangent if curved else bound
+            if curved and bend is not None:
+                curvature += np.einsum("rq,rqfg->rfg", gradient_RQ, bend)
+        return State(phi_RF.copy(), theta, value, gradient, bound, curvature)
 
 
 @dataclass(frozen=True)
@@ -226,55 +255,85 @@ class _Batch:
 
     def without_active(self, state: State, index: Index) -> tuple[Array, Array, Array]:
         """Gradient, bound and curvature with the parameters that rest on an end of the box taken out."""
-        if self.bounds is None:
+        rests = None if self.bounds is None else self.bounds.of(index).active(state.phi, state.gradient)
+        if rests is None or not rests.any():
             return state.gradient, state.bound, state.curvature
-        moves = ~self.bounds.of(index).active(state.phi, state.gradient)
-        both = moves[:, :, None] & moves[:, None, :]
-        rests = (~moves)[:, :, None] * np.eye(moves.shape[1])
-        return state.gradient * moves, state.bound * both + rests, state.curvature * both + rests
+        both = ~(rests[:, :, None] | rests[:, None, :])
+        ones = rests[:, :, None] * np.eye(rests.shape[1])
+        return state.gradient * ~rests, state.bound * both + ones, state.curvature * both + ones
 
     def minimise(self, start_RF: Array, index: Index, tolerance: float, max_iterations: int) -> Solution:
-        state = self.evaluate(self.project(start_RF, index), index)
+        state = self.evaluate(self.project(start_RF, index), index, True)
         steps = min(POLISH, max_iterations)
         # 1. Newton steps alone: a start near its minimum (a warm start, a profile) needs no more.
         away = np.flatnonzero(~self.polish(state, index, steps))
         # 2. The others descend by damped steps, then Newton steps take their gradient down to rounding.
-        part = state.take(away)
-        self.descend(part, index[away], tolerance, max_iterations)
-        self.polish(part, index[away], steps)
-        state.put(away, part)
+        if len(away):
+            part = self.descend(state.take(away), index[away], tolerance, max_iterations)
+            self.polish(part, index[away], steps)
+            state.put(away, part)
         return self.report(state, index)
 
-    def descend(self, whole: State, index: Index, tolerance: float, max_iterations: int) -> None:
+    def descend(self, start: State, index: Index, tolerance: float, max_iterations: int) -> State:
         """Damped steps, until none promises to lower the objective by `tolerance`."""
-        R = len(index)
-        damping, near = np.full(R, 1e-3), np.zeros(R, dtype=bool)
-        active, state = np.arange(R), whole.take(np.arange(R))
-        for iteration in range(max_iterations if R else 0):
-            # far from the minimum by the bound J' W J, near it by the second derivatives (see the module)
+        # far from the minimum by the bound J' W J, near it by the second derivatives (see the module)
+        left = np.full(len(index), max_iterations)
+        near = self.approach(start, index, left)
+        found = self.evaluate(near.phi, index, True)
+        self.close_in(found, index, left, tolerance)
+        return found
+
+    def approach(self, whole: State, index: Index, left: Index) -> State:
+        """Steps by the bound until a replicate creeps or can go no lower; `left`, (R,), counts down."""
+        active, state = np.arange(len(index)), whole
+        damping = np.full(len(index), 1e-3)
+        whole = whole.take(active)
+        for iteration in range(min(FAR + 1, int(left.max(initial=0)))):
             rows = index[active]
-            step, decrease, by_bound = _damped_step(*self.without_active(state, rows), damping, near)
+            gradient, bound, _ = self.without_active(state, rows)
+            step, decrease = _damped_step(gradient, bound, bound, damping)
             promise = self.objective.scale * np.maximum(1.0, damping)  # a short step promises little
-            decrease, by_bound = promise * decrease, promise * by_bound
-            trial = self.evaluate(self.project(state.phi + step, rows), rows)
+            decrease = promise * decrease
+            trial = self.evaluate(self.project(state.phi + step, rows), rows, False)
             good = (trial.value <= state.value) & (decrease > 0)
-            state.accept(trial, good)
+            state = state.accepted(trial, good)
             # Levenberg: a step that helped is trusted further, one that did not is shortened
             damping = np.where(good, np.maximum(damping / 5, 1e-10), damping * 8)
-            stuck = damping > 1e12
-            # a replicate that creeps, or can go no lower, changes to second derivatives, once
-            comes = ~near & ((decrease <= NEAR * state.value) | (iteration == FAR) | stuck)
-            damping[comes], near = 0.1, near | comes
-            # far from the minimum the curvature may be indefinite, and the decrease 0 by chance
+            ends = (decrease <= NEAR * state.value) | (iteration == FAR) | (damping > STUCK)
+            if ends.any():  # those that are done leave the batch, so the last ones do not cost as all
+                whole.put(active[ends], state.take(ends))
+                left[active[ends]] -= iteration + 1
+                active, state, damping = active[~ends], state.take(~ends), damping[~ends]
+                if not len(active):
+                    return whole
+        whole.put(active, state)
+        left[active] = 0
+        return whole
+
+    def close_in(self, whole: State, index: Index, left: Index, tolerance: float) -> None:
+        """Steps by the second derivatives, at most `left` (R,) of them."""
+        active = np.flatnonzero(left > 0)
+        state, damping = whole.take(active), np.full(len(active), 0.1)
+        for iteration in range(1, int(left.max(initial=0)) + 1):
+            rows = index[active]
+            gradient, bound, curvature = self.without_active(state, rows)
+            damped = curvature + damping[:, None, None] * bound
+            step, decrease = _damped_step(gradient, damped, bound, damping)
+            promise = self.objective.scale * np.maximum(1.0, damping)
+            by_bound = promise * _damped_step(gradient, bound, bound, damping)[1]
+            decrease = promise * decrease
+            trial = self.evaluate(self.project(state.phi + step, rows), rows, True)
+            good = (trial.value <= state.value) & (decrease > 0)
+            state = state.accepted(trial, good)
+            damping = np.where(good, np.maximum(damping / 5, 1e-10), damping * 8)
+            # the curvature may still be indefinite, and the decrease 0 by chance
             rests = np.maximum(np.abs(decrease), by_bound) <= tolerance * state.value
-            done = ~comes & (rests | stuck)
-            if done.any():  # those that are done leave the batch, so the last ones do not cost as all
-                whole.put(active[done], state.take(done))
-                active, state = active[~done], state.take(~done)
-                damping, near = damping[~done], near[~done]
+            ends = rests | (damping > STUCK) | (iteration >= left[active])
+            if ends.any():
+                whole.put(active[ends], state.take(ends))
+                active, state, damping = active[~ends], state.take(~ends), damping[~ends]
                 if not len(active):
                     return
-        whole.put(active, state)
 
     def polish(self, whole: State, index: Index, steps: int) -> NDArray[np.bool_]:
         """Newton steps, each kept where it brings the gradient closer to 0; whether it is at 0 then, (R,)."""
@@ -283,7 +342,7 @@ class _Batch:
         rest = size <= REST * state.value
         for _ in range(steps):
             rows = index[active]
-            trial = self.evaluate(self.project(state.phi + step, rows), rows)
+            trial = self.evaluate(self.project(state.phi + step, rows), rows, True)
             next_step, next_size = self.newton(trial, rows)
             # kept where the gradient is closer to 0; the objective may rise by its rounding, no more
             good = (next_size < size) & (trial.value <= state.value * (1 + SAME) + np.finfo(float).tiny)
@@ -311,38 +370,25 @@ class _Batch:
         return np.where(usable[:, None], step, 0.0), np.where(usable, size, np.inf)
 
     def report(self, state: State, index: Index) -> Solution:
-        # an undamped step by least squares: the bound is singular on a ray of N and D
         gradient, bound, hessian = self.without_active(state, index)
-        step = np.linalg.pinv(bound, rcond=1e-14, hermitian=True) @ gradient[:, :, None]
         scale = self.objective.scale
-        predicted = 0.5 * scale * np.einsum("rf,rf->r", gradient, step[:, :, 0])
         return Solution(
             phi=state.phi,
             theta=state.theta,
             objective=state.value,
-            decrease=predicted / np.maximum(state.value, np.finfo(float).tiny),
-            gradient=scale * np.abs(gradient).max(axis=1),
+            gradient_RF=scale * gradient,
             curvature=scale * state.bound,
             hessian=scale * hessian,
+            bound=scale * bound,
         )
 
 
-def _damped_step(
-    gradient: Array, bound: Array, curvature: Array, damping: Array, near: NDArray[np.bool_]
-) -> tuple[Array, Array, Array]:
-    """Step (R, F), the decrease it predicts, and the one that the bound predicts (Huber's units)."""
-    damped = np.where(near[:, None, None], curvature + damping[:, None, None] * bound, bound)
-    diagonal = np.einsum("rff->rf", damped)
-    own = np.einsum("rff->rf", bound)
+def _damped_step(gradient: Array, matrix: Array, bound: Array, damping: Array) -> tuple[Array, Array]:
+    """Step (R, F) by a matrix, damped by the diagonal of the bound, and the decrease that it predicts."""
+    F = bound.shape[1]
+    own = bound.reshape(-1, F * F)[:, :: F + 1]
     tiny = 1e-16 * own.max(axis=1, keepdims=True) + 1e-300  # never singular
-    diagonal += damping[:, None] * own + tiny
-    step = -np.linalg.solve(damped, gradient[:, :, None])[:, :, 0]
-    decrease = -0.5 * np.einsum("rf,rf->r", gradient, step)
-    by_bound = decrease
-    if near.any():
-        more = (damping[:, None] * own + tiny)[near]
-        upper = bound[near] + more[:, :, None] * np.eye(own.shape[1])
-        shorter = np.linalg.solve(upper, gradient[near][:, :, None])[:, :, 0]
-        by_bound = decrease.copy()
-        by_bound[near] = 0.5 * np.einsum("rf,rf->r", gradient[near], shorter)
-    return np.asarray(step), np.asarray(decrease), np.asarray(by_bound)
+    damped = np.array(matrix, order="C")
+    damped.reshape(-1, F * F)[:, :: F + 1] += damping[:, None] * own + tiny
+    step = np.asarray(-np.linalg.solve(damped, gradient[:, :, None])[:, :, 0])
+    return step, np.asarray(-0.5 * np.einsum("rf,rf->r", gradient, step))

@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 EXPONENTS_G = np.arange(0.05, 1.2001, 0.05)
 EQUAL = 1e-12  # mean relative squares that differ by less are equal: rounding
-_CHUNK = 256  # replicates a time: 256 x 576 nodes stay in cache
+_CHUNK = 32  # replicates a time: 32 x 576 nodes of each array stay in cache
 
 
 def projected_starts(

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,7 @@ class SurfaceForm(ABC):
         moved[:, log_B] -= theta_RQ[:, beta] * dy
         return moved
 
-    def exponents(self, theta_RQ: Array) -> tuple[Array, Array] | None:  # noqa: ARG002
+    def exponents(self, theta_RQ: Array) -> tuple[Array, Array] | None:  # noqa: ARG002 (the interface has it)
         """A and b, (R,) each, of N* ~ C^a and D* ~ C^b for C = k N D; None where they change with C.
 
         Without them a and b are slopes of the optimum over the budgets of the table, found numerically.
@@ -97,7 +97,7 @@ class SurfaceForm(ABC):
         """
         return None
 
-    def optimum(self, theta_RQ: Array, log_C: Array, log_k: float) -> tuple[Array, Array] | None:  # noqa: ARG002
+    def optimum(self, theta_RQ: Array, log_C: Array, log_k: float) -> tuple[Array, Array] | None:  # noqa: ARG002 (the interface has it)
         """Ln N* and ln D* (R, K) at budgets (K,) or (R, K) for C = k N D; None: found numerically.
 
         Parameters
@@ -108,7 +108,7 @@ class SurfaceForm(ABC):
         """
         return None
 
-    def compute_for_loss(self, theta_RQ: Array, loss: float, log_k: float) -> Array | None:  # noqa: ARG002
+    def compute_for_loss(self, theta_RQ: Array, loss: float, log_k: float) -> Array | None:  # noqa: ARG002 (the interface has it)
         """Ln of the least C = k N D that reaches `loss`, (R,); None: it is found numerically.
 
         Parameters
@@ -194,7 +194,7 @@ class SurfaceForm(ABC):
         grids = self.start_grids
         return projected_starts(x_P, y_P, log_L_RP, weight_RP, count, grids=grids)[:, :, columns]
 
-    def nearby(self, additive_RQ: Array) -> Array | None:  # noqa: ARG002
+    def nearby(self, additive_RQ: Array) -> Array | None:  # noqa: ARG002 (the interface has it)
         """Starts (S, F) next to a fitted additive surface (1, 5), where this form is only compared with it.
 
         None: the form is searched for as in approach 3, which takes longer.
@@ -213,7 +213,7 @@ class SurfaceForm(ABC):
             ends[self.free.index("log_E"), 0] = np.log(FLOOR_BOUND) + log_L_RP.min()
         return Bounds(ends[:, 0], ends[:, 1])
 
-    def targets(self, bounds: Bounds, reach: float) -> dict[str, Target]:  # noqa: ARG002
+    def targets(self, bounds: Bounds, reach: float) -> dict[str, Target]:  # noqa: ARG002 (the interface has it)
         """Quantities whose likelihood is profiled, by name: the floor, and what is no logarithm.
 
         Parameters
@@ -257,10 +257,18 @@ class SurfaceForm(ABC):
 
     def outside(self, theta_RQ: Array) -> NDArray[np.bool_]:
         """Rows of theta at which the form is not evaluated, (R,): far beyond its bounds, or not finite."""
-        low = np.array([self.limit(self.parameters[q])[0] for q in self.shapes])
-        low = np.where(low > 0, 0.5 * low, -np.inf)
-        outside = (theta_RQ[:, self.shapes] < low).any(axis=1) | (np.abs(theta_RQ) > 1000).any(axis=1)
-        return np.asarray(outside | ~np.isfinite(theta_RQ).all(axis=1))
+        low, high = self._domain
+        inside = (theta_RQ >= low) & (theta_RQ <= high)  # not where it is NaN
+        return np.asarray(~inside.all(axis=1))
+
+    @cached_property
+    def _domain(self) -> tuple[Array, Array]:
+        """Ends of the parameters beyond which a form is not evaluated, (Q,)."""
+        low, high = np.full(len(self.parameters), -1000.0), np.full(len(self.parameters), 1000.0)
+        for q in self.shapes:
+            least = self.limit(self.parameters[q])[0]
+            low[q] = 0.5 * least if least > 0 else low[q]
+        return low, high
 
     def values(self, theta_RQ: Array) -> dict[str, Array]:
         """Return the reported quantities (R,) by name."""

@@ -205,16 +205,15 @@ class Fitter:
         Undetermined
             As in `point`.
         """
-        additive = replace(self, form=form_named("separate"))
-        starts = None
-        if not self.form.additive:
-            starts = self.form.nearby(additive.centred(additive.point(log_L)[0].surfaces))
-        if starts is None:
-            surfaces = self.point(log_L)[0].surfaces
-            return lambda x, y: surfaces.log_loss(x, y)[0]
-        solution = self.solve(starts, log_L[None], np.ones((1, len(log_L))))
-        theta, (x_mean, y_mean) = solution.theta[[solution.objective.argmin()]], self.centre
-        return lambda x, y: self.form.log_loss(theta, x - x_mean, y - y_mean)[0]
+        self.check_points(log_L)
+        precompare([(self, log_L)])
+        surfaces = _COMPARED.get(self._content(log_L, 0)) or self.point(log_L)[0].surfaces
+        return lambda x, y: surfaces.log_loss(x, y)[0]
+
+    @property
+    def additive(self) -> Fitter:
+        """The same points with the additive form."""
+        return replace(self, form=form_named("separate"))
 
     def rounding(self, log_L: Array) -> float:
         """The objective below which residuals are rounding errors."""
@@ -360,6 +359,54 @@ _FOUND: OrderedDict[tuple[object, ...], tuple[SurfaceFit, Certificate]] = Ordere
 """Fits that were made: a multiverse and windows of other forms ask for the same one again and again."""
 
 
+_COMPARED: OrderedDict[tuple[object, ...], Surfaces] = OrderedDict()
+"""Surfaces that were fitted next to additive ones."""
+
+
+def precompare(problems: Iterable[Problem]) -> None:
+    """Fit many sets of points at once and remember it, for `Fitter.compared` to find.
+
+    Parameters
+    ----------
+    problems : what `Fitter.compared` will be asked for.
+    """
+    whole = list(problems)
+    prefit((fitter if fitter.form.additive else fitter.additive, log_L) for fitter, log_L in whole)
+    alike: dict[tuple[SurfaceForm, Objective], list[tuple[Problem, Array]]] = {}
+    for fitter, log_L in whole:
+        try:
+            fitter.check_points(log_L)
+            fitter.additive.check_points(log_L)
+        except Undetermined:
+            continue
+        if not fitter.form.additive and fitter._content(log_L, 0) not in _COMPARED:
+            nearest = fitter.additive.point(log_L)[0].surfaces
+            starts = fitter.form.nearby(fitter.additive.centred(nearest))
+            if starts is not None:
+                alike.setdefault((fitter.form, fitter.objective), []).append(((fitter, log_L), starts))
+    for (form, _), group in alike.items():
+        points = SideBySide.of([problem for problem, _ in group])
+        row = np.repeat(np.arange(len(group)), [len(starts) for _, starts in group])
+        solution = points.solve(
+            row,
+            np.concatenate([starts for _, starts in group]),
+            form.constraint,
+            _boxes([problem for problem, _ in group]).of(row),
+        )
+        for k, ((fitter, log_L), _) in enumerate(group):
+            mine = np.flatnonzero(row == k)
+            lowest = mine[[solution.objective[mine].argmin()]]
+            _COMPARED[fitter._content(log_L, 0)] = fitter.uncentred(solution.theta[lowest])
+    while len(_COMPARED) > REMEMBERED:
+        _COMPARED.popitem(last=False)
+
+
+def _boxes(problems: Sequence[Problem]) -> Bounds:
+    """Bounds of the free parameters of every problem, (K, F)."""
+    boxes = [fitter.form.bounds(log_L[None]) for fitter, log_L in problems]
+    return Bounds(np.stack([box.low for box in boxes]), np.stack([box.high for box in boxes]))
+
+
 def prefit(problems: Iterable[Problem], starts: int = STARTS) -> None:
     """Fit many sets of points at once and remember it, for `Fitter.point` to find.
 
@@ -388,29 +435,71 @@ def prefit(problems: Iterable[Problem], starts: int = STARTS) -> None:
         _FOUND.popitem(last=False)
 
 
+@dataclass(frozen=True)
+class SideBySide:
+    """Sets of points of one form and objective; where one has fewer, the rest are points of no weight.
+
+    Attributes
+    ----------
+    form, objective : of all.
+    x, y : (P,) centred ln N and ln D where all sets have the same, else (K, P).
+    log_L, weight : (K, P).
+    """
+
+    form: SurfaceForm
+    objective: Objective
+    x: Array
+    y: Array
+    log_L: Array
+    weight: Array
+
+    @classmethod
+    def of(cls, problems: Sequence[Problem]) -> SideBySide:
+        """Those of K problems.
+
+        Parameters
+        ----------
+        problems : of one form and objective.
+        """
+        P = max(len(log_L) for _, log_L in problems)
+        found = np.zeros((4, len(problems), P))
+        for k, (fitter, log_L) in enumerate(problems):
+            axes = (fitter.log_N - fitter.centre[0], fitter.log_D - fitter.centre[1])
+            for values, into in zip((*axes, log_L, fitter.weights), found, strict=True):
+                into[k, : len(log_L)] = values
+        x, y, log_L_KP, weight = found
+        if (x == x[0]).all() and (y == y[0]).all():
+            x, y = x[0], y[0]
+        return cls(problems[0][0].form, problems[0][0].objective, x, y, log_L_KP, weight)
+
+    def solve(
+        self, row: Index, start: Array, constraint: Constraint, bounds: Bounds, tolerance: float = 1e-9
+    ) -> Solution:
+        """`solver.solve` from starts for different problems.
+
+        Parameters
+        ----------
+        row : (R,) number of the problem of every start.
+        start : (R, F).
+        constraint, bounds : of all starts; bounds (R, F).
+        tolerance : as in `solver.solve`.
+        """
+        x, y = (axis if axis.ndim == 1 else axis[row] for axis in (self.x, self.y))
+        log_L, weight = (value if len(value) == 1 else value[row] for value in (self.log_L, self.weight))
+        return solve(
+            start, x, y, log_L, weight, self.objective, self.form, constraint, bounds, tolerance=tolerance
+        )
+
+
 def _search(problems: Sequence[Problem], starts: int) -> list[tuple[SurfaceFit, Certificate]]:
     """Fit sets of points of one form and objective; where one has fewer, the rest are points of no weight."""
-    form, objective = problems[0][0].form, problems[0][0].objective
-    x, y, log_L, weight = _side_by_side(problems)
-    boxes = [form.bounds(each[None]) for _, each in problems]
-    bounds = Bounds(np.stack([box.low for box in boxes]), np.stack([box.high for box in boxes]))
+    form = problems[0][0].form
+    points = SideBySide.of(problems)
+    bounds = _boxes(problems)
     start = [fitter.starts(each[None], np.ones((1, len(each))), starts)[0] for fitter, each in problems]
 
     def solved(start_RF: Array, row: Index, tolerance: float) -> Solution:
-        x_RP, y_RP = (x[0], y[0]) if len(problems) == 1 else (x[row], y[row])
-        box = bounds.of(row)
-        return solve(
-            start_RF,
-            x_RP,
-            y_RP,
-            log_L[row],
-            weight[row],
-            objective,
-            form,
-            form.constraint,
-            box,
-            tolerance=tolerance,
-        )
+        return points.solve(row, start_RF, form.constraint, bounds.of(row), tolerance)
 
     every = np.arange(len(problems))
     solution = solved(np.concatenate(start), np.repeat(every, starts), 1e-9)
@@ -427,18 +516,6 @@ def _search(problems: Sequence[Problem], starts: int) -> list[tuple[SurfaceFit, 
         certificate = fitter.certify(one, each, starts, agreeing)
         found.append((SurfaceFit(fitter.uncentred(one.theta), value), certificate))
     return found
-
-
-def _side_by_side(problems: Sequence[Problem]) -> tuple[Array, Array, Array, Array]:
-    """Centred ln N and ln D, ln L and weights, (K, P) each; no weight where a problem has no more points."""
-    P = max(len(log_L) for _, log_L in problems)
-    found = np.zeros((4, len(problems), P))
-    for k, (fitter, log_L) in enumerate(problems):
-        axes = (fitter.log_N - fitter.centre[0], fitter.log_D - fitter.centre[1])
-        for values, into in zip((*axes, log_L, fitter.weights), found, strict=True):
-            into[k, : len(log_L)] = values
-    x, y, log_L_KP, weight = found
-    return x, y, log_L_KP, weight
 
 
 def _lowest(solution: Solution, rounding: float, form: SurfaceForm) -> int:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from jetscale.analysis.errors.resampling import Replicates
 from jetscale.analysis.fitting.approach import Draws
-from jetscale.analysis.fitting.numbers import Quantity, levelled, summarise
+from jetscale.analysis.fitting.numbers import Quantity, Scale, levelled, summarise
 from jetscale.analysis.fitting.surface import form_named
 from jetscale.analysis.fitting.task import Task
 from jetscale.analysis.joint.bends import lacks_of_fit, misses
@@ -333,8 +333,8 @@ def _laws(data: JointData, laws: Mapping[str, FittedLaw]) -> dict[str, Any]:
 def quantity_of(data: JointData, whole: Estimates, group: str, name: str) -> Quantity:
     """A parameter (L_inf, A, B, alpha, beta) or exponent (a, b) of a group with its error."""
     draws = None if whole.drawn is None else whole.drawn[group][name]
-    scale = "logit" if name in ("a", "b") else "log"
-    return summarise(float(whole.values[group][name][0]), draws, data.method, data.dof, scale, data.levels)  # type: ignore[arg-type]
+    scale: Scale = "logit" if name in ("a", "b") else "log"
+    return summarise(float(whole.values[group][name][0]), draws, data.method, data.dof, scale, data.levels)
 
 
 def ratio_of(data: JointData, whole: Estimates, group: str, reference: str, name: str) -> Quantity:

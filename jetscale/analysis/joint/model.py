@@ -154,19 +154,14 @@ class JointModel:
             return _joined(found, [columns for _, columns in blocks], start_RF)
         stacks = [_Stack.of(groups, log_L, weight) for groups in self.by_form()]
 
-        def evaluate(phi_RF: Array, index: Index) -> State:
-            R, F = phi_RF.shape
-            state = State(
-                phi_RF.copy(),
-                phi_RF.copy(),
-                np.zeros(R),
-                np.zeros((R, F)),
-                np.zeros((R, F, F)),
-                np.zeros((R, F, F)),
+        def evaluate(phi_RF: Array, index: Index, curved: bool) -> State:
+            first, *others = [stack.moments(phi_RF, index, self.objective, curved) for stack in stacks]
+            value, gradient, bound, *curvature = (
+                sum(parts[1:], start=parts[0]) for parts in zip(first, *others, strict=True)
             )
-            for stack in stacks:
-                stack.add(state, index, self.objective)
-            return state
+            return State(
+                phi_RF.copy(), phi_RF.copy(), value, gradient, bound, curvature[0] if curved else bound
+            )
 
         return minimise(evaluate, start_RF, self.points, self.objective, self.bounds, tolerance=tolerance)
 
@@ -277,7 +272,7 @@ class _Stack:
     groups : of one form.
     x_GP, y_GP : (G, P).
     log_L_GRP, weight_GRP : (G, R, P) or (G, 1, P).
-    columns, local : of every group, the parameters phi that it depends on, and its map from these, (Q, C).
+    of_vector, of_matrix : add up the groups' first and second derivatives.
     """
 
     groups: list[Group]
@@ -285,44 +280,77 @@ class _Stack:
     y_GP: Array
     log_L_GRP: Array
     weight_GRP: Array
-    columns: list[Index]
-    local: list[Array]
+    of_vector: _Sums
+    of_matrix: _Sums
 
     @classmethod
     def of(cls, groups: list[Group], log_L: Losses, weight: Losses) -> _Stack:
         P = max(len(group.x_P) for group in groups)
-        columns = [np.flatnonzero((group.matrix != 0).any(axis=0)) for group in groups]
+        M_GQF = np.stack([group.matrix for group in groups])
+        G, Q, F = M_GQF.shape
         return cls(
             groups,
             np.stack([_padded(group.x_P[None], P)[0] for group in groups]),
             np.stack([_padded(group.y_P[None], P)[0] for group in groups]),
             _stacked([_padded(log_L[group.name], P) for group in groups]),
             _stacked([_padded(weight[group.name], P) for group in groups]),
-            columns,
-            [group.matrix[:, its] for group, its in zip(groups, columns, strict=True)],
+            _Sums.of(M_GQF.reshape(G * Q, F)),
+            _Sums.of(np.einsum("gqf,gsh->gqsfh", M_GQF, M_GQF).reshape(G * Q * Q, F * F)),
         )
 
-    def add(self, state: State, index: Index, objective: Objective) -> None:
-        G, R = len(self.groups), len(index)
+    def moments(self, phi_RF: Array, index: Index, objective: Objective, curved: bool) -> list[Array]:
+        """What `moments` returns, of all groups together and by phi."""
+        G, (R, F) = len(self.groups), phi_RF.shape
         form, P = self.groups[0].form, self.x_GP.shape[1]
 
         def every(values_GRP: Array) -> Array:
             chosen = values_GRP[:, index] if values_GRP.shape[1] > 1 else values_GRP
             return np.broadcast_to(chosen, (G, R, P)).reshape(G * R, P)
 
-        theta = np.concatenate([group.theta(state.phi) for group in self.groups])
+        theta = np.concatenate([group.theta(phi_RF) for group in self.groups])
         outside = form.outside(theta)
         theta = np.where(outside[:, None], 0.0, theta)
         x, y = every(self.x_GP[:, None]), every(self.y_GP[:, None])
         log_L, weight = every(self.log_L_GRP), every(self.weight_GRP)
-        value, *derivatives = moments(form, theta, x, y, log_L, weight, objective)
-        state.value += np.where(outside, np.inf, value).reshape(G, R).sum(axis=0)
-        for g, (columns, local) in enumerate(zip(self.columns, self.local, strict=True)):
-            gradient, bound, curvature = (part[g * R : (g + 1) * R] for part in derivatives)
-            state.gradient[:, columns] += gradient @ local
-            down, across = columns[:, None], columns
-            state.bound[:, down, across] += local.T @ bound @ local
-            state.curvature[:, down, across] += local.T @ curvature @ local
+        value, gradient, *second = moments(form, theta, x, y, log_L, weight, objective, curved=curved)
+        value = np.where(outside, np.inf, value).reshape(G, R).sum(axis=0)
+        return [
+            value,
+            self.of_vector(gradient.reshape(G, R, -1)),
+            *(self.of_matrix(part.reshape(G, R, -1)).reshape(R, F, F) for part in second),
+        ]
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """A matrix (S, T) of few entries that are not 0, by which rows of S numbers are multiplied.
+
+    Attributes
+    ----------
+    source, factor : (entries,) in order of their column.
+    begin, target : where each column that has an entry begins among them, and its number.
+    columns : how many there are, T.
+    """
+
+    source: Index
+    factor: Array
+    begin: Index
+    target: Index
+    columns: int
+
+    @classmethod
+    def of(cls, matrix_ST: Array) -> _Sums:
+        column, source = np.nonzero(matrix_ST.T)
+        target, begin = np.unique(column, return_index=True)
+        return cls(source, matrix_ST[source, column], begin, target, matrix_ST.shape[1])
+
+    def __call__(self, values_GRQ: Array) -> Array:
+        """Rows (R, T) for values whose first and last axes together are S."""
+        G, R, Q = values_GRQ.shape
+        values_SR = values_GRQ.transpose(0, 2, 1).reshape(G * Q, R)
+        found_TR = np.zeros((self.columns, R))
+        found_TR[self.target] = np.add.reduceat(values_SR[self.source] * self.factor[:, None], self.begin)
+        return np.ascontiguousarray(found_TR.T)
 
 
 def _padded(values: Array, P: int) -> Array:
@@ -338,17 +366,24 @@ def _stacked(values: list[Array]) -> Array:
 def _joined(parts: list[Solution], columns: list[Index], start_RF: Array) -> Solution:
     """Solution of the whole model from those of blocks that share nothing."""
     R, F = start_RF.shape
-    phi, objective, promised = np.empty((R, F)), np.zeros(R), np.zeros(R)
-    gradient, curvature, hessian = np.zeros(R), np.zeros((R, F, F)), np.zeros((R, F, F))
+    found = Solution(
+        *(np.empty((R, F)), np.empty((R, F)), np.zeros(R), np.zeros((R, F))),
+        *(np.zeros((R, F, F)) for _ in range(3)),
+    )
     for part, its in zip(parts, columns, strict=True):
-        phi[:, its] = part.phi
-        objective += part.objective
-        promised += part.decrease * part.objective
-        gradient = np.maximum(gradient, part.gradient)
+        found.phi[:, its], found.theta[:, its], found.gradient_RF[:, its] = (
+            part.phi,
+            part.phi,
+            part.gradient_RF,
+        )
+        found.objective[:] += part.objective
         block = np.ix_(np.arange(R), its, its)
-        curvature[block], hessian[block] = part.curvature, part.hessian
-    decrease = promised / np.maximum(objective, np.finfo(float).tiny)
-    return Solution(phi, phi.copy(), objective, decrease, gradient, curvature, hessian)
+        found.curvature[block], found.hessian[block], found.bound[block] = (
+            part.curvature,
+            part.hessian,
+            part.bound,
+        )
+    return found
 
 
 def _rows(values: Array, index: Index) -> Array:

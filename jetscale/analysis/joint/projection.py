@@ -10,6 +10,7 @@ Shapes: R replicates, P points of a group, G exponents of the grid, F parameters
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from jetscale.analysis.joint.model import JointModel, Losses
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-CHUNK = 128  # replicates a time
+CHUNK = 32  # replicates a time, as in `fitting.starts`
 SMALL = 0.01  # of the mean loss: a coefficient that came out negative starts here
 APART = 2  # nodes: starts of one replicate differ by as much in a shared exponent
 
@@ -104,7 +105,8 @@ def _chosen(squares: list[Array], shared: frozenset[str]) -> list[tuple[Index, I
     if not shared:
         return [_divided(square.reshape(R, -1).argmin(axis=1), G) for square in squares]
     if shared == {"alpha", "beta"}:
-        return [_divided(sum(squares).reshape(R, -1).argmin(axis=1), G)] * len(squares)  # type: ignore[union-attr]
+        added: Array = reduce(np.add, squares)
+        return [_divided(added.reshape(R, -1).argmin(axis=1), G)] * len(squares)
     axis = 1 if "beta" in shared else 2  # the free exponent, minimised group by group
     common = np.sum([square.min(axis=axis) for square in squares], axis=0).argmin(axis=1)
     row, nodes = np.arange(R), []

@@ -119,17 +119,16 @@ class Tilted(SurfaceForm):
         J_RQP[:, 5] = -x_RP * J_RQP[:, 1]
 
         def bend(weight_RP: Array) -> Array:
+            # a term and its derivatives are again the term, times powers of x and y (`forms.Separate`)
+            first = (J_RQP @ weight_RP[:, :, None])[:, :, 0]
             second = np.zeros((len(theta_RQ), 6, 6))
-            one, x, y = np.ones_like(J_RQP[:, 0]), *np.broadcast_arrays(x_RP, y_RP, J_RQP[:, 0])[:2]
-            terms = (
-                (0, [0, 3], [one, -x]),
-                (1, [1, 4, 5], [one, -y, -x]),
-                (2, [2], [one]),
-            )
-            for term, columns, slopes in terms:
-                at, of = np.array(columns), np.stack(slopes, axis=1)
-                on_RP = weight_RP * J_RQP[:, term]
-                second[:, at[:, None], at] += (of * on_RP[:, None]) @ of.transpose(0, 2, 1)
+            second[:, [0, 1, 2], [0, 1, 2]] = first[:, :3]
+            for term, column in ((0, 3), (1, 4), (1, 5)):
+                second[:, term, column] = second[:, column, term] = first[:, column]
+            on_x = -((J_RQP[:, 3:] * weight_RP[:, None]) * x_RP.reshape(-1, 1, x_RP.shape[-1])).sum(axis=2)
+            second[:, 3, 3], second[:, 5, 5] = on_x[:, 0], on_x[:, 2]
+            second[:, 4, 5] = second[:, 5, 4] = on_x[:, 1]
+            second[:, 4, 4] = -((J_RQP[:, 4] * y_RP) * weight_RP).sum(axis=1)
             return second
 
         return np.log(loss_RP), J_RQP, bend

@@ -30,7 +30,8 @@ def coverage_entry(
     bends, relative to the loss), simulated (share of intervals that held the truth, by quantity, where the
     law is wrong by `simulated_misfit`), sentence.
     """
-    worst = max((float(lacks[name]["bend_rms"]) for name in misfits if lacks[name]), default=0.0)  # type: ignore[index]
+    bends = (float(lack["bend_rms"]) for name in misfits if (lack := lacks[name]))
+    worst = max(bends, default=0.0)
     of = simulated("joint").get(scenario, {})
     entry: dict[str, Any] = {
         "nominal": NOMINAL,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.fitting.numbers import Quantity, summarise
+from jetscale.analysis.fitting.numbers import Quantity, Scale, summarise
 from jetscale.analysis.joint.data import JointData
 
 Array = NDArray[np.float64]
@@ -75,8 +75,8 @@ def contrasts_of(
             draws = None
             if estimates.drawn is not None:
                 draws = contrast(key, *(estimates.drawn[group][key] for group in (name, reference)))
-            scale = "log" if key in RATIOS else "linear"
-            quantity = summarise(float(value[0]), draws, data.method, data.dof, scale, data.levels)  # type: ignore[arg-type]
+            scale: Scale = "log" if key in RATIOS else "linear"
+            quantity = summarise(float(value[0]), draws, data.method, data.dof, scale, data.levels)
             entry[key] = quantity.to_json() | dict.fromkeys(("detectable", "detectable_by_runs"))
             if spread is not None:
                 sd = _sd(key, spread[name][key])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.checks.lack_of_fit import bend_test
-from jetscale.analysis.fitting.numbers import Quantity, levelled, summarise
+from jetscale.analysis.fitting.numbers import Quantity, Scale, levelled, summarise
 from jetscale.analysis.joint.data import JointData
 from jetscale.analysis.joint.extrapolation import HeldOut, law_held_out
 from jetscale.analysis.joint.groups import Composition
@@ -115,8 +115,8 @@ def _quantity(data: JointData, theta: Draws, draws: Draws | None, key: str) -> Q
     to = np.exp if is_log else np.asarray
     drawn = None if draws is None else to(draws[key])
     exponent = key in ("alpha", "beta")
-    scale = "log" if is_log or exponent else "linear"
-    return summarise(float(to(theta[key])[0]), drawn, data.method, data.dof, scale, data.levels)  # type: ignore[arg-type]
+    scale: Scale = "log" if is_log or exponent else "linear"
+    return summarise(float(to(theta[key])[0]), drawn, data.method, data.dof, scale, data.levels)
 
 
 def refusals(model: TransferModel, one: Composition, fitted: FittedLaw) -> dict[str, str]:

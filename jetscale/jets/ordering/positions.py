@@ -17,7 +17,7 @@ import numpy.typing as npt
 from jetscale.jets.datasets.base import LabelMap
 from jetscale.jets.errors import JetDataError, JetsRunOut
 from jetscale.jets.ordering.apportion import apportion, run_out
-from jetscale.jets.ordering.compositions import Composition
+from jetscale.jets.ordering.compositions import EVERYTHING, Component, Composition
 from jetscale.jets.randomness import permutation
 from jetscale.jets.stores.packed_store import Store
 
@@ -62,6 +62,7 @@ class MixedOrder:
 
     def __init__(self, store: Store, labels: LabelMap, composition: Composition, seed: int) -> None:
         self._composition = composition
+        self._labels = labels
         self._weights_K = composition.weights
         self._seed = seed
         self._walks = [
@@ -113,7 +114,19 @@ class MixedOrder:
             f"{self._location}: {n_jets:,} jets asked in a single pass, of them "
             f"{apportion(n_jets, self._weights_K)[k]:,} of {component} "
             f"(weight {component.weight:.4g}), which has {self._walks[k].n_jets:,} and runs out at jet "
-            f"{end:,}; add jets, or ask for fewer (data.repeat=true shows jets again: D means less)"
+            f"{end:,}; add jets{self._where_from(component)}, or ask for fewer (data.repeat=true shows jets "
+            "again: D means less)"
+        )
+
+    def _where_from(self, component: Component) -> str:
+        """Where jets of a component come from, if that is not what a budget of the download fetches."""
+        dataset, groups = self._labels.dataset, self._labels.buckets.values()
+        whole = not component.windows and (not groups or component.classes in groups)
+        if whole or not dataset.downloadable or component.selector == EVERYTHING:
+            return ""
+        return (
+            f" (a budget of jetscale.download fetches what whole buckets need, dataset={dataset.name} "
+            "budget=all fetches all)"
         )
 
     def single_pass(self) -> tuple[int, int]:

@@ -68,6 +68,7 @@ class ArrayReader:
             chosen = slice(low, min(low + step, stop))
             packed = {name: _plain(name, self._arrays[name][chosen]) for name in columns}
             flat = {name: _numbers(array) for name, array in packed.items() if array.ndim == 1}
+            # called before the next round
             yield assemble(ARRAYS, low, columns, lambda name: _lists(packed[name]), flat.__getitem__, None)  # noqa: B023
 
     def close(self) -> None:

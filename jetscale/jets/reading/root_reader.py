@@ -71,7 +71,7 @@ class RootReader:
                 start,
                 columns,
                 lambda name: arrays[name],  # noqa: B023 (called before the next round)
-                lambda name: flat[name],  # noqa: B023
+                lambda name: flat[name],  # noqa: B023 (the same)
                 label_index(self._path, start, flat, self._labels),
             )
             yield raw

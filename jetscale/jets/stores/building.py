@@ -66,11 +66,7 @@ def ensure_store(
         others are done and kept); the store's folder cannot be written to.
     """
     if not request.path.exists():
-        sources = request.sources()
-        if not sources:
-            raise JetDataError(
-                missing_message(request.directory, request.dataset, request.split, request.path)
-            )
+        sources = _sources(request)
         with _writing(request), _lock(request):
             if not request.path.exists():
                 if workers == 0:
@@ -78,6 +74,29 @@ def ensure_store(
                 with Workers(workers) as pool, in_parts(request.path.name, say=log.info) as shown:
                     _Build(request, sources, progress or shown, part_bytes).run(pool)
     return open_store(request)
+
+
+def store_or_files(request: StoreRequest) -> Store | None:
+    """Open the store where it exists; None where there are source files to make it from.
+
+    Nothing is packed, and no jet is read.
+
+    Raises
+    ------
+    JetDataError
+        There is neither store nor source files; see also `open_store`.
+    """
+    if request.path.exists():
+        return open_store(request)
+    _sources(request)
+    return None
+
+
+def _sources(request: StoreRequest) -> list[SourceFile]:
+    """The source files, at least one."""
+    if sources := request.sources():
+        return sources
+    raise JetDataError(missing_message(request.directory, request.dataset, request.split, request.path))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from jetscale.common.progress import Progress, wait_for
 from jetscale.training import ranks
 from jetscale.training.callbacks.metrics_writer import MetricsWriter
 from jetscale.training.lean_module import LeanClassifier
-from jetscale.training.settings import Phase
+from jetscale.training.phase_settings import Phase
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from jetscale.model.transformer import SetTransformer
 from jetscale.training import ranks
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.outputs import Schedule
-from jetscale.training.settings import PhaseSettings, TrainSettings
+from jetscale.training.phase_settings import PhaseSettings
+from jetscale.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from jetscale.training.captured.module import CapturedClassifier

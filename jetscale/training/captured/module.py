@@ -23,7 +23,8 @@ from jetscale.training.captured.steps import DeviceSteps, TableRow
 from jetscale.training.evaluate import TestLoss
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.outputs import Schedule
-from jetscale.training.settings import EmaSettings, PhaseSettings
+from jetscale.training.phase_settings import PhaseSettings
+from jetscale.training.settings import EmaSettings
 
 
 class CapturedClassifier(LeanClassifier):

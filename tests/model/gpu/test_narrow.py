@@ -163,7 +163,7 @@ def test_ranges_without_a_token_are_empty_sums(monkeypatch: pytest.MonkeyPatch) 
 
 def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """The numbers that docs and narrow.py name: 20 at depth 4, and one for the update."""
-    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    interpreter = pytest.importorskip("triton.runtime.interpreter", reason="Triton is not installed")
     if DEVICE != "cpu":
         pytest.skip("counts the launches of Triton's interpreter")
     ours, launches = Case(8, 4, lengths=[1] * 6), []

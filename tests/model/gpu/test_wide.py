@@ -173,7 +173,7 @@ def test_batches_beyond_what_kernels_count_are_refused() -> None:
 
 def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """The numbers that the documentation names for depth 4, without the update."""
-    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    interpreter = pytest.importorskip("triton.runtime.interpreter", reason="Triton is not installed")
     if DEVICE != "cpu":
         pytest.skip("counts the launches of Triton's interpreter")
     network, _ = network_of(model_of(8, 8, True, 4), chunk([1] * 6))

@@ -254,7 +254,8 @@ def _completed(
             f" fitted as a law of {symbol}; columns.{absent[0]}=NAME or columns.{absent[1]}=NAME reads more"
         )
         ones = np.ones(len(reader.frame))
-        return *(ones if values is None else values for values in (N, D, C)), k, absent  # type: ignore[return-value]
+        filled = [ones if values is None else values for values in (N, D, C)]
+        return filled[0], filled[1], filled[2], k, absent
     with np.errstate(invalid="ignore", divide="ignore"):
         if N is None:
             assert C is not None

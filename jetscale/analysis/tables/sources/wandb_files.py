@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def fetch(run: Any, folder: Path) -> Path | None:
         return None
     for name in names:
         if name in files:
-            patiently(f"{where}, file {name}", lambda name=name: _download(files[name], folder))  # type: ignore[misc]
+            patiently(f"{where}, file {name}", partial(_download, files[name], folder))
     copy = folder / SHARED_COPY
     ended = run.summary.get("_timestamp")
     if isinstance(ended, int | float):  # the day on which the run was finished, which the report names
