@@ -53,7 +53,7 @@ STAGES = {
     "predict_million": (
         "predict a million jets, width 8, files to scores", "the forward pass alone", "the forward pass alone"
     ),
-    "predict_memory": ("predict a million jets, peak of memory", "the same of 100,000 jets", ""),
+    "predict_memory": ("predict a million jets, peak of memory", "the same of 300,000 jets", ""),
     "simulate_(jetclass2?)_per_event": (
         "simulate {0}, two workers", "Pythia's own time for the events", "Pythia with its initialisation"
     ),
