@@ -16,6 +16,7 @@ from scipy.optimize import least_squares
 from scipy.stats import t as student
 
 from jetscale.analysis import FitSettings, LossTable, fit, load_losses
+from jetscale.analysis.answers.total_budget import EffectiveData, Price, best_split, marginal
 from jetscale.analysis.errors.profile import profile
 from jetscale.analysis.fitting.envelope import fit_envelope
 from jetscale.analysis.fitting.isoflop import Slice, check_slices
@@ -24,8 +25,11 @@ from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.solver import solve
 from jetscale.analysis.fitting.surface import Surfaces, form_named
 from jetscale.analysis.fitting.surface_fit import Fitter
+from jetscale.analysis.joint.groups import Composition
+from jetscale.analysis.joint.sharing import Points
+from jetscale.analysis.joint.transfer import LAWS, TransferModel
 from jetscale.analysis.settings import UncertaintySettings
-from jetscale.analysis.tables.loss_table import checked
+from jetscale.analysis.tables.loss_table import checked, names_of_groups
 from tests.test_study import STUDY, differences
 
 TABLE = STUDY / "paper_rate/losses.parquet"  # flat minima, and a fit whose floor is at its bound
@@ -49,6 +53,16 @@ def expected() -> dict[str, Any]:
     return results(table())
 
 
+def pretrained() -> LossTable:
+    """Runs from scratch and of two compositions, each pretrained on several numbers of jets."""
+    return load_losses(STUDY / "pretraining/losses.parquet")
+
+
+@pytest.fixture(scope="module")
+def pretraining() -> dict[str, Any]:
+    return results(pretrained())
+
+
 def moved(losses: LossTable, seed: int) -> LossTable:
     """Every loss, and every block's, moved by one unit in its last place, up or down."""
     rng = np.random.default_rng(seed)
@@ -60,6 +74,26 @@ def moved(losses: LossTable, seed: int) -> LossTable:
     assert blocks is not None
     frame = losses.frame.assign(loss=nudged(losses.frame["loss"].to_numpy()))
     return replace(losses, frame=frame, blocks=replace(blocks, loss_sum_EB=nudged(blocks.loss_sum_EB)))
+
+
+def points_of_pretraining() -> tuple[dict[str, Points], tuple[Composition, ...]]:
+    """Mean losses of scratch and of both compositions."""
+    frame = pretrained().frame
+    points = {}
+    jets: dict[str, dict[str, float]] = {}
+    frame = frame.assign(group=names_of_groups(frame))
+    for name, rows in frame.groupby("group"):
+        mean = rows.groupby(["n_params", "jets"], as_index=False)["loss"].mean()
+        points[str(name)] = Points(*(np.log(mean[key].to_numpy()) for key in ("n_params", "jets", "loss")))
+        if rows["pretrain_jets"].iloc[0] > 0:
+            one = str(rows["subset"].iloc[0]).partition("@")[0]
+            jets.setdefault(one, {})[str(name)] = float(rows["pretrain_jets"].iloc[0])
+    return points, tuple(Composition(one, groups) for one, groups in jets.items())
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_last_digits_of_the_losses_move_no_law_of_transfer(pretraining: dict[str, Any], seed: int) -> None:
+    assert differences(results(moved(pretrained(), seed)), pretraining) == []
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -81,11 +115,13 @@ OTHER_PROCESSOR = {
 
 
 @pytest.mark.slow
-def test_other_kernels_move_no_result(expected: dict[str, Any], tmp_path: Path) -> None:
+def test_other_kernels_move_no_result(
+    expected: dict[str, Any], pretraining: dict[str, Any], tmp_path: Path
+) -> None:
     """Another processor's products, exponentials and logarithms, as far as one processor has them."""
     script = (
-        "import json, sys; from tests.analysis.test_same_numbers import results, table;"
-        "open(sys.argv[1], 'w').write(json.dumps(results(table())))"
+        "import json, sys; from tests.analysis.test_same_numbers import pretrained, results, table;"
+        "open(sys.argv[1], 'w').write(json.dumps([results(table()), results(pretrained())]))"
     )
     out = tmp_path / "results.json"
     features = np._core._multiarray_umath.__cpu_features__
@@ -93,7 +129,7 @@ def test_other_kernels_move_no_result(expected: dict[str, Any], tmp_path: Path) 
     environment = os.environ | OTHER_PROCESSOR | {"NPY_DISABLE_CPU_FEATURES": " ".join(known)}
     root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", script, str(out)], cwd=root, env=environment, check=True)
-    assert differences(json.loads(out.read_text()), expected) == []
+    assert differences(json.loads(out.read_text()), [expected, pretraining]) == []
 
 
 @pytest.mark.parametrize("name", ["separate", "coupled"])
@@ -156,6 +192,52 @@ def test_a_tie_with_the_edge_is_not_an_optimum_at_the_edge() -> None:
         log_L = y + nudge * np.arange(5)
         (vertex,) = check_slices([every], x, log_L, 2, 4)
         assert vertex.problem == ""
+
+
+def test_a_total_budget_does_not_hang_on_the_last_digit_of_a_flat_minimum() -> None:
+    """Pretraining is worth next to nothing: a third less of it changes the loss by less than 1e-7."""
+    rng = np.random.default_rng(0)
+    #                  ln A         ln B         ln E          alpha beta  ln k          p    q
+    theta = np.array([[np.log(60.0), np.log(6.0), np.log(0.35), 0.44, 0.22, np.log(20.0), 0.2, -0.01]])
+    theta = theta + 0.02 * rng.standard_normal((20, 8))
+    price = Price(0.0, 240.0, 240.0)
+    found = best_split(EffectiveData(theta), 1e16, price, pretraining=True, replicates=20)
+    assert (found.D_pre > 1).all()
+    less = (found.N, found.D_pre / 1.5, found.D)
+    rise = EffectiveData(theta)(*(np.log(value)[:, None] for value in less))[:, 0] - found.log_loss
+    assert ((rise > 0) & (rise < 1e-7)).all()
+    gains = marginal(EffectiveData(theta), found.N, found.D_pre, found.D, price)
+    assert np.allclose(gains.pretrain, gains.finetune, rtol=1e-9, atol=0)
+    assert np.allclose(gains.model, gains.finetune, rtol=1e-9, atol=0)
+    for _ in range(3):
+        nudged = EffectiveData(theta * (1 + EPS * rng.choice([-1, 1], size=theta.shape)))
+        again = best_split(nudged, 1e16, price, pretraining=True, replicates=20)
+        for key in ("N", "D_pre", "D", "log_loss"):
+            assert np.allclose(getattr(again, key), getattr(found, key), rtol=1e-9, atol=0), key
+
+
+def test_replicates_of_a_transfer_law_are_in_the_lowest_minimum_of_the_data() -> None:
+    """The law of the pretraining study has two minima, and many of its replicates have both."""
+    rng = np.random.default_rng(0)
+    points, composition = points_of_pretraining()
+    model = TransferModel.of(LAWS["effective_data"], points, "scratch", composition, Objective())
+    point, certificate = model.point(points)
+    assert point.minima is not None
+    assert len(point.minima) == 2
+    assert 2 <= certificate.agreeing < certificate.starts
+    assert certificate.to_json()["agreeing"] == 2  # "two or more": a start between minima ends in either
+    log_L = {name: p.log_L + 0.01 * rng.standard_normal((40, len(p.log_L))) for name, p in points.items()}
+    weight = {name: p.weights[None] for name, p in points.items()}
+    found = model.replicates(log_L, weight, point)
+    apart = []
+    for minimum in point.minima:
+        alone = model.model.best(np.tile(minimum, (1, 40, 1)), log_L, weight)
+        assert (found.objective <= alone.objective * (1 + 1e-9)).all()
+        apart.append(alone.objective)
+    assert (np.abs(apart[0] / apart[1] - 1) > 1e-6).any()  # it does matter where one starts
+    moved_L = {name: v * (1 + EPS * rng.choice([-1, 1], size=v.shape)) for name, v in log_L.items()}
+    again = model.replicates(moved_L, weight, point)
+    assert np.allclose(again.phi, found.phi, rtol=0, atol=1e-8)
 
 
 def test_levels() -> None:

@@ -164,7 +164,7 @@ def _at(
 def _rooted(
     law: LogLoss, start_R2: Array, box: tuple[Array, Array], budget: float, price: Price, pretraining: bool
 ) -> Array:
-    """Points (ln N, logit of the share) where slopes balance, (R, 2): Newton steps from the lowest of the grid.
+    """Points (ln N, logit of the share) where slopes balance, (R, 2): Newton steps from the grid's lowest.
 
     A coordinate at an end of the box stays there. A step is kept where it brings the balance closer to 0 and
     leaves the loss no higher than that of the grid.
@@ -196,7 +196,7 @@ def _rooted(
         matrix = np.where(held[:, :, None] | held[:, None, :], np.eye(2), np.stack(columns, axis=2))
         usable = np.isfinite(matrix).all(axis=(1, 2)) & np.isfinite(here).all(axis=1)
         matrix = np.where(usable[:, None, None], matrix, np.eye(2))
-        usable &= np.abs(np.linalg.det(matrix)) > 0
+        usable = np.asarray(usable & (np.linalg.det(matrix) != 0))
         matrix = np.where(usable[:, None, None], matrix, np.eye(2))
         trial = np.clip(point - np.linalg.solve(matrix, here[:, :, None])[:, :, 0], *box)
         there, log_loss = off(trial)

@@ -223,10 +223,10 @@ class TransferModel:
         return self.model.point(self.starts(log_L, weight, np.concatenate(nodes))[:, 0], log_L, weight)
 
     def replicates(self, log_L: Losses, weight: Losses, fit: JointFit) -> JointFit:
-        """Fit every replicate from its own best node; D_T may have several minima: from those of the data too.
+        """Fit every replicate from its own best node; D_T may have several minima: from the data's too.
 
-        A replicate that is left in whichever of two minima its path leads to hangs on rounding: the lowest of
-        those that the data have decides.
+        A replicate that is left in whichever of two minima its path leads to would hang on rounding: the
+        lowest of several decides.
 
         Parameters
         ----------
