@@ -194,9 +194,9 @@ def _rooted(
             move = STEP * np.eye(2)[axis]
             columns.append((off(point + move)[0] - off(point - move)[0]) / (2 * STEP))
         matrix = np.where(held[:, :, None] | held[:, None, :], np.eye(2), np.stack(columns, axis=2))
-        usable = np.isfinite(matrix).all(axis=(1, 2)) & np.isfinite(here).all(axis=1)
+        usable = np.asarray(np.isfinite(matrix).all(axis=(1, 2)) & np.isfinite(here).all(axis=1))
         matrix = np.where(usable[:, None, None], matrix, np.eye(2))
-        usable = np.asarray(usable & (np.linalg.det(matrix) != 0))
+        usable &= np.asarray(np.linalg.det(matrix) != 0)
         matrix = np.where(usable[:, None, None], matrix, np.eye(2))
         trial = np.clip(point - np.linalg.solve(matrix, here[:, :, None])[:, :, 0], *box)
         there, log_loss = off(trial)
