@@ -19,18 +19,19 @@ $(VENV)/.installed: pyproject.toml
 	$(call pip_install,[dev$(comma)launchers$(comma)ray$(comma)notebooks$(comma)docs])
 	touch $(VENV)/.runs $@
 
-# pip would compile on one core; some packages hold templates that do not compile, and nobody runs their tests
+# pip would compile on one core; some packages hold templates that do not compile, nobody runs their tests, and
+# four large packages are rarely imported
 define pip_install
 $(PYTHON) -m venv $(VENV)
 $(BIN)/python -m pip install --quiet --no-compile --editable '.$(1)'
-$(BIN)/python -m compileall -q -j 0 -x 'site-packages/.*/tests?/' $(VENV)/lib jetscale tests || true
+$(BIN)/python -m compileall -q -j 0 -x 'site-packages/(.*/tests?|ray|sqlalchemy|debugpy|networkx)/' $(VENV)/lib jetscale tests || true
 endef
 comma := ,
 
-# One test process more than cores, up to four, since tests sometimes wait for others; each computes on one thread,
+# Three test processes more than cores, up to five, since tests often wait for others; each computes on one thread,
 # since threads of several processes wait for each other. Lint runs beside them; what it prints follows theirs
 # where it fails.
-WORKERS = $(shell $(PYTHON) -c "import os; print(min(len(os.sched_getaffinity(0)) + 1, 4))")
+WORKERS = $(shell $(PYTHON) -c "import os; print(min(len(os.sched_getaffinity(0)) + 3, 5))")
 test: install  ## style, types, import rules, and every test
 	@log=$$(mktemp); $(MAKE) --no-print-directory lint > $$log 2>&1 & lint=$$!; \
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist=loadgroup; tests=$$?; \

@@ -25,7 +25,7 @@ NEVER = 600.0
 RUNS_AT_ONCE = 2
 
 ARGUMENTS = (
-    *TINY, "+experiment=qcd", "data.repeat=true", "pretrain.steps=40", "finetune.steps=80",
+    *TINY, "+experiment=qcd", "data.repeat=true", "pretrain.steps=24", "finetune.steps=48",
     "checkpoint_every=2", "tracking.log_every=3", "eval.every=8", "eval.jets=60", "eval.final_all=true",
 )  # fmt: skip
 
