@@ -28,10 +28,10 @@ $(BIN)/python -m compileall -q -j 0 -x 'site-packages/(.*/tests?|ray|sqlalchemy|
 endef
 comma := ,
 
-# Three test processes more than cores, up to five, since tests often wait for others; each computes on one thread,
+# Two test processes more than cores, up to four, since tests often wait for others; each computes on one thread,
 # since threads of several processes wait for each other. Lint runs beside them; what it prints follows theirs
 # where it fails.
-WORKERS = $(shell $(PYTHON) -c "import os; print(min(len(os.sched_getaffinity(0)) + 3, 5))")
+WORKERS = $(shell $(PYTHON) -c "import os; print(min(len(os.sched_getaffinity(0)) + 2, 4))")
 test: install  ## style, types, import rules, and every test
 	@log=$$(mktemp); $(MAKE) --no-print-directory lint > $$log 2>&1 & lint=$$!; \
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist=loadgroup; tests=$$?; \
