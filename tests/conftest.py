@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,10 +47,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             one for one in session.items if one.get_closest_marker("xdist_group") and "@" not in one.nodeid
         ]
         if lost:
-            raise pytest.UsageError(
+            text = (
                 f"pytest {pytest.__version__} and this pytest-xdist lose the groups of {len(lost)} tests,"
                 " so what a group shares would be made several times: pip install 'pytest<9.2'"
             )
+            # pytest-xdist shows no message of an error here, only where it was raised
+            with session.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+                print(text, file=sys.stderr, flush=True)
+            raise pytest.UsageError(text)
 
 
 Made = Callable[[str, Callable[[Path], object]], Path]
