@@ -19,13 +19,15 @@ $(VENV)/.installed: pyproject.toml
 	$(call pip_install,[dev$(comma)launchers$(comma)ray$(comma)notebooks$(comma)docs])
 	touch $(VENV)/.runs $@
 
-# pip would compile on one core; some packages hold templates that do not compile, nobody runs their tests, and
-# four large packages are rarely imported
+# The pip that came with Python 3.11 takes 20 seconds longer to choose versions. pip would compile on one core;
+# some packages hold templates that do not compile, nobody runs their tests, and some large ones are rarely imported.
 define pip_install
 $(PYTHON) -m venv $(VENV)
+$(BIN)/python -m pip install --quiet --upgrade pip
 $(BIN)/python -m pip install --quiet --no-compile --editable '.$(1)'
-$(BIN)/python -m compileall -q -j 0 -x 'site-packages/(.*/tests?|ray|sqlalchemy|debugpy|networkx)/' $(VENV)/lib jetscale tests || true
+$(BIN)/python -m compileall -q -j 0 -x 'site-packages/(.*/tests?|$(RARE))/' $(VENV)/lib jetscale tests || true
 endef
+RARE := ray|sqlalchemy|debugpy|networkx|torch/testing|fontTools|mypyc?|blosc2|onnxruntime|setuptools
 comma := ,
 
 # Two test processes more than cores, up to four, since tests often wait for others; each computes on one thread,

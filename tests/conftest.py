@@ -41,6 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Let Python collect its garbage again; stop where tests of one group would run in several processes."""
+    gc.freeze()  # what is imported stays: to look at it again and again took 2.5% of a test process's time
     gc.enable()
     if session.config.getoption("loadgroup", False):  # in a test process; pytest-xdist marks the names so
         lost = [
@@ -55,6 +56,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             with session.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
                 print(text, file=sys.stderr, flush=True)
             raise pytest.UsageError(text)
+
+
+def pytest_sessionfinish() -> None:
+    """Let Python free at its end what was imported: Triton would print all of it as leaked."""
+    gc.unfreeze()
 
 
 Made = Callable[[str, Callable[[Path], object]], Path]

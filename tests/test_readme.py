@@ -102,7 +102,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, simulated_data: Path, warm:
 
 
 def test_make_quickstart_installs_only_what_it_runs(folder: Path) -> None:
-    (pip,) = (line for line in recipe("quickstart", folder).splitlines() if "pip install" in line)
+    upgrade, pip = (line for line in recipe("quickstart", folder).splitlines() if "pip install" in line)
+    assert shlex.split(upgrade)[-1] == "pip"
     assert shlex.split(pip)[-1] == ".[launchers]"
     assert (folder / "multirun/quickstart/analysis/report.html").is_file()
 
