@@ -134,7 +134,7 @@ class Run:
     Attributes
     ----------
     dim, seed, steps : of the run
-    more : further overrides, which come before those of `Bench.more`
+    more : further overrides, which come after those of `Bench.more`
     """
 
     dim: int
@@ -169,7 +169,7 @@ class Bench:
             *(f"model.dim={run.dim}", f"seed={run.seed}", f"finetune.steps={run.steps}"),
             *(f"finetune.warmup={min(100, run.steps)}", f"checkpoint_every={CHECKPOINT_EVERY}"),
             *("eval.jets=10000", f"eval.every={run.steps}", "eval.log_points=3", "ema.enabled=true"),
-            *("tracking.progress=false", f"tracking.wandb={wandb_mode()}", *run.more, *self.more),
+            *("tracking.progress=false", f"tracking.wandb={wandb_mode()}", *self.more, *run.more),
         )
         return list({word.partition("=")[0]: word for word in words}.values())
 

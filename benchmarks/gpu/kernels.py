@@ -47,7 +47,7 @@ def run(bench: Bench, dims: Sequence[int], trained: Sequence[int]) -> None:
         commands = [(_words(bench, dim, dim in trained), bench.work) for dim in batch]
         with running(commands, bench.start) as processes:
             for dim, process in zip(batch, processes, strict=True):
-                bench.session.row("kernels", str(dim), partial(_ended, process, bench.session))
+                bench.session.record("kernels", str(dim), partial(_ended, process, bench.session))
     found = {"all_s": time.monotonic() - start, "compiled": n_compiled(), "cores": cores}
     bench.session.results["kernels"] |= found
 

@@ -69,17 +69,22 @@ class Session:
         part, name : where it belongs
         measure : returns the row; it ends itself when no time is `left`
         """
+        longest = self._longest.get(part, 0.0)
+        if self.left <= longest:
+            self.record(part, name, lambda: {"error": NO_TIME})
+            return
+        start = time.monotonic()
+        self.record(part, name, measure)
+        self._longest[part] = max(longest, time.monotonic() - start)
+
+    def record(self, part: str, name: str, measure: Callable[[], dict[str, Any]]) -> None:
+        """Write one row, however little time is left; parameters as for `row`."""
         rows = self.results.setdefault(part, {})
-        if self.left <= self._longest.get(part, 0.0):
-            rows[name] = {"error": NO_TIME}
-        else:
-            start = time.monotonic()
-            try:
-                rows[name] = measure()
-            except Exception as error:
-                traceback.print_exc()
-                rows[name] = {"error": _told(error)}
-            self._longest[part] = max(self._longest.get(part, 0.0), time.monotonic() - start)
+        try:
+            rows[name] = measure()
+        except Exception as error:
+            traceback.print_exc()
+            rows[name] = {"error": _told(error)}
         print(part, name, rows[name], flush=True)
         self._write()
 
