@@ -46,7 +46,7 @@ def main() -> None:
         sys.exit("no GPU: torch.cuda.is_available() is False; on a CPU run python -m benchmarks step")
     limit = QUICK_SECONDS if arguments.quick else SECONDS
     session = Session(arguments.out, AGREEMENT_SECONDS if arguments.agreement else limit, begun)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         work = Path(folder)
         os.environ["TRITON_CACHE_DIR"] = str(work / "triton")  # empty: compiling is measured too
         for name, part in _parts(Bench(session, work, jets(work)), arguments).items():
