@@ -57,9 +57,9 @@ def hours(results: Mapping[str, Any]) -> dict[str, Any]:
         "assumed": (
             "at widths that are not in measured_at, a quantity is interpolated in the logarithm of the width "
             "(run_ms: what it is beyond graph_ms, which is measured there); an evaluation takes the time of "
-            "its graphs, files and W&B not included; the runs keep an average of the weights, which the paper's do "
-            "not; runs that share the card gain as much in evaluations, "
-            "checkpoints and starts as in steps"
+            "its graphs, files and W&B not included; the measured runs keep an average of the weights, which "
+            "the paper's do not; runs that share the card gain as much in evaluations, checkpoints, starts "
+            "as in steps"
         ),
     }
 
