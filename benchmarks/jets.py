@@ -38,6 +38,10 @@ REPEATS = 5
 STEP_MS = 10.0
 """A training step of dim 8 on a GPU, of which loading may take `LOADER_SHARE`."""
 LOADER_SHARE = 0.03
+CHUNK = 16_384
+"""Jets of a chunk: 128 steps of 128 jets, as `jetscale.training.captured.plan` cuts a run of the paper."""
+CHUNK_RATE = 1e6
+"""Jets a second that one core is to gather, so that no width on a GPU waits for them."""
 UPROOT_STEP = 25_000
 """Jets at once: the fastest of 5,000, 10,000, 25,000 and the whole file for uproot."""
 MEMORY = Path("/dev/shm")
@@ -61,12 +65,13 @@ def against_peers(directory: Path) -> dict[str, Entry]:
     n_jets = N_JETS * len(files)
     store = prepare(directory, directory / "store")
     part17 = prepare(directory, directory / "store", "part17")
-    reading, preparing, loading, by_class, loading17 = medians(
+    reading, preparing, loading, by_class, loading17, gathering = medians(
         lambda _: read_bare(files),
         lambda number: prepare(directory, directory / f"store{number}"),
         lambda _: load_all(store, {"*": 1.0}),
         lambda _: load_all(store, dict.fromkeys(LABELS, 1.0)),
         lambda _: load_all(part17, {"*": 1.0}),
+        lambda _: load_chunks(store),
     )
     milliseconds = loading / n_jets * BATCH * 1e3
     found = {
@@ -81,7 +86,13 @@ def against_peers(directory: Path) -> dict[str, Entry]:
         ):
             ours = n_jets / seconds
             found[name] = entry(ours / weaver, 25.0, ours / weaver >= 25, ours, weaver, "jets/s")
-    return found
+    return found | {"chunks": chunks(store, gathering)}
+
+
+def chunks(store: Store, seconds: float) -> Entry:
+    """Jets a second as a GPU gets them, from the CPU seconds of `load_chunks`."""
+    rate = store.n_jets // CHUNK * CHUNK / seconds
+    return entry(rate / CHUNK_RATE, 1.0, rate >= CHUNK_RATE, rate, CHUNK_RATE, "jets/s")
 
 
 def growth(folder: Path) -> dict[str, Entry]:
@@ -154,15 +165,27 @@ def prepare(directory: Path, store_dir: Path, features: str = "paper") -> Store:
     return ensure_store(request, workers=1)
 
 
-def load_all(store: Store, weights: dict[str, float]) -> None:
+def stream_of(store: Store, weights: dict[str, float]) -> JetStream:
     settings = DataSettings(
         dir=str(store.path.parent),
         store=str(store.path.parent),
         features=store.definition["features"]["name"],
     )
-    stream = JetStream(JetSource(settings, "jetclass", "train", None if "*" in weights else weights, seed=0))
+    return JetStream(JetSource(settings, "jetclass", "train", None if "*" in weights else weights, seed=0))
+
+
+def load_all(store: Store, weights: dict[str, float]) -> None:
+    stream = stream_of(store, weights)
     for start in range(0, store.n_jets - BATCH + 1, BATCH):
         stream.batch(start, start + BATCH)
+
+
+def load_chunks(store: Store) -> None:
+    """All whole chunks, each into the same memory, as a run on a GPU gathers them."""
+    stream = stream_of(store, {"*": 1.0})
+    room = stream.room(CHUNK)
+    for start in range(0, store.n_jets - CHUNK + 1, CHUNK):
+        stream.chunk(start, start + CHUNK, room)
 
 
 if __name__ == "__main__":

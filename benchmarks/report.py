@@ -33,6 +33,7 @@ STAGES = {
     "batches": ("store to batches, all classes mixed", "weaver-core 0.5.3 at its fastest, same files", ""),
     "batches_by_class": ("store to batches, by class", "the same", ""),
     "batches_17": ("store to batches, its own 17 inputs", "the same", ""),
+    "chunks": ("store to chunks for a GPU", "a million jets/s, the rate asked for", ""),
     "loop_dim8": ("Lightning loop, all tracking on", "bare loop of the same step", "the bare loop"),
     "start_to_first_step": ("start of a run to its first step", "1 s", "imports of the libraries alone"),
     "help": ("slowest `--help`", "1 s", "Python and Hydra"),

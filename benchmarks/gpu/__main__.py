@@ -1,99 +1,101 @@
-"""Measure training on a GPU, in at most six minutes, into ``gpu.json``.
+"""Measure training on a GPU into ``gpu.json``; meant to take at most six minutes, and stopped then.
 
-    python -m benchmarks.gpu                # tests, steps of all widths, floors, runs, runs that share it
-    python -m benchmarks.gpu --quick        # some widths and shorter runs, in two minutes
-    python -m benchmarks.gpu --agreement    # only loss curves: captured, eager, float32; five minutes
+    python -m benchmarks.gpu                # kernels, runs, starts, steps and floors, shared card, tests
+    python -m benchmarks.gpu --quick        # some widths and shorter runs; stopped after two minutes
+    python -m benchmarks.gpu --agreement    # only loss curves: captured, eager, float32; after nine minutes
 
 It makes its jets, and needs neither a network nor anything beyond the project and Triton. The file is written
-after every part, so a run that is stopped keeps what it has measured. A part that fails is recorded with its
-error, and the others go on.
+after every row, so a call that is stopped keeps what it has measured. A row that fails is recorded with its
+error, one for which no time was left as such, and the others go on.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from jetscale.common.files import write_json
+from benchmarks.gpu.commands import ROOT, Bench, jets
+from benchmarks.gpu.session import Session, measured
 
 OUT = Path(__file__).parents[1] / "gpu.json"
 TARGETS = {8: 0.25, 16: 0.25, 24: 0.25, 32: 0.25, 48: 0.25, 64: 0.25, 128: 0.40, 256: 0.80, 512: 1.7}
 """Milliseconds a step of `python -m jetscale.train` with all its tracking, batch 128."""
-
-Part = Callable[[], Any]
+SECONDS, QUICK_SECONDS, AGREEMENT_SECONDS = 360.0, 120.0, 540.0
 
 
 def main() -> None:
+    begun = time.monotonic()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="some widths and shorter runs, in two minutes")
+    parser.add_argument("--quick", action="store_true", help="some widths and shorter runs, two minutes")
     parser.add_argument("--agreement", action="store_true", help="compare loss curves, nothing else")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help=f"default: {OUT}")
     arguments = parser.parse_args()
+    import torch
+
     if not torch.cuda.is_available():
         sys.exit("no GPU: torch.cuda.is_available() is False; on a CPU run python -m benchmarks step")
-    from benchmarks.gpu import agreement, card, runs, steps
-
-    results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    limit = QUICK_SECONDS if arguments.quick else SECONDS
+    session = Session(arguments.out, AGREEMENT_SECONDS if arguments.agreement else limit, begun)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         work = Path(folder)
-        parts: dict[str, Part] = {"card": card.card}
-        if arguments.agreement:
-            parts["agreement"] = lambda: agreement.run(work)
-        else:
-            quick = arguments.quick
-            parts |= {
-                "steps": lambda: steps.run(quick),
-                "runs": lambda: runs.run(work, quick),
-                "grid": lambda: runs.grid(results["steps"], results["runs"]),
-                "tests": card.tests,
-                "shared": lambda: runs.shared(work, quick),
-            }
-        for name, part in parts.items():
-            results[name] = _measured(name, part)
-            write_json(arguments.out, results)
-    if isinstance(results.get("runs"), dict) and isinstance(results.get("steps"), dict):
-        Console(width=140).print(_table(results["steps"], results["runs"]))
+        os.environ["TRITON_CACHE_DIR"] = str(work / "triton")  # empty: compiling is measured too
+        for name, part in _parts(Bench(session, work, jets(work)), arguments).items():
+            session.part(name, part)
+    console = Console(width=140)
+    if not arguments.agreement:
+        console.print(_table(session.results))
     print(f"written: {arguments.out}")
 
 
-def _measured(name: str, part: Part) -> Any:
-    start = time.monotonic()
-    try:
-        found = part()
-    except Exception as error:  # the other parts go on: a card is lent for minutes
-        traceback.print_exc()
-        return {"error": f"{type(error).__name__}: {error}"}
-    finally:
-        print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
-    return found
+def _parts(bench: Bench, arguments: argparse.Namespace) -> dict[str, Callable[[], object]]:
+    """The parts in the order in which they are measured: what the table needs comes first."""
+    from benchmarks.gpu import agreement, card, grid, kernels, runs, steps
+
+    session, results, quick = bench.session, bench.session.results, arguments.quick
+    files = card.files_of_tests()
+    first: dict[str, Callable[[], object]] = {"card": lambda: results["card"].update(card.card())}
+    if arguments.agreement:
+        return {**first, "agreement": lambda: agreement.run(bench)}
+    dims = steps.QUICK if quick else steps.DIMS
+    trained = runs.QUICK if quick else runs.STEPS
+    return {
+        **first,
+        "kernels": lambda: kernels.run(bench, dims, tuple(trained)),
+        "runs": lambda: runs.run(bench, trained),
+        "start": lambda: runs.start(bench, runs.START_QUICK if quick else runs.START),
+        "steps": lambda: steps.run(session, dims),
+        "shared": lambda: runs.shared(bench, runs.SHARED_QUICK if quick else runs.SHARED),
+        "grid": lambda: results["grid"].update(grid.hours(results)),
+        "tests": lambda: session.row("tests", "gpu", partial(card.run_tests, session, files, ROOT)),
+    }
 
 
-def _table(steps: dict[str, Any], runs: dict[str, Any]) -> Table:
+def _table(results: dict[str, Any]) -> Table:
     columns = (
         *("width", "eager, ms", "graph, ms", "run, ms", "target", "kernels", "products, ms", "launches, ms"),
         *("evaluation / products", "memory, MiB", "start, s"),
     )
     table = Table(*columns)
-    for dim, row in steps.items():
-        if not dim.isdigit():
-            continue
-        run, floors = runs.get(dim, {}), row.get("floors", {})
+    steps, runs, starts = (measured(results.get(part, {})) for part in ("steps", "runs", "start"))
+    for dim in sorted({*steps, *runs, *starts}):
+        step, run, start = (rows.get(dim, {}) for rows in (steps, runs, starts))
+        floors = step.get("floors", {})
         cells = (
-            *(row.get("eager_ms"), row.get("graph_ms"), run.get("ms"), TARGETS.get(int(dim))),
-            *(row.get("kernels"), floors.get("products_ms"), floors.get("launches_ms")),
-            *(row.get("evaluation_ratio"), run.get("memory_mib"), run.get("start_s")),
+            *(step.get("eager_ms"), step.get("graph_ms"), run.get("ms"), TARGETS.get(dim)),
+            *(step.get("kernels"), floors.get("products_ms"), floors.get("launches_ms")),
+            *(step.get("evaluation_ratio"), run.get("memory_mib"), start.get("start_s")),
         )
-        table.add_row(dim, *("" if cell is None else f"{cell:.4g}" for cell in cells))
+        table.add_row(str(dim), *("" if cell is None else f"{cell:.4g}" for cell in cells))
     return table
 
 

@@ -3,71 +3,100 @@
 from __future__ import annotations
 
 import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.runs import command, environment, jets, train_lines
+from benchmarks.gpu.commands import Bench, Run, running
+from benchmarks.gpu.timeline import Timeline
 
-STEPS, SEEDS, TIMEOUT = 2_000, (0, 1, 2), 400
+STEPS, SEEDS, DIMS = 2_000, (0, 1, 2), (8, 128, 512)
 ON_CPU = (8, 128)  # 2,000 steps of width 512 take an hour there: float32 on the card instead
 # A run with a callback of the user goes step by step, without a graph.
-EAGER = ("+callbacks.timer._target_=lightning.pytorch.callbacks.Timer", "--trust", "lightning")
+EAGER, TRUST = "+callbacks.timer._target_=lightning.pytorch.callbacks.Timer", ("--trust", "lightning")
+
+Curves = dict[tuple[str, int], list[float]]
+"""Losses of the lines of a run, by the way that it went and its seed."""
 
 
-def run(work: Path) -> dict[str, Any]:
-    """For each width: final losses of the variants, and the scatter of captured seeds; all runs at once."""
-    data = jets(work)
-    ways: dict[str, tuple[str, ...]] = {"captured": (), "eager": EAGER}
-    started: list[tuple[int, str, int, Path, subprocess.Popen[bytes]]] = []
-    for dim in (8, 128, 512):
-        single = ("device.accelerator=cpu",) if dim in ON_CPU else ("device.precision=32-true",)
-        for way, more in {**ways, "float32": single}.items():
-            for seed in SEEDS if way == "captured" else SEEDS[:1]:
-                folder = work / f"{way}-{dim}-{seed}"
-                folder.mkdir()
-                process = subprocess.Popen(
-                    command(data, dim, seed, STEPS, "tracking.log_every=50", *more),
-                    cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                )  # fmt: skip
-                started.append((dim, way, seed, folder, process))
-    curves: dict[tuple[int, str, int], list[float]] = {}
+def run(bench: Bench, dims: Sequence[int] = DIMS, steps: int = STEPS) -> None:
+    """One row a width; all runs at once, each on a core.
+
+    A run that is not done when the time is over is stopped, and compared as far as it came: width 128 on a
+    CPU core takes 140 to 250 ms a step.
+
+    Parameters
+    ----------
+    bench : where, and with which jets
+    dims, steps : widths, and steps of each run
+    """
+    runs = {(dim, way, run.seed): run for dim in dims for way, run in _ways(dim, steps)}
+    flags = {key: TRUST if key[1] == "eager" else () for key in runs}
+    folders = {(dim, way, seed): bench.work / f"{way}-{dim}-{seed}" for dim, way, seed in runs}
+    for folder in folders.values():
+        folder.mkdir()
+    commands = [(bench.words(run, *flags[key]), folders[key]) for key, run in runs.items()]
+    curves: dict[int, Curves] = {dim: {} for dim in dims}
     problems: list[str] = []
-    for dim, way, seed, folder, process in started:
+    with running(commands, bench.start) as processes:
+        for key, process in zip(runs, processes, strict=True):
+            try:
+                status = process.wait(bench.session.left)
+            except subprocess.TimeoutExpired:
+                problems.append(f"{key}: not done in time")
+            else:
+                if status:
+                    problems.append(f"{key}: {process.printed()[-600:]}")
+    for (dim, way, seed), run in runs.items():
+        directory = bench.directory(run).relative_to(bench.work)
         try:
-            _, printed = process.communicate(timeout=TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            problems.append(f"{way} {dim} {seed}: not done after {TIMEOUT} s")
-            continue
-        if process.returncode:
-            problems.append(f"{way} {dim} {seed}: {printed.decode()[-600:]}")
-            continue
-        lines = train_lines(folder, f"bench/scratch/dim={dim}/seed={seed}")
-        curves[dim, way, seed] = [line["loss"] for line in lines]
-    print(*problems, sep="\n", file=sys.stderr)
-    return {"problems": problems, **{str(dim): _compared(curves, dim) for dim in (8, 128, 512)}}
+            lines = Timeline.of(folders[dim, way, seed] / directory).lines
+        except ValueError as error:
+            problems.append(str(error))
+        else:
+            curves[dim][way, seed] = [line["loss"] for line in lines]
+    found = {str(dim): compared(curves[dim]) for dim in dims}
+    bench.session.results["agreement"] |= {"problems": problems, **found}
 
 
-def _compared(curves: dict[tuple[int, str, int], list[float]], dim: int) -> dict[str, Any]:
-    """Root mean square difference of each way's curve from the captured one, and of seeds from their mean."""
-    own = {
-        seed: np.array(curves[dim, "captured", seed]) for seed in SEEDS if (dim, "captured", seed) in curves
-    }
-    if 0 not in own:
-        return {}
+def _ways(dim: int, steps: int) -> list[tuple[str, Run]]:
+    single = "device.accelerator=cpu" if dim in ON_CPU else "device.precision=32-true"
+    more = ("tracking.log_every=50",)
+    return [
+        *(("captured", Run(dim, seed, steps, more)) for seed in SEEDS),
+        ("eager", Run(dim, 0, steps, (*more, EAGER))),
+        ("float32", Run(dim, 0, steps, (*more, single))),
+    ]
+
+
+def compared(curves: Mapping[tuple[str, int], Sequence[float]]) -> dict[str, Any]:
+    """Root mean square difference of each way's curve from the captured one, and of seeds from their mean.
+
+    Parameters
+    ----------
+    curves : losses of the lines of each run, by way and seed
+
+    Returns
+    -------
+    For each way: last loss and number of lines, and by how much it differs from the captured run of its seed
+    over the lines that both have; ``scatter_of_seeds`` where several captured runs are there. Only an
+    ``error`` where no captured run of the first seed is.
+    """
+    if ("captured", SEEDS[0]) not in curves:
+        return {"error": "no captured run to compare with"}
+    first = {way: np.array(curve) for (way, seed), curve in curves.items() if seed == SEEDS[0]}
     found: dict[str, Any] = {
-        "last": {way: curve[-1] for (d, way, s), curve in curves.items() if d == dim and s == 0}
+        "last": {way: float(curve[-1]) for way, curve in first.items()},
+        "lines": {way: len(curve) for way, curve in first.items()},
     }
-    stacked = np.stack(list(own.values()))
-    found["scatter_of_seeds"] = float(
-        np.sqrt(((stacked - stacked.mean(0)) ** 2).sum(0).mean() / (len(own) - 1))
-    )
-    for way in ("eager", "float32"):
-        if (dim, way, 0) in curves:
-            found[f"{way}_minus_captured"] = float(
-                np.sqrt(np.mean((np.array(curves[dim, way, 0]) - own[0]) ** 2))
-            )
+    seeds = [np.array(curve) for (way, _), curve in curves.items() if way == "captured"]
+    if len(seeds) > 1:
+        length = min(map(len, seeds))
+        stacked = np.stack([curve[:length] for curve in seeds])
+        found["scatter_of_seeds"] = float(np.sqrt(stacked.var(axis=0, ddof=1).mean()))
+    for way in first.keys() - {"captured"}:
+        length = min(len(first[way]), len(first["captured"]))
+        difference = first[way][:length] - first["captured"][:length]
+        found[f"{way}_minus_captured"] = float(np.sqrt(np.mean(difference**2)))
     return found

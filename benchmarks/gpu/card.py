@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
 
-TEST_SECONDS = 150
+from benchmarks.gpu.commands import ROOT, Child, running
+from benchmarks.gpu.session import Session
+
+WORKERS = 8
+"""Test processes at most: each has a context on the card."""
+_WORD = r"(PASSED|FAILED|SKIPPED|ERROR)\b"
+_OUTCOME = re.compile(rf" {_WORD}.*\[ *\d+%\]$|\[ *\d+%\] {_WORD}")  # of one process, of pytest-xdist
+_TAIL = 6_000
 
 
 def card() -> dict[str, Any]:
@@ -26,19 +38,50 @@ def card() -> dict[str, Any]:
     }
 
 
-def tests() -> dict[str, Any]:
-    """Outcome of the tests marked ``gpu``, the last lines of the failed ones included."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "-rs", "tests"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TEST_SECONDS)
-    except subprocess.TimeoutExpired as stopped:
-        printed = stopped.stdout or b""
-        return {
-            "error": f"not done after {TEST_SECONDS} s",
-            "tail": printed[-3_000:].decode(errors="replace"),
-        }
-    counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)", done.stdout)}
-    return {**counts, "tail": done.stdout[-6_000:] if done.returncode else done.stdout[-1_000:]}
+def files_of_tests() -> list[Path]:
+    """The test files that have a test marked ``gpu``: pytest need not import the others."""
+    return sorted(path for path in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text())
+
+
+def run_tests(session: Session, files: Sequence[Path], folder: Path) -> dict[str, Any]:
+    """Outcome of the tests marked ``gpu``, as far as they come in the time that is left.
+
+    Parameters
+    ----------
+    session : knows the time that is left
+    files : of tests
+    folder : where pytest runs
+
+    Returns
+    -------
+    Number of tests by outcome, an ``error`` where they did not end, and the end of what pytest printed.
+    """
+    words = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", "--color=no"]
+    if find_spec("xdist"):
+        words += ["-n", str(min(WORKERS, len(os.sched_getaffinity(0))))]
+    found: dict[str, Any] = {}
+    with running([([*words, *map(str, files)], folder)], Child) as (process,):
+        seconds = session.left
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            found["error"] = f"not done after {seconds:.0f} s"
+        else:
+            if status:
+                found["error"] = f"exit status {status} of pytest"
+        printed = process.printed()
+    return {**outcomes(printed), **found, "tail": printed[-_TAIL:]}
+
+
+def outcomes(printed: str) -> dict[str, int]:
+    """Number of tests by outcome, from the lines that ``pytest -v`` prints as each ends.
+
+    Parameters
+    ----------
+    printed : whole or cut off, of one process or of pytest-xdist
+    """
+    found = (_OUTCOME.search(line) for line in printed.splitlines())
+    return dict(Counter((one[1] or one[2]).lower() for one in found if one is not None))
 
 
 def _version(package: str) -> str | None:

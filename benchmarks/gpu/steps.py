@@ -8,13 +8,15 @@ from __future__ import annotations
 import copy
 import statistics
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.gpu.session import Session
 from jetscale.launch.probe import synthetic_batch
 from jetscale.model.kernels.gpu.optimiser import FlatState
 from jetscale.model.kernels.gpu.step import DeviceEvaluation
@@ -22,42 +24,66 @@ from jetscale.model.transformer import SetTransformer
 from jetscale.training.captured.alone import chunk_of, steps_alone
 from jetscale.training.captured.graphs import ready
 
-DIMS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-QUICK = (8, 64, 128, 512)
+DIMS = (8, 512, 128, 64, 256, 32, 16, 24, 48, 96, 192, 384)  # should the time run out, the ends are known
+QUICK = (8, 512, 128)
 EAGER = (8, 128, 512)
 B, K = 128, 64
-EVALUATED, EVALUATION_BATCH, EVALUATION_JETS = (8, 128, 512), 512, 100_000
+EVALUATION_BATCH, EVALUATION_JETS = 512, 100_000
 ROUNDS = 5
 
 
-def run(quick: bool) -> dict[str, Any]:
+def run(session: Session, dims: Sequence[int]) -> None:
     """One row a width; times in milliseconds a step.
 
     Parameters
     ----------
-    quick : some widths alone
+    session : takes the rows
+    dims : widths
     """
-    rows: dict[str, Any] = {"batch": B}
-    for dim in QUICK if quick else DIMS:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        torch.manual_seed(dim)
-        model = SetTransformer(dim, 10).cuda()
-        row: dict[str, Any] = {"n_params": sum(p.numel() for p in model.parameters())}
-        if dim in EAGER:
-            row["eager_ms"] = _eager(model)
-        row |= _captured(model)
-        row["floors"] = _floors(model, row["kernels"])
-        if dim in EVALUATED:
-            row |= _evaluation(model)
-        row["memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
-        rows[str(dim)] = row
-        print(dim, row, flush=True)
-    return rows
+    session.results["steps"]["batch"] = B
+    for dim in dims:
+        session.row("steps", str(dim), partial(_row, dim))
+
+
+def launch_once(dim: int) -> None:
+    """Launch each kernel of a row that is our own: what is not compiled yet is compiled.
+
+    Parameters
+    ----------
+    dim : width
+    """
+    model = _model(dim)
+    _training(model)()
+    _evaluating(model)[0]()
+    torch.cuda.synchronize()
+
+
+def _model(dim: int) -> SetTransformer:
+    torch.manual_seed(dim)
+    return SetTransformer(dim, 10).cuda()
+
+
+def _row(dim: int) -> dict[str, Any]:
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    model = _model(dim)
+    row: dict[str, Any] = {"n_params": sum(p.numel() for p in model.parameters())}
+    if dim in EAGER:
+        row["eager_ms"] = _eager(model)
+    row |= _captured(model)
+    row["floors"] = _floors(model, row["kernels"])
+    row |= _evaluation(model)
+    row["memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    return row
+
+
+def _training(model: SetTransformer) -> Callable[[], None]:
+    """A chunk of K steps."""
+    return steps_alone(model, synthetic_batch(model, B), K)
 
 
 def _captured(model: SetTransformer) -> dict[str, Any]:
-    chunk = steps_alone(model, synthetic_batch(model, B), K)
+    chunk = _training(model)
     found: dict[str, Any] = {"graph_ms": _milliseconds(chunk) / K}
     names = _kernels(chunk)
     found["kernels"] = round(sum(count for count, _ in names.values()) / K)
@@ -68,8 +94,8 @@ def _captured(model: SetTransformer) -> dict[str, Any]:
     return found
 
 
-def _evaluation(model: SetTransformer) -> dict[str, float]:
-    """Milliseconds of 100,000 jets, and over the time of the forward products at the same shapes."""
+def _evaluating(model: SetTransformer) -> tuple[Callable[[], None], int]:
+    """What evaluates a chunk of jets, and how many batches they are."""
     n_batches = K * B // EVALUATION_BATCH
     jets = chunk_of(synthetic_batch(model, EVALUATION_BATCH), n_batches, model.class_token.device)
     n_jets = len(jets.labels)
@@ -85,7 +111,13 @@ def _evaluation(model: SetTransformer) -> dict[str, float]:
         for _ in range(n_batches):
             replay()
 
-    scale = EVALUATION_JETS / n_jets
+    return chunk, n_batches
+
+
+def _evaluation(model: SetTransformer) -> dict[str, float]:
+    """Milliseconds of 100,000 jets, and over the time of the forward products at the same shapes."""
+    chunk, n_batches = _evaluating(model)
+    scale = EVALUATION_JETS / (n_batches * EVALUATION_BATCH)
     ours = _milliseconds(chunk) * scale
     products = _milliseconds(_products(model.dim, _tokens(model, EVALUATION_BATCH), backward=False))
     products *= n_batches * scale

@@ -1,6 +1,7 @@
 """Compile every kernel of a step and of an evaluation for a card that is not there.
 
-    env -u TRITON_INTERPRET python -W ignore -m tests.model.gpu.compiled 8 128 512      # widths
+    env -u TRITON_INTERPRET python -W ignore -m tests.model.gpu.compiled 8 128 512    # widths, on an H100
+    env -u TRITON_INTERPRET python -W ignore -m tests.model.gpu.compiled 8 sm80:128   # the second on an A100
 
 Triton's compiler and its assembler need no GPU, so this finds what the interpreter forgives: types that do
 not fit, names that Triton keeps for itself, tiles too large for a multiprocessor, registers that spill. It
@@ -33,11 +34,19 @@ B = 128
 CAPACITY = 6_144
 
 
-class H100:
-    """What Triton asks its driver before it compiles."""
+class Card:
+    """What Triton asks its driver before it compiles.
+
+    Parameters
+    ----------
+    capability : compute capability without its dot, 90 for an H100 and 80 for an A100
+    """
+
+    def __init__(self, capability: int) -> None:
+        self._target = GPUTarget("cuda", capability, 32)
 
     def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", 90, 32)
+        return self._target
 
     def get_current_device(self) -> int:
         return 0
@@ -98,11 +107,13 @@ def _occupied(cubin: bytes) -> tuple[int, int]:
 
 
 def main() -> None:
-    driver.set_active(H100())
-    for dim in map(int, sys.argv[1:]):
+    for word in sys.argv[1:]:
+        card, _, width = word.rpartition(":")
+        capability, dim = int(card.removeprefix("sm") or 90), int(width)
+        driver.set_active(Card(capability))
         for run in steps_of(dim):
             for kernel in compiled_kernels(run):
-                print(json.dumps({"dim": dim, **kernel}), flush=True)
+                print(json.dumps({"capability": capability, "dim": dim, **kernel}), flush=True)
 
 
 if __name__ == "__main__":
