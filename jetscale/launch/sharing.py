@@ -58,16 +58,12 @@ def sharing(launcher: Mapping[str, Any], device: torch.device) -> str | None:
     """
     if device.type != "cuda":
         return None
-    known = {
-        BASIC: "none, one run after the other; hydra/launcher=joblib has several runs share the card",
-        JOBLIB: "{n} runs at a time on one card (hydra.launcher.n_jobs)",
-        SLURM: "{n} runs at a time in each job (hydra.launcher.parallel)",
-    }
     target = str(launcher["_target_"])
-    n_runs = launcher.get("parallel")
+    if target == BASIC:
+        return "none, one run after the other; with hydra/launcher=joblib several runs share the card"
+    said = "as the launcher does it"
     if target == JOBLIB:
-        n_runs = joblib_runs(launcher["n_jobs"], device)
-    said = known.get(target, "as the launcher does it").format(n=n_runs)
-    if target == BASIC or n_runs == 1:
-        return said
+        said = f"{joblib_runs(launcher['n_jobs'], device)} at a time on one card (hydra.launcher.n_jobs)"
+    elif target == SLURM:
+        said = f"{launcher['parallel']} at a time in each job (hydra.launcher.parallel)"
     return f"{said}; the time above is that of one run after the other, what sharing saves is not measured"

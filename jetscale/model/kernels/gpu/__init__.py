@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,4 +52,5 @@ def unusable(model: nn.Module, precision: str, device: torch.device) -> str | No
         return None
     if torch.version.hip is not None:
         return "PyTorch is built for AMD's cards, on which the kernels were never compiled"
-    return lacking(card_of(device), model.dim)
+    sizes: Any = model
+    return lacking(card_of(device), sizes.dim, sizes.n_classes)

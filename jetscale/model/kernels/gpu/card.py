@@ -17,13 +17,14 @@ import torch
 CAPABILITY = 8, 0
 """The oldest compute capability with tensor cores for bfloat16: A100 and later."""
 
-SHARED_MEMORY = {16: 0, 32: 0, 64: 0, 128: 0}
-"""Bytes of shared memory that a program of the narrow network needs at most, up to that width.
+SHARED_MEMORY = 82_432
+"""Bytes of shared memory that a program needs at most, of all kernels up to 128 classes.
 
-Of all kernels, compiled for compute capabilities 8.0 and 9.0 (`tests/model/gpu/compiled.py` prints them).
+Compiled with Triton 3.9 for compute capabilities 8.0 and 9.0 at widths 8 to 512; tests/model/gpu/compiled.py
+prints it for a width. All cards from 8.0 on have it.
 """
-SHARED_MEMORY_WIDE = 0
-"""The same above the last of these widths."""
+SHARED_MEMORY_MANY_CLASSES = 160_256
+"""The same for more classes, where the head keeps more of its weights; cards of a desktop have 101,376."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def card_of(device: torch.device) -> Card:
     return Card(
         found.name,
         (found.major, found.minor),
-        found.shared_memory_per_block_optin,
+        int(found.shared_memory_per_block_optin),  # type: ignore[attr-defined]  # PyTorch's stub lacks it
         c_compiler(),
         Path(sysconfig.get_path("include", scheme), "Python.h").exists(),
     )
@@ -71,28 +72,28 @@ def c_compiler() -> str | None:
     return shutil.which("gcc") or shutil.which("clang")
 
 
-def lacking(card: Card, dim: int) -> str | None:
-    """What a card lacks for a network of width `dim`; None for nothing.
+def lacking(card: Card, dim: int, n_classes: int) -> str | None:
+    """What a card lacks for a network; None for nothing.
 
     Parameters
     ----------
     card : the card and its machine
     dim : width D
+    n_classes : K
     """
     if card.capability < CAPABILITY:
         major, minor = card.capability
         return f"{card.name} has compute capability {major}.{minor}, less than 8.0: no bfloat16 products"
-    needed = next((size for width, size in SHARED_MEMORY.items() if dim <= width), SHARED_MEMORY_WIDE)
+    # up to these widths the head takes its weights in shorter pieces
+    many = n_classes > 128 and dim > (64 if n_classes <= 256 else 32)
+    needed = SHARED_MEMORY_MANY_CLASSES if many else SHARED_MEMORY
     if card.shared_memory < needed:
         return (
-            f"{card.name} has {card.shared_memory:,} bytes of shared memory for a program, and the kernels of "
-            f"width {dim} need {needed:,}"
+            f"{card.name} has {card.shared_memory:,} bytes of shared memory for a program, and the kernels "
+            f"of width {dim} with {n_classes} classes need {needed:,}"
         )
     if card.compiler is None:
-        return (
-            "Triton finds no C compiler, which it needs to start its kernels: install gcc or clang, or name "
-            "one with CC"
-        )
+        return "Triton needs a C compiler: install gcc or clang, or give the variable CC the path of one"
     if not card.headers:
-        return "Triton finds no Python.h, which it needs to start its kernels: install Python's header files"
+        return "Triton needs the header files of Python (Python.h), which are not installed"
     return None
