@@ -17,7 +17,7 @@ import torch
 CAPABILITY = 8, 0
 """The oldest compute capability with tensor cores for bfloat16: A100 and later."""
 
-SHARED_MEMORY = 82_432
+SHARED_MEMORY = 86_528
 """Bytes of shared memory that a program needs at most, of all kernels up to 128 classes.
 
 Compiled with Triton 3.9 for compute capabilities 8.0 and 9.0 at widths 8 to 512; tests/model/gpu/compiled.py
