@@ -248,6 +248,30 @@ def test_srun_and_nodes_give_the_curve_of_one_process(train, start, tmp_path) ->
 
 
 @pytest.mark.slow
+def test_processes_that_share_a_device_give_the_curve_of_one(train, warm, simulated_data, tmp_path) -> None:
+    """As two processes on one GPU, here on the CPU: Lightning is given the device twice."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import torch\n"
+        "from lightning.pytorch.strategies import DDPStrategy\n"
+        "from jetscale import train\n"
+        "from jetscale.training import ranks\n"
+        "def shared(device):\n"
+        "    return {'devices': 1, 'strategy': DDPStrategy(parallel_devices=[torch.device('cpu')] * 2)}\n"
+        "ranks.trainer_devices = shared\n"
+        "train._run()\n"
+    )
+    words = (*TINY, f"data.dir={simulated_data}", "device.accelerator=cpu")
+    train(*words, f"hydra.run.dir={tmp_path}/one")
+    finish(ranks_of(warm, program, 2, *words, "device.devices=2", f"hydra.run.dir={tmp_path}/two"))
+    one, two = metrics_of(tmp_path / "one"), metrics_of(tmp_path / "two")
+    assert len(one) == len(two) > 0
+    for ours, theirs in zip(one, two, strict=True):
+        assert theirs["loss"] == pytest.approx(ours["loss"], rel=2e-4)
+        assert theirs["constituents"] == ours["constituents"]
+
+
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_run_and_the_same_command_resumes_it(start, tmp_path) -> None:
     """Ranks 0 and 1 killed in both phases, one after the other: no hang, and the same to the last bit."""
     long = ("+experiment=qcd", "pretrain.steps=80", "finetune.steps=120", "data.repeat=true")
