@@ -87,10 +87,13 @@ class GridSweeper(Sweeper):
             jobs = self._checked_jobs(arguments, folder)
             with waiting("importing PyTorch and Lightning", log.info), without_collection():
                 from jetscale.launch import plan_table
+                from jetscale.launch.probe import probe_device
                 from jetscale.launch.rounds import carry_through
+                from jetscale.launch.sharing import sharing
                 from jetscale.launch.sweep_plan import plan_sweep
             if self._dry:
-                plan_table.print_plan(plan_table.measured_plan(jobs))
+                shared = sharing(self._config.hydra.launcher, probe_device(jobs[0].settings.device))
+                plan_table.print_plan(plan_table.measured_plan(jobs), shared)
                 return []
             plan = plan_sweep(jobs)
             with waiting("looking for the jets of every run", log.info):

@@ -37,6 +37,40 @@ class RunStopped(RuntimeError):
     """The run of a worker that was asked to stop; this exception reaches the driver."""
 
 
+def launch_with(launcher: Any) -> Launch:
+    """The launch of joblib's launcher: with as many runs as share a GPU, and stopped like a run.
+
+    Parameters
+    ----------
+    launcher : a `JoblibLauncher` that is set up
+
+    Returns
+    -------
+    A launch with the arguments and results of the launcher's.
+    """
+    launch = passing_stops_on(launcher.launch)
+
+    def launching(overrides: Sequence[Sequence[str]], first: int) -> Sequence[Any]:
+        if launcher.joblib["n_jobs"] == -1:
+            launcher.joblib["n_jobs"] = _runs_at_once(launcher, overrides[0])
+        return launch(overrides, first)
+
+    return launching
+
+
+def _runs_at_once(launcher: Any, overrides: Sequence[str]) -> int:
+    """Runs at a time where the user says nothing, -1 for one a core; `overrides` are those of one run."""
+    from jetscale.launch.jobs import job_of
+    from jetscale.launch.probe import probe_device
+    from jetscale.launch.sharing import joblib_runs
+
+    config = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, list(overrides))
+    n_jobs = joblib_runs(-1, probe_device(job_of(config, overrides).settings.device))
+    if n_jobs != -1:
+        log.info("%d runs at a time share the GPU; hydra.launcher.n_jobs=N makes it N", n_jobs)
+    return n_jobs
+
+
 def passing_stops_on(launch: Launch) -> Launch:
     """Wrap the launch of joblib's launcher so that a request to stop reaches its workers.
 

@@ -25,25 +25,21 @@ from jetscale.common.usage import UsageError
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 """`Launcher.launch`: the overrides of each job, and the number of the first job; returns one result a job."""
 
-WRAPPERS: Registry[Callable[[Launch], Launch]] = Registry(
-    "wrapper of a launcher",
-    {
-        "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher": (
-            "jetscale.launch.joblib_workers:passing_stops_on"
-        ),
-    },
+BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
+SLURM = "hydra_plugins.jetscale.SlurmLauncher"
+"""``_target_`` of launchers."""
+
+WRAPPERS: Registry[Callable[[Launcher], Launch]] = Registry(
+    "wrapper of a launcher", {JOBLIB: "jetscale.launch.joblib_workers:launch_with"}
 )
-"""By the ``_target_`` of a launcher: what turns its `Launch` into the one that a sweep calls.
+"""By the ``_target_`` of a launcher: what makes of it the `Launch` that a sweep calls.
 
 For launchers whose worker processes need something around the launch, for example to be told of a ctrl-C.
 """
 
 
-_HERE = (
-    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
-    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
-)
+_HERE = (BASIC, JOBLIB, "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher")
 
 
 def runs_here(config: DictConfig) -> bool:
@@ -86,7 +82,7 @@ def launch_of(context: HydraContext, task: TaskFunction, config: DictConfig) -> 
             f"hydra.launcher._target_={target} is code outside of jetscale and Hydra's plugins; if you know "
             f"it, add {FLAG} {target.partition('.')[0]} to the command"
         )
-    return WRAPPERS[target](launcher.launch) if target in WRAPPERS.names() else launcher.launch
+    return WRAPPERS[target](launcher) if target in WRAPPERS.names() else launcher.launch
 
 
 def _users_own(target: str, parameters: Any) -> Launcher:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
 from rich.table import Table
@@ -18,8 +19,14 @@ def measured_plan(jobs: list[Job]) -> Plan:
         return plan_sweep(jobs, lambda done, of: report("", done, of))
 
 
-def print_plan(plan: Plan) -> None:
-    """Print widths and totals to stdout."""
+def print_plan(plan: Plan, sharing: str | None = None) -> None:
+    """Print widths and totals to stdout.
+
+    Parameters
+    ----------
+    plan : with times
+    sharing : how runs share a GPU, see `jetscale.launch.sharing.sharing`; None for no GPU
+    """
     console = cli.console(120)
     console.print(_widths(plan))
     left = plan.to_do
@@ -43,6 +50,8 @@ def print_plan(plan: Plan) -> None:
         f"time      {duration(seconds)} on {plan.device}, the longest run {duration(slowest)}; "
         "measured here, on another device it differs"
     )
+    if sharing is not None:
+        console.print(f"sharing   {sharing}")
 
 
 def _widths(plan: Plan) -> Table:
@@ -58,10 +67,16 @@ def _widths(plan: Plan) -> Table:
         one = phases[0]
         table.add_row(
             name, str(dim), f"{one.n_params:,}", str(len(phases)), f"{steps:,}", f"{one.jets:,}",
-            f"{one.flops:.2g}", f"{1e3 * plan.step_seconds[kind]:.1f}",
+            f"{one.flops:.2g}", three_digits(1e3 * plan.step_seconds[kind]),
             duration(plan.seconds([one])), duration(plan.seconds(phases)),
         )  # fmt: skip
     return table
+
+
+def three_digits(value: float) -> str:
+    """A positive number with three significant digits, without an exponent: 0.130, 12.3, 1,290."""
+    places = 2 - math.floor(math.log10(value))
+    return f"{round(value, places):,.{max(places, 0)}f}"
 
 
 def _bytes(count: float) -> str:

@@ -19,6 +19,7 @@ from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.evaluation import EvalSet
 from jetscale.model.cost import flops_6n
 from jetscale.model.network import Network
+from jetscale.training import ranks
 from jetscale.training.callbacks.checkpointer import Checkpointer
 from jetscale.training.callbacks.metrics_writer import MetricsWriter
 from jetscale.training.callbacks.preemption import Preemption
@@ -178,9 +179,8 @@ def _trainer(settings: TrainSettings, outputs: Outputs, callbacks: list[L.Callba
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
         accelerator=device.accelerator,
-        devices=device.devices,
+        **ranks.trainer_devices(device),
         num_nodes=device.num_nodes,
-        strategy=device.strategy,
         plugins=[placement()],  # else Lightning would guess, and under Slurm take over its signals
         precision=_precision(device),  # type: ignore[arg-type]  # Lightning checks the string
         max_epochs=1,  # the loader ends with the last step

@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy
 
 from jetscale.common.progress import of_run
 from jetscale.common.usage import SettingsError
@@ -69,11 +70,16 @@ def join(device: DeviceSettings) -> Placement:
         raise RankLost("an earlier run of this sweep failed, and its processes are out of step; " + _AGAIN)
     if dist.is_initialized():
         return here
-    cuda = torch.cuda.is_available() and device.accelerator in ("auto", "gpu", "cuda")
-    if cuda:
-        _take_gpu(here, torch.cuda.device_count())
+    backend = "gloo"
+    if _on_gpus(device):
+        backend, gpus = gpus_of(here, torch.cuda.device_count())
+        if backend == "gloo":
+            log.info("%s", _shared(here, len(set(gpus))))
+        # a dead rank ends the others' collectives by TIMEOUT instead of leaving them to spin
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
+        torch.cuda.set_device(gpus[here.local])
     dist.init_process_group(
-        "nccl" if cuda else "gloo",
+        backend,
         init_method=f"tcp://{here.address}:{here.port}" if here.launcher == "srun" else "env://",
         rank=here.rank,
         world_size=here.world,
@@ -112,16 +118,63 @@ def _check_started(here: Placement, device: DeviceSettings) -> None:
     )
 
 
-def _take_gpu(here: Placement, visible: int) -> None:
-    if visible <= here.local:
+def _on_gpus(device: DeviceSettings) -> bool:
+    return torch.cuda.is_available() and device.accelerator in ("auto", "gpu", "cuda")
+
+
+def gpus_of(here: Placement, visible: int) -> tuple[str, list[int]]:
+    """What the processes of a run on GPUs talk over, and the GPU of each process of this node.
+
+    Parameters
+    ----------
+    here : this process among those of the run
+    visible : GPUs that it sees
+
+    Returns
+    -------
+    ``nccl`` where every process has a GPU to itself. NCCL refuses two processes on one GPU, so with fewer
+    GPUs it is ``gloo``, which copies gradients through the memory of the host.
+
+    Raises
+    ------
+    SettingsError
+        Processes would have to share GPUs on one of several nodes: the others could not know of it.
+    """
+    n_local = here.per_node[0]
+    if visible >= n_local:
+        return "nccl", list(range(n_local))
+    if len(here.per_node) > 1:
         raise SettingsError(
-            f"process {here.local} of its node sees {visible} GPUs and needs GPU {here.local}: every process "
-            f"must see all {here.per_node[0]} (under Slurm --gpus-per-node={here.per_node[0]}, "
-            "without --gpus-per-task)"
+            f"process {here.local} of its node sees {visible} GPUs, and {n_local} processes are on each of "
+            f"{len(here.per_node)} nodes: every process must see all {n_local} GPUs of its node {_SEE_ALL}"
         )
-    # a dead rank ends the others' collectives by TIMEOUT instead of leaving them to spin
-    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
-    torch.cuda.set_device(here.local)
+    return "gloo", [local % visible for local in range(n_local)]
+
+
+_SEE_ALL = "(under Slurm --gpus-per-node without --gpus-per-task)"
+
+
+def _shared(here: Placement, gpus: int) -> str:
+    return (
+        f"{here.world} processes of this run share {gpus} GPU{'s' * (gpus > 1)} and talk over gloo, which is "
+        f"slow; for a GPU each, every process must see all {here.world} {_SEE_ALL}"
+    )
+
+
+def trainer_devices(device: DeviceSettings) -> dict[str, Any]:
+    """The arguments of `lightning.Trainer` that say where the processes of this node compute.
+
+    Parameters
+    ----------
+    device : settings of the run
+    """
+    here = placement()
+    if here.world > 1 and _on_gpus(device):
+        backend, gpus = gpus_of(here, torch.cuda.device_count())
+        if backend == "gloo":  # Lightning's `devices` takes a GPU only once
+            strategy = DDPStrategy(parallel_devices=[torch.device("cuda", gpu) for gpu in gpus])
+            return {"devices": 1, "strategy": strategy}
+    return {"devices": device.devices, "strategy": device.strategy}
 
 
 def rank() -> int:

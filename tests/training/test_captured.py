@@ -7,6 +7,8 @@ Triton's interpreter at the end of this file, and on a card in `test_on_gpu`.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +23,7 @@ from jetscale.common.usage import SettingsError
 from jetscale.jets.errors import JetDataError
 from jetscale.model.kernels.gpu import weights
 from jetscale.training.build import build
-from jetscale.training.captured import choice, evaluation, plan, steps
+from jetscale.training.captured import choice, evaluation, feed, plan, steps
 from jetscale.training.captured.module import CapturedClassifier
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.module import NonFiniteLoss
@@ -267,6 +269,58 @@ def test_a_damaged_store_stops_the_training(jets: Path, tmp_path: Path) -> None:
     with pytest.raises(JetDataError, match=r"jets\.arrow: damaged"):
         trained(settings_of(jets), tmp_path / "run", make)
     assert feeding_threads() == []
+
+
+def test_what_a_phase_computed_with_is_freed_when_it_ends(
+    jets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, not when Python collects garbage: on a card this is the memory of graphs and activations."""
+    alive: dict[str, weakref.ref[Any]] = {}
+
+    class Noted(OracleStep):
+        def __init__(self, model: Any, batch_size: int, capacity: int, state: Any, jets: Any, *rest: Any):
+            super().__init__(model, batch_size, capacity, state, jets, *rest)
+            for name, one in (("step", self), ("state", state), ("jets", jets), ("inputs", jets.x)):
+                alive[name] = weakref.ref(one)
+            alive["evaluated"] = weakref.ref(state.evaluated)
+
+    class NotedEvaluation(OracleEvaluation):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            alive["evaluation"] = weakref.ref(self)
+            alive["losses"] = weakref.ref(arguments[5])
+
+    class NotedSlot(feed._Slot):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            alive["slot"] = weakref.ref(self)
+            alive["chunk"] = weakref.ref(self.on_device)
+
+    modules: list[CapturedClassifier] = []
+
+    def make(settings: Any, phase: Any, model: Any, data: Any, schedule: Any, _: str) -> Any:
+        window = settings.tracking.log_every
+        more = (data, schedule, Noted, NotedEvaluation)
+        modules.append(CapturedClassifier(model, phase, settings.ema, window, *more))
+        return modules[0]
+
+    monkeypatch.setattr(feed, "_Slot", NotedSlot)
+    gc.collect()
+    gc.disable()
+    try:
+        made = trained(settings_of(jets), tmp_path / "run", make)
+        left = sorted(name for name, one in alive.items() if one() is not None)
+    finally:
+        gc.enable()
+    assert len(alive) == 9
+    assert left == []
+    average = modules[0].average
+    assert average is not None
+    same_bits(
+        {name: value.cpu() for name, value in modules[0].model.state_dict().items()}, made.result.weights
+    )
+    with average.applied():
+        same_bits(dict(modules[0].model.state_dict()), made.result.average)
 
 
 # ------------------------------------------------------------------------------------------------ choice

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from jetscale.jets.source import JetSource
 from jetscale.jets.stream import JetStream
 from jetscale.training.captured import plan
 from jetscale.training.captured.feed import SLOTS, Feed, tokens_of_batches
-from jetscale.training.captured.graphs import GraphRunner
+from jetscale.training.captured.graphs import GraphRunner, Replay
 from jetscale.training.captured.plan import capacities
 from jetscale.training.outputs import Schedule
 from tests.jets.conftest import fill_jetclass
@@ -96,6 +97,31 @@ def test_a_batch_takes_the_smallest_capacity_that_holds_it() -> None:
     assert (made, done) == ([512, 2_048], [512, 512, 512, 2_048, 512])
     with pytest.raises(ValueError, match="2049 tokens, the largest capacity is 2048"):
         run(2_049)
+
+
+def test_what_replays_a_graph_keeps_what_the_graph_reads() -> None:
+    class Step:
+        def __init__(self) -> None:
+            self.memory = torch.zeros(3)
+
+        def train(self) -> None:
+            raise AssertionError("a graph is replayed, not made anew")
+
+    class Recorded:
+        times = 0
+
+        def replay(self) -> None:
+            self.times += 1
+
+    step, weights, graph = Step(), torch.ones(2), Recorded()
+    alive = [weakref.ref(step), weakref.ref(step.memory), weakref.ref(weights)]
+    replay = Replay(graph, step.train, [weights])
+    del step, weights
+    replay()
+    assert graph.times == 1
+    assert all(one() is not None for one in alive)
+    del replay
+    assert all(one() is None for one in alive)
 
 
 # ------------------------------------------------------------------------------------------------ feed

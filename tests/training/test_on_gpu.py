@@ -30,6 +30,7 @@ from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState
 from jetscale.model.kernels.gpu.step import DeviceStep
 from jetscale.training.build import build
 from jetscale.training.captured import evaluation, steps
+from jetscale.training.captured.graphs import ready
 from jetscale.training.captured.memory import ChunkMemory
 from jetscale.training.captured.module import CapturedClassifier
 from jetscale.training.lean_module import LeanClassifier
@@ -255,6 +256,52 @@ def test_a_run_takes_less_than_two_gibibytes(jets: Path, tmp_path: Path) -> None
     torch.cuda.reset_peak_memory_stats()
     trained(settings_of(jets, 512, 200), tmp_path / "run", noted)
     assert torch.cuda.max_memory_reserved() - before < 2 * 1024**3
+
+
+@card
+def test_a_finished_phase_leaves_no_memory_on_the_card(jets: Path, tmp_path: Path) -> None:
+    """Without a garbage collection; what stays is the workspace of cuBLAS and the average of the weights."""
+    trained(settings_of(jets, 512, 20), tmp_path / "first", noted)  # makes the workspace
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    gc.disable()
+    try:
+        made = trained(settings_of(jets, 512, 20), tmp_path / "second", noted)
+        left = torch.cuda.memory_allocated() - before
+    finally:
+        gc.enable()
+    n_params = made.result.record["n_params"]["total"]
+    assert left < 1.5 * 4 * n_params
+
+
+@card
+def test_graphs_keep_what_they_read_and_survive_each_other() -> None:
+    """The operands are dropped, and another graph on cuBLAS is destroyed, before the first is replayed."""
+
+    def product(seed: int) -> tuple[Callable[[], None], Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        # few outputs and many rows: cuBLAS splits the sum, and keeps its parts in its workspace
+        x, y = (torch.randn(1 << 15, 64, generator=generator).to(DEVICE, torch.bfloat16) for _ in range(2))
+        out = torch.zeros(64, 64, dtype=torch.bfloat16, device=DEVICE)
+        expected = x.T.double() @ y.double()
+
+        def multiply() -> None:
+            torch.mm(x.t(), y, out=out)
+
+        return ready(multiply, [out]), out, expected
+
+    replay, out, expected = product(0)
+    other, _, _ = product(1)
+    other()
+    torch.cuda.synchronize()
+    del other
+    torch.cuda.empty_cache()
+    noise = [torch.full((1 << 20,), float("nan"), device=DEVICE) for _ in range(64)]
+    out.zero_()
+    for _ in range(3):
+        replay()
+    torch.testing.assert_close(out.double(), expected, rtol=0.02, atol=2.0)
+    assert all(bool(block.isnan().all()) for block in noise), "the graph wrote where it must not"
 
 
 @card

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import lightning
 import pytest
+import torch
 
 from jetscale.common.usage import SettingsError
 from jetscale.training.placement import Placement, placement
-from jetscale.training.ranks import join
+from jetscale.training.ranks import gpus_of, join, trainer_devices
 from jetscale.training.settings import DeviceSettings, from_config
 from tests.runs import TINY, metrics_of, quiet_environment, same_run, steps_done
 from tests.warm import WarmProcess, WarmServer
@@ -130,6 +132,41 @@ def test_other_numbers_than_were_started_are_named(monkeypatch, tasks, devices, 
         join(DeviceSettings(devices=devices, num_nodes=nodes))
 
 
+def test_what_processes_on_gpus_talk_over() -> None:
+    """NCCL where each has a GPU to itself, gloo where they share: NCCL refuses two processes on one."""
+    two = Placement(launcher="torchrun", world=2, local=1, per_node=(2,))
+    assert gpus_of(two, 2) == gpus_of(two, 8) == ("nccl", [0, 1])
+    assert gpus_of(two, 1) == ("gloo", [0, 0])
+    assert gpus_of(Placement(world=4, per_node=(4,)), 3) == ("gloo", [0, 1, 2, 0])
+    nodes = Placement(launcher="srun", world=4, local=1, per_node=(2, 2))
+    assert gpus_of(nodes, 2) == ("nccl", [0, 1])
+    with pytest.raises(SettingsError, match=r"process 1 of its node sees 1 GPUs, .* 2 nodes.* all 2 GPUs"):
+        gpus_of(nodes, 1)
+
+
+def test_lightning_takes_processes_that_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU with two processes in place of a GPU with two: Lightning's `devices` would refuse them."""
+    for name, value in as_srun_sets(1, 2, free_port()).items():
+        monkeypatch.setenv(name, value)
+    two = DeviceSettings(devices=2)
+    assert trainer_devices(two) == {"devices": 2, "strategy": "auto"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert trainer_devices(two) == {"devices": 2, "strategy": "auto"}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    shared = trainer_devices(two)
+    assert shared["devices"] == 1
+    assert shared["strategy"].parallel_devices == [torch.device("cuda", 0)] * 2
+    monkeypatch.undo()
+    for name, value in as_srun_sets(1, 2, free_port()).items():
+        monkeypatch.setenv(name, value)
+    shared["strategy"].parallel_devices = [torch.device("cpu")] * 2
+    trainer = lightning.Trainer(**shared, plugins=[placement()], logger=False, enable_progress_bar=False)
+    assert trainer.strategy is shared["strategy"]
+    assert (trainer.world_size, trainer.global_rank, trainer.local_rank) == (2, 1, 1)
+    assert trainer.strategy.root_device == torch.device("cpu")
+
+
 @pytest.mark.parametrize("phase", ["pretrain", "finetune"])
 def test_a_batch_that_cannot_be_shared_is_an_error_before_the_start(phase) -> None:
     content = {
@@ -208,6 +245,30 @@ def test_srun_and_nodes_give_the_curve_of_one_process(train, start, tmp_path) ->
             assert {key: theirs[key] for key in ("step", "jets", "constituents", "split")} == {
                 key: ours[key] for key in ("step", "jets", "constituents", "split")
             }
+
+
+@pytest.mark.slow
+def test_processes_that_share_a_device_give_the_curve_of_one(train, warm, simulated_data, tmp_path) -> None:
+    """As two processes on one GPU, here on the CPU: Lightning is given the device twice."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import torch\n"
+        "from lightning.pytorch.strategies import DDPStrategy\n"
+        "from jetscale import train\n"
+        "from jetscale.training import ranks\n"
+        "def shared(device):\n"
+        "    return {'devices': 1, 'strategy': DDPStrategy(parallel_devices=[torch.device('cpu')] * 2)}\n"
+        "ranks.trainer_devices = shared\n"
+        "train._run()\n"
+    )
+    words = (*TINY, f"data.dir={simulated_data}", "device.accelerator=cpu")
+    train(*words, f"hydra.run.dir={tmp_path}/one")
+    finish(ranks_of(warm, program, 2, *words, "device.devices=2", f"hydra.run.dir={tmp_path}/two"))
+    one, two = metrics_of(tmp_path / "one"), metrics_of(tmp_path / "two")
+    assert len(one) == len(two) > 0
+    for ours, theirs in zip(one, two, strict=True):
+        assert theirs["loss"] == pytest.approx(ours["loss"], rel=2e-4)
+        assert theirs["constituents"] == ours["constituents"]
 
 
 @pytest.mark.slow

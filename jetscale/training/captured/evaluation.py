@@ -85,20 +85,15 @@ class DeviceEvaluator:
 
     def _runner(self, test: EvalSet) -> GraphRunner:
         """Graphs for the first set that is evaluated, and with it for all: they are of one dataset."""
-        n_jets = min(test.n_jets, ESTIMATED_FROM * self._batch_size)
-        lengths_J = test.stream.lengths(0, n_jets)
+        model, weights, buffers, size = self._model, self._weights, self._memory.buffers, self._batch_size
+        evaluation, of_jets = self._make, (self._loss_J, self._correct_J)
+        lengths_J = test.stream.lengths(0, min(test.n_jets, ESTIMATED_FROM * size))
 
-        def make(capacity: int) -> Work:
-            buffers, size = self._memory.buffers, self._batch_size
-            made = self._make(
-                self._model, size, capacity, self._weights, buffers, self._loss_J, self._correct_J
-            )
-            return made.evaluate
+        def make(capacity: int) -> Work:  # without `self`, which holds the runner
+            return evaluation(model, size, capacity, weights, buffers, *of_jets).evaluate
 
-        changed = [self._memory.buffers.first, self._loss_J, self._correct_J]
-        return GraphRunner(
-            capacities(lengths_J, self._batch_size, test.stream.max_constituents), make, changed
-        )
+        limits = capacities(lengths_J, size, test.stream.max_constituents)
+        return GraphRunner(limits, make, [buffers.first, *of_jets])
 
     def _parts(self, test: EvalSet) -> Iterator[TestPart]:
         if test.fingerprint in self._kept:

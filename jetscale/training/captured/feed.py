@@ -21,6 +21,7 @@ import torch
 
 from jetscale.jets.chunks import RawChunk
 from jetscale.jets.stream import JetStream
+from jetscale.training.captured.graphs import streams
 
 SLOTS = 2
 """Chunks that can be ahead of the one in use."""
@@ -159,6 +160,11 @@ class Feed:
             self._thread.join()
         for slot in self._slots:
             slot.settle()
+        # free the memory now: Lightning keeps the feed, and a slot and the queue it is in keep each other
+        self._slots.clear()
+        for queue in (self._free, self._filled):
+            while not queue.empty():
+                queue.get()
 
     def __iter__(self) -> Iterator[FedChunk]:
         self._thread.start()
@@ -190,7 +196,7 @@ class Feed:
         side = None
         if self._device.type == "cuda":
             torch.cuda.set_device(self._device)
-            side = torch.cuda.Stream()
+            side = streams().copies
         most = max(stop - start for start, stop in self._spans)
         for _ in range(SLOTS):
             host = self._stream.room(most, pinned=side is not None)

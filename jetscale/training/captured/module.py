@@ -71,7 +71,10 @@ class CapturedClassifier(LeanClassifier):
         try:
             with Feed(data.stream, spans, device) as feed:
                 yield {"train_dataloaders": feed, "val_dataloaders": []}  # none: else Lightning warns
-        finally:  # free the memory now: another phase may follow before garbage is collected
+        finally:
+            # Free the memory now: the trainer and this module refer to each other, so they stay until Python
+            # collects garbage, and another phase may begin before. Weights and average are views of what they
+            # need and keep it.
             self._steps = self._evaluate = None
 
     def on_fit_start(self) -> None:
@@ -81,7 +84,6 @@ class CapturedClassifier(LeanClassifier):
         mixed = str(self.trainer.precision) == "bf16-mixed"
         state = FlatState(self.model, self.average, torch.bfloat16 if mixed else torch.float32)
         state.adopt(self._torch_optimizer)
-        self._flat = state
         self._steps = DeviceSteps(
             self.model, self.phase.batch_size, state, self._hyper, self._data, self._make_step
         )
@@ -102,7 +104,7 @@ class CapturedClassifier(LeanClassifier):
         losses_S = self._steps(batch, [self._row(step) for step in steps])
         place = self.step % len(self.window_S)  # a chunk ends where a window does
         self.window_S[place : place + len(steps)] = losses_S
-        self._flat.advance(len(steps))
+        self._steps.state.advance(len(steps))
         self._constituents_here += batch.n_constituents
         self._steps_here += len(steps)
 
@@ -114,15 +116,16 @@ class CapturedClassifier(LeanClassifier):
     def test_losses(self, test: EvalSet, batch_size: int) -> Iterator[tuple[str, TestLoss]]:
         """See `LeanClassifier.test_losses`; the test jets stay on the device."""
         assert self._steps is not None
+        state = self._steps.state
         if self._evaluate is None:
             assert isinstance(self.model, SetTransformer)
             self._evaluate = DeviceEvaluator(
-                self.model, self._flat.evaluated, self._steps.memory, batch_size, self._make_evaluation
+                self.model, state.evaluated, self._steps.memory, batch_size, self._make_evaluation
             )
-        self._flat.evaluate_raw()
+        state.evaluate_raw()
         yield "raw", self._evaluate(test)
         if self.average is not None:
-            self._flat.evaluate_average()
+            state.evaluate_average()
             yield "ema", self._evaluate(test)
 
     def state(self) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class DeviceSteps:
     Attributes
     ----------
     memory : of the present chunk
+    state : as given
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class DeviceSteps:
         make: Callable[..., DeviceStep],
     ) -> None:
         stream, device = data.stream, state.weights.params.device
+        self.state = state
         n_jets = jets_of_a_chunk(batch_size, stream.max_constituents)
         self.memory = memory = ChunkMemory(data.source, n_jets, device)
         self._tables = tables = Tables.allocate(n_jets // batch_size, device)

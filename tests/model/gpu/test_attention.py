@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -98,3 +100,38 @@ def test_tensors_may_be_parts_of_wider_ones() -> None:
     kernels.attend(jets, n_jets, whole[:, width : 4 * width].contiguous(), apart, lse)
     assert torch.equal(out[:, width:], apart)
     assert not out[:, :width].any()
+
+
+class Launched:
+    """In place of a kernel: notes the grids that it would be launched with."""
+
+    def __init__(self) -> None:
+        self.grids: list[tuple[int, ...]] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        self.grids.append(grid)
+        return lambda *_, **__: None
+
+
+@pytest.mark.parametrize("n_heads", [1, 3, 64])
+def test_a_batch_may_have_more_jets_than_a_grid_has_rows(
+    n_heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA's limit is 2^31 - 1 programs on the first axis of a grid, and 65,535 on the others."""
+    launched = Launched()
+    for name in ("_attend", "_attend_backward", "_attend_class", "_attend_class_backward"):
+        monkeypatch.setattr(kernels, name, launched)
+    jets, n_jets, width = chunk([1]), 500_000, 8 * n_heads
+    x = torch.empty(1, 3 * width, device=DEVICE)
+    lse = torch.empty(n_heads, 1, device=DEVICE)
+    kernels.attend(jets, n_jets, x, x[:, :width], lse)
+    kernels.attend_backward(jets, n_jets, x, x[:, :width], lse, x[:, :width], x)
+    kernels.attend_class(jets, n_jets, x[:, :width], x, x[:, :width], lse)
+    kernels.attend_class_backward(
+        jets, n_jets, x[:, :width], x, x[:, :width], lse, x[:, :width], x[:, :width], x
+    )
+    assert len(launched.grids) == 4
+    for first, *others in launched.grids:
+        assert first == n_jets
+        assert first < 2**31
+        assert all(side <= 65_535 for side in others)

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import nn
+
+from jetscale.model.kernels.gpu.card import card_of, lacking
 
 # Multiply-adds as the card has them, whatever a version of Triton does by default: from 3.10 on it rounds in
 # between, and 3.9 warns of it. Triton reads this when it compiles.
@@ -45,4 +48,9 @@ def unusable(model: nn.Module, precision: str, device: torch.device) -> str | No
         return f"the precision is {precision}, not bf16-mixed"
     if not all(parameter.requires_grad for parameter in model.parameters()):
         return "some weights are frozen"
-    return None
+    if device.type != "cuda" or interpreted:
+        return None
+    if torch.version.hip is not None:
+        return "PyTorch is built for AMD's cards, on which the kernels were never compiled"
+    sizes: Any = model
+    return lacking(card_of(device), sizes.dim, sizes.n_classes)

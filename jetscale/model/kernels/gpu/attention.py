@@ -9,6 +9,8 @@ Backward, with P = exp(S - log-sum-exp) and delta = rowsum(dO O): dV = P^T dO, d
 dQ = dS K / sqrt(E), dK = dS^T Q / sqrt(E). Where a jet takes several tiles, each of dK and dV on the one hand
 and dQ on the other is a pass over the tiles, which makes the scores twice.
 
+Jets are the first axis of every grid: the others end at 65,535, and a batch may have more jets.
+
 Shapes: as in `buffers`; D width, H heads, L tokens of a jet, Q queries and N keys of a tile.
 """
 
@@ -46,7 +48,7 @@ def attend(jets: JetBuffers, n_jets: int, qkv: Tensor, out: Tensor, lse: Tensor)
     n_heads = out.shape[1] // HEAD_DIM
     strides = *_in_heads(qkv, out), lse.stride(0)
     heads, shares = _division(n_heads * n_jets)
-    _attend[triton.cdiv(n_heads, heads), n_jets, shares](
+    _attend[n_jets, triton.cdiv(n_heads, heads), shares](
         qkv, out, lse, jets.offsets, jets.first, n_heads, *strides, HEADS=heads, num_warps=4, num_stages=1
     )
 
@@ -65,7 +67,7 @@ def attend_backward(
     n_heads = out.shape[1] // HEAD_DIM
     strides = *_in_heads(qkv, out), lse.stride(0), *_in_heads(d_out, d_qkv)
     heads, shares = _division(n_heads * n_jets)
-    _attend_backward[triton.cdiv(n_heads, heads), n_jets, shares](
+    _attend_backward[n_jets, triton.cdiv(n_heads, heads), shares](
         qkv, out, lse, d_out, d_qkv, jets.offsets, jets.first, n_heads, *strides,
         HEADS=heads, num_warps=4, num_stages=1, maxnreg=128,
     )  # fmt: skip
@@ -85,7 +87,7 @@ def attend_class(jets: JetBuffers, n_jets: int, q: Tensor, kv: Tensor, out: Tens
     n_heads = out.shape[1] // HEAD_DIM
     group = _group(n_heads)
     strides = _in_heads(q, kv, out)
-    _attend_class[(triton.cdiv(n_heads, group), n_jets)](
+    _attend_class[(n_jets, triton.cdiv(n_heads, group))](
         q, kv, out, lse, jets.offsets, jets.first, n_heads, *strides, GROUP=group, num_warps=4
     )
 
@@ -113,7 +115,7 @@ def attend_class_backward(
     n_heads = out.shape[1] // HEAD_DIM
     group = _group(n_heads)
     strides = _in_heads(q, kv, out, d_out, d_q, d_kv)
-    _attend_class_backward[(triton.cdiv(n_heads, group), n_jets)](
+    _attend_class_backward[(n_jets, triton.cdiv(n_heads, group))](
         q, kv, out, lse, d_out, d_q, d_kv, jets.offsets, jets.first, n_heads, *strides,
         GROUP=group, num_warps=4,
     )  # fmt: skip
@@ -158,7 +160,7 @@ def jet_rows(OFFSETS, FIRST, jet):
 @triton.jit
 def _attend(QKV, OUT, LSE, OFFSETS, FIRST, n_heads, stride_qkv, stride_out, stride_lse, HEADS: tl.constexpr):
     """Some heads of a jet; of a long jet every so many-th tile of queries."""
-    first_head, jet = tl.program_id(0) * HEADS, tl.program_id(1)
+    jet, first_head = tl.program_id(0), tl.program_id(1) * HEADS
     share = tl.num_programs(2) - 1 - tl.program_id(2)  # long jets, which all share, begin first
     end = tl.minimum(first_head + HEADS, n_heads)
     start, n = jet_rows(OFFSETS, FIRST, jet)
@@ -215,7 +217,7 @@ def _attend_backward(
     stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, HEADS: tl.constexpr,
 ):  # fmt: skip
     """Some heads of a jet; of a long jet every so many-th tile of keys, then of queries."""
-    first_head, jet = tl.program_id(0) * HEADS, tl.program_id(1)
+    jet, first_head = tl.program_id(0), tl.program_id(1) * HEADS
     share = tl.num_programs(2) - 1 - tl.program_id(2)  # long jets, which all share, begin first
     start, n = jet_rows(OFFSETS, FIRST, jet)
     end, n_tiles = tl.minimum(first_head + HEADS, n_heads), tl.cdiv(n, TILE)
@@ -342,9 +344,9 @@ def _attend_class(
 
     The softmax is taken online (Milakov and Gimelshein, arXiv:1805.02867) over tiles of `KEYS_AT_ONCE` keys.
     """
-    jet = tl.program_id(1)
+    jet = tl.program_id(0)
     start, n = jet_rows(OFFSETS, FIRST, jet)
-    head, e = tl.program_id(0) * GROUP + tl.arange(0, GROUP), tl.arange(0, E)
+    head, e = tl.program_id(1) * GROUP + tl.arange(0, GROUP), tl.arange(0, E)
     column = head[:, None] * E + e[None, :]
     exists = (head < n_heads)[:, None] & (e < E)[None, :]
     q = tl.load(Q + jet * (stride_q * E) + column, mask=exists, other=0.0).to(tl.float32)
@@ -373,9 +375,9 @@ def _attend_class_backward(
     Q, KV, OUT, LSE, D_OUT, D_Q, D_KV, OFFSETS, FIRST, n_heads,
     stride_q, stride_kv, stride_out, stride_d_out, stride_d_q, stride_d_kv, GROUP: tl.constexpr,
 ):  # fmt: skip
-    jet = tl.program_id(1)
+    jet = tl.program_id(0)
     start, n = jet_rows(OFFSETS, FIRST, jet)
-    head, e = tl.program_id(0) * GROUP + tl.arange(0, GROUP), tl.arange(0, E)
+    head, e = tl.program_id(1) * GROUP + tl.arange(0, GROUP), tl.arange(0, E)
     column = head[:, None] * E + e[None, :]
     exists = (head < n_heads)[:, None] & (e < E)[None, :]
     q = tl.load(Q + jet * (stride_q * E) + column, mask=exists, other=0.0).to(tl.float32)

@@ -28,6 +28,7 @@ from jetscale.model.kernels.gpu.buffers import TILE, Gradients, Layout, Tables, 
 
 _ROWS = 8  # partial sums that a program reads at once
 _NORM_BLOCK = 1_024
+_JETS_AT_ONCE = 1_024
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,7 @@ class Update:
             CLIP=settings.clip is not None,
             ROWS=self._rows,
             TILE=TILE,
-            JETS=triton.next_power_of_2(n_jets),
+            JETS=min(_JETS_AT_ONCE, triton.next_power_of_2(n_jets)),
             num_warps=8,
         )  # fmt: skip
 
@@ -344,6 +345,8 @@ def _update_kernel(
     if tile == 0:
         # No other program of this launch reads FIRST or writes LOSSES.
         j = tl.arange(0, JETS)
-        loss = tl.sum(tl.load(LOSS + j, mask=j < n_jets, other=0.0), 0) / n_jets
-        tl.store(LOSSES + step, loss)
+        total = tl.zeros([JETS], tl.float32)
+        for low in range(0, n_jets, JETS):
+            total += tl.load(LOSS + low + j, mask=low + j < n_jets, other=0.0)
+        tl.store(LOSSES + step, tl.sum(total, 0) / n_jets)
         tl.store(FIRST, tl.load(FIRST) + n_jets)

@@ -22,6 +22,7 @@ from jetscale.model.kernels.gpu.wide import Wide
 
 WIDEST = 128
 """Largest width of `Narrow`: a tile of rows and a block's weights fit on one multiprocessor."""
+_JETS_AT_ONCE = 1_024
 
 
 class DeviceStep:
@@ -95,7 +96,7 @@ class DeviceEvaluation:
         n_jets = len(network.losses_B)
         _record[(1,)](
             network.losses_B, network.correct_B, self._losses_J, self._correct_J, self._jets.first,
-            B=n_jets, PADDED=triton.next_power_of_2(n_jets),
+            n_jets, BLOCK=min(_JETS_AT_ONCE, triton.next_power_of_2(n_jets)),
         )  # fmt: skip
 
 
@@ -104,10 +105,12 @@ def _kind(model: Transformer) -> type[Narrow] | type[Wide]:
 
 
 @triton.jit
-def _record(LOSS, CORRECT, LOSSES, ALL_CORRECT, FIRST, B: tl.constexpr, PADDED: tl.constexpr):
+def _record(LOSS, CORRECT, LOSSES, ALL_CORRECT, FIRST, n_jets, BLOCK: tl.constexpr):
     """Copy the losses of a batch to where the jets are in the chunk, and go on to the next batch."""
-    first, b = tl.load(FIRST), tl.arange(0, PADDED)
-    tl.store(LOSSES + first + b, tl.load(LOSS + b, mask=b < B), mask=b < B)
-    tl.store(ALL_CORRECT + first + b, tl.load(CORRECT + b, mask=b < B), mask=b < B)
+    first = tl.load(FIRST)
+    for low in range(0, n_jets, BLOCK):
+        b = low + tl.arange(0, BLOCK)
+        tl.store(LOSSES + first + b, tl.load(LOSS + b, mask=b < n_jets), mask=b < n_jets)
+        tl.store(ALL_CORRECT + first + b, tl.load(CORRECT + b, mask=b < n_jets), mask=b < n_jets)
     tl.debug_barrier()  # every thread has read where the batch begins
-    tl.store(FIRST, first + B)
+    tl.store(FIRST, first + n_jets)
