@@ -57,6 +57,7 @@ def run_tests(session: Session, files: Sequence[Path], folder: Path) -> dict[str
     Number of tests by outcome, an ``error`` where they did not end, and the end of what pytest printed.
     """
     words = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", "--color=no"]
+    words += ["-p", "no:benchmark"]  # pytest-benchmark warns beside pytest-xdist, and warnings are errors
     if find_spec("xdist"):
         words += ["-n", str(min(WORKERS, len(os.sched_getaffinity(0))))]
     found: dict[str, Any] = {}

@@ -33,7 +33,7 @@ def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attended.transpose(0, 1).flatten(1)
 
 
-# four programs share a head's long jets; one takes two of three heads; two share
+# four programs share a head's long jets; two; one has them alone
 @pytest.mark.parametrize(("n_heads", "spare", "programs"), [(1, 37, 1_024), (3, 0, 8), (1, 5, 10)])
 def test_attention_is_that_of_each_jet_alone(
     n_heads: int, spare: int, programs: int, monkeypatch: pytest.MonkeyPatch
@@ -132,6 +132,5 @@ def test_a_batch_may_have_more_jets_than_a_grid_has_rows(
     )
     assert len(launched.grids) == 4
     for first, *others in launched.grids:
-        assert first == n_jets
-        assert first < 2**31
+        assert n_jets <= first < 2**31
         assert all(side <= 65_535 for side in others)

@@ -27,11 +27,15 @@ from jetscale.model.kernels.gpu.buffers import JetBuffers
 
 PROGRAMS = 1_024
 """Programs that fill a card, about: some eight for each multiprocessor."""
+ONE_SHARE_FROM = 4_096
+"""Pairs of a head and a jet from which on a long jet is one program's: the others would wait for nothing."""
+WARPS_BACKWARD, REGISTERS_BACKWARD = 2, 168
+"""Warps of a program, and registers of a thread: the fastest of those tried on an H200."""
 
 E = tl.constexpr(HEAD_DIM)
 PADDED_E = tl.constexpr(16)  # what the tensor cores multiply at least
 SCALE = tl.constexpr(HEAD_DIM**-0.5)
-SMALL, TILE = tl.constexpr(32), tl.constexpr(64)  # tokens of a small jet, and of a tile
+TILE = tl.constexpr(64)  # tokens of a tile; a jet of at most SMALL has a smaller one
 KEYS_AT_ONCE = tl.constexpr(32)  # of class attention
 
 
@@ -47,10 +51,10 @@ def attend(jets: JetBuffers, n_jets: int, qkv: Tensor, out: Tensor, lse: Tensor)
     """
     n_heads = out.shape[1] // HEAD_DIM
     strides = *_in_heads(qkv, out), lse.stride(0)
-    heads, shares = _division(n_heads * n_jets)
-    _attend[n_jets, triton.cdiv(n_heads, heads), shares](
-        qkv, out, lse, jets.offsets, jets.first, n_heads, *strides, HEADS=heads, num_warps=4, num_stages=1
-    )
+    _attend[n_heads * n_jets, _shares(n_heads * n_jets)](
+        qkv, out, lse, jets.offsets, jets.first, n_heads, *strides,
+        SMALL=16, num_warps=4, num_stages=1,
+    )  # fmt: skip
 
 
 def attend_backward(
@@ -66,10 +70,9 @@ def attend_backward(
     """
     n_heads = out.shape[1] // HEAD_DIM
     strides = *_in_heads(qkv, out), lse.stride(0), *_in_heads(d_out, d_qkv)
-    heads, shares = _division(n_heads * n_jets)
-    _attend_backward[n_jets, triton.cdiv(n_heads, heads), shares](
+    _attend_backward[n_heads * n_jets, _shares(n_heads * n_jets)](
         qkv, out, lse, d_out, d_qkv, jets.offsets, jets.first, n_heads, *strides,
-        HEADS=heads, num_warps=4, num_stages=1, maxnreg=128,
+        SMALL=32, num_warps=WARPS_BACKWARD, num_stages=1, maxnreg=REGISTERS_BACKWARD,
     )  # fmt: skip
 
 
@@ -121,18 +124,17 @@ def attend_class_backward(
     )  # fmt: skip
 
 
-def _division(n_pairs: int) -> tuple[int, int]:
-    """Heads that a program takes one after the other, and programs that share the tiles of a long jet.
+def _shares(n_pairs: int) -> int:
+    """Programs that share the tiles of a long jet; for a short jet all but one of them have nothing to do.
 
-    Neighbouring heads lie in one cache line, and where a jet lies is looked up once for all of them. Backward
-    through a jet of two tiles is at least six times the products of a jet of one: all would wait for it.
+    Backward through a jet of two tiles is at least six times the products of a jet of one: where programs are
+    few, all would wait for it.
 
     Parameters
     ----------
     n_pairs : of a head and a jet
     """
-    heads = 4 if n_pairs >= 4 * PROGRAMS else 2 if n_pairs >= 2 * PROGRAMS else 1
-    return heads, 4 if 2 * n_pairs <= PROGRAMS else 2
+    return 4 if 2 * n_pairs <= PROGRAMS else 2 if n_pairs < ONE_SHARE_FROM else 1
 
 
 def _in_heads(*tensors: Tensor) -> list[int]:
@@ -158,25 +160,20 @@ def jet_rows(OFFSETS, FIRST, jet):
 
 
 @triton.jit
-def _attend(QKV, OUT, LSE, OFFSETS, FIRST, n_heads, stride_qkv, stride_out, stride_lse, HEADS: tl.constexpr):
-    """Some heads of a jet; of a long jet every so many-th tile of queries."""
-    jet, first_head = tl.program_id(0), tl.program_id(1) * HEADS
-    share = tl.num_programs(2) - 1 - tl.program_id(2)  # long jets, which all share, begin first
-    end = tl.minimum(first_head + HEADS, n_heads)
+def _attend(QKV, OUT, LSE, OFFSETS, FIRST, n_heads, stride_qkv, stride_out, stride_lse, SMALL: tl.constexpr):
+    """A head of a jet; of a long jet every so many-th tile of queries."""
+    # neighbouring programs take neighbouring heads of one jet, which lie in one cache line
+    jet, head = tl.program_id(0) // n_heads, tl.program_id(0) % n_heads
+    share = tl.num_programs(1) - 1 - tl.program_id(1)  # long jets, which all share, begin first
     start, n = jet_rows(OFFSETS, FIRST, jet)
-    # fmt: off
-    for head in range(first_head, end, 1):
-        if n <= SMALL:
-            if share == 0:
-                _attend_tile(
-                    QKV, OUT, LSE, head, n_heads, start, n, 0, stride_qkv, stride_out, stride_lse, SMALL,
-                )
-        else:
-            for low in range(share * TILE, n, tl.num_programs(2) * TILE):
-                _attend_tile(
-                    QKV, OUT, LSE, head, n_heads, start, n, low, stride_qkv, stride_out, stride_lse, TILE,
-                )
-    # fmt: on
+    if n <= SMALL:
+        if share == 0:
+            _attend_tile(QKV, OUT, LSE, head, n_heads, start, n, 0, stride_qkv, stride_out, stride_lse, SMALL)
+    else:
+        for low in range(share * TILE, n, tl.num_programs(1) * TILE):
+            _attend_tile(
+                QKV, OUT, LSE, head, n_heads, start, n, low, stride_qkv, stride_out, stride_lse, TILE
+            )
 
 
 @triton.jit
@@ -214,39 +211,38 @@ def _attend_tile(
 @triton.jit
 def _attend_backward(
     QKV, OUT, LSE, D_OUT, D_QKV, OFFSETS, FIRST, n_heads,
-    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, HEADS: tl.constexpr,
+    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL: tl.constexpr,
 ):  # fmt: skip
-    """Some heads of a jet; of a long jet every so many-th tile of keys, then of queries."""
-    jet, first_head = tl.program_id(0), tl.program_id(1) * HEADS
-    share = tl.num_programs(2) - 1 - tl.program_id(2)  # long jets, which all share, begin first
+    """A head of a jet; of a long jet every so many-th tile of keys, then of queries."""
+    jet, head = tl.program_id(0) // n_heads, tl.program_id(0) % n_heads  # see `_attend`
+    share = tl.num_programs(1) - 1 - tl.program_id(1)
     start, n = jet_rows(OFFSETS, FIRST, jet)
-    end, n_tiles = tl.minimum(first_head + HEADS, n_heads), tl.cdiv(n, TILE)
+    n_tiles = tl.cdiv(n, TILE)
     # fmt: off
-    for head in range(first_head, end, 1):
-        if n <= SMALL:
-            if share == 0:
+    if n <= SMALL:
+        if share == 0:
+            _keys_backward(
+                QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, 0,
+                stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, SMALL, True,
+            )
+    elif n <= TILE:
+        if share == 0:
+            _keys_backward(
+                QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, 0,
+                stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, TILE, True,
+            )
+    else:
+        for tile in range(share, 2 * n_tiles, tl.num_programs(1)):
+            if tile < n_tiles:
                 _keys_backward(
-                    QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, 0,
-                    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, SMALL, True,
+                    QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, tile * TILE,
+                    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, TILE, False,
                 )
-        elif n <= TILE:
-            if share == 0:
-                _keys_backward(
-                    QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, 0,
-                    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, TILE, True,
+            else:
+                _queries_backward(
+                    QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, (tile - n_tiles) * TILE,
+                    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, TILE, SMALL,
                 )
-        else:
-            for tile in range(share, 2 * n_tiles, tl.num_programs(2)):
-                if tile < n_tiles:
-                    _keys_backward(
-                        QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, tile * TILE,
-                        stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, TILE, False,
-                    )
-                else:
-                    _queries_backward(
-                        QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, (tile - n_tiles) * TILE,
-                        stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, TILE, SMALL,
-                    )
     # fmt: on
 
 

@@ -26,9 +26,9 @@ from torch import Tensor
 from jetscale.model.kernels.gpu.buffers import Gradients, JetBuffers, Layout, Weights
 from jetscale.model.kernels.gpu.embedding import tokens_in_use
 
-_PROGRAMS = 1_024  # about what fills a large card a few times over
+_PROGRAMS = 512  # about what fills a large card; more were slower on an H200, as each writes its own sums
 _MOST_PARTS = 32  # the optimiser adds them up
-_ROWS = 32  # rows of one product
+_ROWS = 128  # rows of one product
 _FIELDS = 16
 ALIGNED = 8
 """Operands and their rows start at multiples of this many numbers: 16 bytes in half precision."""
@@ -137,6 +137,7 @@ class WeightGradients:
             R=_ROWS,
             FIELDS=_FIELDS,
             num_warps=self._side // 16,
+            num_stages=2,
         )
 
 
