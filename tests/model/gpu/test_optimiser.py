@@ -34,7 +34,7 @@ def random_gradients(model: nn.Module, step: int) -> dict[str, torch.Tensor]:
     """Partial sums (P, *shape) of each parameter's gradient."""
     generator = torch.Generator().manual_seed(step)
     return {
-        name: torch.randn(PARTS.get(name, 1), *p.shape, generator=generator).to(DEVICE)
+        name: torch.randn(PARTS.get(name, 1), *p.shape, generator=generator).to(p)
         for name, p in model.named_parameters()
     }
 
@@ -42,8 +42,8 @@ def random_gradients(model: nn.Module, step: int) -> dict[str, torch.Tensor]:
 class Eager:
     """PyTorch's way."""
 
-    def __init__(self, settings: AdamWSettings) -> None:
-        self.model, self.settings = small_model(), settings
+    def __init__(self, settings: AdamWSettings, model: SetTransformer | None = None) -> None:
+        self.model, self.settings = model or small_model(), settings
         self.average = WeightAverage(self.model, fraction=0.5)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
@@ -143,7 +143,8 @@ SETTINGS = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "clipped", "below_the_limit"])
 def test_steps_are_those_of_pytorch(settings: AdamWSettings) -> None:
-    eager, flat = Eager(settings), Flat(settings)
+    # In double precision: on an H200, at beta2 = 0.999, PyTorch's fused step in float32 is too far from ours.
+    eager, flat = Eager(settings, small_model().cpu().double()), Flat(settings)
     for step in range(len(RATES)):
         eager.step(step)
         flat.step(step)

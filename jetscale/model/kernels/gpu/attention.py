@@ -25,12 +25,8 @@ from torch import Tensor
 from jetscale.model.kernels.gpu import HEAD_DIM
 from jetscale.model.kernels.gpu.buffers import JetBuffers
 
-PROGRAMS = 1_024
-"""Programs that fill a card, about: some eight for each multiprocessor."""
-ONE_SHARE_FROM = 4_096
-"""Pairs of a head and a jet from which on a long jet is one program's: the others would wait for nothing."""
-WARPS_BACKWARD, REGISTERS_BACKWARD = 2, 168
-"""Warps of a program, and registers of a thread: the fastest of those tried on an H200."""
+PAIRS = 2_048
+"""Pairs of a head and a jet up to which four programs share a long jet, beyond it two: fastest on an H200."""
 
 E = tl.constexpr(HEAD_DIM)
 PADDED_E = tl.constexpr(16)  # what the tensor cores multiply at least
@@ -72,7 +68,7 @@ def attend_backward(
     strides = *_in_heads(qkv, out), lse.stride(0), *_in_heads(d_out, d_qkv)
     _attend_backward[n_heads * n_jets, _shares(n_heads * n_jets)](
         qkv, out, lse, d_out, d_qkv, jets.offsets, jets.first, n_heads, *strides,
-        SMALL=32, num_warps=WARPS_BACKWARD, num_stages=1, maxnreg=REGISTERS_BACKWARD,
+        SMALL=32, num_warps=2, num_stages=1, maxnreg=128,
     )  # fmt: skip
 
 
@@ -134,7 +130,7 @@ def _shares(n_pairs: int) -> int:
     ----------
     n_pairs : of a head and a jet
     """
-    return 4 if 2 * n_pairs <= PROGRAMS else 2 if n_pairs < ONE_SHARE_FROM else 1
+    return 4 if n_pairs <= PAIRS else 2
 
 
 def _in_heads(*tensors: Tensor) -> list[int]:
