@@ -10,17 +10,21 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TypeVar
 
 import pyarrow.parquet as pq
 import pytest
 
+from jetscale.runs.ownership import read_owner
 from tests.runs import TINY, metrics_of, quiet_environment, runs_under
 from tests.warm import WarmProcess, WarmServer
+
+Value = TypeVar("Value")
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]  # they share two cores
 
 SWEEP = (
-    *TINY, "pretrain.steps=300", "finetune.steps=900", "checkpoint_every=50", "eval.every=100",
+    *TINY, "pretrain.steps=150", "finetune.steps=600", "checkpoint_every=50", "eval.every=100",
     "data.repeat=true", "+experiment=scratch,bsm_all", "-m", "seed=0,1,2",
 )  # fmt: skip
 SLURM = (
@@ -28,6 +32,7 @@ SLURM = (
     "hydra.launcher.parallel=2", "hydra.launcher.cpus_per_task=2", "hydra.launcher.timeout_min=10",
     "hydra.launcher.signal_delay_s=30",
 )  # fmt: skip
+ASKED = "asked to stop, checkpoint of step"
 
 
 @pytest.fixture
@@ -60,11 +65,13 @@ def cluster(
     until(lambda: not ask("squeue", "--noheader"), "the queue to be empty")
 
 
-def until(holds: Callable[[], object], what: str, seconds: float = 180.0) -> None:
+def until(holds: Callable[[], Value], what: str, seconds: float = 180.0) -> Value:
+    """What `holds` returns, once that is true."""
     deadline = time.monotonic() + seconds
-    while not holds():
+    while not (value := holds()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.2)
+    return value
 
 
 def jobs_of(cluster: SimpleNamespace) -> dict[str, str]:
@@ -77,11 +84,28 @@ def packs_running(cluster: SimpleNamespace) -> list[str]:
     return [job for job, state in jobs_of(cluster).items() if state == "RUNNING" and "_" in job]
 
 
-def under_way(cluster: SimpleNamespace, at_least: int = 1) -> list[Path]:
-    """Runs that have written metrics and are not done."""
+def under_way(cluster: SimpleNamespace) -> dict[Path, int]:
+    """Runs that have written metrics and that a process works on; its id."""
     logs = (cluster.root / "multirun/smoke").rglob("metrics.jsonl")
-    running = [log.parent for log in logs if not (log.parent / "done.json").exists()]
-    return running if len(running) >= at_least else []
+    runs = [log.parent for log in logs if log.stat().st_size]
+    owners = {run: owner["pid"] for run in runs if (owner := read_owner(run)) is not None}
+    return {run: process for run, process in owners.items() if is_alive(process)}
+
+
+def is_alive(process: int) -> bool:
+    return Path(f"/proc/{process}").exists()
+
+
+def stopped(cluster: SimpleNamespace, at_least: int) -> dict[Path, int]:
+    """Stop the processes of all runs that are under way: what is to happen to them comes before their end.
+
+    Nothing until they are so many. Runs that are done before they can be stopped, on too fast a machine, are
+    not under way, so that a test waits in vain for them.
+    """
+    for process in under_way(cluster).values():
+        os.kill(process, signal.SIGSTOP)
+    runs = under_way(cluster)
+    return runs if len(runs) >= at_least else {}
 
 
 def results(root: Path) -> dict[str, object]:
@@ -106,17 +130,19 @@ def test_preempted_killed_cancelled_and_started_again_the_sweep_ends_the_same(
     (tmp_path / "multirun").rename(tmp_path / "undisturbed")
 
     driver = cluster.driver(*SWEEP, *SLURM)
-    until(lambda: under_way(cluster), "a run to begin")
 
     # a worker process dies
-    victim = under_way(cluster)[0]
-    os.kill(json.loads((victim / "owner.json").read_text())["pid"], signal.SIGKILL)
+    victim, *_ = until(lambda: stopped(cluster, 1), "a run to begin").values()
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: not is_alive(victim), "the worker to be missed")
 
     # a job that may preempt takes the node: the running one is stopped, with a checkpoint, and queued again
-    until(lambda: under_way(cluster, 2), "two runs side by side")
+    both = until(lambda: stopped(cluster, 2), "two runs side by side")
     (running,) = (job for job, state in jobs_of(cluster).items() if state == "RUNNING")
     cluster.ask("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
     until(lambda: jobs_of(cluster).get(running) == "PENDING", "the preempted job to be queued again")
+    # Slurm lets stopped processes continue; a run that goes on after a kill may not train yet
+    assert any(ASKED in (run / "train.log").read_text() for run in both)
 
     # the driver dies; the jobs go on
     driver.kill()
@@ -145,17 +171,24 @@ def test_preempted_killed_cancelled_and_started_again_the_sweep_ends_the_same(
 def test_runs_longer_than_the_time_limit_are_chained(
     cluster: SimpleNamespace, train: Callable[..., object], tmp_path: Path
 ) -> None:
-    long = (*TINY, "finetune.steps=10000", "eval.every=2500", "checkpoint_every=5000", "data.repeat=true")
+    long = (*TINY, "finetune.steps=2000", "eval.every=500", "checkpoint_every=1000", "data.repeat=true")
     train(*long, "-m", "seed=0")
     undisturbed = results(tmp_path)
     (tmp_path / "multirun").rename(tmp_path / "undisturbed")
-    limits = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=45")
-    driver = cluster.driver(*long, "-m", "seed=0", *SLURM, "hydra.launcher.runs_per_job=1",
-                            "hydra.launcher.parallel=1", *limits)  # fmt: skip
-    driver.wait(timeout=500)
-    assert driver.returncode == 0, cluster.log()
-    (run,) = runs_under(tmp_path)
-    assert "asked to stop, checkpoint of step" in (run / "train.log").read_text()
+    alone = ("hydra.launcher.runs_per_job=1", "hydra.launcher.parallel=1")
+    driver = cluster.driver(*long, "-m", "seed=0", *SLURM, *alone)
+
+    # the time limit comes near when the run is under way, however long that took, and finds it unfinished
+    ((run, process),) = until(lambda: stopped(cluster, 1), "the run to begin").items()
+    (job,) = jobs_of(cluster)
+    # Slurm looks every 30 s: it warns at least 30 s (signal_delay_s) before the end. What it warns continues
+    cluster.ask("scontrol", "update", f"JobId={job}", "EndTime=now+60")
+    until(lambda: not is_alive(process), "the warning before the time limit")
+    cluster.ask("scontrol", "update", f"JobId={job}", "TimeLimit=10")  # again, for the rest of the run
+
+    assert driver.wait(timeout=200) == 0, cluster.log()
+    assert ASKED in (run / "train.log").read_text()
+    assert runs_under(tmp_path) == [run]
     assert results(tmp_path) == undisturbed
 
 
