@@ -14,10 +14,13 @@ from jetscale.common.imports import without_collection
 
 @pytest.fixture(autouse=True)
 def collecting() -> Iterator[None]:
-    before = gc.isenabled()
+    before, frozen = gc.isenabled(), gc.get_freeze_count()
+    gc.unfreeze()  # what tests/conftest.py has frozen
     gc.enable()
     yield
     (gc.enable if before else gc.disable)()
+    if frozen:
+        gc.freeze()
 
 
 def test_it_collects_again_after_the_imports_and_after_one_that_fails() -> None:

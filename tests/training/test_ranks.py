@@ -15,6 +15,7 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from jetscale.common.usage import SettingsError
 from jetscale.training.placement import Placement, placement
@@ -158,6 +159,7 @@ def test_lightning_takes_processes_that_share_a_gpu(monkeypatch: pytest.MonkeyPa
     assert shared["devices"] == 1
     assert shared["strategy"].parallel_devices == [torch.device("cuda", 0)] * 2
     monkeypatch.undo()
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # which the Trainer sets for the whole process
     for name, value in as_srun_sets(1, 2, free_port()).items():
         monkeypatch.setenv(name, value)
     shared["strategy"].parallel_devices = [torch.device("cpu")] * 2
