@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.gpu.commands import CHECKPOINT_EVERY, Bench, Run, wandb_mode
 from benchmarks.gpu.kernels import n_compiled
-from benchmarks.gpu.timeline import Timeline, steps_per_second
+from benchmarks.gpu.timeline import Timeline, log_of, steps_per_second
 
 # width to steps, in the order in which they run: should the time run out, the ends are known
 STEPS = {8: 12_000, 512: 3_000, 128: 8_000, 64: 12_000, 256: 5_000, 32: 12_000}
@@ -38,7 +38,7 @@ def run(bench: Bench, steps: Mapping[int, int]) -> None:
 
 
 def start(bench: Bench, dims: Sequence[int]) -> None:
-    """One row a width: seconds from the command of a run to its first optimiser step done, kernels compiled.
+    """One row a width: seconds from the command of a run to its first optimiser step done, and to log lines.
 
     The run writes a line after each step, which waits for the card. Runs of its width have been made before,
     so that no kernel is to be compiled; how many were all the same is told.
@@ -84,7 +84,12 @@ def _one(bench: Bench, run: Run) -> dict[str, Any]:
 def _start(bench: Bench, run: Run) -> dict[str, Any]:
     with _compiling() as compiled:
         begun = bench.train(run)
-    return {"start_s": Timeline.of(bench.directory(run)).first_line() - begun, "compiled": compiled[0]}
+    directory = bench.directory(run)
+    return {
+        "start_s": Timeline.of(directory).first_line() - begun,
+        "compiled": compiled[0],
+        "log": log_of(directory, begun),
+    }
 
 
 def _shared(bench: Bench, runs: Sequence[Run]) -> dict[str, Any]:

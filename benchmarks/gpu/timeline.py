@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,21 @@ import numpy as np
 
 from jetscale.runs.layout import METRICS
 from jetscale.runs.metrics import read_metrics
+
+_LOGGED = re.compile(r"\[(\S+ \S+?)\]\[\S+\]\[\w+\] - .*?: (.{1,40})")
+
+
+def log_of(directory: Path, begun: float) -> list[tuple[float, str]]:
+    """Seconds from a time to each line of a run's log, and how the line begins.
+
+    Parameters
+    ----------
+    directory : the run directory
+    begun : wall time in seconds since the epoch
+    """
+    found = (_LOGGED.match(line) for line in (directory / "train.log").read_text().splitlines())
+    times = ((datetime.strptime(one[1], "%Y-%m-%d %H:%M:%S,%f"), one[2]) for one in found if one)
+    return [(round(time.timestamp() - begun, 2), said) for time, said in times]
 
 
 @dataclass(frozen=True)

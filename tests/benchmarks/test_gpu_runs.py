@@ -85,7 +85,12 @@ def test_the_start_of_a_run_ends_with_its_first_step(bench: Bench) -> None:
     watcher.join()
     lines = Timeline.of(metrics.parent).lines
     assert [line["step"] for line in lines] == [1, 2]
-    assert kept(bench)["start"]["8"]["start_s"] == pytest.approx(seen[0] - begun, abs=0.5)
+    row = kept(bench)["start"]["8"]
+    assert row["start_s"] == pytest.approx(seen[0] - begun, abs=0.5)
+    times, said = zip(*row["log"], strict=True)
+    assert 0 < times[0] < row["start_s"]
+    assert list(times) == sorted(times)
+    assert said[0].startswith("budget=")
 
 
 def test_runs_at_once(bench: Bench) -> None:
