@@ -45,7 +45,7 @@ def test_ten_steps_are_ten_steps_of_adamw(
     for module, name in ((wide, "NORM_PARTS"), (wide, "EMBEDDING_PARTS"), (sums, "_MOST_PARTS")):
         monkeypatch.setattr(module, name, 2)  # programs without rows cost the interpreter as much as others
     if widest_narrow == 0:
-        monkeypatch.setattr(optimiser, "_JETS_AT_ONCE", 1)  # a large batch is taken in parts
+        monkeypatch.setattr(optimiser, "JETS_AT_ONCE", 1)  # a large batch is taken in parts
     settings = optimiser.AdamWSettings(beta1=0.9, beta2=0.99, weight_decay=0.1, clip=clip)
     jets = jets_of_chunk(STEPS * N_JETS)
     plain = model_of(8, depth)
@@ -94,7 +94,7 @@ def test_an_evaluation_leaves_every_loss_at_its_jet(
 ) -> None:
     monkeypatch.setattr(step, "WIDEST", widest_narrow)
     if widest_narrow == 0:
-        monkeypatch.setattr(step, "_JETS_AT_ONCE", 1)
+        monkeypatch.setattr(step, "JETS_AT_ONCE", 1)
     n_batches = 3
     jets, model = jets_of_chunk(n_batches * N_JETS), model_of(8, depth=3)
     model.to(DEVICE)

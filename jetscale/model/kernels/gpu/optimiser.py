@@ -28,7 +28,7 @@ from jetscale.model.kernels.gpu.buffers import TILE, Gradients, Layout, Tables, 
 
 _ROWS = 8  # partial sums that a program reads at once
 _NORM_BLOCK = 1_024
-_JETS_AT_ONCE = 1_024
+JETS_AT_ONCE = 1_024  # losses of a batch that a program reads at once
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ class Update:
             CLIP=settings.clip is not None,
             ROWS=self._rows,
             TILE=TILE,
-            JETS=min(_JETS_AT_ONCE, triton.next_power_of_2(n_jets)),
+            JETS=min(JETS_AT_ONCE, triton.next_power_of_2(n_jets)),
             num_warps=8,
         )  # fmt: skip
 

@@ -17,12 +17,11 @@ from torch import Tensor
 
 from jetscale.model.kernels.gpu.buffers import JetBuffers, Layout, Tables, Transformer, Weights
 from jetscale.model.kernels.gpu.narrow import Narrow
-from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, Update
+from jetscale.model.kernels.gpu.optimiser import JETS_AT_ONCE, AdamWSettings, FlatState, Update
 from jetscale.model.kernels.gpu.wide import Wide
 
 WIDEST = 128
 """Largest width of `Narrow`: a tile of rows and a block's weights fit on one multiprocessor."""
-_JETS_AT_ONCE = 1_024
 
 
 class DeviceStep:
@@ -96,7 +95,7 @@ class DeviceEvaluation:
         n_jets = len(network.losses_B)
         _record[(1,)](
             network.losses_B, network.correct_B, self._losses_J, self._correct_J, self._jets.first,
-            n_jets, BLOCK=min(_JETS_AT_ONCE, triton.next_power_of_2(n_jets)),
+            n_jets, BLOCK=min(JETS_AT_ONCE, triton.next_power_of_2(n_jets)),
         )  # fmt: skip
 
 
