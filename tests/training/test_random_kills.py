@@ -13,7 +13,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -21,8 +23,8 @@ from tests.runs import TINY, quiet_environment, same_run
 from tests.warm import WarmServer
 
 KILLS = 50
-NEVER = 600.0
 RUNS_AT_ONCE = 2
+TRAINING = {2: "backbones/*/metrics.jsonl", 4: "run/metrics.jsonl"}  # number of a start, and its file
 
 ARGUMENTS = (
     *TINY, "+experiment=qcd", "data.repeat=true", "pretrain.steps=24", "finetune.steps=48",
@@ -30,11 +32,24 @@ ARGUMENTS = (
 )  # fmt: skip
 
 
-def status_when_killed(server: WarmServer, seconds: float, words: list[str], cwd: Path) -> int:
-    """Exit status of a run that is killed after so many seconds."""
+class Kill(NamedTuple):
+    """When to kill a start of a run: `seconds` after a file of this pattern has come, or after the start."""
+
+    seconds: float
+    file: str = ""
+
+
+NEVER = Kill(600.0)
+
+
+def status_when_killed(server: WarmServer, kill: Kill, words: list[str], cwd: Path, root: Path) -> int:
+    """Exit status of a run that is killed at a given moment, unless it ends before."""
     process = server.start("jetscale.train", words, cwd, quiet_environment(), session=True)
     try:
-        return process.wait(seconds)
+        while kill.file and not list(root.glob(kill.file)):
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(0.002)
+        return process.wait(kill.seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
@@ -56,16 +71,16 @@ def moment(root: Path) -> str:
 
 
 def one_run(
-    server: WarmServer, data: Path, root: Path, delay: Callable[[int], float], kills: Counter[str]
+    server: WarmServer, data: Path, root: Path, kill: Callable[[int], Kill], kills: Counter[str]
 ) -> None:
-    """A run from unpacked jets to its end, start n killed `delay(n)` seconds later; adds to `kills`."""
+    """A run from unpacked jets to its end, start n killed at `kill(n)`; adds to `kills`."""
     root.mkdir()
     arguments = [
         *ARGUMENTS, f"data.dir={data}", f"data.store={root}/store", f"pretrain.library={root}/backbones",
         f"hydra.run.dir={root}/run",
     ]  # fmt: skip
     for start in itertools.count():
-        status = status_when_killed(server, delay(start), arguments, root.parent)
+        status = status_when_killed(server, kill(start), arguments, root.parent, root)
         if status == 0:
             return
         assert status == -signal.SIGKILL, f"{root}: exit {status}"
@@ -93,15 +108,19 @@ def test_fifty_random_kills(simulated_data, memory, warm, shared_folder) -> None
 
     def many(number: int, longest: float) -> None:
         rng = random.Random(number)
+        root = memory / f"broken-{number}"
         while kills.total() < KILLS:
-            root = memory / f"broken-{number}"
 
-            def delay(start: int) -> float:
+            def kill(start: int) -> Kill:
+                if kills.total() >= KILLS:
+                    return NEVER
+                # training is a small part of so short a run: two starts are killed as soon as it has begun
+                if start in TRAINING and not list(root.glob(TRAINING[start])):
+                    return Kill(rng.uniform(0, 0.02), TRAINING[start])
                 # longer from start to start: on a busy machine, too, a run comes to its later phases
-                limit = longest * (0.3 + 0.25 * start)
-                return rng.uniform(0, limit) if kills.total() < KILLS else NEVER
+                return Kill(rng.uniform(0, longest * (0.3 + 0.25 * start)))
 
-            one_run(servers[number], data, root, delay, kills)
+            one_run(servers[number], data, root, kill, kills)
             same_run(root / "run", memory / "whole/run")
             assert not list(root.glob("run/**/.*.part*"))
             shutil.rmtree(root)
