@@ -23,8 +23,8 @@ from tests.jets.variants import BY_ROOT, columns_of, write_root
 def elsewhere(tmp_path: Path) -> Path:
     """Two different train files outside the data folder."""
     folder = tmp_path / "scratch" / "train_100M"
-    write_root(folder / "HToBB_000.root", columns_of())
-    write_root(folder / "HToBB_001.root", {name: values[:20] for name, values in columns_of().items()})
+    write_root(folder / "HToBB_000.root", {name: values[:15] for name, values in columns_of().items()})
+    write_root(folder / "HToBB_001.root", {name: values[15:20] for name, values in columns_of().items()})
     return folder
 
 
@@ -33,7 +33,7 @@ def data(tmp_path: Path) -> Path:
     """A data folder with one train file."""
     folder = tmp_path / "data"
     (folder / "JetClass" / "Pythia").mkdir(parents=True)
-    write_root(folder / "JetClass/Pythia/HToBB_002.root", {k: v[:10] for k, v in columns_of().items()})
+    write_root(folder / "JetClass/Pythia/HToBB_002.root", {k: v[20:] for k, v in columns_of().items()})
     return folder
 
 
@@ -48,7 +48,7 @@ def wanted(folder: Path) -> StoreRequest:
 def test_linked_folders_and_files_are_entered(data: Path, elsewhere: Path) -> None:
     (data / "JetClass/Pythia/train_100M").symlink_to(elsewhere)
     assert names(data) == ["HToBB_000.root", "HToBB_001.root", "HToBB_002.root"]
-    assert ensure_store(wanted(data), workers=1).n_jets == 60
+    assert ensure_store(wanted(data), workers=1).n_jets == 30
 
 
 def test_a_linked_dataset_and_a_linked_data_folder(tmp_path: Path, elsewhere: Path) -> None:

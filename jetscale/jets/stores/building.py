@@ -23,11 +23,13 @@ from jetscale.common.files import CHECKSUM, DamagedFile, fsync_directory, read_s
 from jetscale.common.progress import in_parts, waiting
 from jetscale.jets.datasets.files import SourceFile, missing_message
 from jetscale.jets.errors import JetDataError, raise_problems, read_errors_named
-from jetscale.jets.reading.locations import File, RemoteFolder, stamp
+from jetscale.jets.reading.locations import RemoteFolder, stamp
 from jetscale.jets.stores.checked import RECORDS, read_record, whole_record
+from jetscale.jets.stores.duplicates import in_other_splits, in_two_files
 from jetscale.jets.stores.packed_store import Store, write_manifest
 from jetscale.jets.stores.passes import SPILLS, PartJob, SpillJob, spill_path, try_spill, write_parts
 from jetscale.jets.stores.request import StoreRequest
+from jetscale.jets.stores.sketches import SKETCH
 from jetscale.jets.stores.workers import Workers, available_cores
 
 PART_BYTES = 1 << 27
@@ -212,9 +214,11 @@ class _Build:
         )
         self._start_staging()
         self._first_pass(workers)
-        definition = {**self.plan, "sources": self._sources_with_checksums()}
+        records = self._records()
+        definition = {**self.plan, "sources": self._sources_with_checksums(records)}
         entries = self._second_pass(workers, definition)
-        write_manifest(self.staging, definition, entries)
+        sketches = {file.name: record[SKETCH] for file, record in zip(self.sources, records, strict=True)}
+        write_manifest(self.staging, definition, entries, sketches)
         for work in (SPILLS, RECORDS):
             shutil.rmtree(self.staging / work)
         (self.staging / PLAN).unlink()
@@ -262,23 +266,22 @@ class _Build:
         """Whether an interrupted build has read the file, and file and result are still the same."""
         record = whole_record(self.staging, spill)
         with read_errors_named(file.path):
-            return record is not None and record["stamp"] == stamp(file.path, file.size)
+            return record is not None and SKETCH in record and record["stamp"] == stamp(file.path, file.size)
 
-    def _sources_with_checksums(self) -> list[dict[str, Any]]:
-        """Name, size and checksum of every source; no two the same, and some jet selected."""
+    def _records(self) -> list[dict[str, Any]]:
+        """Records of the spill files; no jets twice, and some jet selected."""
         records = [read_record(self.staging, path.name) for path in self.spills]
-        first: dict[str, File] = {}
-        problems = []
-        for file, record in zip(self.sources, records, strict=True):
-            same = first.setdefault(record[CHECKSUM], file.path)
-            if same is not file.path:
-                problems.append(f"{file.path}: duplicated file, the same bytes as {same}; remove one of them")
-        raise_problems(problems)
+        raise_problems(in_two_files(self.sources, records))
+        raise_problems(in_other_splits(self.request, self.sources, records), "files share jets with others")
         if not any(record["n_jets"] for record in records):
             raise JetDataError(
                 f"{self.request.directory}: no jet of {len(self.sources)} files passes "
                 f"selection={self.request.selection}"
             )
+        return records
+
+    def _sources_with_checksums(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Name, size and checksum of every source."""
         return [
             {**file, CHECKSUM: record[CHECKSUM]} for file, record in zip(self.files, records, strict=True)
         ]

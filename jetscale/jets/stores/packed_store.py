@@ -26,6 +26,8 @@ FORMAT = 3
 SEALED_SINCE = 3
 """First format whose manifest has a checksum."""
 MANIFEST = "store.json"
+SKETCHES = "sketches"
+"""Key of the sources' sketches in the manifest."""
 
 Integers = npt.NDArray[np.int64]
 
@@ -121,6 +123,7 @@ class Store:
     n_jets : jets in the store
     n_constituents : constituents in the store
     label_counts_PL : (P, L) int64, jets per part and published label
+    sketches : by name of the source file (see `jetscale.jets.stores.sketches`); empty in older stores
     """
 
     path: Path
@@ -130,6 +133,7 @@ class Store:
     n_constituents: int
     label_counts_PL: npt.NDArray[np.int64]
     entries: list[dict[str, Any]] = field(repr=False)
+    sketches: dict[str, str] = field(default_factory=dict, repr=False)
     _parts: dict[int, Part] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -163,6 +167,7 @@ class Store:
             n_constituents=manifest["n_constituents"],
             label_counts_PL=np.array([entry["label_counts"] for entry in manifest["parts"]], np.int64),
             entries=manifest["parts"],
+            sketches=manifest.get(SKETCHES, {}),
         )
 
     @property
@@ -198,7 +203,12 @@ def remedy(path: Path) -> str:
     return f"remove {path} to have it made again"
 
 
-def write_manifest(folder: Path, definition: dict[str, Any], entries: list[dict[str, Any]]) -> None:
+def write_manifest(
+    folder: Path,
+    definition: dict[str, Any],
+    entries: list[dict[str, Any]],
+    sketches: Mapping[str, str] | None = None,
+) -> None:
     """Write ``store.json`` of a store with these parts (see `jetscale.jets.stores.passes.describe_part`).
 
     Parameters
@@ -206,6 +216,7 @@ def write_manifest(folder: Path, definition: dict[str, Any], entries: list[dict[
     folder : of the store
     definition : what identifies it
     entries : of its parts, in order
+    sketches : of its sources, by name (see `jetscale.jets.stores.sketches`); None where there are none
     """
     manifest = {
         "fingerprint": fingerprint(definition),
@@ -213,6 +224,7 @@ def write_manifest(folder: Path, definition: dict[str, Any], entries: list[dict[
         "n_jets": sum(entry["n_jets"] for entry in entries),
         "n_constituents": sum(entry["n_constituents"] for entry in entries),
         "definition": definition,
+        SKETCHES: dict(sketches or {}),
         "parts": entries,
     }
     write_sealed(folder / MANIFEST, manifest)
