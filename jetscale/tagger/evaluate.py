@@ -5,6 +5,7 @@ Shapes: J jets, K classes.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from jetscale.tagger.load import BATCH, Scores, Tagger, load
 from jetscale.tagger.metrics import Bootstrap, Measures, measure
 from jetscale.tagger.settings import Evaluate
 from jetscale.tagger.sources import files_named, open_file
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,11 @@ def _of_files(tagger: Tagger, settings: Evaluate) -> Labelled:
     run = tagger.run
     class_of_label = np.array(run.dataset.label_map(run.data.qcd_labels).class_of_label)
     paths = files_named(settings.files)
+    _refuse_a_file_twice(paths)
+    if run.data.selection != "none":
+        log.warning(
+            "the run was made with data.selection=%s; the files are measured as they are", run.data.selection
+        )
     parts, labels, without_class = [], [], 0
     for path in paths:
         with open_file(path, tagger.inputs.columns, run.dataset) as opened:
@@ -138,11 +146,34 @@ def _of_files(tagger: Tagger, settings: Evaluate) -> Labelled:
                 labels.append(class_B[class_B >= 0])
                 without_class += int((class_B < 0).sum())
     scores_JK, labels_J = np.concatenate(parts), np.concatenate(labels)
+    if not len(labels_J):
+        raise UsageError(
+            f"{settings.files}: none of its {without_class:,} jets belongs to a class of the run "
+            f"(data.qcd_labels={run.data.qcd_labels}); name other files"
+        )
     if settings.jets > len(labels_J):
         raise UsageError(f"jets={settings.jets}: the files have {len(labels_J):,} jets")
     kept = settings.jets or len(labels_J)
+    if lost := sorted(set(labels_J[kept:].tolist()) - set(labels_J[:kept].tolist())):
+        some = ", ".join(tagger.class_names[label] for label in lost[:5]) + (", ..." if lost[5:] else "")
+        log.warning(
+            "jets=%d: the first jets of the files hold none of %s, which come later: where each file has one "
+            "class, the first jets are no sample of all; leave jets= out",
+            settings.jets,
+            some,
+        )
     source = {"files": [str(path) for path in paths], "jets_of_no_class_left_out": without_class}
     return Labelled(scores_JK[:kept], labels_J[:kept], source)
+
+
+def _refuse_a_file_twice(paths: list[Path]) -> None:
+    """Jets that count twice change every mean, and make errors too small."""
+    first: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        status = path.stat()
+        same = first.setdefault((status.st_dev, status.st_ino), path)
+        if same is not path:
+            raise UsageError(f"{path}: the same file as {same}, its jets would count twice; name it once")
 
 
 def _print(content: dict[str, Any], out: Path) -> None:

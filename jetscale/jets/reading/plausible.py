@@ -142,7 +142,7 @@ def _scatter(raw: RawJets, weight_T: Floats, values_T: Floats) -> Floats:
 def _displaced_neutrals(raw: RawJets, part: dict[str, Floats]) -> Iterator[str]:
     neutral_T = part["part_charge"] == 0
     for name in ("part_d0val", "part_dzval"):
-        displaced = np.flatnonzero(neutral_T & (part[name] != 0)) if name in part else ()
+        displaced = np.flatnonzero(neutral_T & (part.get(name, 0) != 0))
         if len(displaced):
             entry, value = raw.entry_of(int(displaced[0])), part[name][displaced[0]]
             yield (

@@ -53,7 +53,7 @@ def check_jets(raw: RawJets) -> None:
     low = first_below_pt(part["part_px"], part["part_py"], part["part_energy"], np.float32(_ENERGY_SHARE))
     if low >= 0:
         _mention_low_energy(raw, low)
-    if raw.first_entry == 0:
+    elif raw.first_entry == 0:
         mention_implausible(raw)
 
 
