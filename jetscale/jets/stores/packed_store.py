@@ -27,7 +27,9 @@ SEALED_SINCE = 3
 """First format whose manifest has a checksum."""
 MANIFEST = "store.json"
 SKETCHES = "sketches"
-"""Key of the sources' sketches in the manifest."""
+LABELS = "labels"
+"""Keys of the manifest beside the definition: sketches of the sources, names of the labels by position. They
+are no part of the fingerprint; older stores lack them."""
 
 Integers = npt.NDArray[np.int64]
 
@@ -123,6 +125,7 @@ class Store:
     n_jets : jets in the store
     n_constituents : constituents in the store
     label_counts_PL : (P, L) int64, jets per part and published label
+    labels : names of the labels when it was made, by position; empty in older stores
     sketches : by name of the source file (see `jetscale.jets.stores.sketches`); empty in older stores
     """
 
@@ -133,6 +136,7 @@ class Store:
     n_constituents: int
     label_counts_PL: npt.NDArray[np.int64]
     entries: list[dict[str, Any]] = field(repr=False)
+    labels: list[str] = field(default_factory=list, repr=False)
     sketches: dict[str, str] = field(default_factory=dict, repr=False)
     _parts: dict[int, Part] = field(default_factory=dict, repr=False)
 
@@ -167,6 +171,7 @@ class Store:
             n_constituents=manifest["n_constituents"],
             label_counts_PL=np.array([entry["label_counts"] for entry in manifest["parts"]], np.int64),
             entries=manifest["parts"],
+            labels=manifest.get(LABELS, []),
             sketches=manifest.get(SKETCHES, {}),
         )
 
@@ -207,7 +212,7 @@ def write_manifest(
     folder: Path,
     definition: dict[str, Any],
     entries: list[dict[str, Any]],
-    sketches: Mapping[str, str] | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``store.json`` of a store with these parts (see `jetscale.jets.stores.passes.describe_part`).
 
@@ -216,7 +221,7 @@ def write_manifest(
     folder : of the store
     definition : what identifies it
     entries : of its parts, in order
-    sketches : of its sources, by name (see `jetscale.jets.stores.sketches`); None where there are none
+    beside : `LABELS` and `SKETCHES`; None for a store without them
     """
     manifest = {
         "fingerprint": fingerprint(definition),
@@ -224,7 +229,7 @@ def write_manifest(
         "n_jets": sum(entry["n_jets"] for entry in entries),
         "n_constituents": sum(entry["n_constituents"] for entry in entries),
         "definition": definition,
-        SKETCHES: dict(sketches or {}),
+        **(beside or {}),
         "parts": entries,
     }
     write_sealed(folder / MANIFEST, manifest)
