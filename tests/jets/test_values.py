@@ -220,6 +220,14 @@ def bool8(column: Any) -> Any:
     return pa.ListArray.from_arrays(whole.offsets, flags)
 
 
+def views(column: Any) -> Any:
+    """Lists that may lie in any order, with gaps."""
+    if not pa.types.is_list(column.type):
+        return column
+    whole = column.combine_chunks()
+    return pa.ListViewArray.from_arrays(whole.offsets[:-1], whole.value_lengths(), whole.values)
+
+
 ENCODINGS: dict[str, Callable[[Any], Any]] = {
     "large lists": large,
     "nullable, without nulls": nullable,
@@ -227,6 +235,7 @@ ENCODINGS: dict[str, Callable[[Any], Any]] = {
     "dictionaries": dictionary,
     "awkward": by_awkward,
     "bool8": bool8,
+    "list views": views,
 }
 
 
@@ -254,6 +263,14 @@ def assert_same_jets(path: Path, plain: Path) -> None:
             found = {**raw.constituents, **raw.jets}[name]
             assert found.dtype == values.dtype
             assert np.array_equal(found, values), name
+
+
+def test_two_columns_of_one_name(write: SimpleNamespace, tmp_path: Path) -> None:
+    path = write.jetclass2(tmp_path / "QCD_0000.parquet", [161] * 5, seed=3)
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("part_px", table["part_py"]), path)
+    with pytest.raises(JetDataError, match=r"QCD_0000\.parquet: several columns are named part_px; keep one"):
+        read_all(path)
 
 
 def test_fixed_size_lists(write: SimpleNamespace, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ _RATIO = 30.0
 _COMMON_AXIS = 0.999
 """Least pT-weighted mean of cos(phi - part_dphi - its mean); 1 but for rounding in published files."""
 _NEAR_AXIS = 0.9
-"""Least cosine of the angle between that mean and the sum of the constituents, of which a file may lack some."""
+"""Least cosine of the angle between that mean and the sum of the constituents; a file may lack some."""
 _CENTRAL = 0.4
 """Jets nearer to eta = 0 are not asked for the sign of part_deta: |eta| of their constituents is folded."""
 _MIRRORED = 0.2
@@ -110,7 +110,7 @@ def _other_unit(name: str, stored_B: npt.NDArray[np.float32], own_B: Floats) -> 
 
 
 def _other_azimuth(raw: RawJets, pt_T: Floats, axis_T: Floats, phi_B: Floats) -> Iterator[str]:
-    """Compare phi - part_dphi, (T,), which is the azimuth of the jet, with itself and that of the sum, (B,)."""
+    """Compare phi - part_dphi, (T,), the azimuth of the jet, with itself and with that of the sum, (B,)."""
     x_B, y_B = _means(raw, pt_T, np.cos(axis_T)), _means(raw, pt_T, np.sin(axis_T))
     near_B = np.cos(np.arctan2(y_B, x_B) - phi_B)
     if np.median(np.hypot(x_B, y_B)) < _COMMON_AXIS or np.median(near_B) < _NEAR_AXIS:
