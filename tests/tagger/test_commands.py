@@ -177,6 +177,16 @@ def test_the_first_jets_of_files_of_one_class_are_no_sample(
     assert "auc_ovr" not in json.loads((tmp_path / "evaluate.json").read_text())["metrics"]
 
 
+def test_train_files_are_named_as_such(
+    run: Path, lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A folder of the data may hold all splits."""
+    main(["evaluate", f"run={run}", f"files={lab}/data/JetClass", f"out={tmp_path}", "replicates=2"])
+    n_train = len(list((lab / "data/JetClass/Pythia/train_100M").glob("*.root")))
+    assert f"{n_train} of " in caplog.text
+    assert "HToBB_000.root first, are of the train split by their names" in caplog.text
+
+
 def test_files_that_hold_no_class_of_the_run(
     pretraining: Path, lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
