@@ -210,7 +210,6 @@ def _print(content: dict[str, Any], out: Path) -> None:
     console.print(
         f"{content['run']}: {content['weights']} weights, {content['jets']:,} jets",
         soft_wrap=True,
-        markup=False,
     )
     totals = Table("metric", "value", "sd")
     for key in ("loss", "accuracy", "auc_ovr", "auc_ovo"):
@@ -231,7 +230,7 @@ def _print(content: dict[str, Any], out: Path) -> None:
         )
     console.print(totals)
     console.print(classes)
-    console.print(f"{out}: evaluate.json, roc.svg, confusion.svg", soft_wrap=True, markup=False)
+    console.print(f"{out}: evaluate.json, roc.svg, confusion.svg", soft_wrap=True)
 
 
 def _told(cut: dict[str, Any]) -> str:

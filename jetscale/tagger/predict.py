@@ -211,7 +211,7 @@ class _ParquetWriter:
         kinds |= {} if named.labels is None else {"label": words}
         kinds |= dict.fromkeys(named.scores, pa.float32())
         self._schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in kinds.items()])
-        self._writer = pq.ParquetWriter(path, self._schema, use_dictionary=["file", "label"])
+        self._writer = pq.ParquetWriter(path.absolute(), self._schema, use_dictionary=["file", "label"])
 
     def write(self, rows: _Rows) -> None:
         """Append some jets as a row group."""

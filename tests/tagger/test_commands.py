@@ -202,6 +202,23 @@ def test_files_that_hold_no_class_of_the_run(
     assert "was made with data.selection=sophon; the files are measured as they are" in caplog.text
 
 
+def test_names_with_colons_and_brackets(
+    run: Path, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """A colon may be taken for an address, or for a tree in a file, and brackets for a pattern."""
+    folder = tmp_path / "a:b[1]"
+    folder.mkdir()
+    shutil.copy(files[0], folder)
+    where = run.absolute()
+    monkeypatch.chdir(tmp_path)
+    for out in ("s:1.parquet", "a:b[1]/s.parquet", "s:1.root"):
+        main(["predict", f"run={where}", f"files=a:b[1]/{files[0].name}", f"out={out}"])
+        assert Path(out).is_file()
+        assert f"{out}: 20 jets of 1 file(s)" in capsys.readouterr().out
+    main(["evaluate", f"run={where}", f"files=a:b[1]/{files[0].name}", "out=e:v:[b]", "replicates=2"])
+    assert "e:v:[b]: evaluate.json, roc.svg, confusion.svg" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("suffix", [".root", ".parquet"])
 def test_predict_replaces_scores_and_nothing_else(
     run: Path, lab: Path, files: list[Path], tmp_path: Path, suffix: str
