@@ -10,7 +10,8 @@ from typing import Any
 
 from jetscale.common.usage import UsageError
 from jetscale.jets.datasets.base import Dataset, all_datasets
-from jetscale.jets.datasets.files import STEP, JetFileReader, looks_like_jets
+from jetscale.jets.datasets.files import STEP, JetFileReader
+from jetscale.jets.datasets.unread import looks_like_jets
 from jetscale.jets.errors import JetDataError, raise_problems
 from jetscale.jets.reading.array_reader import ARRAYS, ArrayReader
 from jetscale.jets.reading.locations import files_below

@@ -133,6 +133,33 @@ def test_one_file_under_two_names_of_a_split(data: Path) -> None:
         ensure_store(wanted(data), workers=1)
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("train_100M/HToBB_104.root", "a test file by its number, in a folder called like the train split"),
+        ("Test/mine/HToBB_000.root", "a train file by its number, in a folder called like the test split"),
+        ("validation-5/HToBB_099.root", "a train file by its number, in a folder called like the val split"),
+        ("test/train_100M/HToBB_000.root", None),
+        ("trains/vals/latest/HToBB_000.root", None),
+        ("Pythia/HToBB_104.root", None),
+    ],
+)
+def test_a_folder_called_like_another_split(
+    tmp_path: Path, place: str, said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "test/data/JetClass" / place
+    path.parent.mkdir(parents=True)
+    shutil.copy(BY_ROOT, path)
+    split = "test" if "104" in place else "train"
+    for _ in range(2):
+        assert names(tmp_path / "test/data", split=split) == [path.name]
+    assert [record.message for record in caplog.records] == (
+        []
+        if said is None
+        else [f"{path}: {said}; the number decides: rename what is wrong (said once a folder)"]
+    )
+
+
 def test_no_folder(tmp_path: Path) -> None:
     (tmp_path / "JetClass").write_text("a file")
     with pytest.raises(JetDataError, match=r"JetClass: the folder cannot be listed \(Not a directory\)"):
