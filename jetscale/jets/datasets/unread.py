@@ -17,6 +17,8 @@ _BESIDE = re.compile(
     r".*\.(?:json|txt|md|md5|sha\d+|xxh\w*|sum|ya?ml|log|csv|png|pdf|html?|py)", re.IGNORECASE
 )
 """Small files that people and programs put beside data."""
+_ALSO_CALLED = ("hdf", "hdf5", "parq", "pq")
+"""Other suffixes of files in the formats of the datasets."""
 _SPLIT_WORDS = {
     "train": "train",
     "training": "train",
@@ -56,9 +58,8 @@ def _like_jets(names: tuple[str, ...]) -> re.Pattern[str]:
     """Pattern of file names that the datasets of these names have, with any further suffix."""
     datasets = [DATASETS[name] for name in names]
     processes = "|".join(re.escape(process) for dataset in datasets for process in dataset.processes)
-    suffixes = "|".join(
-        sorted({re.escape(suffix[1:]) for dataset in datasets for suffix in dataset.suffixes})
-    )
+    known = {suffix[1:] for dataset in datasets for suffix in dataset.suffixes}
+    suffixes = "|".join(sorted(re.escape(suffix) for suffix in known.union(_ALSO_CALLED)))
     return re.compile(rf"(?:{processes})_\d+\b.*|.*\.(?:{suffixes})(?:\..*)?", re.IGNORECASE)
 
 
