@@ -23,6 +23,7 @@ from jetscale.common.usage import SettingsError
 from jetscale.jets.errors import JetDataError
 from jetscale.model.kernels.gpu import weights
 from jetscale.training.build import build
+from jetscale.training.callbacks.metrics_writer import MetricsWriter
 from jetscale.training.captured import choice, evaluation, feed, plan, steps
 from jetscale.training.captured.module import CapturedClassifier
 from jetscale.training.lean_module import LeanClassifier
@@ -121,6 +122,27 @@ def test_schedule_and_clip_reach_the_device(jets: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(two.result.weights[name], expected, rtol=1e-4, atol=1e-6)
     unclipped = trained(replace(settings, finetune=replace(settings.finetune, clip=None)), tmp_path / "c")
     assert unclipped.lines[0]["loss"] != pytest.approx(one.lines[0]["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "written_at"),
+    [(None, {5: 5, 10: 10, 15: 15, 20: 20, 25: 25, 30: 30}),
+     (with_oracle, {5: 7, 10: 14, 15: 20, 20: 21, 25: 28, 30: 30})],
+)  # fmt: skip
+def test_a_line_is_written_while_the_device_computes_the_next_steps(
+    jets: Path, tmp_path: Path, make: Any, written_at: dict[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the next line, or before the next checkpoint (7, 14, 21, 28) or the end."""
+    found: dict[int, int] = {}
+    write = MetricsWriter._write
+
+    def noted(self: MetricsWriter, module: LeanClassifier, step: int, *rest: Any) -> None:
+        found[step] = module.step
+        write(self, module, step, *rest)
+
+    monkeypatch.setattr(MetricsWriter, "_write", noted)
+    trained(settings_of(jets), tmp_path / "run", make, tested=False)
+    assert found == written_at
 
 
 @pytest.mark.parametrize("changes", [{"checkpoint_every": 4}, {"log_every": 3}, {"every": 4}])

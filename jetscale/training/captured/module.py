@@ -41,6 +41,8 @@ class CapturedClassifier(LeanClassifier):
     make_step, make_evaluation : what makes the step and the forward pass; for tests
     """
 
+    runs_ahead = True
+
     def __init__(
         self,
         model: SetTransformer,
