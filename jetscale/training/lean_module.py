@@ -233,7 +233,7 @@ def _on_the_way(tensor: Tensor) -> Callable[[], Tensor]:
     What waits for the copy, and for nothing that the device was given after it, and returns it.
     """
     on_gpu = tensor.device.type == "cuda"
-    copy = torch.empty_like(tensor, device="cpu", pin_memory=on_gpu)
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=on_gpu)
     copy.copy_(tensor, non_blocking=on_gpu)
     if not on_gpu:
         return lambda: copy

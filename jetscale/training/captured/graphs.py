@@ -140,14 +140,18 @@ def ready(work: Work, changed: Sequence[Tensor]) -> Work:
     """
     if changed[0].device.type != "cuda":
         return work
-    before = [tensor.clone() for tensor in changed]
+    # on the host: a run of a wide model would else need 190 MiB more of the card
+    before = [
+        torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+        for tensor in changed
+    ]
     # Lightning's autocast would cast the operands of cuBLAS products anew
     with torch.autocast("cuda", enabled=False):
         with _on(streams().work):  # compiles kernels and makes cuBLAS's handle, which a capture must not
             for _ in range(_WARM_UPS):
                 work()
                 for tensor, value in zip(changed, before, strict=True):
-                    tensor.copy_(value)
+                    tensor.copy_(value, non_blocking=True)
         graph = torch.cuda.CUDAGraph()
         # the feeding thread may allocate page-locked memory meanwhile, which a global capture forbids
         capture = torch.cuda.graph(graph, stream=streams().capture, capture_error_mode="thread_local")

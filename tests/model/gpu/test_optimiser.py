@@ -14,7 +14,7 @@ from torch import nn
 
 from jetscale.model.ema import WeightAverage
 from jetscale.model.kernels.gpu.buffers import Gradients, Layout, Tables
-from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, Update, table_row, with_own_memory
+from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, Update, copied_to_host, table_row
 from jetscale.model.transformer import SetTransformer
 from tests.model.gpu.chunks import DEVICE, assert_close
 
@@ -112,7 +112,7 @@ class Flat(Eager):
 def saved(state: dict[str, Any]) -> dict[str, Any]:
     """The state as it comes back from a file."""
     file = io.BytesIO()
-    torch.save(with_own_memory(state), file)
+    torch.save(copied_to_host(state), file)
     file.seek(0)
     loaded: dict[str, Any] = torch.load(file)
     return loaded
@@ -170,7 +170,7 @@ def test_a_state_saved_by_one_goes_on_in_the_other(first: type[Eager], second: t
 def test_a_saved_state_holds_no_padding() -> None:
     flat = Flat(AdamWSettings())
     file = io.BytesIO()
-    torch.save(with_own_memory(flat.state()), file)
+    torch.save(copied_to_host(flat.state()), file)
     n_params = sum(p.numel() for p in flat.model.parameters())
     assert file.tell() < 4 * 4 * n_params + 60_000
     assert flat.flat.layout.length > 3 * n_params

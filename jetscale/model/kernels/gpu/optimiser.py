@@ -169,8 +169,8 @@ def _fill(weights: Weights, params: Tensor) -> None:
         weights.half.copy_(params)
 
 
-def with_own_memory(tree: Any) -> Any:
-    """A state dict with tensors that share no memory.
+def copied_to_host(tree: Any) -> Any:
+    """A state dict with copies of its tensors on the CPU, which share no memory.
 
     `torch.save` writes the whole memory behind a view: here all parameters, padding included.
 
@@ -179,11 +179,11 @@ def with_own_memory(tree: Any) -> Any:
     tree : tensors in dicts, lists and tuples; all else is returned as it is
     """
     if isinstance(tree, Tensor):
-        return tree.clone()
+        return tree.to("cpu", copy=True)
     if isinstance(tree, Mapping):
-        return {key: with_own_memory(value) for key, value in tree.items()}
+        return {key: copied_to_host(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return type(tree)(with_own_memory(value) for value in tree)
+        return type(tree)(copied_to_host(value) for value in tree)
     return tree
 
 

@@ -5,7 +5,6 @@ Shapes: as in `buffers`; "rows" is the capacity, D width, M = 2 D, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TypeVar
@@ -15,8 +14,6 @@ from torch import Tensor
 
 from jetscale.model.kernels.gpu import HEAD_DIM
 from jetscale.model.kernels.gpu.buffers import Transformer
-
-Zeros = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -138,18 +135,24 @@ class WideMemory:
             columns = (1, 1, 1, 2, 4, projections)
             return Flow(single(rows, width), *(half(rows, n * width) for n in columns))
 
-        x, normed = single(rows, width), half(rows, width)
-        attentions: list[Attention] = []
-        feed_forwards: list[FeedForward] = []
-        for i in range(len(model.blocks) - 1):
-            if i == 0 or keep:
-                projected, attended = half(rows, 3 * width), half(rows, width)
-                attention = Attention(x, normed, projected, attended, single(n_heads, rows))
-                after_attention = feed_forward(single(rows, width) if keep else x, rows)
-                x, normed = (single(rows, width), half(rows, width)) if keep else (x, normed)
-            attentions.append(attention)
-            feed_forwards.append(after_attention)
-        kv = half(rows, 2 * width)
+        inner = len(model.blocks) - 1
+        if keep:
+            attentions = [
+                Attention(
+                    single(rows, width), half(rows, width), half(rows, 3 * width), half(rows, width),
+                    single(n_heads, rows),
+                )
+                for _ in range(inner)
+            ]  # fmt: skip
+            feed_forwards = [feed_forward(single(rows, width), rows) for _ in range(inner)]
+            x, normed, kv = single(rows, width), half(rows, width), half(rows, 2 * width)
+        else:
+            # nothing is needed once the next has been made of it, so two take turns
+            ff = feed_forward(single(rows, width), rows)
+            x, normed, kv = ff.x, ff.normed, _start(ff.gate_up, 2 * width)
+            projected, attended = _start(ff.gate_up, 3 * width), _start(ff.hidden, width)
+            attentions = [Attention(x, normed, projected, attended, single(n_heads, rows))] * inner
+            feed_forwards = [ff] * inner
         attentions.append(Attention(x, normed, kv, half(n_jets, width), single(n_jets, n_heads)))
         normed_q_branch = (half(n_jets, width) for _ in range(3))
         return cls(
@@ -179,6 +182,12 @@ class WideMemory:
             branch=self.branch[:rows],
             backward=backward,
         )
+
+
+def _start(tensor: Tensor, columns: int) -> Tensor:
+    """As many rows of fewer columns, in the same memory."""
+    rows = len(tensor)
+    return tensor.view(-1)[: rows * columns].view(rows, columns)
 
 
 def _first(rows: int, part: Part) -> Part:
