@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from jetscale.model.ema import WeightAverage
+from jetscale.model.kernels.gpu import optimiser
 from jetscale.model.kernels.gpu.buffers import Gradients, Layout, Tables
 from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, Update, copied_to_host, table_row
 from jetscale.model.transformer import SetTransformer
@@ -153,6 +154,21 @@ def test_steps_are_those_of_pytorch(settings: AdamWSettings) -> None:
     assert torch.equal(flat.flat.weights.half, flat.flat.weights.params.half())
     moved = flat.model.embed.weight.detach() - small_model().embed.weight.detach()
     assert moved.abs().min() > 0
+
+
+@pytest.mark.parametrize("settings", SETTINGS[:2], ids=["plain", "clipped"])
+def test_many_partial_sums_are_added_up_first(
+    settings: AdamWSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimiser, "_MOST_PARTS", 18)
+    monkeypatch.setattr(optimiser, "_FOLD_ROWS", 8)  # 19 partial sums are three times that at most
+    eager, flat = Eager(settings, small_model().cpu().double()), Flat(settings)
+    for step in range(len(RATES)):
+        eager.step(step)
+        flat.step(step)
+    assert_same(flat.state(), eager.state())
+    for name, parts in random_gradients(flat.model, len(RATES) - 1).items():
+        assert_close(flat.gradients.parts(name)[0], parts.sum(0).flatten(), 1e-6)
 
 
 @pytest.mark.parametrize(("first", "second"), [(Eager, Flat), (Flat, Eager), (Flat, Flat)])

@@ -1,6 +1,6 @@
 """Forward and backward pass of a wide set transformer on static memory: cuBLAS products, passes between them.
 
-At depth 4 a step is 34 kernels and 51 products, and the update. Backward passes are those of
+At depth 4 a step is 34 kernels and 51 products, and two kernels of the update. Backward passes are those of
 `jetscale.model.kernels.cpu.functions`, in the same order. Weight gradients are products over all rows of the
 capacity: rows from S on are zero in one of their two factors (`normed` of every norm, and the gradient of the
 residual stream) and finite in the other, since no row is ever written with anything but results of finite
