@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import uproot
 
-from jetscale.common.files import read_sealed, write_sealed
+from jetscale.common.files import read_sealed, sha256_file, write_sealed
 from jetscale.jets.datasets.base import DATASETS
 from jetscale.jets.errors import JetDataError
+from jetscale.jets.reading.manifests import VERSION_KEY, manifest_path
 from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.opening import open_store
 from jetscale.jets.stores.packed_store import LABELS, MANIFEST, SKETCHES
@@ -102,6 +103,22 @@ def test_a_store_of_before_is_still_read_and_compared_by_its_checksums(first: Pa
     shutil.copy(first, first.with_name("HToBB_100.root"))
     with pytest.raises(JetDataError, match="means nothing"):
         ensure_store(wanted(data, "test"), workers=1)
+
+
+def test_jets_of_several_origins_are_mentioned(
+    write: SimpleNamespace, first: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, version in ((1, 1), (2, 2)):
+        path = write.jetclass(first.with_name(f"HToBB_00{number}.root"), "Hbb", 20, seed=10 + number)
+        settings = {VERSION_KEY: version}
+        write_sealed(manifest_path(path), {"sha256": sha256_file(path), "settings": settings})
+    ensure_store(wanted(first.parents[1]), workers=1)
+    (record,) = (record for record in caplog.records if record.levelname == "WARNING")
+    assert (
+        "jets of 3 origins are mixed in it, files without a manifest of the simulator (HToBB_000.root); "
+        "jetscale's simulator, version 1 (HToBB_001.root); jetscale's simulator, version 2 (HToBB_002.root): "
+        "what is measured on them holds for none"
+    ) in record.message
 
 
 def test_labels_in_another_order_are_other_classes(first: Path) -> None:

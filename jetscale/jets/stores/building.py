@@ -25,6 +25,7 @@ from jetscale.jets.datasets.base import DATASETS
 from jetscale.jets.datasets.files import SourceFile, missing_message
 from jetscale.jets.errors import JetDataError, raise_problems, read_errors_named
 from jetscale.jets.reading.locations import stamp
+from jetscale.jets.reading.manifests import maker_of
 from jetscale.jets.stores.checked import RECORDS, read_record, whole_record
 from jetscale.jets.stores.duplicates import in_other_splits, in_two_files
 from jetscale.jets.stores.opening import open_store
@@ -164,6 +165,7 @@ class _Build:
         self._start_staging()
         self._first_pass(workers)
         records = self._records()
+        self._mention_makers()
         definition = {**self.plan, "sources": self._sources_with_checksums(records)}
         entries = self._second_pass(workers, definition)
         sketches = {file.name: record[SKETCH] for file, record in zip(self.sources, records, strict=True)}
@@ -229,6 +231,18 @@ class _Build:
                 f"selection={self.request.selection}"
             )
         return records
+
+    def _mention_makers(self) -> None:
+        """Warn of real and simulated jets, or those of two simulators, in one store."""
+        makers = {maker_of(file.path): file for file in self.sources if isinstance(file.path, Path)}
+        if len(makers) > 1:
+            told = "; ".join(f"{maker} ({file.name})" for maker, file in sorted(makers.items()))
+            log.warning(
+                "%s: jets of %d origins are mixed in it, %s: what is measured on them holds for none",
+                self.request.path,
+                len(makers),
+                told,
+            )
 
     def _sources_with_checksums(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Name, size and checksum of every source."""
