@@ -27,9 +27,9 @@ from jetscale.jets.errors import JetDataError, raise_problems, read_errors_named
 from jetscale.jets.reading.locations import stamp
 from jetscale.jets.reading.manifests import maker_of
 from jetscale.jets.stores.checked import RECORDS, read_record, whole_record
-from jetscale.jets.stores.duplicates import in_other_splits, in_two_files
+from jetscale.jets.stores.duplicates import in_other_splits, in_two_files, same_bytes
 from jetscale.jets.stores.opening import open_store
-from jetscale.jets.stores.packed_store import LABELS, SKETCHES, Store, write_manifest
+from jetscale.jets.stores.packed_store import LABELS, SKETCHES, WARNINGS, Store, write_manifest
 from jetscale.jets.stores.passes import SPILLS, PartJob, SpillJob, spill_path, try_spill, write_parts
 from jetscale.jets.stores.request import StoreRequest
 from jetscale.jets.stores.sketches import SKETCH
@@ -165,11 +165,16 @@ class _Build:
         self._start_staging()
         self._first_pass(workers)
         records = self._records()
-        self._mention_makers()
+        warnings = [
+            *in_two_files(self.sources, records),
+            *in_other_splits(self.request, self.sources, records),
+            *self._mixed_makers(),
+        ]
         definition = {**self.plan, "sources": self._sources_with_checksums(records)}
         entries = self._second_pass(workers, definition)
         sketches = {file.name: record[SKETCH] for file, record in zip(self.sources, records, strict=True)}
-        beside = {LABELS: list(DATASETS[self.request.dataset].labels), SKETCHES: sketches}
+        labels = list(DATASETS[self.request.dataset].labels)
+        beside = {LABELS: labels, SKETCHES: sketches, WARNINGS: warnings}
         write_manifest(self.staging, definition, entries, beside)
         for work in (SPILLS, RECORDS):
             shutil.rmtree(self.staging / work)
@@ -221,10 +226,9 @@ class _Build:
             return record is not None and SKETCH in record and record["stamp"] == stamp(file.path, file.size)
 
     def _records(self) -> list[dict[str, Any]]:
-        """Records of the spill files; no jets twice, and some jet selected."""
+        """Records of the spill files; no file twice, and some jet selected."""
         records = [read_record(self.staging, path.name) for path in self.spills]
-        raise_problems(in_two_files(self.sources, records))
-        raise_problems(in_other_splits(self.request, self.sources, records), "files share jets with others")
+        raise_problems(same_bytes(self.sources, records))
         if not any(record["n_jets"] for record in records):
             raise JetDataError(
                 f"{self.request.directory}: no jet of {len(self.sources)} files passes "
@@ -232,17 +236,16 @@ class _Build:
             )
         return records
 
-    def _mention_makers(self) -> None:
-        """Warn of real and simulated jets, or those of two simulators, in one store."""
+    def _mixed_makers(self) -> list[str]:
+        """A message of real and simulated jets, or those of two simulators, in one store."""
         makers = {maker_of(file.path): file for file in self.sources if isinstance(file.path, Path)}
-        if len(makers) > 1:
-            told = "; ".join(f"{maker} ({file.name})" for maker, file in sorted(makers.items()))
-            log.warning(
-                "%s: jets of %d origins are mixed in it, %s: what is measured on them holds for none",
-                self.request.path,
-                len(makers),
-                told,
-            )
+        if len(makers) < 2:
+            return []
+        told = "; ".join(f"{maker} ({file.name})" for maker, file in sorted(makers.items()))
+        path, n = self.request.path, len(makers)
+        return [
+            f"{path}: jets of {n} origins are mixed in it, {told}: what is measured on them holds for none"
+        ]
 
     def _sources_with_checksums(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Name, size and checksum of every source."""

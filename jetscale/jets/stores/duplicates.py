@@ -1,6 +1,8 @@
-"""Refuse jets that would be counted twice: in two files of a split, or in files of two splits.
+"""Find jets that would be counted twice: in two files of a split, or in files of two splits.
 
-The second is worse than the first: a loss on jets that were trained on looks good and means nothing.
+The second is worse than the first: a loss on jets that were trained on looks good and means nothing. Two
+files of a split with the same bytes are a mistake, and an error. Jets in other bytes, and a test on the jets
+of the training, may be wanted in a trial, so each start of a run warns of them.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ from jetscale.jets.stores.request import StoreRequest
 from jetscale.jets.stores.sketches import SKETCH, shared
 
 
-def in_two_files(sources: Sequence[SourceFile], records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A message for each file of a split whose jets another file of it has too.
+def same_bytes(sources: Sequence[SourceFile], records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A message for each file of a split whose bytes another file of it has too.
 
     Parameters
     ----------
     sources : the files
-    records : checksum and sketch of each
+    records : checksum of each
     """
     first: dict[str, File] = {}
     problems = []
@@ -34,13 +36,22 @@ def in_two_files(sources: Sequence[SourceFile], records: Sequence[Mapping[str, A
         same = first.setdefault(record[CHECKSUM], file.path)
         if same is not file.path:
             problems.append(f"{file.path}: duplicated file, the same bytes as {same}; remove one of them")
-    if problems:
-        return problems
+    return problems
+
+
+def in_two_files(sources: Sequence[SourceFile], records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A message for each file of a split whose jets another file of it has too, in other bytes.
+
+    Parameters
+    ----------
+    sources : the files, no two with the same bytes
+    records : sketch of each
+    """
     sketches = _sketches(sources, records)
     paths = {file.name: file.path for file in sources}
     return [
-        f"{paths[later]}: has the same jets as {paths[earlier]}, or some of them, in another form; "
-        "remove one of them"
+        f"{paths[later]}: has the same jets as {paths[earlier]}, or some of them, in another form, so they "
+        "count twice; remove one of them, and the store"
         for earlier, later in shared(sketches, sketches)
     ]
 
@@ -68,7 +79,7 @@ def in_other_splits(
             problems += [
                 f"{paths[name]}: has the same jets as {theirs}, of which {other} was made: a loss on jets "
                 f"that are in {request.split} and in {split} means nothing; remove one of the two files, "
-                "and the store if it is the other one"
+                "and its store"
                 for name, theirs in _shared_with(Store.read_manifest(other), sources, records).items()
             ]
     return problems

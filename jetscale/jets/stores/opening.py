@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+
 from jetscale.jets.datasets.base import DATASETS
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.reading.locations import RemoteFolder
 from jetscale.jets.stores.packed_store import Store
 from jetscale.jets.stores.request import StoreRequest
+
+log = logging.getLogger(__name__)
 
 
 def open_store(request: StoreRequest) -> Store:
@@ -21,9 +26,20 @@ def open_store(request: StoreRequest) -> Store:
     """
     store = Store.open(request.path)
     check_settings(store, request)
+    _warn(store)
     if not isinstance(request.directory, RemoteFolder):
         _check_files(store, request)
     return store
+
+
+@cache
+def _warned(message: str) -> None:
+    log.warning("%s", message)  # once a process, which may open the store for many runs
+
+
+def _warn(store: Store) -> None:
+    for message in store.warnings:
+        _warned(message)
 
 
 def check_settings(store: Store, request: StoreRequest) -> None:

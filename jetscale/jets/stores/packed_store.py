@@ -28,8 +28,10 @@ SEALED_SINCE = 3
 MANIFEST = "store.json"
 SKETCHES = "sketches"
 LABELS = "labels"
-"""Keys of the manifest beside the definition: sketches of the sources, names of the labels by position. They
-are no part of the fingerprint; older stores lack them."""
+WARNINGS = "warnings"
+"""Keys of the manifest beside the definition: sketches of the sources, names of the labels by position, and
+what is to be said of the jets whenever the store is opened. They are no part of the fingerprint; older stores
+lack them."""
 
 Integers = npt.NDArray[np.int64]
 
@@ -127,6 +129,7 @@ class Store:
     label_counts_PL : (P, L) int64, jets per part and published label
     labels : names of the labels when it was made, by position; empty in older stores
     sketches : by name of the source file (see `jetscale.jets.stores.sketches`); empty in older stores
+    warnings : what is to be said of its jets whenever it is opened
     """
 
     path: Path
@@ -138,6 +141,7 @@ class Store:
     entries: list[dict[str, Any]] = field(repr=False)
     labels: list[str] = field(default_factory=list, repr=False)
     sketches: dict[str, str] = field(default_factory=dict, repr=False)
+    warnings: list[str] = field(default_factory=list, repr=False)
     _parts: dict[int, Part] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -173,6 +177,7 @@ class Store:
             entries=manifest["parts"],
             labels=manifest.get(LABELS, []),
             sketches=manifest.get(SKETCHES, {}),
+            warnings=manifest.get(WARNINGS, []),
         )
 
     @property
@@ -221,7 +226,7 @@ def write_manifest(
     folder : of the store
     definition : what identifies it
     entries : of its parts, in order
-    beside : `LABELS` and `SKETCHES`; None for a store without them
+    beside : `LABELS`, `SKETCHES` and `WARNINGS`; None for a store without them
     """
     manifest = {
         "fingerprint": fingerprint(definition),
