@@ -189,7 +189,7 @@ def load_with_held_out(
     """
     if not held_out:
         return load_losses(path, source, where=where, **how), None
-    if Path(held_out).is_file():
+    if _is_file(held_out):
         return load_losses(path, source, where=where, **how), load_losses(
             held_out, source, where=where, **how
         )
@@ -199,6 +199,14 @@ def load_with_held_out(
     every = f"({where}) and " if where else ""
     predicted = load_losses(path, source, where=f"{every}({held_out})", **how)
     return load_losses(path, source, where=f"{every}not ({held_out})", **how), predicted
+
+
+def _is_file(text: str) -> bool:
+    """Whether a text names a file; a query may be longer than a name can be."""
+    try:
+        return Path(text).is_file()
+    except OSError:
+        return False
 
 
 def without_rows(losses: LossTable, query: str) -> tuple[LossTable, LossTable]:
