@@ -191,3 +191,20 @@ def test_commas_that_mean_one_thing_or_none(tmp_path: Path) -> None:
     for text in ("2,500B", "0,500B"):
         with pytest.raises(UsageError, match=r"could be 2\.500B or 2500B|a decimal comma"):
             read(tmp_path / "t.csv", f'N,D,loss\n1e7,"{text}",3\n')
+
+
+# ---- conditions
+
+
+def test_conditions_whose_cells_never_meet_are_named(tmp_path: Path) -> None:
+    """Validation and training losses at other D: no cell holds two losses, and all were fitted as one law."""
+    other = ROWS.assign(N=1.05 * ROWS["N"], D=1.05 * ROWS["D"], loss=1.1 * ROWS["loss"])
+    rows = pd.concat([ROWS.assign(split="val", seen=True), other.assign(split="train", seen=False)])
+    described = rows.assign(model=[f"{N:.3g}" + "-model" for N in rows["N"]], place="here")
+    losses = read(tmp_path / "t.csv", described)
+    named = [text.split("'")[1] for text in losses.warnings if "is read by nothing, though" in text]
+    assert named == ["split", "seen"]
+    apart = read(tmp_path / "t.csv", described, columns={"subset": "split"})
+    assert not any("'split'" in text or "'seen'" in text for text in apart.warnings)
+    alone = read(tmp_path / "t.csv", described, where="split == 'val'")
+    assert not any("is read by nothing" in text for text in alone.warnings)

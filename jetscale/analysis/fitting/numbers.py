@@ -168,7 +168,7 @@ def summarise(
     paper's). Else percentiles of their deviations from their median, about the value, times
     t(0.975, dof) / 1.96, on a scale on which the quantity is free (`log` where it is positive, `logit`
     between 0 and 1). Replicates without a value (no usable slice) are left out; with more than a tenth of
-    them no interval is given.
+    them no interval is given, nor where the upper end lies among infinite ones (no compute reaches a loss).
 
     Parameters
     ----------
@@ -184,7 +184,8 @@ def summarise(
     if draws_R is None or len(draws_R) < 20:
         return Quantity(float(value))
     found = draws_R[np.isfinite(draws_R)]
-    if len(found) < 0.9 * len(draws_R):
+    tail = (100 - max(95.0, *levels)) / 200 if levels else 0.025
+    if len(found) < 0.9 * len(draws_R) or np.isposinf(draws_R).mean() > tail:
         return Quantity(float(value))
     if found.std(ddof=1) <= TIE * abs(value):  # a difference of rounding: a + b where D is C / (k N)
         return Quantity.of_levels(float(value), 0.0, lambda _: (float(value), float(value)), levels)

@@ -25,7 +25,7 @@ from jetscale.analysis.tables.loss_table import (
     checked,
 )
 from jetscale.analysis.tables.sources import formats, saved
-from jetscale.analysis.tables.sources.cells import one_loss_a_cell
+from jetscale.analysis.tables.sources.cells import one_loss_a_cell, unread_conditions
 from jetscale.analysis.tables.sources.columns import Reader
 from jetscale.analysis.tables.sources.units import (
     FLOPS_PER_PARAM_TOKEN,
@@ -90,6 +90,8 @@ def load(
     unread = frame[[name for name in frame.columns if name not in reader.used]]
     _refuse_unread_sizes(losses, unread, reader)
     _refuse_hidden_variables(losses)
+    if not best_of_cell:  # which takes all of them for one search
+        losses = replace(losses, warnings=[*losses.warnings, *unread_conditions(losses, unread)])
     return checked(one_loss_a_cell(losses, unread, best=best_of_cell))
 
 
