@@ -249,6 +249,11 @@ class TransferModel:
         column = self.model.column(f"{composition}.k")
         return np.asarray(phi_RF[:, column] <= self.model.bounds.low[column] + 1e-3)
 
+    def out_of_reach(self, phi_RF: Array, composition: str) -> NDArray[np.bool_]:
+        """Rows in which D_T is as large as it may be: the losses do not tell it from infinity, (R,)."""
+        column = self.model.column(f"{composition}.k")
+        return np.asarray(phi_RF[:, column] >= self.model.bounds.high[column] - 1e-3)
+
 
 def held_for(points: Mapping[str, Points]) -> dict[str, float]:
     """Common parameters that the sizes of these groups do not determine, and what they are held at."""
