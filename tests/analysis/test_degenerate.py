@@ -13,8 +13,13 @@ from jetscale.analysis import FitSettings, fit, load_losses, plan, predict_loss
 from jetscale.analysis.answers.fit_result import FitResult
 from jetscale.analysis.answers.next_runs import next_runs
 from jetscale.analysis.answers.total_plan import plan_total
-from jetscale.analysis.fitting.numbers import plain, summarise
-from jetscale.analysis.settings import JointSettings, UncertaintySettings
+from jetscale.analysis.fitting.numbers import distinct, plain, same_values, summarise
+from jetscale.analysis.settings import (
+    Approach2Settings,
+    Approach3Settings,
+    JointSettings,
+    UncertaintySettings,
+)
 from jetscale.common.usage import UsageError
 from tests.analysis.test_cases import grid
 
@@ -154,3 +159,70 @@ def test_sizes_that_scratch_does_not_have_are_named(tmp_path: Path) -> None:
     said = [text for text in result.warnings if text.startswith("no gain of qcd")]
     sizes = "1.005e+07, 3.015e+07, 1.005e+08, 3.015e+08, 1.005e+09, 3.015e+09"
     assert said == [f"no gain of qcd at n_params = {sizes}: scratch has no curve of the same size"]
+
+
+def test_settings_at_the_ends_of_their_ranges(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    grid().to_csv(path, index=False)
+    losses = load_losses(path)
+
+    def one(**settings: Any) -> Any:
+        errors = UncertaintySettings(method="none", profile=False)
+        return fit(losses, FitSettings(uncertainty=errors, multiverse=False, **settings)).subsets["all"]
+
+    tiny = one(approach3=Approach3Settings(delta=1e-300))  # the curvature underflows: no digit is known
+    assert tiny.approach3["a"].value is None
+    with pytest.raises(UsageError, match=r"approach2\.window=0\.5: must be a factor of at least 1"):
+        one(approach2=Approach2Settings(window=0.5))
+    narrow = one(approach2=Approach2Settings(window=1.0))
+    assert narrow.approach2["a"].value is None
+    assert any("1 sizes, 4 needed" in text for text in narrow.warnings)
+
+
+# ---- counts of one thing that differ by a little
+
+
+def test_counts_that_differ_by_less_than_a_thousandth_are_one() -> None:
+    three = np.log([1e7, 1.0001e7, 1.0009e7, 3e7])
+    assert distinct(three) == 2
+    np.testing.assert_array_equal(same_values(three[::-1])[::-1], np.log([1e7, 1e7, 1e7, 3e7]))
+    steps = np.log(np.arange(2_000, 20_000))  # a chain of small steps is no single D
+    assert distinct(steps) > 2_000
+    assert np.abs(same_values(steps) - steps).max() <= 1e-3
+
+
+def test_two_sizes_of_three_counts_each_carry_no_parabola(tmp_path: Path) -> None:
+    """Approach 2 took them for six sizes: a = 0.05 without a warning."""
+    rows = grid(sizes=(1e7, 3e8))
+    rng = np.random.default_rng(1)
+    seeds = pd.concat([
+        rows.assign(N=rows["N"] * (1 + 1e-4 * k), loss=rows["loss"] * np.exp(0.003 * rng.standard_normal(12)))
+        for k in range(3)
+    ])  # fmt: skip
+    found = fitted(tmp_path / "t.csv", seeds).subsets["all"]
+    assert all(found.approach(number)["a"].value is None for number in (1, 2, 3))
+    assert found.n_sizes == 2
+
+
+@pytest.mark.parametrize("jitter", [0.0, 1e-4])
+def test_seeds_whose_counts_differ_are_seeds(tmp_path: Path, jitter: float) -> None:
+    """They were 18 sizes: not averaged, and approach 2 at .43 for .51 where only two true sizes were left."""
+    rng, runs = np.random.default_rng(5), []
+    for N in np.geomspace(1e6, 1e9, 6).round():
+        for seed in range(3):
+            D = np.geomspace(1e8, 1e11, 25).round()
+            noise = np.exp(0.002 * rng.standard_normal() + 5e-4 * rng.standard_normal(25))
+            curve = {
+                "N": N * (1 + jitter * seed),
+                "D": D,
+                "loss": (1.8 + 400 / N**0.34 + 2000 / D**0.37) * noise,
+            }
+            runs.append(pd.DataFrame(curve).assign(run=f"{N:g}-{seed}", seed=seed))
+    settings = FitSettings(
+        curves=CurveSettings("paper"), uncertainty=UncertaintySettings(replicates=30, profile=False),
+        multiverse=False)  # fmt: skip
+    found = fitted(tmp_path / "t.csv", pd.concat(runs), settings).subsets["all"]
+    assert found.method == "hierarchical"
+    assert found.n_sizes == 6
+    assert found.approach2["a"].value == pytest.approx(0.5115, abs=0.001)
+    assert found.approach3["a"].value == pytest.approx(0.5218, abs=0.001)

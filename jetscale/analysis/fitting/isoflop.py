@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.fitting.numbers import TIE
+from jetscale.analysis.fitting.numbers import SAME_VALUE, TIE, distinct
 from jetscale.analysis.settings import Approach2Settings
+from jetscale.common.usage import UsageError
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -78,7 +79,7 @@ def find_profiles(
 
     Parameters
     ----------
-    log_N, log_C : (P,).
+    log_N, log_C : (P,); ln N the same for all points of one size.
     copy : (P,) points of one size and one copy (a run, a seed) make a curve.
     is_curve : whether runs have several evaluations each.
     """
@@ -121,7 +122,7 @@ def copies(log_N: Array, log_C: Array) -> Index:
 
     Parameters
     ----------
-    log_N, log_C : (P,).
+    log_N, log_C : (P,); ln N the same for all points of one size.
     """
     order = np.lexsort((log_C, log_N))
     fresh = np.r_[True, (np.diff(log_N[order]) != 0) | (np.diff(log_C[order]) > 1e-9)]
@@ -231,7 +232,7 @@ def vertices(
     normal = moments[:, :, np.add.outer(np.arange(degree + 1), np.arange(degree + 1))]
     present = weight_KRM > 0
     # members of one x count once: which is the first that has it
-    first_KM = (x_KM[:, :, None] == x_KM[:, None, :]).argmax(axis=2)
+    first_KM = (np.abs(x_KM[:, :, None] - x_KM[:, None, :]) <= SAME_VALUE).argmax(axis=2)
     of_first = (first_KM[:, :, None] == np.arange(x_KM.shape[1])).astype(float)
     distinct = (present.astype(float) @ of_first > 0).sum(axis=2)
     usable = distinct >= max(min_points, degree + 2)
@@ -269,7 +270,7 @@ def check_slices(
     """
     needed = max(min_points, degree + 2)
     members = [(one.at(x_P), one.at(log_L_P)) for one in slices]
-    sizes = [len(np.unique(x_M)) for x_M, _ in members]
+    sizes = [distinct(x_M) for x_M, _ in members]
     enough = [k for k, count in enumerate(sizes) if count >= needed]
     ones = np.ones((1, len(x_P)))
     of_enough = vertices([slices[k] for k in enough], x_P, log_L_P[None], ones, degree, min_points)[0]
@@ -307,9 +308,18 @@ def windowed(x_M: Array, y_M: Array, window: float) -> Index:
     Returns
     -------
     Numbers of the members that stay.
+
+    Raises
+    ------
+    UsageError
+        A factor below 1, which no size is within.
     """
     if window <= 0:
         return np.arange(len(x_M))
+    if window < 1:
+        raise UsageError(
+            f"approach2.window={window:g}: must be a factor of at least 1, or 0 for all sizes of a slice"
+        )
     return np.flatnonzero(np.abs(x_M - _size_of_lowest(x_M, y_M)) <= np.log(window) + 1e-9)
 
 

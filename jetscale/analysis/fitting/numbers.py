@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Scale = Literal["linear", "log", "logit"]
 
+SAME_VALUE = 1e-3  # of ln N and ln D: as far as counts of one thing differ
 TIE = 1e-10  # of a logarithm: far above rounding, far below the precision of any loss, N, D or C
 
 
@@ -36,6 +37,36 @@ def levelled(value: Array) -> Array:
     level = np.empty_like(value)
     np.put_along_axis(level, order, np.take_along_axis(ascending, start, axis=-1), axis=-1)
     return level
+
+
+def same_values(log_value_P: Array) -> Array:
+    """Give counts of one thing, whose logarithms lie within `SAME_VALUE`, the smallest of them; (P,).
+
+    Seeds may differ by a head, and C / (k D) of rounded numbers differs from row to row. Groups begin at
+    their smallest value and do not grow along a chain: the steps of a dense curve are not one D.
+
+    Parameters
+    ----------
+    log_value_P : (P,) logarithms.
+    """
+    order = np.argsort(log_value_P, kind="stable")
+    ascending, found = log_value_P[order], np.empty_like(log_value_P)
+    begin = 0
+    while begin < len(ascending):
+        end = int(np.searchsorted(ascending, ascending[begin] + SAME_VALUE, side="right"))
+        found[order[begin:end]] = ascending[begin]
+        begin = end
+    return found
+
+
+def distinct(log_value_P: Array) -> int:
+    """How many values there are, those of one group of `same_values` counted once.
+
+    Parameters
+    ----------
+    log_value_P : (P,) logarithms.
+    """
+    return len(np.unique(same_values(np.asarray(log_value_P, dtype=float))))
 
 
 def beyond_rounding(value: float, size: float = 1.0) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from jetscale.analysis.errors.resampling import Replicates
 from jetscale.analysis.fitting.approach import Draws
-from jetscale.analysis.fitting.numbers import Quantity, Scale, levelled, summarise
+from jetscale.analysis.fitting.numbers import Quantity, Scale, distinct, summarise
 from jetscale.analysis.fitting.surface import form_named
 from jetscale.analysis.fitting.task import Task
 from jetscale.analysis.joint.bends import lacks_of_fit, misses
@@ -153,7 +153,7 @@ def _not_falling(data: JointData, shared: frozenset[str]) -> list[str]:
 
 def _carries_law(task: Task) -> bool:
     """Whether a group has several D: a law of transfer needs no more of it."""
-    return len(np.unique(levelled(np.sort(task.curves.log_D)))) > 2
+    return distinct(task.curves.log_D) > 2
 
 
 def _with_laws(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.checks.lack_of_fit import bend_test
-from jetscale.analysis.fitting.numbers import Quantity, Scale, levelled, summarise
+from jetscale.analysis.fitting.numbers import Quantity, Scale, same_values, summarise
 from jetscale.analysis.joint.data import JointData
 from jetscale.analysis.joint.extrapolation import HeldOut, law_held_out
 from jetscale.analysis.joint.groups import Composition
@@ -195,7 +195,7 @@ def worth_entry(
     rows: list[dict[str, Any]] = []
     for group, jets in one.groups.items():
         dims = data.facts[group].dims
-        for log_N in sorted(set(levelled(data.points[group].log_N).tolist())):
+        for log_N in sorted(set(same_values(data.points[group].log_N).tolist())):
             N = float(np.exp(log_N))
             at: dict[str, Any] = {"dim": _dim(dims, N)} if dims else {}
             quantity = _data_transferred(data, fitted, one, group, log_N)
