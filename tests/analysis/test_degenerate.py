@@ -17,6 +17,7 @@ from jetscale.analysis.fitting.numbers import distinct, plain, same_values, summ
 from jetscale.analysis.settings import (
     Approach2Settings,
     Approach3Settings,
+    CurveSettings,
     JointSettings,
     UncertaintySettings,
 )
@@ -24,9 +25,9 @@ from jetscale.common.usage import UsageError
 from tests.analysis.test_cases import grid
 
 FEW = FitSettings(
-    uncertainty=UncertaintySettings(replicates=40, profile=False),
+    uncertainty=UncertaintySettings(replicates=25, profile=False),
     multiverse=False,
-    joint=JointSettings(replicates=40),
+    joint=JointSettings(replicates=25),
 )
 NAN, INF = float("nan"), float("inf")
 
@@ -61,15 +62,11 @@ def test_a_group_whose_loss_does_not_fall_is_not_worth_a_number(tmp_path: Path, 
     assert worth["sentence"].startswith(f"what pretraining on qcd is worth is not known: {why}")
     assert worth["refused"]["q"].startswith(why)
     assert all(row["D_T"]["value"] is None for row in worth["by_width"])
+    if why.startswith("alpha"):  # its A was 4.5e-215 in the joint fit, whose ratio to scratch's was tested
+        assert "joint" not in found
+        assert any("joint: without qcd, whose loss does not fall" in text for text in result.warnings)
     # what scratch says by itself stays
     assert result.subsets["scratch"].approach3["a"].value == pytest.approx(0.521, abs=0.02)
-
-
-def test_a_group_whose_loss_rises_is_not_joined(tmp_path: Path) -> None:
-    """Its A was 4.5e-215, and the ratio of that to scratch's was tested."""
-    result = fitted(tmp_path / "t.csv", beside_scratch(lambda rows: 1 / rows["loss"]))
-    assert "joint" not in plain(result.to_json())
-    assert any("joint: without qcd, whose loss does not fall" in text for text in result.warnings)
 
 
 def test_what_extra_data_is_worth_is_found_where_it_is_determined(tmp_path: Path) -> None:
