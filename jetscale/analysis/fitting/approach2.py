@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from jetscale.analysis.fitting.approach import Approach
 from jetscale.analysis.fitting.isoflop import (
+    APART,
     EDGE,
     Profiles,
     Slice,
@@ -78,6 +79,8 @@ class IsoflopApproach(Approach):
         two, c = task.settings.approach2, task.curves
         regular = np.flatnonzero(task.regular)
         size = same_values(c.log_N)
+        if 2 * len(np.unique(size)) > len(size):  # hardly any size comes twice: no curves of it
+            size = c.log_N
         copy = c.cell if c.is_curve else copies(size, c.log_C - (c.log_N - size))
         profiles = find_profiles(size[regular], c.log_C[regular], copy[regular], two, c.is_curve)
         slices = []
@@ -119,7 +122,7 @@ class IsoflopApproach(Approach):
             slices.append(
                 {
                     "C": float(np.exp(one.log_C)),
-                    "sizes": distinct(log_N),
+                    "sizes": distinct(log_N, APART),
                     "N_range": float(np.exp(np.ptp(log_N))),
                     "N_star": float(np.exp(in_N.position)),
                     "D_star": float(np.exp(in_D.position)),

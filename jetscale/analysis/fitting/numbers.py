@@ -42,31 +42,33 @@ def levelled(value: Array) -> Array:
 def same_values(log_value_P: Array) -> Array:
     """Give counts of one thing, whose logarithms lie within `SAME_VALUE`, the smallest of them; (P,).
 
-    Seeds may differ by a head, and C / (k D) of rounded numbers differs from row to row. Groups begin at
-    their smallest value and do not grow along a chain: the steps of a dense curve are not one D.
+    Seeds may differ by a head, and C / (k D) of rounded numbers differs from row to row. Values that follow
+    one another so closely over a wider range (the steps of a dense curve) stay as they are.
 
     Parameters
     ----------
     log_value_P : (P,) logarithms.
     """
     order = np.argsort(log_value_P, kind="stable")
-    ascending, found = log_value_P[order], np.empty_like(log_value_P)
-    begin = 0
-    while begin < len(ascending):
-        end = int(np.searchsorted(ascending, ascending[begin] + SAME_VALUE, side="right"))
-        found[order[begin:end]] = ascending[begin]
-        begin = end
+    ascending, found = log_value_P[order], log_value_P.copy()
+    for chain in np.split(np.arange(len(order)), np.flatnonzero(np.diff(ascending) > SAME_VALUE) + 1):
+        if len(chain) and ascending[chain[-1]] - ascending[chain[0]] <= SAME_VALUE:
+            found[order[chain]] = ascending[chain[0]]
     return found
 
 
-def distinct(log_value_P: Array) -> int:
-    """How many values there are, those of one group of `same_values` counted once.
+def distinct(log_value_P: Array, apart: float = SAME_VALUE) -> int:
+    """How many values there are that are further apart than this; from the smallest on.
 
     Parameters
     ----------
     log_value_P : (P,) logarithms.
+    apart : what is less is one value.
     """
-    return len(np.unique(same_values(np.asarray(log_value_P, dtype=float))))
+    ascending, count, at = np.sort(log_value_P), 0, 0
+    while at < len(ascending):
+        count, at = count + 1, int(np.searchsorted(ascending, ascending[at] + apart, side="right"))
+    return count
 
 
 def beyond_rounding(value: float, size: float = 1.0) -> float:
