@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,26 @@ def test_a_query_that_is_not_true_or_false_selects_nothing(tmp_path: Path, where
     rows = pd.concat([ROWS.assign(seed=seed) for seed in (0, 1, 2)])
     with pytest.raises(UsageError, match=r"is not a query of its columns: it is .*true or false"):
         read(tmp_path / "t.csv", rows, where=where)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("name != 3", "name holds text: compare it with '3', in quotes"),
+        ("D > 1e9 & name != 3", "name holds text: compare it with '3', in quotes"),
+        ("not (`the run` == 'a' | name in [1, 2])", "name holds text: compare it with '1', '2', in quotes"),
+        ("seed != '3'", "seed holds numbers: compare it with 3, without quotes"),
+        ("'3' == seed", "seed holds numbers: compare it with 3, without quotes"),
+        ("`the run` != -1", "the run holds text: compare it with '-1', in quotes"),
+    ],
+)
+def test_a_text_compared_with_a_number_is_no_choice(tmp_path: Path, where: str, message: str) -> None:
+    """It is never equal: "seed != 3" left out nothing where seeds are text, as those of runs are."""
+    rows = pd.concat([ROWS.assign(seed=seed, name=f"s{seed}", **{"the run": "a"}) for seed in (0, 3)])
+    with pytest.raises(UsageError, match=f"is not a query of its columns: {re.escape(message)}"):
+        read(tmp_path / "t.csv", rows, where=where)
+    for right in ("seed != 3", "name != 's3'", "D > 1e8 & seed in [0]", "name == 's' + '0'", "seed < 3"):
+        same(read(tmp_path / "t.csv", rows, where=right))
 
 
 def test_rows_of_a_frame_with_repeated_numbers_are_told_apart(tmp_path: Path) -> None:

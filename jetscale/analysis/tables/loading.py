@@ -13,6 +13,7 @@ from typing import Any
 from jetscale.analysis.settings import ColumnSettings, WandbSettings
 from jetscale.analysis.tables.loss_table import LossTable, checked
 from jetscale.analysis.tables.sources import foreign
+from jetscale.analysis.tables.sources.queries import rows_where
 from jetscale.analysis.tables.sources.units import FLOPS_PER_PARAM_TOKEN
 from jetscale.analysis.tables.variants import variants_named, with_variants
 from jetscale.common.registry import Registry
@@ -172,7 +173,7 @@ def load_losses(
     )
     losses = reader.read(request)
     if not reader.selects:
-        chosen = foreign.rows_where(variants_named(losses), where, losses.source)
+        chosen = rows_where(variants_named(losses), where, losses.source)
         losses = replace(losses, frame=chosen)
     return checked(with_variants(losses))
 
@@ -222,7 +223,7 @@ def without_rows(losses: LossTable, query: str) -> tuple[LossTable, LossTable]:
     UsageError
         Not a query of its columns, or one that selects nothing or everything.
     """
-    held_out = foreign.rows_where(losses.frame, query, losses.source)
+    held_out = rows_where(losses.frame, query, losses.source)
     return (
         checked(replace(losses, frame=losses.frame.drop(held_out.index))),
         checked(replace(losses, frame=held_out)),

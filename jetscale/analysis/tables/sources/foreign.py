@@ -27,6 +27,7 @@ from jetscale.analysis.tables.loss_table import (
 from jetscale.analysis.tables.sources import formats, saved
 from jetscale.analysis.tables.sources.cells import one_loss_a_cell, unread_conditions
 from jetscale.analysis.tables.sources.columns import Reader
+from jetscale.analysis.tables.sources.queries import rows_where
 from jetscale.analysis.tables.sources.units import (
     FLOPS_PER_PARAM_TOKEN,
     cost_per_sample,
@@ -178,45 +179,6 @@ def _select(frame: pd.DataFrame, where: str, path: Path) -> pd.DataFrame:
             " where=..."
         )
     return rows_where(frame, where, str(path))
-
-
-def rows_where(frame: pd.DataFrame, where: str, source: str) -> pd.DataFrame:
-    """Rows that the query `where` selects; all where it is empty.
-
-    Raises
-    ------
-    UsageError
-        Not a query of its columns, or one that selects nothing.
-    """
-    if not where:
-        return frame
-    try:
-        chosen = _chosen(frame, where)
-    except Exception as error:  # whatever the parser and the evaluation of the query raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{source}: where={where!r} is not a query of its columns: {reason}") from error
-    if not len(chosen):
-        raise UsageError(f"{source}: where={where!r} selects none of {len(frame)} rows")
-    return chosen
-
-
-def _chosen(frame: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Rows for which the query is true; `DataFrame.query` takes numbers (where="seed") for names of rows.
-
-    Raises
-    ------
-    ValueError
-        It is not true or false for every row.
-    """
-    import pandas as pd
-
-    truth = frame.eval(where, engine="python")
-    if not isinstance(truth, pd.Series) or len(truth) != len(frame):
-        raise ValueError("it is not true or false for each row (equal is ==)")
-    if not pd.api.types.is_bool_dtype(truth):
-        example = truth.iloc[0] if len(truth) else None
-        raise ValueError(f"it is {example} for the first row, not true or false; compare it, as in x == 0")
-    return frame.loc[truth]
 
 
 def _assemble(
