@@ -189,6 +189,16 @@ def test_labels_are_kept_as_they_are_written(tmp_path: Path) -> None:
         read(tmp_path / "t.csv", ROWS.assign(subset=["qcd", "NA"] * 18))
 
 
+def test_a_run_of_several_seeds_is_no_curve(tmp_path: Path) -> None:
+    """A model's name as the run, and a seed for every D: they were taken for one curve."""
+    rows = ROWS.assign(run=[f"{N:.3g}" for N in ROWS["N"]], seed=[*range(6)] * 6)
+    with pytest.raises(
+        UsageError, match=r'run 1e\+07 has several seeds \(0, 1, 2\); 6 such runs\. .*"run,seed"'
+    ):
+        read(tmp_path / "t.csv", rows)
+    assert read(tmp_path / "t.csv", rows, columns={"run": "run,seed"}).frame["run"].nunique() == 36
+
+
 # ---- text
 
 
