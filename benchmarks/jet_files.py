@@ -10,7 +10,7 @@ import uproot
 
 from jetscale.common.files import atomic_path
 from jetscale.jets.datasets.base import jet_file
-from jetscale.jets.datasets.jetclass import JETCLASS_BRANCHES, JETCLASS_PREFIXES
+from jetscale.jets.datasets.jetclass import JETCLASS_BRANCHES, JETCLASS_LABELS, JETCLASS_PREFIXES
 
 
 def write_file(directory: Path, label: str, number: int, n_jets: int, constituents: float = 45) -> Path:
@@ -22,7 +22,7 @@ def write_file(directory: Path, label: str, number: int, n_jets: int, constituen
     n_jets : jets in the file
     constituents : mean of a jet; all that tells one class from another where classes differ in it
     """
-    rng = np.random.default_rng([1, number])
+    rng = np.random.default_rng([1, number, JETCLASS_LABELS.index(label)])  # no jet twice, in no file
     counts = np.clip(rng.poisson(constituents, n_jets), 1, None)
     flat = _random_constituents(rng, counts)
     columns = {}

@@ -208,11 +208,14 @@ def told(error: BaseException) -> str:
 
 
 def console(width: int, stream: TextIO | None = None) -> Console:
-    """Console for tables on `stream` (stdout); where that is no terminal, which has a width, of `width`."""
+    """Console for tables on `stream` (stdout); where that is no terminal, which has a width, of `width`.
+
+    It prints names as they are: rich would take ``[red]`` in a path for a colour and ``:v:`` for a picture.
+    """
     from rich.console import Console
 
     stream = sys.stdout if stream is None else stream
-    return Console(file=stream, width=None if stream.isatty() else width)
+    return Console(file=stream, width=None if stream.isatty() else width, markup=False, emoji=False)
 
 
 def usage(settings: type[Any], program: str) -> str:

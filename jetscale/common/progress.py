@@ -43,7 +43,7 @@ _open: list[Progress] = []
 def to_stderr(text: str) -> None:
     """Write one line to stderr, above the bar where there is one."""
     if on_terminal():
-        console().print(text, markup=False, highlight=False, soft_wrap=True)
+        console().print(text, soft_wrap=True)
     else:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
@@ -60,7 +60,7 @@ def console() -> Console:
     if _console is None:
         from rich.console import Console
 
-        _console = Console(stderr=True, highlight=False)
+        _console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     return _console
 
 

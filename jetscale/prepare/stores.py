@@ -30,7 +30,7 @@ def prepare(settings: PrepareSettings) -> None:
     JetDataError
         There is nothing to make them of, a source cannot be used, or a check found damage.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
     problems: list[str] = []
     for request in _requests(settings):
         if settings.check:

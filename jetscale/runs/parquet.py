@@ -38,7 +38,7 @@ def write_table(table: pa.Table, path: Path, **options: Any) -> None:
 
     metadata = {**(table.schema.metadata or {}), _KEY: _VALUE + _ZEROS}
     with atomic_path(path) as aside:
-        pq.write_table(table.replace_schema_metadata(metadata), aside, **options)
+        pq.write_table(table.replace_schema_metadata(metadata), aside.absolute(), **options)
         content = bytearray(aside.read_bytes())
         (place,) = [found.start(1) for found in _SEAL.finditer(content)]
         content[place : place + 32] = xxhash.xxh3_128_hexdigest(content).encode()

@@ -13,6 +13,7 @@ import pyarrow as pa
 from jetscale.common.files import DamagedFile, atomic_path, fingerprint, sha256_file, write_sealed
 from jetscale.common.usage import UsageError
 from jetscale.jets.datasets.base import DATASETS, JetFile
+from jetscale.jets.reading.locations import files_below
 from jetscale.jets.reading.manifests import (
     OLD_VERSION_KEY,
     VERSION_KEY,
@@ -133,11 +134,12 @@ def manifests(out: Path, dataset: str) -> dict[Path, dict[str, Any]]:
     Raises
     ------
     UsageError
-        A jet file has no manifest: it is not simulated, or its manifest is lost.
+        A jet file has no manifest: it is not simulated, or its manifest is lost. Folders cannot be listed
+        (`jetscale.jets.reading.locations.files_below`).
     """
     kind = DATASETS[dataset]
-    found = (out / kind.folder).rglob("[!.]*")  # hidden: unfinished ones
-    paths = sorted(path for path in found if path.suffix in kind.suffixes)
+    found = files_below(out / kind.folder, kind.suffixes).files
+    paths = sorted(Path(str(item.file)) for item in found)
     return {path: read_manifest(manifest_path(path)) for path in paths if _is_simulated(path)}
 
 

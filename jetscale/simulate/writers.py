@@ -40,7 +40,7 @@ def write_jets(path: Path, jets: pa.Table) -> None:
         _write_root(path, jets)
     else:
         named = jets.replace_schema_metadata({f"jetscale.{key}": value for key, value in ORIGIN.items()})
-        pq.write_table(named, path, compression="zstd", row_group_size=ROWS)
+        pq.write_table(named, path.absolute(), compression="zstd", row_group_size=ROWS)
 
 
 def _write_root(path: Path, jets: pa.Table) -> None:

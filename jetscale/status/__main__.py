@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _watch(watcher: Watcher, interval: float) -> Sweep:
     """Refresh the table every `interval` seconds until every run is done or failed, or until Ctrl-C."""
-    console = Console()
+    console = Console(markup=False, emoji=False)
     sweep = watcher.look()
     with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         try:

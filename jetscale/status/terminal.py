@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from rich.console import Group as Lines
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -47,7 +46,7 @@ def render(sweep: Sweep, height: int | None = None) -> RenderableType:
 
 
 def _table(sweep: Sweep, groups: list[tuple[Group, str]]) -> Table:
-    title = escape(str(sweep.path))
+    title = Text(str(sweep.path), "table.title")
     table = Table(title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0), box=None)
     has_average = any("ema" in group.test_loss for group, _ in groups)
     table.add_column("subset", no_wrap=True, overflow="ellipsis", min_width=8)

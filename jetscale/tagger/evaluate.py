@@ -5,6 +5,7 @@ Shapes: J jets, K classes.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,18 @@ from jetscale.common import cli
 from jetscale.common.files import write_json
 from jetscale.common.roc import BACKGROUND
 from jetscale.common.usage import UsageError
+from jetscale.jets.datasets.base import Dataset
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.evaluation import EvalSet
 from jetscale.runs.record import PretrainRecord
 from jetscale.tagger.figures import draw_confusion, draw_roc
+from jetscale.tagger.finished_run import FinishedRun
 from jetscale.tagger.load import BATCH, Scores, Tagger, load
 from jetscale.tagger.metrics import Bootstrap, Measures, measure
 from jetscale.tagger.settings import Evaluate
 from jetscale.tagger.sources import files_named, open_file
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,8 @@ def _of_files(tagger: Tagger, settings: Evaluate) -> Labelled:
     run = tagger.run
     class_of_label = np.array(run.dataset.label_map(run.data.qcd_labels).class_of_label)
     paths = files_named(settings.files)
+    _refuse_a_file_twice(paths)
+    _warn_of_files(run, paths)
     parts, labels, without_class = [], [], 0
     for path in paths:
         with open_file(path, tagger.inputs.columns, run.dataset) as opened:
@@ -138,11 +145,63 @@ def _of_files(tagger: Tagger, settings: Evaluate) -> Labelled:
                 labels.append(class_B[class_B >= 0])
                 without_class += int((class_B < 0).sum())
     scores_JK, labels_J = np.concatenate(parts), np.concatenate(labels)
+    if not len(labels_J):
+        raise UsageError(
+            f"{settings.files}: none of its {without_class:,} jets belongs to a class of the run "
+            f"(data.qcd_labels={run.data.qcd_labels}); name other files"
+        )
     if settings.jets > len(labels_J):
         raise UsageError(f"jets={settings.jets}: the files have {len(labels_J):,} jets")
     kept = settings.jets or len(labels_J)
+    _warn_of_lost_classes(labels_J, kept, tagger.class_names)
     source = {"files": [str(path) for path in paths], "jets_of_no_class_left_out": without_class}
     return Labelled(scores_JK[:kept], labels_J[:kept], source)
+
+
+def _warn_of_files(run: FinishedRun, paths: list[Path]) -> None:
+    """Files whose jets are others than those that the run is meant to be measured on."""
+    if run.data.selection != "none":
+        log.warning(
+            "the run was made with data.selection=%s; the files are measured as they are", run.data.selection
+        )
+    if seen := [path for path in paths if _split_of(path, run.dataset) == "train"]:
+        log.warning(
+            "%d of %d files, %s first, are of the train split by their names: jets that the run was trained "
+            "on are classified better than others",
+            len(seen),
+            len(paths),
+            seen[0],
+        )
+
+
+def _warn_of_lost_classes(labels_J: npt.NDArray[np.int64], kept: int, names: tuple[str, ...]) -> None:
+    """Classes that have jets only behind the first `kept`."""
+    if lost := sorted(set(labels_J[kept:].tolist()) - set(labels_J[:kept].tolist())):
+        some = ", ".join(names[label] for label in lost[:5]) + (", ..." if lost[5:] else "")
+        log.warning(
+            "jets=%d: the first jets of the files hold none of %s, which come later: where each file has one "
+            "class, the first jets are no sample of all; leave jets= out",
+            kept,
+            some,
+        )
+
+
+def _split_of(path: Path, dataset: Dataset) -> str | None:
+    """Split of a file by its published name; None for another name."""
+    try:
+        return dataset.file_of(path.name).split
+    except ValueError:
+        return None
+
+
+def _refuse_a_file_twice(paths: list[Path]) -> None:
+    """Jets that count twice change every mean, and make errors too small."""
+    first: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        status = path.stat()
+        same = first.setdefault((status.st_dev, status.st_ino), path)
+        if same is not path:
+            raise UsageError(f"{path}: the same file as {same}, its jets would count twice; name it once")
 
 
 def _print(content: dict[str, Any], out: Path) -> None:
@@ -151,7 +210,6 @@ def _print(content: dict[str, Any], out: Path) -> None:
     console.print(
         f"{content['run']}: {content['weights']} weights, {content['jets']:,} jets",
         soft_wrap=True,
-        markup=False,
     )
     totals = Table("metric", "value", "sd")
     for key in ("loss", "accuracy", "auc_ovr", "auc_ovo"):
@@ -172,7 +230,7 @@ def _print(content: dict[str, Any], out: Path) -> None:
         )
     console.print(totals)
     console.print(classes)
-    console.print(f"{out}: evaluate.json, roc.svg, confusion.svg", soft_wrap=True, markup=False)
+    console.print(f"{out}: evaluate.json, roc.svg, confusion.svg", soft_wrap=True)
 
 
 def _told(cut: dict[str, Any]) -> str:

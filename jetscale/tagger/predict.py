@@ -91,7 +91,8 @@ def predict(settings: Predict) -> None:
     Raises
     ------
     UsageError, JetDataError
-        The run or a file cannot be used; nothing is written then.
+        The run or a file cannot be used, or a file that holds no scores has the name of the output; nothing
+        is written then.
     WriteError
         The scores cannot be written.
     """
@@ -102,6 +103,8 @@ def predict(settings: Predict) -> None:
     paths = files_named(settings.files)
     if any(path.resolve() == out.resolve() for path in paths):
         raise UsageError(f"out={out}: is one of the files to score; choose another name")
+    if out.is_file() and out.stat().st_size and not _WRITERS[out.suffix].holds_scores(out):
+        raise UsageError(f"out={out}: is there and holds no scores; choose another name, or remove it")
     n_jets, progress = score_files(tagger, paths, out)
     sys.stdout.write(
         f"{out}: {n_jets:,} jets of {len(paths)} file(s), {progress.rate:,.0f} jets/s,"
@@ -208,7 +211,7 @@ class _ParquetWriter:
         kinds |= {} if named.labels is None else {"label": words}
         kinds |= dict.fromkeys(named.scores, pa.float32())
         self._schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in kinds.items()])
-        self._writer = pq.ParquetWriter(path, self._schema, use_dictionary=["file", "label"])
+        self._writer = pq.ParquetWriter(path.absolute(), self._schema, use_dictionary=["file", "label"])
 
     def write(self, rows: _Rows) -> None:
         """Append some jets as a row group."""
@@ -222,6 +225,14 @@ class _ParquetWriter:
     def close(self) -> None:
         """End the file."""
         self._writer.close()
+
+    @staticmethod
+    def holds_scores(path: Path) -> bool:
+        """Whether a file that is there was written by this class."""
+        try:
+            return {"file", "row"} <= set(pq.read_schema(path).names)
+        except (OSError, pa.ArrowException):
+            return False
 
 
 class _RootWriter:
@@ -250,6 +261,15 @@ class _RootWriter:
     def close(self) -> None:
         """End the file."""
         self._file.close()
+
+    @staticmethod
+    def holds_scores(path: Path) -> bool:
+        """Whether a file that is there was written by this class."""
+        try:
+            with uproot.open(path) as file:
+                return {"files", "scores"} <= set(file.keys(cycle=False))
+        except Exception:  # uproot raises what it likes on a file that is none of ROOT's
+            return False
 
 
 _WRITERS: dict[str, type[_ParquetWriter] | type[_RootWriter]] = {

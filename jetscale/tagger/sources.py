@@ -11,8 +11,10 @@ from typing import Any
 from jetscale.common.usage import UsageError
 from jetscale.jets.datasets.base import Dataset, all_datasets
 from jetscale.jets.datasets.files import STEP, JetFileReader
-from jetscale.jets.errors import JetDataError
+from jetscale.jets.datasets.unread import looks_like_jets
+from jetscale.jets.errors import JetDataError, raise_problems
 from jetscale.jets.reading.array_reader import ARRAYS, ArrayReader
+from jetscale.jets.reading.locations import files_below
 from jetscale.jets.reading.raw import RawJets
 from jetscale.jets.reading.sanity import check_jets
 
@@ -52,7 +54,7 @@ def files_named(words: str | Path | Sequence[str | Path]) -> list[Path]:
     Raises
     ------
     UsageError
-        Nothing is there.
+        Nothing is there, or a folder holds jets in a form that is not read.
     """
     several = [words] if isinstance(words, (str, Path)) else list(words)
     found = [path for word in several for part in _parted(str(word)) for path in _files_of(part)]
@@ -71,11 +73,7 @@ def _files_of(word: str) -> list[Path]:
     if "://" in word:
         raise UsageError(f"{word}: only local files can be scored; download it first")
     if path.is_dir():
-        suffixes = tuple({suffix for dataset in all_datasets() for suffix in dataset.suffixes})
-        inside = sorted(file for file in path.rglob("*") if file.suffix in suffixes and file.name[0] != ".")
-        if not inside:
-            raise UsageError(f"{path}: no {', '.join(sorted(suffixes))} files are in this folder")
-        return inside
+        return _files_in(path)
     if path.exists():
         return [path]
     anchor = Path(path.anchor) if path.is_absolute() else Path()
@@ -83,6 +81,24 @@ def _files_of(word: str) -> list[Path]:
     if not matching:
         raise UsageError(f"{word}: no such file")
     return matching
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Every jet file below a folder, through links, as `jetscale.prepare` finds them; none is passed over."""
+    suffixes = tuple(sorted({suffix for dataset in all_datasets() for suffix in dataset.suffixes}))
+    listing = files_below(folder, suffixes)
+    raise_problems(
+        [
+            f"{file}: looks like jets but is not read: files must end in {', '.join(suffixes)}; rename, "
+            f"unpack or convert it, or move it out of {folder}"
+            for file in listing.others
+            if looks_like_jets(file.name)
+        ],
+        "files are not read",
+    )
+    if not listing.files:
+        raise UsageError(f"{folder}: no {', '.join(suffixes)} files are in this folder")
+    return sorted(Path(str(found.file)) for found in listing.files)
 
 
 @contextmanager

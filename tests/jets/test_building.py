@@ -19,7 +19,8 @@ from jetscale.common.files import checksum_file
 from jetscale.jets.datasets.base import jet_file
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import FEATURE_SETS
-from jetscale.jets.stores.building import ensure_store, open_store
+from jetscale.jets.stores.building import ensure_store
+from jetscale.jets.stores.opening import open_store
 from jetscale.jets.stores.packed_jets import pack, view
 from tests.jets.stores import PART_BYTES, content, group_members, open_jets, request, start_build
 from tests.warm import WarmProcess, WarmServer

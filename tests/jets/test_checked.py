@@ -18,9 +18,10 @@ from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import PAPER
 from jetscale.jets.reading.raw import JET_COLUMNS
 from jetscale.jets.settings import DataSettings
-from jetscale.jets.stores.building import ensure_store, open_store
+from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.checked import BLOCK
 from jetscale.jets.stores.checking import check_store
+from jetscale.jets.stores.opening import open_store
 from jetscale.jets.stores.packed_jets import PackedJets, packed_schema
 from jetscale.jets.stores.packed_store import Part, Store, write_manifest
 from jetscale.jets.stores.passes import describe_part, part_name

@@ -15,6 +15,20 @@ from jetscale.prepare.__main__ import main
 from tests.warm import WarmServer
 
 
+@pytest.mark.parametrize("name", ["a[red]b", "c[/x]d", "e:ok:f", "g h,i=j"])
+def test_names_are_printed_as_they_are(
+    write: SimpleNamespace, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write.jetclass(tmp_path / name / "JetClass/HToBB_000.root", "Hbb", 20, seed=1)
+    main([f"dir={tmp_path}/{name}", "dataset=jetclass"])
+    assert f"{tmp_path}/{name}/store/jetclass_train_paper: ready, 20 jets" in capsys.readouterr().err
+    part = next((tmp_path / name / "store").rglob("part_*"))
+    part.write_bytes(part.read_bytes()[:-1])
+    with pytest.raises(UsageError, match="1 damaged files, named above"):
+        main([f"dir={tmp_path}/{name}", "dataset=jetclass", "--check"])
+    assert str(part) in capsys.readouterr().err
+
+
 def test_everything_that_is_there(
     fill: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

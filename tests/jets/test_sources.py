@@ -23,8 +23,8 @@ from tests.jets.variants import BY_ROOT, columns_of, write_root
 def elsewhere(tmp_path: Path) -> Path:
     """Two different train files outside the data folder."""
     folder = tmp_path / "scratch" / "train_100M"
-    write_root(folder / "HToBB_000.root", columns_of())
-    write_root(folder / "HToBB_001.root", {name: values[:20] for name, values in columns_of().items()})
+    write_root(folder / "HToBB_000.root", {name: values[:15] for name, values in columns_of().items()})
+    write_root(folder / "HToBB_001.root", {name: values[15:20] for name, values in columns_of().items()})
     return folder
 
 
@@ -33,7 +33,7 @@ def data(tmp_path: Path) -> Path:
     """A data folder with one train file."""
     folder = tmp_path / "data"
     (folder / "JetClass" / "Pythia").mkdir(parents=True)
-    write_root(folder / "JetClass/Pythia/HToBB_002.root", {k: v[:10] for k, v in columns_of().items()})
+    write_root(folder / "JetClass/Pythia/HToBB_002.root", {k: v[20:] for k, v in columns_of().items()})
     return folder
 
 
@@ -48,7 +48,7 @@ def wanted(folder: Path) -> StoreRequest:
 def test_linked_folders_and_files_are_entered(data: Path, elsewhere: Path) -> None:
     (data / "JetClass/Pythia/train_100M").symlink_to(elsewhere)
     assert names(data) == ["HToBB_000.root", "HToBB_001.root", "HToBB_002.root"]
-    assert ensure_store(wanted(data), workers=1).n_jets == 60
+    assert ensure_store(wanted(data), workers=1).n_jets == 30
 
 
 def test_a_linked_dataset_and_a_linked_data_folder(tmp_path: Path, elsewhere: Path) -> None:
@@ -131,6 +131,33 @@ def test_one_file_under_two_names_of_a_split(data: Path) -> None:
     shutil.copy(data / "JetClass/Pythia/HToBB_002.root", data / "JetClass/HToBB_003.root")
     with pytest.raises(JetDataError, match=r"HToBB_003.root: duplicated file, the same bytes as .*HToBB_002"):
         ensure_store(wanted(data), workers=1)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("train_100M/HToBB_104.root", "a test file by its number, in a folder called like the train split"),
+        ("Test/mine/HToBB_000.root", "a train file by its number, in a folder called like the test split"),
+        ("validation-5/HToBB_099.root", "a train file by its number, in a folder called like the val split"),
+        ("test/train_100M/HToBB_000.root", None),
+        ("trains/vals/latest/HToBB_000.root", None),
+        ("Pythia/HToBB_104.root", None),
+    ],
+)
+def test_a_folder_called_like_another_split(
+    tmp_path: Path, place: str, said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "test/data/JetClass" / place
+    path.parent.mkdir(parents=True)
+    shutil.copy(BY_ROOT, path)
+    split = "test" if "104" in place else "train"
+    for _ in range(2):
+        assert names(tmp_path / "test/data", split=split) == [path.name]
+    assert [record.message for record in caplog.records] == (
+        []
+        if said is None
+        else [f"{path}: {said}; the number decides: rename what is wrong (said once a folder)"]
+    )
 
 
 def test_no_folder(tmp_path: Path) -> None:

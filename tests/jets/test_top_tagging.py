@@ -188,3 +188,20 @@ def test_stores_of_the_other_datasets_are_what_they_were() -> None:
         assert definition["format"] == 3
         assert list(definition) == ["format", "dataset", "split", "n_labels", "features", "selection"]
     assert DATASETS.names()[:3] == ["jetclass", "jetclass2", "top_tagging"]
+
+
+def test_a_file_and_its_conversion_hold_the_same_jets(tmp_path: Path) -> None:
+    """Whoever converts train.h5 to parquet may leave the original there."""
+    table = table_of(60, seed=1)
+    for name in ("train.h5", "train.parquet"):
+        write_top_tagging(tmp_path / "TopTagging" / name, table=table)
+    with pytest.raises(JetDataError, match=r"train\.parquet: has the same jets as .*train\.h5, or some"):
+        main([f"dir={tmp_path}", "dataset=top_tagging", "features=kinematics", "workers=1"])
+
+
+@pytest.mark.parametrize("name", ["train_1.hdf5", "train_1.HDF", "train_1.pq", "train_1.parq"])
+def test_other_suffixes_of_the_same_formats_are_not_passed_over(tmp_path: Path, name: str) -> None:
+    write_top_tagging(tmp_path / "TopTagging/train.h5", 5, seed=1)
+    (tmp_path / "TopTagging" / name).write_bytes(b"jets")
+    with pytest.raises(JetDataError, match=rf"{name}: looks like jets but is not read: top tagging is"):
+        find_sources(tmp_path, "top_tagging", "train")

@@ -79,6 +79,9 @@ BAD: list[tuple[str, float, Any, str]] = [
     ("jet_pt", 1e39, np.float64, r"entry 3: jet_pt = 1e\+39 is too large for single precision"),
     ("jet_pt", -7, np.float32, "entry 3: jet_pt = -7.0 must be above 0 GeV"),
     ("jet_sdmass", INF, np.float64, "entry 3: jet_sdmass is inf"),
+    ("jet_sdmass", -999, np.float32, "entry 3: jet_sdmass = -999.0 must not be below -10: leave out jets"),
+    ("jet_tau2", -1, np.float32, "entry 3: jet_tau2 = -1.0 must not be below 0"),
+    ("jet_nparticles", 0, np.float32, "entry 3: jet_nparticles = 0.0 must be above 0"),
     ("label_Hbb", NAN, np.float32, "entry 3: labels are not one-hot, non-zero are {'Hbb': nan}"),
     ("label_Hbb", 2, np.int32, "entry 3: labels are not one-hot, non-zero are {'Hbb': 2.0}"),
     ("label_Hbb", 257, np.int64, "entry 3: labels are not one-hot, non-zero are {'Hbb': 257.0}"),
@@ -217,6 +220,14 @@ def bool8(column: Any) -> Any:
     return pa.ListArray.from_arrays(whole.offsets, flags)
 
 
+def views(column: Any) -> Any:
+    """Lists that may lie in any order, with gaps."""
+    if not pa.types.is_list(column.type):
+        return column
+    whole = column.combine_chunks()
+    return pa.ListViewArray.from_arrays(whole.offsets[:-1], whole.value_lengths(), whole.values)
+
+
 ENCODINGS: dict[str, Callable[[Any], Any]] = {
     "large lists": large,
     "nullable, without nulls": nullable,
@@ -224,6 +235,7 @@ ENCODINGS: dict[str, Callable[[Any], Any]] = {
     "dictionaries": dictionary,
     "awkward": by_awkward,
     "bool8": bool8,
+    "list views": views,
 }
 
 
@@ -251,6 +263,14 @@ def assert_same_jets(path: Path, plain: Path) -> None:
             found = {**raw.constituents, **raw.jets}[name]
             assert found.dtype == values.dtype
             assert np.array_equal(found, values), name
+
+
+def test_two_columns_of_one_name(write: SimpleNamespace, tmp_path: Path) -> None:
+    path = write.jetclass2(tmp_path / "QCD_0000.parquet", [161] * 5, seed=3)
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("part_px", table["part_py"]), path)
+    with pytest.raises(JetDataError, match=r"QCD_0000\.parquet: several columns are named part_px; keep one"):
+        read_all(path)
 
 
 def test_fixed_size_lists(write: SimpleNamespace, tmp_path: Path) -> None:

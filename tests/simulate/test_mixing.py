@@ -52,6 +52,19 @@ def test_a_real_file_under_another_name_stops_the_simulation(made: Path) -> None
         simulate([target(made, "ZToQQ")], 1, made)
 
 
+def test_a_linked_folder_is_looked_into(tmp_path: Path) -> None:
+    """Large data often lie on another disk; a search that does not follow links would see none of them."""
+    real = tmp_path / "disk/train_100M"
+    real.mkdir(parents=True)
+    (real / "HToBB_042.root").write_bytes(b"root of somebody else")
+    folder = tmp_path / "data/JetClass/Pythia"
+    folder.mkdir(parents=True)
+    (folder / "train_100M").symlink_to(real)
+    with pytest.raises(UsageError, match=r"HToBB_042.root was not made by this simulator"):
+        simulate([target(tmp_path / "data")], 1, tmp_path / "data")
+    assert [path.name for path in real.iterdir()] == ["HToBB_042.root"]
+
+
 def test_hidden_leftovers_and_the_other_dataset_do_not_matter(made: Path) -> None:
     """A killed simulation leaves an unfinished file; JetClass-II beside it is another dataset."""
     (target(made).path.parent / ".WToQQ_001.123.part.root").write_bytes(b"unfinished")

@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import uproot
@@ -19,7 +21,9 @@ from jetscale.common.usage import UsageError
 from jetscale.jets.errors import JetDataError
 from jetscale.tagger import predict as predict_module
 from jetscale.tagger.__main__ import main
-from jetscale.tagger.load import Tagger
+from jetscale.tagger.evaluate import _of_files
+from jetscale.tagger.load import Tagger, load
+from jetscale.tagger.settings import Evaluate
 from tests.runs import quiet_environment
 
 
@@ -126,6 +130,110 @@ def test_what_is_refused(run: Path, lab: Path, words: list[str], message: str) -
     jetclass2 = next((lab / "data/JetClassII").rglob("QCD_0000.parquet"))
     with pytest.raises((UsageError, JetDataError), match=message):
         main([word.format(run=run, jetclass2=jetclass2) for word in words])
+
+
+def test_a_folder_is_listed_as_prepare_lists_it(
+    run: Path, tagger: Tagger, files: list[Path], tmp_path: Path
+) -> None:
+    """Through links, without hidden folders, and without passing over jets in a form that is not read."""
+    mine, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
+    for folder in (mine / ".old", elsewhere):
+        folder.mkdir(parents=True)
+    shutil.copy(files[0], mine / "b.root")
+    shutil.copy(files[1], elsewhere / "a.root")
+    shutil.copy(files[2], mine / ".old/c.root")
+    (mine / "a folder").symlink_to(elsewhere)
+    assert np.array_equal(tagger.scores(mine), tagger.scores([files[1], files[0]]))
+    for name in ("c.ROOT", "d.root.gz", "e.root.part"):
+        shutil.copy(files[3], mine / name)
+        with pytest.raises(JetDataError, match=rf"{name}: looks like jets but is not read: files must end"):
+            main(["predict", f"run={run}", f"files={mine}", f"out={tmp_path}/scores.parquet"])
+        (mine / name).unlink()
+    (mine / "f.root").symlink_to("/gone")
+    with pytest.raises(JetDataError, match=r"f\.root: a link to /gone, which leads nowhere"):
+        tagger.scores(mine)
+
+
+@pytest.mark.parametrize("again", ["{file}", "{folder}/../test_20M/{name}", "{link}"])
+def test_evaluate_counts_no_file_twice(run: Path, files: list[Path], tmp_path: Path, again: str) -> None:
+    (tmp_path / "link.root").symlink_to(files[0])
+    second = again.format(
+        file=files[0], folder=files[0].parent, name=files[0].name, link=tmp_path / "link.root"
+    )
+    with pytest.raises(UsageError, match=r"the same file as .*, its jets would count twice; name it once"):
+        main(["evaluate", f"run={run}", f"files={files[0]},{second}", f"out={tmp_path}"])
+
+
+def test_the_first_jets_of_files_of_one_class_are_no_sample(
+    run: Path, files: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["evaluate", f"run={run}", f"files={files[0].parent}", f"out={tmp_path}", "replicates=2"]
+    main(words)
+    assert not caplog.records
+    main([*words, "jets=20"])
+    (record,) = caplog.records
+    assert "hold none of QCD, Hcc, Hgg, H4q, Hqql, ..., which come later" in record.message
+    assert json.loads((tmp_path / "evaluate.json").read_text())["jets_of_class"]["Hbb"] == 20
+    assert "auc_ovr" not in json.loads((tmp_path / "evaluate.json").read_text())["metrics"]
+
+
+def test_train_files_are_named_as_such(
+    run: Path, lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A folder of the data may hold all splits."""
+    main(["evaluate", f"run={run}", f"files={lab}/data/JetClass", f"out={tmp_path}", "replicates=2"])
+    n_train = len(list((lab / "data/JetClass/Pythia/train_100M").glob("*.root")))
+    assert f"{n_train} of " in caplog.text
+    assert "HToBB_000.root first, are of the train split by their names" in caplog.text
+
+
+def test_files_that_hold_no_class_of_the_run(
+    pretraining: Path, lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = pq.read_table(next((lab / "data/JetClassII").rglob("QCD_0000.parquet")))
+    at = table.column_names.index("jet_label")
+    labels = pa.array(np.full(len(table), 161), table.schema.field(at).type)  # QCD_bbccss
+    pq.write_table(table.set_column(at, table.schema.field(at), labels), tmp_path / "QCD_0000.parquet")
+    tagger = load(pretraining)
+    data = replace(tagger.run.data, qcd_labels="17", selection="sophon")
+    tagger = replace(tagger, run=replace(tagger.run, data=data))
+    with pytest.raises(UsageError, match=rf"none of its {len(table)} jets belongs to a class of the run"):
+        _of_files(tagger, Evaluate(files=str(tmp_path)))
+    assert "was made with data.selection=sophon; the files are measured as they are" in caplog.text
+
+
+def test_names_with_colons_and_brackets(
+    run: Path, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """A colon may be taken for an address, or for a tree in a file, and brackets for a pattern."""
+    folder = tmp_path / "a:b[1]"
+    folder.mkdir()
+    shutil.copy(files[0], folder)
+    where = run.absolute()
+    monkeypatch.chdir(tmp_path)
+    for out in ("s:1.parquet", "a:b[1]/s.parquet", "s:1.root"):
+        main(["predict", f"run={where}", f"files=a:b[1]/{files[0].name}", f"out={out}"])
+        assert Path(out).is_file()
+        assert f"{out}: 20 jets of 1 file(s)" in capsys.readouterr().out
+    main(["evaluate", f"run={where}", f"files=a:b[1]/{files[0].name}", "out=e:v:[b]", "replicates=2"])
+    assert "e:v:[b]: evaluate.json, roc.svg, confusion.svg" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", [".root", ".parquet"])
+def test_predict_replaces_scores_and_nothing_else(
+    run: Path, lab: Path, files: list[Path], tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / f"out{suffix}"
+    words = ["predict", f"run={run}", f"files={files[0]}", f"out={out}"]
+    out.touch()  # as a job script reserves a name
+    for _ in range(2):
+        main(words)
+    jets = files[1] if suffix == ".root" else next((lab / "data/JetClassII").rglob("*.parquet"))
+    for content in (jets.read_bytes(), b"something else"):
+        out.write_bytes(content)
+        with pytest.raises(UsageError, match=r"is there and holds no scores; choose another name, or remove"):
+            main(words)
+        assert out.read_bytes() == content
 
 
 def test_evaluate_on_the_runs_own_test_split_and_on_its_files(

@@ -169,13 +169,43 @@ def test_a_run_without_an_average(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "form",
+    [
+        lambda jets: {name: list(map(np.asarray, values)) for name, values in jets.items()},
+        lambda jets: {name: objects(values) for name, values in jets.items()},  # uproot's library="np"
+        lambda jets: ak.zip(jets, 1).to_list(),
+        lambda jets: ak.mask(ak.zip(jets, 1), np.ones(20, bool)),  # as nullable columns of parquet are read
+        lambda jets: {
+            name: ak.mask(values, ak.ones_like(values, dtype=bool)) for name, values in jets.items()
+        },
+        lambda jets: ak.to_arrow_table(ak.zip(jets, 1)),
+    ],
+)
+def test_arrays_of_any_kind(tagger: Tagger, files: list[Path], form) -> None:
+    columns = columns_of(files[0])
+    jets = {name: columns[name] for name in tagger.inputs.columns}
+    assert np.array_equal(tagger.scores(form(jets)), tagger.scores(files[0]))
+
+
+def objects(values: ak.Array) -> np.ndarray:
+    """An array of arrays."""
+    made = np.empty(len(values), object)
+    made[:] = [np.asarray(one) for one in values]
+    return made
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda jets: {"part_px": jets["part_px"]}, r"arrays: no column part_charge, .*part_py"),
         (lambda jets: {**jets, "part_py": jets["part_py"][:5]}, r"part_py has 5 jets, part_px has 20"),
         (lambda jets: {**jets, "part_px": jets["part_energy"] * np.nan}, r"arrays: entry 0.*part_px is nan"),
         (lambda jets: {**jets, "part_px": ak.num(jets["part_px"])}, r"part_px is .*not a list of numbers"),
-        (lambda jets: {**jets, "part_px": ak.mask(jets["part_px"], jets["part_px"] > 9)}, r"holds None"),
+        (lambda jets: {**jets, "part_px": ak.mask(jets["part_px"], jets["part_px"] > 9)}, r"entry 0: .*None"),
+        (lambda jets: ak.mask(ak.zip(jets, 1), np.arange(20) != 7), r"entry 7: part_px holds None; leave"),
+        (lambda jets: {**jets, "part_px": ak.pad_none(jets["part_px"], 99)}, r"entry 0: part_px holds None"),
+        (lambda jets: None, r"no named columns in a NoneType; give file names, a mapping or"),
+        (lambda jets: {"a.root", "b.root"}, r"no named columns in a set; give file names"),
         (lambda jets: {**jets, "part_dphi": jets["part_dphi"] + 5}, r"part_dphi = .*wrapped"),
         (lambda jets: [1, 2], r"no named columns"),
     ],

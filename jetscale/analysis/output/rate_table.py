@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def show(rates: Rates) -> None:
     """Print the table of widths, the rules, and what a reader must know."""
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False, emoji=False)
     console.print(_table(rates))
     for name, rule in rates.rules.items():
         _show_rule(console, name, rule)

@@ -125,7 +125,7 @@ def _numbered(process: str, number: int) -> JetFile:
 
 
 def _file_of(name: str) -> JetFile:
-    match = re.fullmatch(r"([A-Za-z0-9]+)_(\d{3,4})\.parquet", name)
+    match = re.fullmatch(r"([A-Za-z0-9]+)_([0-9]{3,4})\.parquet", name)
     if not match:
         raise ValueError(f"{name}: not named {{Bucket}}_{{NNNN}}.parquet")
     return _numbered(match[1], int(match[2]))

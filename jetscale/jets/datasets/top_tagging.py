@@ -159,7 +159,7 @@ class _ParquetTable:
 
 
 def _file_of(name: str) -> JetFile:
-    match = re.fullmatch(r"(train|val|test)(?:_(\d+))?\.(?:h5|parquet)", name)
+    match = re.fullmatch(r"(train|val|test)(?:_([0-9]+))?\.(?:h5|parquet)", name)
     if not match:
         raise ValueError(f"{name}: not named train.h5, val.h5, test.h5, or train_{{N}}.parquet and so on")
     return JetFile("top_tagging", "TopTagging", int(match[2] or 0), match[1], Path("TopTagging", name))

@@ -22,8 +22,8 @@ class ArrayReader:
 
     Parameters
     ----------
-    arrays : a record array of awkward, or a mapping: ``part_*`` a list of numbers per jet, ``jet_*`` one
-        number per jet
+    arrays : a record array of awkward, a list of such records, or a mapping: ``part_*`` a list of numbers per
+        jet, ``jet_*`` one number per jet
 
     Attributes
     ----------
@@ -36,13 +36,15 @@ class ArrayReader:
     """
 
     def __init__(self, arrays: Any) -> None:
-        self._names = list(arrays) if isinstance(arrays, Mapping) else list(ak.fields(arrays))
-        if not self._names:
+        columns = arrays if isinstance(arrays, Mapping) else _records(arrays)
+        self._names = list(columns) if isinstance(columns, Mapping) else list(ak.fields(columns))
+        if not self._names or not all(isinstance(name, str) for name in self._names):
             raise JetDataError(
-                f"{ARRAYS}: no named columns; give a mapping or a record array with part_px and so on"
+                f"{ARRAYS}: no named columns in a {type(arrays).__name__}; give file names, a mapping or a "
+                "record array with part_px and so on (of a TTree or a table: its arrays)"
             )
-        self._arrays = arrays
-        lengths = {name: len(arrays[name]) for name in self._names}
+        self._arrays = columns
+        lengths = {name: len(columns[name]) for name in self._names}
         self.n_jets = lengths[self._names[0]]
         for name, length in lengths.items():
             if length != self.n_jets:
@@ -66,7 +68,7 @@ class ArrayReader:
             raise JetDataError(f"{ARRAYS}: no column {', '.join(missing)}")
         for low in range(start, stop, step):
             chosen = slice(low, min(low + step, stop))
-            packed = {name: _plain(name, self._arrays[name][chosen]) for name in columns}
+            packed = {name: _plain(name, self._arrays[name][chosen], low) for name in columns}
             flat = {name: _numbers(array) for name, array in packed.items() if array.ndim == 1}
             # called before the next round
             yield assemble(ARRAYS, low, columns, lambda name: _lists(packed[name]), flat.__getitem__, None)  # noqa: B023
@@ -75,21 +77,58 @@ class ArrayReader:
         """Nothing is open."""
 
 
-def _plain(name: str, values: Any) -> Any:
-    """Some jets of a column, as an array of numbers (for `_numbers`) or of lists of these (for `_lists`)."""
-    wanted = 2 if name.startswith("part_") else 1
+def _records(arrays: Any) -> Any:
+    """What is no mapping as an array, whose fields are then asked for; as it is where it cannot be one."""
+    if isinstance(arrays, ak.Array):
+        return arrays
     try:
-        array = ak.to_packed(ak.from_regular(ak.Array(values), axis=None))
-        kind = ak.type(array)
-        found = array.ndim
+        return ak.Array(arrays)
+    except (TypeError, ValueError):
+        return {}
+
+
+def _plain(name: str, values: Any, first: int) -> Any:
+    """Some jets of a column, as an array of numbers (for `_numbers`) or of lists of these (for `_lists`).
+
+    Parameters
+    ----------
+    name : of the column
+    values : of the jets, in any form that awkward understands, or an array of arrays (uproot's library="np")
+    first : number of the first jet
+    """
+    wanted = 2 if name.startswith("part_") else 1
+    of_objects = isinstance(values, np.ndarray) and values.dtype == np.object_
+    try:
+        array = _without_options(name, ak.Array(list(values) if of_objects else values), first)
+        array = ak.to_packed(ak.from_regular(array, axis=None))
+        kind, found = ak.type(array), array.ndim
+        is_numeric = np.asarray(ak.flatten(array, axis=None)).dtype.kind in "biuf"
     except (TypeError, ValueError) as error:
         raise JetDataError(f"{ARRAYS}: {name} is no array of numbers ({error})") from error
-    if "?" in str(kind):
-        raise JetDataError(f"{ARRAYS}: {name} holds None; leave these jets out")
-    if found != wanted or np.asarray(ak.flatten(array, axis=None)).dtype.kind not in "biuf":
+    if found != wanted or not is_numeric:
         what = "a list of numbers" if wanted == 2 else "one number"
         raise JetDataError(f"{ARRAYS}: {name} is {kind}, not {what} per jet")
     return array
+
+
+def _without_options(name: str, array: Any, first: int) -> Any:
+    """The same values as an array that cannot hold None; masked arrays and nullable columns can, and may not.
+
+    Parameters
+    ----------
+    name : of the column
+    array : its values
+    first : number of the first jet
+    """
+    for axis in range(min(array.ndim, 2)):
+        is_none = ak.is_none(array, axis=axis)
+        if ak.any(is_none, axis=None):
+            inside = is_none if axis == 0 else ak.any(is_none, axis=-1)
+            entry = first + int(np.flatnonzero(ak.to_numpy(inside))[0])
+            raise JetDataError(
+                f"{ARRAYS}: entry {entry}: {name} holds None; leave these jets out, or padding (ak.drop_none)"
+            )
+    return ak.drop_none(array)
 
 
 def _numbers(array: Any) -> Array:

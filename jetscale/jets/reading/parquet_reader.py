@@ -15,6 +15,14 @@ from jetscale.jets.errors import JetDataError
 from jetscale.jets.reading.locations import File
 from jetscale.jets.reading.raw import Array, RawJets, assemble
 
+_LISTS = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
+
 
 class ParquetReader:
     """One open file, of which only the row groups that an entry range touches are read.
@@ -48,6 +56,8 @@ class ParquetReader:
         missing = sorted(set(wanted) - set(schema.names))
         if missing:
             raise JetDataError(f"{self._path}: no column {', '.join(missing)}")
+        if twice := [name for name in wanted if schema.names.count(name) > 1]:
+            raise JetDataError(f"{self._path}: several columns are named {twice[0]}; keep one of them")
         for name in wanted:
             _check_type(self._path, name, schema.field(name).type)
         if self._label is not None:
@@ -123,7 +133,7 @@ def _plain(array: Any) -> Any:
 
 def _check_type(path: File, name: str, stored: Any) -> None:
     kind = _plain_type(stored)
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    is_list = any(one(kind) for one in _LISTS)
     values = _plain_type(kind.value_type) if is_list else kind
     numeric = pa.types.is_integer(values) or pa.types.is_floating(values) or pa.types.is_boolean(values)
     if not numeric or is_list != name.startswith("part_"):

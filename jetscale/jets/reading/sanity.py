@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from jetscale.jets.errors import JetDataError, mention_once
 from jetscale.jets.kernels import all_possible, all_within, first_below_pt
+from jetscale.jets.reading.plausible import mention_implausible
 from jetscale.jets.reading.raw import ALWAYS_READ, IDENTITY, Array, RawJets, demand, where
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -21,6 +22,11 @@ _WITHIN = {
 }
 """Largest size of a column and what to say beyond it: a value that stands for "missing" (-999), an angle that
 was never wrapped. Half precision, which the store keeps, ends at 65504."""
+
+_ERRORS = ("part_d0err", "part_dzerr")
+_POSITIVE = ("jet_pt", "jet_energy", "jet_nparticles")
+_LOWEST = {"jet_sdmass": -10.0} | {f"jet_tau{n}": 0.0 for n in (1, 2, 3, 4)}
+"""Values below stand for "missing" (-1, -999). Rounding makes the mass of a light jet slightly negative."""
 
 _ENERGY_SHARE = 0.99
 """Energies below this share of pT are mentioned: 1% is room for sources in half precision."""
@@ -41,11 +47,14 @@ def check_jets(raw: RawJets) -> None:
         all(all_within(values.view(np.uint32), _limit_bits(name)) for name, values in floats.items())
         and _all_possible(raw)
         and _one_flag_at_most(raw).all()
+        and all((part[name] >= 0).all() for name in _ERRORS if name in part)
     ):
         _name_the_first(raw)
     low = first_below_pt(part["part_px"], part["part_py"], part["part_energy"], np.float32(_ENERGY_SHARE))
     if low >= 0:
         _mention_low_energy(raw, low)
+    elif raw.first_entry == 0:
+        mention_implausible(raw)
 
 
 def _has_identity(raw: RawJets) -> bool:
@@ -94,11 +103,19 @@ def _check_jets(raw: RawJets) -> None:
         raise JetDataError(f"{raw.path}: entry {raw.first_entry + empty[0]}: the jet has no constituents")
     for name, values in raw.jets.items():
         _check_finite(raw, name, values)
-    for name in ("jet_pt", "jet_energy"):
-        low = np.flatnonzero(raw.jets[name] <= 0) if name in raw.jets else np.empty(0, np.int64)
-        if len(low):
-            entry, value = raw.first_entry + low[0], raw.jets[name][low[0]]
-            raise JetDataError(f"{raw.path}: entry {entry}: {name} = {value} must be above 0 GeV")
+    for name, values in raw.jets.items():
+        if name in _POSITIVE:
+            unit = "" if name == "jet_nparticles" else " GeV"
+            _demand_of_jets(raw, name, values > 0, f"must be above 0{unit}")
+        elif name in _LOWEST:
+            why = f"must not be below {_LOWEST[name]:g}: leave out jets without a value"
+            _demand_of_jets(raw, name, values >= _LOWEST[name], why)
+
+
+def _demand_of_jets(raw: RawJets, name: str, good: npt.NDArray[np.bool_], why: str) -> None:
+    if not good.all():
+        at = int(np.flatnonzero(~good)[0])
+        raise JetDataError(f"{raw.path}: entry {raw.first_entry + at}: {name} = {raw.jets[name][at]} {why}")
 
 
 def _check_finite(raw: RawJets, name: str, values: Array) -> None:
@@ -117,6 +134,8 @@ def _name_the_first(raw: RawJets) -> None:
         if name in _WITHIN:
             limit, why = _WITHIN[name]
             demand(raw, np.abs(values) <= np.float32(limit), name, why)
+        if name in _ERRORS:
+            demand(raw, values >= 0, name, "must not be below 0, as no uncertainty is")
     demand(raw, part["part_energy"] > 0, "part_energy", "must be above 0 GeV")
     demand(
         raw,

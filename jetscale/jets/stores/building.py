@@ -21,13 +21,18 @@ from filelock import FileLock
 from jetscale import __version__
 from jetscale.common.files import CHECKSUM, DamagedFile, fsync_directory, read_sealed, write_sealed
 from jetscale.common.progress import in_parts, waiting
+from jetscale.jets.datasets.base import DATASETS
 from jetscale.jets.datasets.files import SourceFile, missing_message
 from jetscale.jets.errors import JetDataError, raise_problems, read_errors_named
-from jetscale.jets.reading.locations import File, RemoteFolder, stamp
+from jetscale.jets.reading.locations import stamp
+from jetscale.jets.reading.manifests import maker_of
 from jetscale.jets.stores.checked import RECORDS, read_record, whole_record
-from jetscale.jets.stores.packed_store import Store, write_manifest
+from jetscale.jets.stores.duplicates import in_other_splits, in_two_files
+from jetscale.jets.stores.opening import open_store
+from jetscale.jets.stores.packed_store import LABELS, SKETCHES, Store, write_manifest
 from jetscale.jets.stores.passes import SPILLS, PartJob, SpillJob, spill_path, try_spill, write_parts
 from jetscale.jets.stores.request import StoreRequest
+from jetscale.jets.stores.sketches import SKETCH
 from jetscale.jets.stores.workers import Workers, available_cores
 
 PART_BYTES = 1 << 27
@@ -128,59 +133,6 @@ def _writing(request: StoreRequest) -> Iterator[None]:
         ) from error
 
 
-def open_store(request: StoreRequest) -> Store:
-    """Open a store that exists, and compare it with the settings and the source files that are there.
-
-    Source files that are gone, or behind a URL, are not compared: a run needs no network.
-
-    Raises
-    ------
-    JetDataError
-        It is incomplete, or was made from other files or settings.
-    """
-    store = Store.open(request.path)
-    check_settings(store, request)
-    if not isinstance(request.directory, RemoteFolder):
-        _check_files(store, request)
-    return store
-
-
-def check_settings(store: Store, request: StoreRequest) -> None:
-    """Check that the store was made with the settings of `request`.
-
-    Parameters
-    ----------
-    store : as it is
-    request : as it should be
-
-    Raises
-    ------
-    JetDataError
-        It has another format, dataset, split, feature set or selection; the message names what differs.
-    """
-    wanted = request.definition()
-    made = {key: store.definition[key] for key in wanted if key in store.definition}
-    if made != wanted:
-        different = sorted(key for key in wanted if made.get(key) != wanted[key])
-        raise JetDataError(
-            f"{request.path}: made with another {', '.join(different)}: "
-            f"{[made.get(key) for key in different]}, now {[wanted[key] for key in different]}; "
-            "remove it to have it made again"
-        )
-
-
-def _check_files(store: Store, request: StoreRequest) -> None:
-    now = {file.name: file.size for file in request.sources()}
-    then = {source["name"]: source["size"] for source in store.definition["sources"]}
-    changed = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
-    if now and changed:
-        raise JetDataError(
-            f"{request.path}: made from other files than those in {request.directory}: {changed[0]} "
-            f"has {now.get(changed[0], 'no')} bytes now and had {then.get(changed[0], 'no')} "
-            f"({len(changed)} files differ); remove the store to have it made again, or name another store"
-        )
-
-
 def _holds(path: Path, content: dict[str, Any]) -> bool:
     """Whether a sealed file is there, whole, and has this content."""
     try:
@@ -212,9 +164,13 @@ class _Build:
         )
         self._start_staging()
         self._first_pass(workers)
-        definition = {**self.plan, "sources": self._sources_with_checksums()}
+        records = self._records()
+        self._mention_makers()
+        definition = {**self.plan, "sources": self._sources_with_checksums(records)}
         entries = self._second_pass(workers, definition)
-        write_manifest(self.staging, definition, entries)
+        sketches = {file.name: record[SKETCH] for file, record in zip(self.sources, records, strict=True)}
+        beside = {LABELS: list(DATASETS[self.request.dataset].labels), SKETCHES: sketches}
+        write_manifest(self.staging, definition, entries, beside)
         for work in (SPILLS, RECORDS):
             shutil.rmtree(self.staging / work)
         (self.staging / PLAN).unlink()
@@ -262,23 +218,34 @@ class _Build:
         """Whether an interrupted build has read the file, and file and result are still the same."""
         record = whole_record(self.staging, spill)
         with read_errors_named(file.path):
-            return record is not None and record["stamp"] == stamp(file.path, file.size)
+            return record is not None and SKETCH in record and record["stamp"] == stamp(file.path, file.size)
 
-    def _sources_with_checksums(self) -> list[dict[str, Any]]:
-        """Name, size and checksum of every source; no two the same, and some jet selected."""
+    def _records(self) -> list[dict[str, Any]]:
+        """Records of the spill files; no jets twice, and some jet selected."""
         records = [read_record(self.staging, path.name) for path in self.spills]
-        first: dict[str, File] = {}
-        problems = []
-        for file, record in zip(self.sources, records, strict=True):
-            same = first.setdefault(record[CHECKSUM], file.path)
-            if same is not file.path:
-                problems.append(f"{file.path}: duplicated file, the same bytes as {same}; remove one of them")
-        raise_problems(problems)
+        raise_problems(in_two_files(self.sources, records))
+        raise_problems(in_other_splits(self.request, self.sources, records), "files share jets with others")
         if not any(record["n_jets"] for record in records):
             raise JetDataError(
                 f"{self.request.directory}: no jet of {len(self.sources)} files passes "
                 f"selection={self.request.selection}"
             )
+        return records
+
+    def _mention_makers(self) -> None:
+        """Warn of real and simulated jets, or those of two simulators, in one store."""
+        makers = {maker_of(file.path): file for file in self.sources if isinstance(file.path, Path)}
+        if len(makers) > 1:
+            told = "; ".join(f"{maker} ({file.name})" for maker, file in sorted(makers.items()))
+            log.warning(
+                "%s: jets of %d origins are mixed in it, %s: what is measured on them holds for none",
+                self.request.path,
+                len(makers),
+                told,
+            )
+
+    def _sources_with_checksums(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Name, size and checksum of every source."""
         return [
             {**file, CHECKSUM: record[CHECKSUM]} for file, record in zip(self.files, records, strict=True)
         ]

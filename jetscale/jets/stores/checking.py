@@ -16,7 +16,7 @@ from jetscale.common.files import CHECKSUM, checksum_file
 from jetscale.jets.datasets.files import SourceFile
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.reading.locations import local_copy
-from jetscale.jets.stores.building import check_settings
+from jetscale.jets.stores.opening import check_settings
 from jetscale.jets.stores.packed_store import MANIFEST, Part, Store
 from jetscale.jets.stores.request import StoreRequest
 from jetscale.jets.stores.workers import available_cores

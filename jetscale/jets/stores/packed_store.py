@@ -26,6 +26,10 @@ FORMAT = 3
 SEALED_SINCE = 3
 """First format whose manifest has a checksum."""
 MANIFEST = "store.json"
+SKETCHES = "sketches"
+LABELS = "labels"
+"""Keys of the manifest beside the definition: sketches of the sources, names of the labels by position. They
+are no part of the fingerprint; older stores lack them."""
 
 Integers = npt.NDArray[np.int64]
 
@@ -121,6 +125,8 @@ class Store:
     n_jets : jets in the store
     n_constituents : constituents in the store
     label_counts_PL : (P, L) int64, jets per part and published label
+    labels : names of the labels when it was made, by position; empty in older stores
+    sketches : by name of the source file (see `jetscale.jets.stores.sketches`); empty in older stores
     """
 
     path: Path
@@ -130,6 +136,8 @@ class Store:
     n_constituents: int
     label_counts_PL: npt.NDArray[np.int64]
     entries: list[dict[str, Any]] = field(repr=False)
+    labels: list[str] = field(default_factory=list, repr=False)
+    sketches: dict[str, str] = field(default_factory=dict, repr=False)
     _parts: dict[int, Part] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -163,6 +171,8 @@ class Store:
             n_constituents=manifest["n_constituents"],
             label_counts_PL=np.array([entry["label_counts"] for entry in manifest["parts"]], np.int64),
             entries=manifest["parts"],
+            labels=manifest.get(LABELS, []),
+            sketches=manifest.get(SKETCHES, {}),
         )
 
     @property
@@ -198,7 +208,12 @@ def remedy(path: Path) -> str:
     return f"remove {path} to have it made again"
 
 
-def write_manifest(folder: Path, definition: dict[str, Any], entries: list[dict[str, Any]]) -> None:
+def write_manifest(
+    folder: Path,
+    definition: dict[str, Any],
+    entries: list[dict[str, Any]],
+    beside: Mapping[str, Any] | None = None,
+) -> None:
     """Write ``store.json`` of a store with these parts (see `jetscale.jets.stores.passes.describe_part`).
 
     Parameters
@@ -206,6 +221,7 @@ def write_manifest(folder: Path, definition: dict[str, Any], entries: list[dict[
     folder : of the store
     definition : what identifies it
     entries : of its parts, in order
+    beside : `LABELS` and `SKETCHES`; None for a store without them
     """
     manifest = {
         "fingerprint": fingerprint(definition),
@@ -213,6 +229,7 @@ def write_manifest(folder: Path, definition: dict[str, Any], entries: list[dict[
         "n_jets": sum(entry["n_jets"] for entry in entries),
         "n_constituents": sum(entry["n_constituents"] for entry in entries),
         "definition": definition,
+        **(beside or {}),
         "parts": entries,
     }
     write_sealed(folder / MANIFEST, manifest)

@@ -46,6 +46,7 @@ from jetscale.jets.stores.packed_jets import (
     view,
 )
 from jetscale.jets.stores.request import selected
+from jetscale.jets.stores.sketches import SKETCH, Hashes, as_text, smallest
 
 Parts = npt.NDArray[np.uint32]
 
@@ -120,18 +121,20 @@ def write_spill(job: SpillJob) -> None:
             atomic_path(target) as aside,
         ):
             with pa.ipc.new_file(str(aside), schema) as writer:
-                for jets, parts in _groups(source, job):
+                sketch = np.empty(0, np.uint64)
+                for jets, parts, sketch in _groups(source, job):  # noqa: B007 (the last one is of all jets)
                     writer.write_batch(jets.record_batch(schema, {"part": parts}))
                     n_jets += jets.n_jets
             with read_errors_named(file):
                 if stamp(file, size) != before:
                     raise JetDataError(f"{file}: changed while it was read; start again when it is whole")
     record = {**describe(target), CHECKSUM: checksum, "stamp": before, "n_jets": n_jets}
+    record[SKETCH] = as_text(sketch)
     keep_record(job.folder, target.name, record)
 
 
-def _groups(source: JetFileReader, job: SpillJob) -> Iterator[tuple[PackedJets, Parts]]:
-    """Yield about `GROUP` selected jets at a time and their parts, sorted by part.
+def _groups(source: JetFileReader, job: SpillJob) -> Iterator[tuple[PackedJets, Parts, Hashes]]:
+    """Yield about `GROUP` selected jets at a time and their parts, sorted by part, and the sketch up to here.
 
     The arrays are reused: jets that were yielded are overwritten by the next.
     """
@@ -140,15 +143,16 @@ def _groups(source: JetFileReader, job: SpillJob) -> Iterator[tuple[PackedJets, 
     part_of_entry = (raw_words(source.n_jets, "part", job.source.name) % job.n_parts).astype(np.uint32)
     held: list[PackedJets] = []
     passed: list[npt.NDArray[np.bool_]] = []
-    first, buffers = 0, Buffers()
+    first, buffers, sketch = 0, Buffers(), np.empty(0, np.uint64)
     for raw in source.jets(features.reads):
         held.append(pack(raw, features))
+        sketch = smallest(sketch, held[-1])
         passed.append(selected(raw, job.selection))
         last = raw.first_entry + raw.n_jets
         if last - first >= GROUP or last == source.n_jets:
             rows = np.flatnonzero(np.concatenate(passed))
             rows = rows[_stable_order(part_of_entry[first + rows], job.n_parts)]
-            yield gather(held, rows, buffers), part_of_entry[first + rows]
+            yield gather(held, rows, buffers), part_of_entry[first + rows], sketch
             held, passed, first = [], [], last
 
 

@@ -1,0 +1,134 @@
+"""No jet counts twice: in two files of a split, or in two splits, under whatever name and in any form."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import awkward as ak
+import numpy as np
+import pytest
+import uproot
+
+from jetscale.common.files import read_sealed, sha256_file, write_sealed
+from jetscale.jets.datasets.base import DATASETS
+from jetscale.jets.errors import JetDataError
+from jetscale.jets.reading.manifests import VERSION_KEY, manifest_path
+from jetscale.jets.stores.building import ensure_store
+from jetscale.jets.stores.opening import open_store
+from jetscale.jets.stores.packed_store import LABELS, MANIFEST, SKETCHES
+from jetscale.jets.stores.request import StoreRequest
+from jetscale.jets.stores.sketches import shared
+from tests.jets.stores import PART_BYTES, request
+from tests.jets.variants import columns_of, reordered, write_root
+
+
+def wanted(data: Path, split: str = "train") -> StoreRequest:
+    return request(data, data / "store", "jetclass", split=split)
+
+
+@pytest.fixture
+def first(write: SimpleNamespace, tmp_path: Path) -> Path:
+    """A train file of 60 jets."""
+    path: Path = write.jetclass(tmp_path / "JetClass/HToBB_000.root", "Hbb", 60, seed=1)
+    return path
+
+
+def in_other_bytes(path: Path, form: str, to: Path) -> None:
+    columns = columns_of(path)
+    if form == "compression":
+        write_root(to, columns, compression=uproot.ZSTD(5))
+    elif form == "double precision":
+        write_root(to, {name: ak.values_astype(values, np.float64) for name, values in columns.items()})
+    elif form == "rising order":
+        write_root(to, reordered(columns, ak.local_index(columns["part_px"])[:, ::-1]))
+    elif form == "jets in another order":
+        write_root(to, {name: values[::-1] for name, values in columns.items()})
+    else:  # a third of the jets
+        write_root(to, {name: values[20:40] for name, values in columns.items()})
+
+
+FORMS = ["compression", "double precision", "rising order", "jets in another order", "a third of the jets"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_jets_in_other_bytes(first: Path, form: str) -> None:
+    in_other_bytes(first, form, first.with_name("HToBB_007.root"))
+    message = r"HToBB_007.root: has the same jets as .*HToBB_000.root, or some of them"
+    with pytest.raises(JetDataError, match=message):
+        ensure_store(wanted(first.parents[1]), workers=1, part_bytes=PART_BYTES)
+
+
+@pytest.mark.parametrize("form", ["copy", "compression"])
+@pytest.mark.parametrize("later", ["train", "test"])
+def test_train_jets_are_no_test_jets(first: Path, form: str, later: str) -> None:
+    data, test_file = first.parents[1], first.with_name("HToBB_100.root")
+    if form == "copy":
+        shutil.copy(first, test_file)
+    else:
+        in_other_bytes(first, form, test_file)
+    earlier = "test" if later == "train" else "train"
+    ensure_store(wanted(data, earlier), workers=1)
+    with pytest.raises(JetDataError, match=rf"has the same jets as .*a loss on jets that are in {later} and"):
+        ensure_store(wanted(data, later), workers=1)
+    assert not wanted(data, later).path.exists()
+
+
+def test_other_jets_are_not_taken_for_the_same(write: SimpleNamespace, first: Path) -> None:
+    data = first.parents[1]
+    for number in (1, 2, 100):
+        write.jetclass(first.with_name(f"HToBB_{number:03d}.root"), "Hbb", 60, seed=10 + number)
+    sketches = ensure_store(wanted(data), workers=1).sketches
+    assert {name: len(sketch) for name, sketch in sketches.items()} == {
+        f"HToBB_{number:03d}.root": 32 * 16 for number in range(3)
+    }
+    assert list(shared(sketches, sketches)) == []
+    assert ensure_store(wanted(data, "test"), workers=1).n_jets == 60
+
+
+def test_a_few_common_hashes_are_an_accident() -> None:
+    words = [f"{number:016x}" for number in range(40)]
+    one, alike, other = "".join(words[:32]), "".join(words[28:40]), "".join(words[29:40])
+    assert list(shared({"a": one}, {"b": alike, "c": other})) == [("a", "b")]
+    assert list(shared({"a": "".join(words[:2])}, {"b": one})) == [("a", "b")], "a file of two jets"
+
+
+def test_a_store_of_before_is_still_read_and_compared_by_its_checksums(first: Path) -> None:
+    data = first.parents[1]
+    store = ensure_store(wanted(data), workers=1)
+    manifest = read_sealed(store.path / MANIFEST)
+    write_sealed(store.path / MANIFEST, {k: v for k, v in manifest.items() if k not in (LABELS, SKETCHES)})
+    assert open_store(wanted(data)).fingerprint == store.fingerprint
+    shutil.copy(first, first.with_name("HToBB_100.root"))
+    with pytest.raises(JetDataError, match="means nothing"):
+        ensure_store(wanted(data, "test"), workers=1)
+
+
+def test_jets_of_several_origins_are_mentioned(
+    write: SimpleNamespace, first: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, version in ((1, 1), (2, 2)):
+        path = write.jetclass(first.with_name(f"HToBB_00{number}.root"), "Hbb", 20, seed=10 + number)
+        settings = {VERSION_KEY: version}
+        write_sealed(manifest_path(path), {"sha256": sha256_file(path), "settings": settings})
+    ensure_store(wanted(first.parents[1]), workers=1)
+    (record,) = (record for record in caplog.records if record.levelname == "WARNING")
+    assert (
+        "jets of 3 origins are mixed in it, files without a manifest of the simulator (HToBB_000.root); "
+        "jetscale's simulator, version 1 (HToBB_001.root); jetscale's simulator, version 2 (HToBB_002.root): "
+        "what is measured on them holds for none"
+    ) in record.message
+
+
+def test_labels_in_another_order_are_other_classes(first: Path) -> None:
+    """A store keeps positions of labels: a dataset whose labels were sorted anew gives them other names."""
+    data = first.parents[1]
+    store = ensure_store(wanted(data), workers=1)
+    manifest = read_sealed(store.path / MANIFEST)
+    assert manifest[LABELS] == list(DATASETS["jetclass"].labels)
+    labels = manifest[LABELS]
+    labels[1], labels[2] = labels[2], labels[1]
+    write_sealed(store.path / MANIFEST, {**manifest, LABELS: labels})
+    with pytest.raises(JetDataError, match="made with other labels: label 1 was 'Hcc', now 'Hbb'; remove it"):
+        open_store(wanted(data))
