@@ -19,13 +19,12 @@ from jetscale.analysis.answers.next_runs import QUANTITIES, NextRuns, next_runs
 from jetscale.analysis.answers.planning import Plan, plan
 from jetscale.analysis.answers.prediction import LEVELS, Predictions, predict_loss
 from jetscale.analysis.answers.total_plan import TotalPlan, plan_total
-from jetscale.analysis.settings import LEVEL
+from jetscale.analysis.settings import AMOUNT, LEVEL
 from jetscale.common.cli import parse, run
-from jetscale.common.fields import OneOf, Range
+from jetscale.common.fields import OneOf
 from jetscale.common.usage import UsageError
 
 PROGRAM = "python -m jetscale.analysis.plan"
-AMOUNT = Range(0, 1e60)
 
 
 @dataclass

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Real
 from typing import Annotated
 
 from jetscale.common.fields import SEED, OneOf, Range
@@ -10,6 +12,7 @@ from jetscale.common.usage import UsageError
 
 WEIGHTS = OneOf("raw", "ema", "")
 LEVEL = Range(1, 99.9)  # of an interval, in %
+AMOUNT = Range(0, 1e60)  # of FLOPs, parameters, jets, losses and the like, where 0 is: not given
 _UPTO = Range(0, 1_000_000)
 
 
@@ -250,3 +253,27 @@ class FitSettings:
     blocks: Annotated[int, _UPTO] = 0
     multiverse: bool = True
     joint: JointSettings = field(default_factory=JointSettings)
+
+
+def check_amounts(**amounts: object) -> None:
+    """Refuse amounts (FLOPs, hours, jets, losses) that the command would refuse too.
+
+    Parameters
+    ----------
+    amounts : by name; 0: not given.
+
+    Raises
+    ------
+    UsageError
+        Not a number, not finite, negative, or beyond what anything could be.
+    """
+    for name, value in amounts.items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not AMOUNT.holds(value):
+            raise UsageError(f"{name}={value!r}: must be a number {AMOUNT}")
+
+
+def check_levels(levels: Sequence[object]) -> None:
+    """Refuse levels of intervals that are none, in %; UsageError."""
+    for level in levels:
+        if not isinstance(level, Real) or not LEVEL.holds(level):
+            raise UsageError(f"levels={list(levels)}: {level!r} must be a number {LEVEL}, in %")

@@ -158,7 +158,10 @@ def written(folder: Path, seed: int, compositions: dict[str, EffectiveData], spr
     results = {
         "settings": {}, "subsets": {}, "sample": "jet", "flops_per_param_sample": 240.0,
         "joint": {"method": "hierarchical", "dof": None},
-        "transfer": {name: {"law": "effective_data", "groups": of} for name, of in groups.items()},
+        "transfer": {
+            name: {"law": "effective_data", "groups": of, "D_T": {"value": 1.0}}
+            for name, of in groups.items()
+        },
         "transfer_laws": {"laws": {"effective_data": {"theta": theta}}},
     }  # fmt: skip
     (folder / "results.json").write_text(json.dumps(results))

@@ -18,7 +18,7 @@ from jetscale.analysis.checks.multiverse import multiverse
 from jetscale.analysis.errors.estimate import Estimate, estimates, seeds_resampled
 from jetscale.analysis.fitting.approach import EXPONENTS, approaches, part
 from jetscale.analysis.fitting.approach3 import surfaces_of
-from jetscale.analysis.fitting.numbers import Quantity, summarise
+from jetscale.analysis.fitting.numbers import Quantity, distinct, summarise
 from jetscale.analysis.fitting.pins import form_of
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.joint.answer import answer as joint_answer
@@ -155,7 +155,7 @@ def subset_fit(
     return SubsetFit(
         name=found.task.name,
         n_runs=len(curves.runs),
-        n_sizes=len(np.unique(curves.log_N)),
+        n_sizes=distinct(curves.log_N),
         n_points=len(curves.log_N),
         approaches={one.name: part(one.name, found.quantities) for one in approaches()},
         method=found.method,

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 ROUNDING = 1e-9  # of ln D, at the ends of a curve
+NAMED = 6  # sizes in a warning
 POINTS = 12  # a curve, besides the last where scratch with the same total can be compared
 
 
@@ -125,6 +126,11 @@ def gains(
             continue
         scratch = sizes[other]
         entries = []
+        absent = [f"{size[1]:g}" for size in sizes[name] if size not in scratch]
+        if absent:
+            shown = ", ".join(absent[:NAMED]) + (", ..." if len(absent) > NAMED else "")
+            what = next(iter(sizes[name]))[0]
+            warnings.append(f"no gain of {name} at {what} = {shown}: {other} has no curve of the same size")
         for size, runs in sizes[name].items():
             if size not in scratch:
                 continue

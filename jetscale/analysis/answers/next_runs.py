@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from jetscale.analysis.answers import laws as sources
 from jetscale.analysis.answers.laws import Law, Laws
 from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.settings import check_amounts
 from jetscale.analysis.tables.variants import counterpart
 from jetscale.common.usage import UsageError
 
@@ -136,6 +137,7 @@ def next_runs(
     UsageError
         An unknown quantity or subset, no replicates, or a budget below the cheapest run.
     """
+    check_amounts(budget=budget, C=C)
     laws = sources.of(fitted)
     if quantity not in QUANTITIES:
         raise UsageError(f"runs_for={quantity!r}: choose one of {', '.join(QUANTITIES)}")

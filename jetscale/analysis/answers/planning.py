@@ -16,6 +16,7 @@ from jetscale.analysis.answers import laws as sources
 from jetscale.analysis.answers.laws import Law, Laws
 from jetscale.analysis.fitting.numbers import Quantity, summarise
 from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.settings import check_amounts
 from jetscale.analysis.tables.variants import counterpart
 from jetscale.common.usage import UsageError
 
@@ -113,8 +114,10 @@ def plan(
     Raises
     ------
     UsageError
-        Not exactly one of budget, loss and gpu_hours; no measured rate; unknown subset; no results.
+        Not exactly one of budget, loss and gpu_hours, or no number from 0; no measured rate; unknown subset;
+        no results.
     """
+    check_amounts(budget=budget, loss=loss, gpu_hours=gpu_hours, rate=rate, simulate_seconds=simulate_seconds)
     laws = sources.of(fitted)
     if sum(value > 0 for value in (budget, loss, gpu_hours)) != 1:
         raise UsageError("give exactly one of budget=FLOPs, loss=VALUE, gpu_hours=HOURS")
@@ -201,7 +204,7 @@ def allocate(
         simulate_cpu_hours=(np.exp(log_D) + law.pretrain_jets) * simulate_seconds / 3600
         if simulate_seconds
         else None,
-        flags=_flags(law, laws, log_C, log_N, log_D),
+        flags=_flags(law, laws, log_C, log_N, log_D) + _out_of_reach(law, loss),
     )
 
 
@@ -219,6 +222,14 @@ def _multiplier(law: Law, laws: Laws, reference: str, log_C: float) -> Quantity 
             allocation.compute_multiplier(law.replicates, law.cost, other.replicates, other.cost, log_C)
         )
     return summarise(float(np.exp(value)), draws, law.method, min(law.dof, other.dof), "log", laws.levels)
+
+
+def _out_of_reach(law: Law, loss: float) -> list[str]:
+    """Say how often the data allow a floor above the loss that is asked for."""
+    if not loss or law.replicates is None:
+        return []
+    above = float((law.replicates.log_floor >= np.log(loss)).mean())
+    return [f"in {100 * above:.2g}% of the replicates the floor L_inf lies above this loss"] if above else []
 
 
 def _flags(law: Law, laws: Laws, log_C: float, log_N: float, log_D: float) -> list[str]:

@@ -22,6 +22,7 @@ from jetscale.analysis.checks import coverage
 from jetscale.analysis.errors.scatter import Scatter
 from jetscale.analysis.fitting.numbers import Quantity, student_reach, summarise
 from jetscale.analysis.fitting.surface import Surfaces
+from jetscale.analysis.settings import check_amounts, check_levels
 from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ Array = NDArray[np.float64]
 LEVELS = (80.0, 90.0, 95.0)
 NEAR = 0.05  # decades outside the runs that are no extrapolation
 SAME = 1e-3  # of a logarithm
+MUCH_THE_SAME = 1.1  # C / (k N D) of runs whose cost is not quite k N D
 _BISECTIONS = 80
 
 
@@ -106,8 +108,11 @@ def predict_loss(
     Raises
     ------
     UsageError
-        N, D or C that the law needs are missing, or do not belong to it; unknown subset; no results.
+        N, D or C that the law needs are missing, contradict it, or are no numbers from 0; unknown subset; no
+        results.
     """
+    check_amounts(N=N, D=D, C=C)
+    check_levels(levels)
     laws = sources.of(fitted)
     sources.check_subset(laws, subset)
     asked = {symbol: value for symbol, value in (("N", N), ("D", D), ("C", C)) if value > 0}
@@ -176,6 +181,13 @@ def _on_line(line: Line, laws: Laws, asked: dict[str, float], levels: Sequence[f
     if symbol not in asked:
         raise UsageError(f"{line.name}: its loss is a law of {symbol} alone ({line.reason}): give {symbol}=")
     flags = []
+    if symbol != "C" and "C" in asked:
+        raise UsageError(
+            f"{line.name}: its loss is a law of {symbol} alone ({line.reason}), which says nothing of"
+            f" C = {asked['C']:.4g}; leave C out"
+        )
+    if set(asked) == {"N", "D", "C"}:
+        _refuse_other_budget(line, asked)
     for other, value in asked.items():
         if other == symbol or other == "C":
             continue
@@ -197,6 +209,16 @@ def _on_line(line: Line, laws: Laws, asked: dict[str, float], levels: Sequence[f
     return _prediction(
         line.name, at, line.law, line.replicates, x, 0 * x, line.method, line.dof, line.scatter, flags, levels
     )
+
+
+def _refuse_other_budget(line: Line, asked: dict[str, float]) -> None:
+    """Refuse a C that is not the one of the N and D given beside it."""
+    C = line.k * asked["N"] * asked["D"]
+    if not line.absent and abs(np.log(asked["C"] / C)) > np.log(MUCH_THE_SAME):
+        raise UsageError(
+            f"{line.name}: C = {asked['C']:.4g} is not that of N = {asked['N']:.4g} and D = {asked['D']:.4g},"
+            f" {C:.4g}; leave one of them out"
+        )
 
 
 def _prediction(

@@ -29,6 +29,7 @@ from jetscale.analysis.answers.total_budget import (
 )
 from jetscale.analysis.answers.transfer_laws import Ranges, Transfer, from_folder, from_result
 from jetscale.analysis.fitting.numbers import Quantity, Scale, summarise
+from jetscale.analysis.settings import check_amounts
 from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
@@ -161,6 +162,7 @@ def plan_total(
     UsageError
         No law of transfer with a power of D_pre in these results; unknown subset.
     """
+    check_amounts(total_budget=budget, simulate=simulate, pretrain=pretrain, finetune=finetune)
     transfer = from_folder(Path(fitted)) if isinstance(fitted, str | Path) else from_result(fitted)
     price = Price(simulate, pretrain or transfer.price, finetune or transfer.price)
     if subset and subset not in transfer.laws:

@@ -105,15 +105,22 @@ def _transfer(
     theta, laws, ranges = entry["theta"], {}, {}
     prefix = f"transfer.{LAW}."
     drawn = {key.removeprefix(prefix): value for key, value in draws.items() if key.startswith(prefix)}
-    for name, groups in ((name, one["groups"]) for name, one in results["transfer"].items()):
+    unknown: list[str] = []
+    for name, one in results["transfer"].items():
+        groups = one["groups"]
         if not theta.get(f"{name}.p"):
             continue  # pretrained on one amount only: what more of it would bring is not known
+        if one["D_T"]["value"] is None:
+            unknown.append(f"{name} ({one['refused'].get('k', 'no reason given')})")
+            continue
         rows = frame[np.isin(names_of_groups(frame), list(groups))]
         jets = [amount for amount in groups.values() if amount]
         if PRETRAIN_JETS in rows and not jets:
             jets = [float(rows[PRETRAIN_JETS].max())]
         ranges[name] = Ranges(float(rows["n_params"].max()), max(jets), float(rows["jets"].max()))
         laws[name] = (law_of(theta, name), law_of(drawn, name) if drawn else None)
+    if unknown and not laws:
+        raise UsageError(f"{source}: what pretraining is worth is not determined: {'; '.join(unknown)}")
     if not laws:
         raise UsageError(
             f"{source}: every composition was pretrained on one amount of data only, so the law does not say"

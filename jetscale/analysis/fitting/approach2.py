@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from jetscale.analysis.fitting.approach import Approach
 from jetscale.analysis.fitting.isoflop import (
+    APART,
     EDGE,
     Profiles,
     Slice,
@@ -25,6 +26,7 @@ from jetscale.analysis.fitting.isoflop import (
     vertices,
     windowed,
 )
+from jetscale.analysis.fitting.numbers import distinct, same_values
 from jetscale.analysis.fitting.task import Task
 
 Array = NDArray[np.float64]
@@ -76,8 +78,11 @@ class IsoflopApproach(Approach):
         """Find and check the slices."""
         two, c = task.settings.approach2, task.curves
         regular = np.flatnonzero(task.regular)
-        copy = c.cell if c.is_curve else copies(c.log_N, c.log_C)
-        profiles = find_profiles(c.log_N[regular], c.log_C[regular], copy[regular], two, c.is_curve)
+        size = same_values(c.log_N)
+        if 2 * len(np.unique(size)) > len(size):  # hardly any size comes twice: no curves of it
+            size = c.log_N
+        copy = c.cell if c.is_curve else copies(size, c.log_C - (c.log_N - size))
+        profiles = find_profiles(size[regular], c.log_C[regular], copy[regular], two, c.is_curve)
         slices = []
         for one in profiles.slices:
             one = replace(one, low=regular[one.low], high=regular[one.high])
@@ -117,7 +122,7 @@ class IsoflopApproach(Approach):
             slices.append(
                 {
                     "C": float(np.exp(one.log_C)),
-                    "sizes": len(np.unique(log_N)),
+                    "sizes": distinct(log_N, APART),
                     "N_range": float(np.exp(np.ptp(log_N))),
                     "N_star": float(np.exp(in_N.position)),
                     "D_star": float(np.exp(in_D.position)),

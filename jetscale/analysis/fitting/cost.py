@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis.fitting.numbers import distinct
 from jetscale.analysis.fitting.surface import Surfaces
 
 Array = NDArray[np.float64]
@@ -248,7 +249,7 @@ def _best_form(log_N: Array, log_D: Array, log_k: Array) -> Cost | None:
     """First form that is close enough, else the closest that is usable; None where none is."""
     low, high = (float(log_N.min()), float(log_D.min())), (float(log_N.max()), float(log_D.max()))
     x, y = log_N - 0.5 * (low[0] + high[0]), log_D - 0.5 * (low[1] + high[1])
-    sizes, amounts = len(np.unique(log_N)), len(np.unique(log_D))
+    sizes, amounts = distinct(log_N), distinct(log_D)
     best, best_rms = None, NOT_MODELLED
     for powers in FORMS:
         degree_N, degree_D = (max(power[axis] for power in powers) for axis in (0, 1))

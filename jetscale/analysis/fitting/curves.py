@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.fitting.numbers import TIE
+from jetscale.analysis.fitting.numbers import SAME_VALUE, TIE, same_values
 from jetscale.analysis.settings import CurveSettings, CurveSteps
 from jetscale.analysis.tables.loss_table import WEIGHT
 from jetscale.common.usage import UsageError
@@ -107,8 +107,8 @@ class CurveSet:
             member = self.cell == cell
             size, budgets = self.log_N[member][0], self.log_C[member]
             covered = (self.log_C >= budgets.min()) & (self.log_C <= budgets.max())
-            smaller |= covered & (size < self.log_N)
-            larger |= covered & (size > self.log_N)
+            smaller |= covered & (size < self.log_N - SAME_VALUE)
+            larger |= covered & (size > self.log_N + SAME_VALUE)
         return smaller & larger
 
     @property
@@ -211,10 +211,11 @@ def build(frame: pd.DataFrame, settings: CurveSettings) -> CurveSet:
         return _final_losses(frame, runs)
     first = [int(np.flatnonzero(run_codes == code)[0]) for code in range(len(runs))]
     sizes = frame["n_params"].to_numpy(float)
+    level = same_values(np.log(sizes[first]))
     seeds = [str(frame["seed"].iloc[row]) for row in first]
     cells: dict[float | int, list[int]] = {}
-    for code, row in enumerate(first):
-        cells.setdefault(float(sizes[row]) if steps.average_seeds else code, []).append(code)
+    for code in range(len(runs)):
+        cells.setdefault(float(level[code]) if steps.average_seeds else code, []).append(code)
     warnings: list[str] = []
     plateaus: list[str] = []
     curves, log_N, cell_runs = [], [], []

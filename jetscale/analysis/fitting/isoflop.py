@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.fitting.numbers import TIE
+from jetscale.analysis.fitting.numbers import TIE, distinct
 from jetscale.analysis.settings import Approach2Settings
+from jetscale.common.usage import UsageError
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
+APART = 0.01  # in ln N or ln D: less is one size, of which a parabola needs several
 EDGE = "the optimum is at the edge of the grid"
 MOST_NUMBERS = 4_000_000  # replicates x slices x members held at a time
 
@@ -78,7 +80,7 @@ def find_profiles(
 
     Parameters
     ----------
-    log_N, log_C : (P,).
+    log_N, log_C : (P,); ln N the same for all points of one size.
     copy : (P,) points of one size and one copy (a run, a seed) make a curve.
     is_curve : whether runs have several evaluations each.
     """
@@ -87,14 +89,15 @@ def find_profiles(
         if len(nominal) >= 3:
             return Profiles(nominal, interpolated=False)
     curves = _curves(log_N, log_C, copy)
-    sizes, drawn = len(np.unique(log_N)), len({float(log_N[index[0]]) for index in curves})
+    of_curve = np.array([log_N[index[0]] for index in curves])
+    sizes, drawn = distinct(log_N, APART), distinct(of_curve, APART)
     if drawn < settings.min_points:
         several = f"{sizes} sizes, {drawn} of them with several budgets"
         return Profiles([], True, f"{several}; a parabola needs {settings.min_points}")
     ends = np.array([[log_C[index[0]], log_C[index[-1]]] for index in curves])
     covered = np.sort(ends.ravel())
     reaches = (ends[:, 0] <= covered[:, None] + TIE) & (ends[:, 1] >= covered[:, None] - TIE)
-    _, size = np.unique([log_N[index[0]] for index in curves], return_inverse=True)
+    size = _sizes(of_curve[None])[0]
     count = np.stack([reaches[:, size == one].any(axis=1) for one in range(drawn)]).sum(axis=0)
     wide = covered[count >= settings.min_points]
     if not len(wide) or wide[-1] <= wide[0] + TIE:
@@ -121,7 +124,7 @@ def copies(log_N: Array, log_C: Array) -> Index:
 
     Parameters
     ----------
-    log_N, log_C : (P,).
+    log_N, log_C : (P,); ln N the same for all points of one size.
     """
     order = np.lexsort((log_C, log_N))
     fresh = np.r_[True, (np.diff(log_N[order]) != 0) | (np.diff(log_C[order]) > 1e-9)]
@@ -141,7 +144,10 @@ def _nominal(log_N: Array, log_C: Array, settings: Approach2Settings) -> list[Sl
             start = i
     found = []
     for group in groups:
-        if np.ptp(log_C[group]) <= settings.tolerance and len(np.unique(log_N[group])) >= settings.min_points:
+        if (
+            np.ptp(log_C[group]) <= settings.tolerance
+            and distinct(log_N[group], APART) >= settings.min_points
+        ):
             members = np.sort(group)
             found.append(Slice(float(log_C[group].mean()), members, members, np.zeros(len(group))))
     return found
@@ -230,10 +236,9 @@ def vertices(
     rhs = (weight_KRM * y_KRM) @ powers[:, :, : degree + 1]
     normal = moments[:, :, np.add.outer(np.arange(degree + 1), np.arange(degree + 1))]
     present = weight_KRM > 0
-    # members of one x count once: which is the first that has it
-    first_KM = (x_KM[:, :, None] == x_KM[:, None, :]).argmax(axis=2)
-    of_first = (first_KM[:, :, None] == np.arange(x_KM.shape[1])).astype(float)
-    distinct = (present.astype(float) @ of_first > 0).sum(axis=2)
+    # members of one size count once
+    of_size = (_sizes(x_KM)[:, :, None] == np.arange(x_KM.shape[1])).astype(float)
+    distinct = (present.astype(float) @ of_size > 0).sum(axis=2)
     usable = distinct >= max(min_points, degree + 2)
     normal = np.where(usable[:, :, None, None], normal, np.eye(degree + 1))
     t_star = _minimum(np.linalg.solve(normal, rhs[:, :, :, None])[:, :, :, 0])
@@ -242,6 +247,18 @@ def vertices(
     )
     position = middle_K[:, None] + scale_K[:, None] * t_star
     return np.where(usable & inside, position, np.nan).T
+
+
+def _sizes(x_KM: Array) -> NDArray[np.intp]:
+    """Number of the size of each member; a size holds what is less than `APART` beyond its smallest."""
+    number_KM = np.empty(x_KM.shape, dtype=np.intp)
+    for x_M, number_M in zip(x_KM, number_KM, strict=True):
+        order, begin, number = np.argsort(x_M, kind="stable"), -np.inf, -1
+        for at in order:
+            if x_M[at] > begin + APART:
+                begin, number = x_M[at], number + 1
+            number_M[at] = number
+    return number_KM
 
 
 def _minimum(c: Array) -> Array:
@@ -269,7 +286,7 @@ def check_slices(
     """
     needed = max(min_points, degree + 2)
     members = [(one.at(x_P), one.at(log_L_P)) for one in slices]
-    sizes = [len(np.unique(x_M)) for x_M, _ in members]
+    sizes = [distinct(x_M, APART) for x_M, _ in members]
     enough = [k for k, count in enumerate(sizes) if count >= needed]
     ones = np.ones((1, len(x_P)))
     of_enough = vertices([slices[k] for k in enough], x_P, log_L_P[None], ones, degree, min_points)[0]
@@ -307,9 +324,18 @@ def windowed(x_M: Array, y_M: Array, window: float) -> Index:
     Returns
     -------
     Numbers of the members that stay.
+
+    Raises
+    ------
+    UsageError
+        A factor below 1, which no size is within.
     """
     if window <= 0:
         return np.arange(len(x_M))
+    if window < 1:
+        raise UsageError(
+            f"approach2.window={window:g}: must be a factor of at least 1, or 0 for all sizes of a slice"
+        )
     return np.flatnonzero(np.abs(x_M - _size_of_lowest(x_M, y_M)) <= np.log(window) + 1e-9)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Scale = Literal["linear", "log", "logit"]
 
+SAME_VALUE = 1e-3  # of ln N and ln D: as far as counts of one thing differ
 TIE = 1e-10  # of a logarithm: far above rounding, far below the precision of any loss, N, D or C
 
 
@@ -36,6 +37,38 @@ def levelled(value: Array) -> Array:
     level = np.empty_like(value)
     np.put_along_axis(level, order, np.take_along_axis(ascending, start, axis=-1), axis=-1)
     return level
+
+
+def same_values(log_value_P: Array) -> Array:
+    """Give counts of one thing, whose logarithms lie within `SAME_VALUE`, the smallest of them; (P,).
+
+    Seeds may differ by a head, and C / (k D) of rounded numbers differs from row to row. Values that follow
+    one another so closely over a wider range (the steps of a dense curve) stay as they are.
+
+    Parameters
+    ----------
+    log_value_P : (P,) logarithms.
+    """
+    order = np.argsort(log_value_P, kind="stable")
+    ascending, found = log_value_P[order], log_value_P.copy()
+    for chain in np.split(np.arange(len(order)), np.flatnonzero(np.diff(ascending) > SAME_VALUE) + 1):
+        if len(chain) and ascending[chain[-1]] - ascending[chain[0]] <= SAME_VALUE:
+            found[order[chain]] = ascending[chain[0]]
+    return found
+
+
+def distinct(log_value_P: Array, apart: float = SAME_VALUE) -> int:
+    """How many values there are that are further apart than this; from the smallest on.
+
+    Parameters
+    ----------
+    log_value_P : (P,) logarithms.
+    apart : what is less is one value.
+    """
+    ascending, count, at = np.sort(log_value_P), 0, 0
+    while at < len(ascending):
+        count, at = count + 1, int(np.searchsorted(ascending, ascending[at] + apart, side="right"))
+    return count
 
 
 def beyond_rounding(value: float, size: float = 1.0) -> float:
@@ -168,7 +201,7 @@ def summarise(
     paper's). Else percentiles of their deviations from their median, about the value, times
     t(0.975, dof) / 1.96, on a scale on which the quantity is free (`log` where it is positive, `logit`
     between 0 and 1). Replicates without a value (no usable slice) are left out; with more than a tenth of
-    them no interval is given.
+    them no interval is given, nor where the upper end lies among infinite ones (no compute reaches a loss).
 
     Parameters
     ----------
@@ -184,7 +217,8 @@ def summarise(
     if draws_R is None or len(draws_R) < 20:
         return Quantity(float(value))
     found = draws_R[np.isfinite(draws_R)]
-    if len(found) < 0.9 * len(draws_R):
+    tail = (100 - max(95.0, *levels)) / 200 if levels else 0.025
+    if len(found) < 0.9 * len(draws_R) or np.isposinf(draws_R).mean() > tail:
         return Quantity(float(value))
     if found.std(ddof=1) <= TIE * abs(value):  # a difference of rounding: a + b where D is C / (k N)
         return Quantity.of_levels(float(value), 0.0, lambda _: (float(value), float(value)), levels)

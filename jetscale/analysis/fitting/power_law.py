@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from jetscale.analysis.fitting.certificate import COLLINEAR
 from jetscale.analysis.fitting.curves import CurveSet
+from jetscale.analysis.fitting.numbers import distinct
 from jetscale.analysis.fitting.starts import EQUAL, EXPONENTS_G
 from jetscale.analysis.fitting.surface import Bend, SurfaceForm
-from jetscale.analysis.fitting.surface_fit import distinct
 
 Array = NDArray[np.float64]
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from jetscale.analysis.fitting.certificate import Certificate, at_most
 from jetscale.analysis.fitting.constraints import Bounds, Constraint, Index
+from jetscale.analysis.fitting.numbers import distinct
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.side_by_side import SideBySide
 from jetscale.analysis.fitting.solver import Solution, solve
@@ -23,7 +24,6 @@ Array = NDArray[np.float64]
 
 ROUNDING = 1e-10  # residuals of ln L below this are rounding: noise-free data
 SAME_LOSS = 1e-9  # of ln L: rounding
-SAME_VALUE = 1e-3  # of ln N and ln D: as far as counts of one thing differ
 EQUAL = 1e-10  # relative difference of the objective below which two minima are equal
 NOISE = 10.0  # of a gradient in its own units, in units of the rounding of a double
 DIGITS = 8  # that a parameter should have: results are compared to 1e-6
@@ -305,9 +305,11 @@ class Fitter:
         found = {}
         for name, direction in self.sensitivities(solution.phi[0]).items():
             along = (direction / unit) @ vectors / np.maximum(np.abs(values), noise)
-            count = int(-np.log10(max(noise * float(np.linalg.norm(along)), 1e-16)))
+            size = np.abs(along).max()  # infinite, or its square is, for a curvature that underflows
+            error = noise * size * float(np.linalg.norm(along / size)) if 0 < size < np.inf else size
+            count = int(-np.log10(np.clip(error, 1e-16, 1.0))) if np.isfinite(error) else 0
             if count < DIGITS:
-                found[name] = max(count, 0)
+                found[name] = count
         return found
 
     def sensitivities(self, phi: Array) -> dict[str, Array]:
@@ -335,16 +337,6 @@ class Fitter:
             up, down = value[:F], value[F : 2 * F]
             found[name] = (up - down) / (2 * h * max(abs(float(value[-1])), np.finfo(float).tiny))
         return found
-
-
-def distinct(log_value_P: Array) -> int:
-    """How many values there are, those within 0.1% of the next smaller one not counted.
-
-    Parameters
-    ----------
-    log_value_P : (P,) their logarithms.
-    """
-    return 1 + int((np.diff(np.sort(log_value_P)) > SAME_VALUE).sum())
 
 
 def _correlation(x_P: Array, y_P: Array) -> float:

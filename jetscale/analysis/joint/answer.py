@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from jetscale.analysis.errors.resampling import Replicates
 from jetscale.analysis.fitting.approach import Draws
-from jetscale.analysis.fitting.numbers import Quantity, Scale, levelled, summarise
+from jetscale.analysis.fitting.numbers import Quantity, Scale, distinct, summarise
 from jetscale.analysis.fitting.surface import form_named
 from jetscale.analysis.fitting.task import Task
 from jetscale.analysis.joint.bends import lacks_of_fit, misses
@@ -42,6 +42,7 @@ from jetscale.analysis.tables.variants import REFERENCE, split_name
 
 Array = NDArray[np.float64]
 
+VANISHED = 1e-6  # of the loss: a term that is smaller everywhere is none
 NO_FLOOR = 0.02  # of the lowest loss: as in a fit of one subset
 MOST_GROUPS = 20  # in one model: its time grows with their number cubed
 ONE_LAW, EXTRA_DATA = "one law, bends 2% of each", "extra data, bends 2% of each"  # of coverage.json
@@ -106,6 +107,10 @@ def answer(
     fitted = [name for name, task in tasks.items() if task.surface is not None]
     missing = [name for name in tasks if name not in fitted]
     warnings = [f"joint: without {', '.join(missing)}, which approach 3 could not fit"] if missing else []
+    rising = _not_falling(of(fitted), shared) if 1 < len(fitted) <= MOST_GROUPS else []
+    if rising:
+        warnings.append(f"joint: without {', '.join(rising)}, whose loss does not fall with N and D")
+        fitted = [name for name in fitted if name not in rising]
     entries: dict[str, Any] = {}
     columns: dict[str, Array] = {}
     if len(fitted) > MOST_GROUPS:
@@ -120,9 +125,35 @@ def answer(
     return _with_laws(carried, entries, columns, warnings, sample)
 
 
+def _not_falling(data: JointData, shared: frozenset[str]) -> list[str]:
+    """Groups whose own exponent is at a bound, and whose term of N or of D vanishes in the joint fit too.
+
+    A group of few runs may leave an exponent open that all groups together determine. If the term is gone
+    even then, the fit would only drive its scale to zero, and compare that with the other groups.
+    """
+    doubtful = [
+        name
+        for name, task in data.tasks.items()
+        if task.found.certificate is not None and EXPONENTS & set(task.found.certificate.at_bound)
+    ]
+    if not doubtful:
+        return []
+    model = SharedModel.of(data.points, shared, data.objective)
+    surfaces = model.model.surfaces(model.point(data.points)[0].phi)
+    found = []
+    for name in doubtful:
+        curves, surface = data.tasks[name].curves, surfaces[name]
+        log_A, log_B, _, alpha, beta = surface.theta[0]
+        log_L_P = surface.log_loss(curves.log_N, curves.log_D)[0]
+        terms = (log_A - alpha * curves.log_N, log_B - beta * curves.log_D)
+        if any((term_P - log_L_P).max() < np.log(VANISHED) for term_P in terms):
+            found.append(name)
+    return found
+
+
 def _carries_law(task: Task) -> bool:
     """Whether a group has several D: a law of transfer needs no more of it."""
-    return len(np.unique(levelled(np.sort(task.curves.log_D)))) > 2
+    return distinct(task.curves.log_D) > 2
 
 
 def _with_laws(

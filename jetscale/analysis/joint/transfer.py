@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.fitting.constraints import Bounds
-from jetscale.analysis.fitting.numbers import levelled
+from jetscale.analysis.fitting.numbers import distinct
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.surface import FLOOR_BOUND, SurfaceForm, Surfaces, form_named
 from jetscale.analysis.joint.groups import Composition
@@ -249,21 +249,26 @@ class TransferModel:
         column = self.model.column(f"{composition}.k")
         return np.asarray(phi_RF[:, column] <= self.model.bounds.low[column] + 1e-3)
 
+    def out_of_reach(self, phi_RF: Array, composition: str) -> NDArray[np.bool_]:
+        """Rows in which D_T is as large as it may be: the losses do not tell it from infinity, (R,)."""
+        column = self.model.column(f"{composition}.k")
+        return np.asarray(phi_RF[:, column] >= self.model.bounds.high[column] - 1e-3)
+
 
 def held_for(points: Mapping[str, Points]) -> dict[str, float]:
     """Common parameters that the sizes of these groups do not determine, and what they are held at."""
-    sizes = {size for p in points.values() for size in levelled(p.log_N).tolist()}
-    if len(sizes) > 2:
+    sizes = distinct(np.concatenate([p.log_N for p in points.values()]))
+    if sizes > 2:
         return {}
-    return {"alpha": HELD_ALPHA} if len(sizes) == 2 else {"alpha": HELD_ALPHA, "A": NO_TERM}
+    return {"alpha": HELD_ALPHA} if sizes == 2 else {"alpha": HELD_ALPHA, "A": NO_TERM}
 
 
 def _keys(law: Law, one: Composition, points: Mapping[str, Points]) -> list[str]:
-    sizes = {size for group in one.groups for size in np.unique(points[group].log_N).tolist()}
+    sizes = distinct(np.concatenate([points[group].log_N for group in one.groups]))
     return [
         "k",
         *(["p"] if one.varies else []),
-        *(["q"] if len(sizes) > 1 else []),
+        *(["q"] if sizes > 1 else []),
         *(["s"] if law.decays else []),
     ]
 

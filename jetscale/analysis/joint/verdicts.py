@@ -20,6 +20,7 @@ Values = dict[str, dict[str, Array]]  # by group and quantity, (R,)
 LEVEL = 0.05
 POWER = 0.8
 SAME = 0.95  # of a difference that is seen: one that is smaller by less is not told apart
+LARGEST_FACTOR = 100.0  # in ln: a scale that is less sure than this is not known at all
 RATIOS = ("L_inf", "A", "B")  # compared by their ratio
 
 
@@ -95,13 +96,15 @@ def _sd(key: str, draws: Array) -> float:
     return float(high - low) / 1.349
 
 
-def _detectable(key: str, sd: float, dof: float) -> float:
-    """Difference (for a ratio: relative) that a two-sided test at 5% sees with a power of 80%."""
+def _detectable(key: str, sd: float, dof: float) -> float | None:
+    """Difference (for a ratio: relative) that a two-sided test at 5% sees with a power of 80%; None: none."""
     from scipy.special import stdtrit
 
     dof = min(dof, 1e9)
     least = float(stdtrit(dof, 1 - LEVEL / 2) + stdtrit(dof, POWER)) * sd
-    return float(np.expm1(least)) if key in RATIOS else least
+    if key not in RATIOS:
+        return least
+    return float(np.expm1(least)) if least < LARGEST_FACTOR else None
 
 
 def largest(contrasts: dict[str, dict[str, Any]], kind: str = "detectable") -> dict[str, float]:

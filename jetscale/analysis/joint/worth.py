@@ -13,19 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.checks.lack_of_fit import bend_test
-from jetscale.analysis.fitting.numbers import Quantity, Scale, levelled, summarise
+from jetscale.analysis.fitting.numbers import Quantity, Scale, same_values, summarise
 from jetscale.analysis.joint.data import JointData
 from jetscale.analysis.joint.extrapolation import HeldOut, law_held_out
 from jetscale.analysis.joint.groups import Composition
 from jetscale.analysis.joint.model import JointCertificate, JointFit
+from jetscale.analysis.joint.nested import EXPONENTS
 from jetscale.analysis.joint.sharing import COLUMNS
-from jetscale.analysis.joint.transfer import LAWS, TransferModel
+from jetscale.analysis.joint.transfer import LAWS, MOST_DATA, TransferModel
 
 Array = NDArray[np.float64]
 Draws = dict[str, Array]
 
 EFFECTIVE = "effective_data"
-NO_EFFECT = 0.025  # share of replicates at D_T = 0 from which on the lower end is 0
+NO_EFFECT = 0.025  # share of replicates at D_T = 0 from which on the lower end is 0; of its bound, none
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,27 @@ def refusals(model: TransferModel, one: Composition, fitted: FittedLaw) -> dict[
         found["q"] = "runs of one size only"
     if model.law.decays and one.log_jets is None:
         found["s"] = "needs the jets of pretraining"
-    if model.law.name == EFFECTIVE and model.no_data(fitted.fit.phi, one.name)[0]:
+    unknown = undetermined(fitted, one)
+    if unknown:
+        found |= dict.fromkeys(("k", "p", "q"), unknown)
+    elif model.law.name == EFFECTIVE and model.no_data(fitted.fit.phi, one.name)[0]:
         found |= dict.fromkeys(("k", "p", "q"), "no effect of pretraining is seen: D_T is 0")
     return found
+
+
+def undetermined(fitted: FittedLaw, one: Composition) -> str:
+    """Why the law does not say what pretraining on a composition is worth; "" where it does."""
+    bounded = sorted(EXPONENTS & set(fitted.certificate.at_bound))
+    if not fitted.certificate.converged:
+        return "the law of transfer did not converge"
+    if bounded:
+        return f"{' and '.join(bounded)} at a bound: the losses do not fall with N and D as the law does"
+    if fitted.model.law.name == EFFECTIVE and fitted.model.out_of_reach(fitted.fit.phi, one.name)[0]:
+        return (
+            f"its losses do not fall with D: D_T is at least {MOST_DATA:,.0f} times the largest D, and cannot"
+            " be told from infinity"
+        )
+    return ""
 
 
 def _lack_of_fit(data: JointData, fitted: FittedLaw) -> dict[str, Any]:
@@ -176,7 +195,7 @@ def worth_entry(
     rows: list[dict[str, Any]] = []
     for group, jets in one.groups.items():
         dims = data.facts[group].dims
-        for log_N in sorted(set(levelled(data.points[group].log_N).tolist())):
+        for log_N in sorted(set(same_values(data.points[group].log_N).tolist())):
             N = float(np.exp(log_N))
             at: dict[str, Any] = {"dim": _dim(dims, N)} if dims else {}
             quantity = _data_transferred(data, fitted, one, group, log_N)
@@ -209,15 +228,20 @@ def worth_entry(
         "by_width": rows,
         **{key: entry[key] for key in ("k", "p", "q")},
         "refused": entry["refused"],
-        "sentence": _sentence(one.name, middle, f"{sample}s", longest),
+        "sentence": _sentence(one.name, middle, f"{sample}s", longest, undetermined(fitted, one)),
     }
 
 
 def _data_transferred(
     data: JointData, fitted: FittedLaw, one: Composition, group: str, log_N: float
 ) -> Quantity:
-    """D_T at one size; 0 where pretraining has no effect, an interval from 0 where it may have none."""
+    """D_T at one size; 0 where pretraining has no effect, an interval from 0 where it may have none.
+
+    No interval where more replicates than its upper tail leave D_T without a limit.
+    """
     model = fitted.model
+    if undetermined(fitted, one):
+        return Quantity(None)
     value = float(np.exp(model.log_data(fitted.fit.phi, group, log_N)[0]))
     nothing = bool(model.no_data(fitted.fit.phi, one.name)[0])
     if fitted.drawn is None:
@@ -226,6 +250,7 @@ def _data_transferred(
     none = model.no_data(fitted.drawn.phi, one.name)
     if nothing:
         return Quantity(0.0, float(draws.std(ddof=1)), (0.0, float(np.percentile(draws, 97.5))))
+    draws = np.where(model.out_of_reach(fitted.drawn.phi, one.name), np.inf, draws)
     found = summarise(value, draws, data.method, data.dof, "log", data.levels)
     if found.ci95 is not None and none.mean() > NO_EFFECT:
         return Quantity(value, found.sd, (0.0, max(found.ci95[1], float(np.percentile(draws, 97.5)))))
@@ -236,8 +261,10 @@ def _dim(dims: Mapping[float, float], N: float) -> float:
     return dims[min(dims, key=lambda known: abs(known / N - 1))]
 
 
-def _sentence(name: str, row: Mapping[str, Any], sample: str, longest: float) -> str:
+def _sentence(name: str, row: Mapping[str, Any], sample: str, longest: float, unknown: str) -> str:
     """The answer in one line."""
+    if unknown:
+        return f"what pretraining on {name} is worth is not known: {unknown}"
     size = f"width {row['dim']:g}" if "dim" in row else f"N = {row['n_params']:.3g}"
     quantity: Quantity = row["D_T"]
     assert quantity.value is not None

@@ -236,7 +236,7 @@ def _worth(results: dict[str, Any]) -> tuple[str, str]:
         return _by_multiplier(results)
     known = {name: entry for name, entry in transfer.items() if entry["D_T"]["value"] is not None}
     unknown = [
-        f"{name} ({'; '.join(entry['refused'].values()) or 'no reason given'})"
+        f"{name} ({'; '.join(dict.fromkeys(entry['refused'].values())) or 'no reason given'})"
         for name, entry in transfer.items()
         if name not in known
     ]

@@ -13,6 +13,7 @@ from typing import Any
 from jetscale.analysis.settings import ColumnSettings, WandbSettings
 from jetscale.analysis.tables.loss_table import LossTable, checked
 from jetscale.analysis.tables.sources import foreign
+from jetscale.analysis.tables.sources.queries import rows_where
 from jetscale.analysis.tables.sources.units import FLOPS_PER_PARAM_TOKEN
 from jetscale.analysis.tables.variants import variants_named, with_variants
 from jetscale.common.registry import Registry
@@ -172,7 +173,7 @@ def load_losses(
     )
     losses = reader.read(request)
     if not reader.selects:
-        chosen = foreign.rows_where(variants_named(losses), where, losses.source)
+        chosen = rows_where(variants_named(losses), where, losses.source)
         losses = replace(losses, frame=chosen)
     return checked(with_variants(losses))
 
@@ -189,7 +190,7 @@ def load_with_held_out(
     """
     if not held_out:
         return load_losses(path, source, where=where, **how), None
-    if Path(held_out).is_file():
+    if _is_file(held_out):
         return load_losses(path, source, where=where, **how), load_losses(
             held_out, source, where=where, **how
         )
@@ -199,6 +200,14 @@ def load_with_held_out(
     every = f"({where}) and " if where else ""
     predicted = load_losses(path, source, where=f"{every}({held_out})", **how)
     return load_losses(path, source, where=f"{every}not ({held_out})", **how), predicted
+
+
+def _is_file(text: str) -> bool:
+    """Whether a text names a file; a query may be longer than a name can be."""
+    try:
+        return Path(text).is_file()
+    except OSError:
+        return False
 
 
 def without_rows(losses: LossTable, query: str) -> tuple[LossTable, LossTable]:
@@ -214,7 +223,7 @@ def without_rows(losses: LossTable, query: str) -> tuple[LossTable, LossTable]:
     UsageError
         Not a query of its columns, or one that selects nothing or everything.
     """
-    held_out = foreign.rows_where(losses.frame, query, losses.source)
+    held_out = rows_where(losses.frame, query, losses.source)
     return (
         checked(replace(losses, frame=losses.frame.drop(held_out.index))),
         checked(replace(losses, frame=held_out)),

@@ -164,14 +164,14 @@ def _without_repeats(frame: pd.DataFrame, source: str) -> tuple[pd.DataFrame, li
         raise UsageError(
             f"{source}: run {where['run']} has two losses at step {where['step']:g} "
             f"({clash['min'].iloc[0]:.6g} and {clash['max'].iloc[0]:.6g});"
-            " give each run its own name or remove one"
+            ' give each run its own name (by several columns: columns.run="run,seed") or remove one'
         )
     kept = frame.drop_duplicates(key)
     return kept, [f"{len(frame) - len(kept)} repeated rows (same run, step and loss) were dropped"]
 
 
 def _one_size_a_run(frame: pd.DataFrame, source: str) -> None:
-    """Refuse runs of several N: a run is one model, and its losses are taken as one curve."""
+    """Refuse runs of several N or seeds: a run is one model, and its losses are taken as one curve."""
     ends = frame.groupby(["subset", "run"])["n_params"].agg(["min", "max"])
     several = ends[ends["max"] > 1.001 * ends["min"]]
     if len(several):
@@ -180,6 +180,16 @@ def _one_size_a_run(frame: pd.DataFrame, source: str) -> None:
             f"{source}: run {run} has several N ({low:.6g} to {high:.6g}); {len(several)} such"
             " runs. Name the runs by"
             ' more columns, such as columns.run="run,N", or take every row as a run: columns.run='
+        )
+    seeds = frame[["subset", "run", "seed"]].drop_duplicates()
+    mixed = seeds[seeds.duplicated(["subset", "run"], keep=False)]
+    if len(mixed):
+        run = mixed["run"].iloc[0]
+        found = mixed.loc[mixed["run"] == run, "seed"]
+        runs = len(mixed.drop_duplicates(["subset", "run"]))
+        raise UsageError(
+            f"{source}: run {run} has several seeds ({', '.join(map(str, found[:3]))}); {runs} such"
+            ' runs. Name the runs by both, columns.run="run,seed", or take every row as a run: columns.run='
         )
 
 

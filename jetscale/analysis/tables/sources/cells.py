@@ -19,6 +19,8 @@ from jetscale.common.usage import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+CONDITION_LEVELS = 20  # values of a column beyond which it is a description, not a condition
+CONDITION_ROWS = 4  # of a value, from which it is one
 CELL = ["subset", "seed"]  # and N and D, or C where neither is known
 REPEATS = re.compile(
     r"(random|data|model|init|run|torch|rng)?[ _.-]?"
@@ -86,6 +88,43 @@ def one_loss_a_cell(losses: LossTable, unread: pd.DataFrame, *, best: bool) -> L
             "are several evaluation sets mixed in it? select one with where=..."
         )
     return replace(losses, warnings=warnings)
+
+
+def unread_conditions(losses: LossTable, unread: pd.DataFrame) -> list[str]:
+    """Name columns of words that nothing reads, though runs of several sizes and D differ in them.
+
+    Two datasets or splits whose N and D never meet share no cell, and would be fitted as one law without a
+    word. A column with one size to a word (a model's name) is a description.
+
+    Parameters
+    ----------
+    losses : not yet checked; `losses.frame` has the index of `unread`.
+    unread : the columns of the source that nothing reads.
+    """
+    from pandas.api.types import is_bool_dtype, is_hashable, is_numeric_dtype
+
+    frame = losses.frame
+    axes = {"N": "n_params", "D": "jets", "C": "flops"}
+    known = {axis: _levels(frame[axes[axis]]) for axis in ("N", "D") if axis not in losses.absent}
+    known = known or {"C": _levels(frame["flops"])}
+    found = []
+    for name in map(str, unread.columns):
+        words = unread[name]
+        if (is_numeric_dtype(words) and not is_bool_dtype(words)) or REPEATS.fullmatch(name):
+            continue
+        if not words.map(is_hashable).all() or not 1 < words.nunique() <= CONDITION_LEVELS:
+            continue
+        table = frame[["subset"]].assign(word=words.astype(str), **known)
+        of_word = table.groupby(["subset", "word"])
+        broad = (of_word.size() >= CONDITION_ROWS) & (of_word[list(known)].nunique() > 1).all(axis=1)
+        if broad.groupby("subset").sum().max() > 1:
+            shown = ", ".join(words.drop_duplicates().astype(str)[:NAMED])
+            more = ", ..." if words.nunique() > NAMED else ""
+            found.append(
+                f"column {name!r} ({shown}{more}) is read by nothing, though runs differ in it: they are"
+                f" fitted as one law; columns.subset={name} fits them apart"
+            )
+    return found
 
 
 def _levels(values: pd.Series[float]) -> NDArray[np.intp]:

@@ -8,7 +8,7 @@ A parquet file that jetscale wrote is taken as it is (`jetscale.analysis.tables.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,9 @@ from jetscale.analysis.tables.loss_table import (
     checked,
 )
 from jetscale.analysis.tables.sources import formats, saved
-from jetscale.analysis.tables.sources.cells import one_loss_a_cell
+from jetscale.analysis.tables.sources.cells import one_loss_a_cell, unread_conditions
+from jetscale.analysis.tables.sources.columns import Reader
+from jetscale.analysis.tables.sources.queries import rows_where
 from jetscale.analysis.tables.sources.units import (
     FLOPS_PER_PARAM_TOKEN,
     cost_per_sample,
@@ -39,147 +41,10 @@ from jetscale.common.usage import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-# usual names, compared in lower case with spaces, dashes and dots as underscores
-USUAL = {
-    "N": ("n", "n_params", "num_params", "params", "parameters", "model_size", "n_parameters"),
-    "D": ("d", "jets", "tokens", "n_tokens", "num_tokens", "training_tokens", "samples", "dataset_size"),
-    "C": ("c", "flops", "flop", "compute", "training_flop", "training_flops", "total_flops"),
-    "loss": ("loss", "test_loss", "val_loss", "validation_loss", "final_loss", "eval_loss"),
-    "run": ("run", "run_id", "run_name"),
-    "seed": ("seed",),
-    "subset": ("subset",),
-    "weight": ("weight",),
-    "D_pre": ("d_pre", "pretrain_jets", "pretraining_jets", "pretrain_tokens", "pretraining_tokens"),
-}
 AXES = {"N": "n_params", "D": "jets", "C": "flops"}
 SAME_LOSS = 1.1  # largest over smallest loss of one N that seeds may explain
-_SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 _EARLIER_TABLE = re.compile(r".* \(losses of (.+)\)")
 """Source of a table whose losses were read from a table: what is in brackets are the runs."""
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?\s*[kmbgt]?", re.IGNORECASE)
-_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbgt]?)", re.IGNORECASE)
-
-
-@dataclass
-class _Reader:
-    path: Path
-    frame: pd.DataFrame
-    names: ColumnSettings
-    warnings: list[str] = field(default_factory=list)
-    used: set[str] = field(default_factory=set)
-
-    def column(self, symbol: str, *, required: bool) -> str | None:
-        """Name of the column that holds `symbol`; None where there is none, or it is not to be used."""
-        asked = getattr(self.names, symbol)
-        present = [str(name) for name in self.frame.columns]
-        if asked:
-            if asked not in present:
-                raise UsageError(
-                    f"{self.path}: no column {asked!r} for {symbol}; columns: {', '.join(present)}"
-                )
-            return self._used(str(asked))
-        if asked == "" and not required:
-            return None
-        if symbol in present:
-            return self._used(symbol)
-        usual = [name for name in present if re.sub(r"[\s.-]+", "_", name.lower()) in USUAL[symbol]]
-        if len(usual) > 1:
-            raise UsageError(
-                f"{self.path}: {', '.join(map(repr, usual))} could all be {symbol}; say columns.{symbol}=NAME"
-            )
-        if usual:
-            self.warnings.append(f"column {usual[0]!r} is read as {symbol}")
-            return self._used(usual[0])
-        if required:
-            raise UsageError(
-                f"{self.path}: no column for {symbol}; say columns.{symbol}=NAME"
-                f" (columns: {', '.join(present)})"
-            )
-        return None
-
-    def _used(self, name: str) -> str:
-        self.used.add(name)
-        return name
-
-    def labels(self, symbol: str) -> NDArray[np.object_] | None:
-        """Names in the column, or in several ("model,seed"), of the run, seed or subset; None without one."""
-        asked = getattr(self.names, symbol)
-        if not asked or asked in self.frame.columns or "," not in asked:
-            name = self.column(symbol, required=False)
-            return None if name is None else self._text(symbol, name)
-        names = [name.strip() for name in asked.split(",") if name.strip()]
-        missing = [name for name in names if name not in self.frame.columns]
-        if missing:
-            raise UsageError(
-                f"{self.path}: no column {missing[0]!r} for {symbol} (columns.{symbol}={asked!r});"
-                f" columns: {', '.join(map(str, self.frame.columns))}"
-            )
-        self.used.update(names)
-        parts = [f"{name}=" + self._text(symbol, name) for name in names]
-        joined = parts[0]
-        for part in parts[1:]:
-            joined = joined + "," + part
-        return np.asarray(joined, dtype=object)
-
-    def _text(self, symbol: str, name: str) -> NDArray[np.object_]:
-        column = self.frame[name]
-        if column.isna().any():
-            row = self.frame.index[int(np.flatnonzero(column.isna())[0])]
-            raise UsageError(
-                f"{self.path}: {name!r} in row {row} is empty ({int(column.isna().sum())} such rows), but it"
-                f" names the {symbol}: fill it in, select rows with where=..., or do without:"
-                f" columns.{symbol}="
-            )
-        return np.asarray(column.astype(str).str.strip(), dtype=object)
-
-    def numbers(self, symbol: str, *, required: bool = True) -> NDArray[np.float64] | None:
-        """Values of the column as float64: integers overflow in 6 N D."""
-        name = self.column(symbol, required=required)
-        if name is None:
-            return None
-        series = self.frame[name]
-        if series.dtype.kind in "iuf":
-            return np.asarray(series, dtype=np.float64)
-        return self._parsed(symbol, name)
-
-    def _parsed(self, symbol: str, name: str) -> NDArray[np.float64]:
-        values = np.empty(len(self.frame))
-        suffixes = set()
-        for row, text in enumerate(self.frame[name]):
-            plain = str(text).strip().replace("_", "")
-            match = _NUMBER.fullmatch(plain.replace(",", ""))
-            if match is None or ("," in plain and not _THOUSANDS.fullmatch(plain)):
-                raise UsageError(
-                    f"{self.path}: {name!r} in row {self.frame.index[row]} is {text!r}, not a number"
-                    + _hint(plain)
-                )
-            if "," in plain and symbol == "loss":
-                raise UsageError(
-                    f"{self.path}: {name!r} in row {self.frame.index[row]} is {text!r}, which could be"
-                    f" {plain.replace(',', '.', 1)} or {plain.replace(',', '')}; write it with a"
-                    " decimal point"
-                )
-            values[row] = float(match[1]) * _SUFFIX[match[2].lower()]
-            suffixes.add(match[2].lower())
-        if suffixes != {""}:
-            if "" in suffixes:
-                raise UsageError(
-                    f"{self.path}: {name!r} mixes numbers with and without a suffix"
-                    f" ({', '.join(sorted(suffixes - {''}))}); write them all one way"
-                )
-            self.warnings.append(
-                f"{symbol}: suffixes {', '.join(sorted(suffixes)).upper()} read as powers of 1,000"
-            )
-        else:
-            self.warnings.append(f"{symbol}: column {name!r} holds text; its numbers were read from it")
-        return values
-
-
-def _hint(text: str) -> str:
-    """What may be wrong with a number that is not read."""
-    if re.fullmatch(r"[+-]?[\d.]*,[\d,.]*(e[+-]?\d+)?", text, re.IGNORECASE):
-        return "; a decimal comma? Write it with a decimal point"
-    return " with a unit this column could mean" if re.match(r"[\d.]", text) else ""
 
 
 def load(
@@ -217,7 +82,7 @@ def load(
             earlier = _EARLIER_TABLE.fullmatch(losses.source)
             origin = earlier[1] if earlier else losses.source
             return checked(replace(losses, source=f"{path} (losses of {origin})"))
-    reader = _Reader(path, frame, names)
+    reader = Reader(path, frame, names)
     loss = reader.numbers("loss")
     assert loss is not None
     axes = {symbol: reader.numbers(symbol, required=False) for symbol in ("N", "D", "C")}
@@ -226,11 +91,13 @@ def load(
     unread = frame[[name for name in frame.columns if name not in reader.used]]
     _refuse_unread_sizes(losses, unread, reader)
     _refuse_hidden_variables(losses)
+    if not best_of_cell:  # which takes all of them for one search
+        losses = replace(losses, warnings=[*losses.warnings, *unread_conditions(losses, unread)])
     return checked(one_loss_a_cell(losses, unread, best=best_of_cell))
 
 
 def _completed(
-    reader: _Reader, axes: dict[str, NDArray[np.float64] | None], k: float
+    reader: Reader, axes: dict[str, NDArray[np.float64] | None], k: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], float, tuple[str, ...]]:
     """N, D and C of every row, k of C = k N D, and which of the three are not known (1 in every row then)."""
     N, D, C = axes["N"], axes["D"], axes["C"]
@@ -274,7 +141,7 @@ def _completed(
     return N, D, C, k, ()
 
 
-def _refuse_unread_sizes(losses: LossTable, unread: pd.DataFrame, reader: _Reader) -> None:
+def _refuse_unread_sizes(losses: LossTable, unread: pd.DataFrame, reader: Reader) -> None:
     """Where only one of N, D and C is known: a column of numbers under another name may be a second one."""
     if not losses.absent or any(getattr(reader.names, symbol) == "" for symbol in losses.absent):
         return
@@ -314,28 +181,8 @@ def _select(frame: pd.DataFrame, where: str, path: Path) -> pd.DataFrame:
     return rows_where(frame, where, str(path))
 
 
-def rows_where(frame: pd.DataFrame, where: str, source: str) -> pd.DataFrame:
-    """Rows that the query `where` selects; all where it is empty.
-
-    Raises
-    ------
-    UsageError
-        Not a query of its columns, or one that selects nothing.
-    """
-    if not where:
-        return frame
-    try:
-        chosen = frame.query(where, engine="python")
-    except Exception as error:  # whatever the parser and the evaluation of the query raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{source}: where={where!r} is not a query of its columns: {reason}") from error
-    if not len(chosen):
-        raise UsageError(f"{source}: where={where!r} selects none of {len(frame)} rows")
-    return chosen
-
-
 def _assemble(
-    reader: _Reader,
+    reader: Reader,
     N: NDArray[np.float64],
     D: NDArray[np.float64],
     C: NDArray[np.float64],
@@ -378,7 +225,7 @@ def _assemble(
     return LossTable(frame, source, k, warnings=reader.warnings, absent=absent)
 
 
-def _with_pretraining(reader: _Reader, frame: pd.DataFrame) -> pd.DataFrame:
+def _with_pretraining(reader: Reader, frame: pd.DataFrame) -> pd.DataFrame:
     """The jets of pretraining, where a column gives them; several amounts in one subset are fitted apart."""
     jets = reader.numbers("D_pre", required=False)
     if jets is None:

@@ -1,6 +1,9 @@
-"""Units of C, N and D that cannot be what a table says they are, with the factor that would explain them."""
+"""Units of C, N and D: those that a column's name tells, and values that cannot be what a table says."""
 
 from __future__ import annotations
+
+import re
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +33,77 @@ SAMPLE_UNITS = {
     "10^15": 1e15,
     "10^18": 1e18,
 }
+MOST = {"N": 2e13, "D": 1e16, "C": 1e30, "D_pre": 1e16}
+"""What no table has had more of: a unit in a name that leads beyond is not the unit of the numbers."""
+POWERS = {
+    "k": 1e3, "thousand": 1e3, "thousands": 1e3,
+    "m": 1e6, "mio": 1e6, "million": 1e6, "millions": 1e6,
+    "b": 1e9, "bn": 1e9, "g": 1e9, "billion": 1e9, "billions": 1e9,
+    "t": 1e12, "trillion": 1e12, "trillions": 1e12,
+}  # fmt: skip
+_COUNTED = r"(?:params?|parameters?|tokens?|samples?|jets?|examples?|flops?|units?)"
+_BRACKETED = re.compile(r"(.*?)[\s_,]*(?:[(\[]\s*(.+?)\s*[)\]]|/\s*(1e\+?\d+|10\^\d+|[KMBT]))")
+_TRAILING = re.compile(r"(.*?)[\s_]+(?:in[\s_]+)?([kmb]|mio|bn|thousands?|(?:m|b|tr)illions?)", re.IGNORECASE)
+_POWER_OF_TEN = re.compile(r"[x\u00d7*]?\s*(?:1e\+?|10\^|10\*\*)(\d+)")
+_LOGARITHM = re.compile(r"(log_?10|log_?2|ln|log)[\s_(\[]*(.+?)[)\]]?", re.IGNORECASE)
+_OF_LOSS = re.compile(r"(log_?10|log_?2|ln)[\s_(\[].*|log\s*[(\[].*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class NamedUnit:
+    """What the name of a column says of its unit.
+
+    Attributes
+    ----------
+    rest : the name without the unit.
+    factor : of the numbers in the column.
+    certain : whether the unit stands in brackets or behind a slash; a last letter may mean something else.
+    logarithm : whether the column holds logarithms.
+    most : values beyond which the unit cannot be meant.
+    """
+
+    rest: str
+    factor: float = 1.0
+    certain: bool = False
+    logarithm: bool = False
+    most: float = np.inf
+
+
+def named_unit(name: str, symbol: str) -> NamedUnit:
+    """Read the unit in the name of a column, such as Params (M), tokens_B, D [1e9], C (PFLOPs) or log10 N.
+
+    Parameters
+    ----------
+    name : of the column.
+    symbol : what it is read as: N, D, C, D_pre or loss; others have no unit.
+    """
+    if symbol == "loss":  # log_loss is the name of a loss
+        return NamedUnit(name, logarithm=_OF_LOSS.fullmatch(name) is not None)
+    if symbol not in MOST:
+        return NamedUnit(name)
+    if found := _LOGARITHM.fullmatch(name):
+        return NamedUnit(name, logarithm=found[0][len(found[1])] in " _([0123456789" or found[2] == symbol)
+    if found := _BRACKETED.fullmatch(name):
+        factor = _factor(found[2] or found[3], symbol)
+        return NamedUnit(found[1] if factor else name, factor or 1.0, certain=True, most=MOST[symbol])
+    found = _TRAILING.fullmatch(name)
+    if found and (len(found[1]) > 1 or not found[2].islower()):  # d_m may be a distance
+        return NamedUnit(found[1], POWERS[found[2].lower()], most=0.1 * MOST[symbol])
+    return NamedUnit(name)
+
+
+def _factor(unit: str, symbol: str) -> float | None:
+    """Factor of what stands in brackets; None where it is no unit (Params (non-embedding))."""
+    text = unit.lower().replace("-", " ").strip()
+    compute = {name.lower().replace("-", " "): factor for name, factor in COMPUTE_UNITS.items()}
+    if symbol == "C":
+        text = re.sub(r"^(pf|petaflops?|pflops?)(/s)? ?days?$", "pflop/s days", text)
+        spelt = re.sub(r"flop$", "flops", text)
+        if spelt in compute:
+            return compute[spelt]
+    plain = re.sub(rf"^in\s+|\s*(?:of\s+)?{_COUNTED}$", "", text).strip()
+    power = _POWER_OF_TEN.fullmatch(plain)
+    return 10.0 ** int(power[1]) if power else POWERS.get(plain)
 
 
 def cost_per_sample(ratio_P: Array) -> float:
