@@ -108,15 +108,21 @@ def test_a_query_may_be_longer_than_a_file_name(tmp_path: Path) -> None:
 # ---- names of columns
 
 
-def test_two_columns_that_could_be_the_loss_are_asked_for(tmp_path: Path) -> None:
+def test_two_columns_that_could_be_the_loss(tmp_path: Path) -> None:
     """The training loss is often called loss, beside val_loss."""
     both = ROWS.assign(val_loss=1.1 * ROWS["loss"])
-    with pytest.raises(UsageError, match=r"'loss', 'val_loss' could all be loss; say columns\.loss=NAME"):
-        read(tmp_path / "t.csv", both)
-    same(read(tmp_path / "t.csv", both, columns={"loss": "loss"}))
-    same(read(tmp_path / "t.csv", ROWS.assign(Loss=ROWS["loss"])))  # the same numbers: no question
-    with pytest.raises(UsageError, match="'N', 'params' could all be N"):
-        read(tmp_path / "t.csv", ROWS.assign(params=1.3 * ROWS["N"]))
+    table = read(tmp_path / "t.csv", both)
+    same(table)
+    (warning,) = table.warnings
+    assert "'loss' is read as loss, though 'val_loss' could be it too; columns.loss=NAME" in warning
+    assert read(tmp_path / "t.csv", both, columns={"loss": "loss"}).warnings == []
+    assert read(tmp_path / "t.csv", ROWS.assign(Loss=ROWS["loss"])).warnings == [], "the same numbers"
+    (warning,) = read(tmp_path / "t.csv", ROWS.assign(params=1.3 * ROWS["N"])).warnings
+    assert "'params' could be it too" in warning
+    with pytest.raises(
+        UsageError, match=r"'test_loss', 'val_loss' could all be loss; say columns\.loss=NAME"
+    ):
+        read(tmp_path / "t.csv", both.rename(columns={"loss": "test_loss"}))
     runs = ROWS.assign(run=[f"a{i}" for i in range(36)], run_id=range(36))
     assert read(tmp_path / "t.csv", runs).frame["run"].nunique() == 36
 

@@ -81,10 +81,15 @@ class Reader:
                 )
             return None
         chosen = symbol if symbol in found else found[0]
-        # a training loss called loss beside val_loss: which one is meant cannot be told
-        if not all(self._alike(chosen, other, symbol) for other in found):
+        others = [repr(other) for other in found if not self._alike(chosen, other, symbol)]
+        if others and chosen != symbol:
             raise UsageError(
                 f"{self.path}: {', '.join(map(repr, found))} could all be {symbol}; say columns.{symbol}=NAME"
+            )
+        if others:  # perhaps a training loss called loss, beside val_loss
+            self.warnings.append(
+                f"column {chosen!r} is read as {symbol}, though {', '.join(others)} could be it too;"
+                f" columns.{symbol}=NAME takes another, columns.{symbol}={symbol} this one without a warning"
             )
         if chosen != symbol:
             self.warnings.append(f"column {chosen!r} is read as {symbol}")
