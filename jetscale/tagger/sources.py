@@ -13,6 +13,7 @@ from jetscale.jets.datasets.base import Dataset, all_datasets
 from jetscale.jets.datasets.files import STEP, JetFileReader
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.reading.array_reader import ARRAYS, ArrayReader
+from jetscale.jets.reading.locations import files_below
 from jetscale.jets.reading.raw import RawJets
 from jetscale.jets.reading.sanity import check_jets
 
@@ -72,7 +73,8 @@ def _files_of(word: str) -> list[Path]:
         raise UsageError(f"{word}: only local files can be scored; download it first")
     if path.is_dir():
         suffixes = tuple({suffix for dataset in all_datasets() for suffix in dataset.suffixes})
-        inside = sorted(file for file in path.rglob("*") if file.suffix in suffixes and file.name[0] != ".")
+        listing = files_below(path, suffixes)
+        inside = sorted(found.file for found in listing.files if isinstance(found.file, Path))
         if not inside:
             raise UsageError(f"{path}: no {', '.join(sorted(suffixes))} files are in this folder")
         return inside
