@@ -147,7 +147,7 @@ def combinations(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
     Raises
     ------
     UsageError
-        A key is swept over an interval instead of named values.
+        A key is swept over an interval instead of named values, or over no value.
     """
     choices: dict[str, list[str]] = {}
     for override in overrides:
@@ -159,6 +159,8 @@ def combinations(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
         swept = override.is_sweep_override()
         values = override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
         choices[key] = [f"{key}={value}" for value in values]
+        if not choices[key]:
+            raise UsageError(f"{override.input_line}: a sweep without a value; range is (first,end,step)")
     return list(itertools.product(*choices.values()))
 
 

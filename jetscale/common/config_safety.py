@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 
 from jetscale.common.hydra_flags import flags_parser
@@ -116,10 +117,19 @@ def _check_file(path: Path, place: Path, shipped: Path) -> None:
     place : folder of the search path that `path` was found in
     """
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        package = _PACKAGE.search(path.read_text())
-    except Exception as error:  # OmegaConf passes on those of the YAML library
+        text = path.read_text()
+        twice = key_given_twice(text)
+        content = None if twice else OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        package = _PACKAGE.search(text)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ConfigFileError(f"{path} is no configuration file: {line}{error.problem}") from error
+    except Exception as error:  # not text, or what OmegaConf passes on
         raise ConfigFileError(f"{path} is no configuration file: {str(error).splitlines()[0]}") from error
+    if twice is not None:
+        raise ConfigFileError(
+            f"{path}: line {twice[1]}: the key {twice[0]} is there twice; give each key once"
+        )
     require_trusted_targets(content, str(path))
     refuse_resolvers(content, str(path))
     if path.is_relative_to(shipped) and SHIPPED_HYDRA_FILES.fullmatch(path.relative_to(shipped).as_posix()):
@@ -132,6 +142,33 @@ def _check_file(path: Path, place: Path, shipped: Path) -> None:
             f"{path} changes Hydra's own section, which decides what is run and where it is written; only "
             "hydra.sweeper.params may stand in a file, type the rest on the command line"
         )
+
+
+def key_given_twice(text: str) -> tuple[Any, int] | None:
+    """The first key that a mapping of a YAML file has twice, ``8`` and ``8.0`` too, and its line; else None.
+
+    OmegaConf refuses such keys where they are texts, and takes the last where they are numbers: the widths of
+    a table of learning rates.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        nodes = [loader.get_single_node()]
+        while nodes:
+            node = nodes.pop()
+            if isinstance(node, yaml.SequenceNode):
+                nodes += node.value
+            if not isinstance(node, yaml.MappingNode):
+                continue
+            seen = set()
+            for key, value in node.value:
+                name = loader.construct_object(key) if isinstance(key, yaml.ScalarNode) else id(key)
+                if name in seen:
+                    return name, key.start_mark.line + 1
+                seen.add(name)
+                nodes.append(value)
+    finally:
+        loader.dispose()
+    return None
 
 
 def _check_launcher(path: Path, content: Any, package: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Glob, Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -139,10 +139,14 @@ def _check_choice(override: Override, folders: Sequence[Path]) -> None:
         raise UsageError(f"{typed}: did you mean +{typed}?")
     if not sign and (override.is_add() or override.is_force_add()):
         raise UsageError(f"{typed}: did you mean {typed.lstrip('+')}?")
-    values = [name for value in _values(override) for name in (value if isinstance(value, list) else [value])]
+    known = _names(group, folders)
+    pattern: Any = override.value()
+    chosen = pattern.filter(known) if isinstance(pattern, Glob) else _values(override)
+    if folders and not chosen:
+        raise UsageError(f"{typed}: no choice matches; choices: {', '.join(known)}")
+    values = [name for value in chosen for name in (value if isinstance(value, list) else [value])]
     if group == "sweep" and len(values) > 1:
         raise UsageError(f"{typed}: a sweep is one file; run the command once for each")
-    known = _names(group, folders)
     for value in values:
         if folders and str(value).removesuffix(".yaml") not in known:
             raise UsageError(_no_choice(f"{sign}{group}", str(value), known))
@@ -207,9 +211,20 @@ def _problems(key: str, value: Any) -> Iterator[str]:
 
 
 def _values(override: Override) -> list[Any]:
-    """Every value of an override, of a sweep one after the other."""
+    """Every value of an override, of a sweep one after the other.
+
+    Raises
+    ------
+    UsageError
+        The sweep names none, or a pattern of files in their place.
+    """
+    given: Any = override.value()
+    if isinstance(given, Glob):
+        raise UsageError(f"{override.input_line}: glob(...) chooses among files; name the values instead")
     if override.is_discrete_sweep():
         found = list(override.sweep_iterator())
+        if not found:
+            raise UsageError(f"{override.input_line}: a sweep without a value; range is (first,end,step)")
         return [one.text if isinstance(one, QuotedString) else one for one in found]
     if override.is_sweep_override():
         raise UsageError(f"{override.input_line}: name the values of a sweep, A,B,C or range(first,end,step)")
@@ -221,6 +236,9 @@ _EXTRAS = {
     "ray_aws": "ray",
 }  # fmt: skip
 """Launchers of Hydra's plugins, which are absent from its choices where the plugin is not installed."""
+
+_ENTRY_OF_NOTHING = re.compile(rf"'({'|'.join(map(re.escape, replaced_keys(TrainSettings)))})\.([^']+)'; Key")
+"""Hydra's message where one entry is given of a mapping that there is not, ``pretrain.composition.QCD=1``."""
 
 _HYDRAS_OWN = ("object_type=", "reference_type=", "full_key:", "To append to your config use")
 """Lines of Hydra's messages that repeat the key, or give advice that cannot work here."""
@@ -244,6 +262,9 @@ def explanation(error: BaseException) -> str | None:
     words = [str(one) for one in chain if isinstance(one, (HydraException, OmegaConfBaseException))]
     lines = [line.strip(" .") for text in words for line in text.splitlines()]
     kept = [line for line in lines if line and not line.startswith(_HYDRAS_OWN)]
+    if entry := _ENTRY_OF_NOTHING.search("; ".join(kept)):
+        key, name = entry.groups()
+        return f"{key}.{name}: {key} is no mapping that has entries; give all of it, {key}={{{name}: VALUE}}"
     if any("BasicLauncherConf" in line for line in kept):
         kept.append("choose the launcher too, hydra/launcher=joblib or another")
     return "; ".join(dict.fromkeys(kept))

@@ -21,6 +21,7 @@ from jetscale.common.registry import Registered
 from jetscale.common.usage import SettingsError
 from jetscale.jets.settings import DataSettings
 from jetscale.model import DEFAULT, NETWORKS
+from jetscale.runs.layout import BACKBONES, NOT_RUNS
 from jetscale.training.phase_settings import (
     BATCH,
     FinetuneSettings,
@@ -29,12 +30,13 @@ from jetscale.training.phase_settings import (
     PretrainSettings,
 )
 
+_TAKEN = sorted({*NOT_RUNS, BACKBONES})
 FOLDER = Matches(
-    r"[A-Za-z0-9_=+\-][A-Za-z0-9._=+\-]{0,99}",
+    rf"(?!(?:{'|'.join(_TAKEN)})$)[A-Za-z0-9_=+\-][A-Za-z0-9._=+\-]{{0,99}}",
     "the name of a study or a subset, which is a folder: letters, digits and ._=-+ only, no dot at the "
-    "start, at most 100 characters",
+    f"start, at most 100 characters, and none of {', '.join(_TAKEN)}",
 )
-"""Names that become folders of a run directory's path, and cannot lead elsewhere."""
+"""Names that become folders of a run directory's path, cannot lead elsewhere, and hide no run."""
 
 
 def folder_name(name: str) -> str:
@@ -43,7 +45,8 @@ def folder_name(name: str) -> str:
     Raises
     ------
     SettingsError
-        It could lead elsewhere: it begins with a dot, or holds more than letters, digits and ``._=-+``.
+        It could lead elsewhere (it begins with a dot, or holds more than letters, digits and ``._=-+``), or
+        is the name of a folder in which no run is looked for.
     """
     if not FOLDER.holds(name):
         raise SettingsError(f"{name!r} cannot be {FOLDER}")

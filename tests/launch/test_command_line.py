@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 from hydra.errors import ConfigCompositionException, MissingConfigException
-from omegaconf.errors import ConfigKeyError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from jetscale.common.config_safety import CONF
 from jetscale.common.usage import SettingsError, UsageError
 from jetscale.launch.command_line import check_command_line, explanation
-from jetscale.launch.hydra_setup import hydra_arguments
+from jetscale.launch.hydra_setup import hydra_arguments, register
 from jetscale.launch.jobs import Job, check_folders
 from jetscale.training.settings import TrainSettings
 
 
 def checked(*words: str) -> list[str]:
+    register()  # as the command does before it looks at its words
     argv = hydra_arguments(words)
     check_command_line(argv, CONF)
     return argv
@@ -63,6 +64,13 @@ def checked(*words: str) -> list[str]:
         ("-m finetune.lr=interval(0,1)", "finetune.lr=interval(0,1): name the values of a sweep"),
         ("data.dir=a(b", "data.dir=a(b: cannot be read (no viable alternative at input 'a(b'); a text"),
         ("finetune.clip=nan", "finetune.clip=nan: must be a number above 0, or null"),
+        ("pretrain.composition={QCD:1,QCD:2}", "{QCD:1,QCD:2}: one key is there twice"),
+        ("finetune.lr={table:{8:3e-3,8.0:1e-2}}", "{8:3e-3,8.0:1e-2}: one key is there twice"),
+        ("-m finetune={steps:8,steps:9},{steps:7}", "{steps:8,steps:9}: one key is there twice"),
+        ("-m seed=range(3,0)", "seed=range(3,0): a sweep without a value"),
+        ("-m seed=glob(*)", "seed=glob(*): glob(...) chooses among files; name the values instead"),
+        ("-m +experiment=glob(top*)", "+experiment=glob(top*): no choice matches; choices: aligned_diverse"),
+        ("subset=analysis", "subset=analysis: cannot be the name of a study or a subset"),
     ],
 )
 def test_a_mistake_leads_to_the_right_word(words, message) -> None:
@@ -81,6 +89,8 @@ def test_right_ones_pass(tmp_path) -> None:
         "-m +experiment=qcd,bsm_all pretrain.composition.QCD=1,2 model.dim=range(8,64,8)",
         f"--config-dir {tmp_path} +experiment=mine study=${{subset}}-study finetune.lr={{table:{{8:1e-3}}}}",
         "+sweep=paper --dry --cfg job",
+        "-m +experiment=glob(qcd*,exclude=*res*)",
+        "pretrain.composition={} callbacks={}",
     ):
         checked(*words.split())
 
@@ -97,6 +107,16 @@ def test_what_hydra_says_becomes_one_line() -> None:
         "Key 'x' not in 'RunDir'\n    full_key: hydra.run.x\n    object_type=dict"
     )
     assert explanation(error) == "Could not override 'hydra.run.x'; Key 'x' not in 'RunDir'"
+    error = ConfigCompositionException(
+        "Could not override 'pretrain.composition.QCD'.\nTo append to your config use +x"
+    )
+    error.__cause__ = ConfigAttributeError(
+        "Key 'QCD' is not in struct\n    full_key: x\n    object_type=dict"
+    )
+    assert explanation(error) == (
+        "pretrain.composition.QCD: pretrain.composition is no mapping that has entries; give all of it, "
+        "pretrain.composition={QCD: VALUE}"
+    )
     missing = MissingConfigException("a\nb", "hydra/launcher/jobli", ["basic", "joblib"])
     assert explanation(missing) == "hydra/launcher=jobli: no such choice; did you mean joblib?"
     interpolation = ValueError("while resolving an interpolation")
