@@ -66,7 +66,8 @@ def _roc(measures: Measures) -> Figure:
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=1)
     more = f" (the first {MOST_CURVES} of {len(curves)})" if len(curves) > len(shown) else ""
-    figure.legend(loc="outside right center", title=f"signal{more}")
+    if shown:
+        figure.legend(loc="outside right center", title=f"signal{more}")
     return figure
 
 
