@@ -203,7 +203,7 @@ def require_trusted_targets(content: Any, where: str) -> None:
         A name is not one of `TARGETS` or `LIGHTNING_TARGETS`, and no ``--trust`` covers it.
     """
     allowed = TARGETS | LIGHTNING_TARGETS
-    for keys, value in _leaves(content):
+    for keys, value in leaves(content):
         if keys[-1:] == ("_target_",) and value not in allowed and not is_trusted(str(value)):
             raise ConfigFileError(
                 f"{where}: {'.'.join(keys)}={value!r} would be called by Hydra and is none of "
@@ -221,7 +221,7 @@ def _touches_hydra(content: Any) -> bool:
     groups += [entry for entry in defaults if isinstance(entry, str)]
     if any(re.search(r"(^|[\s/@])hydra([/.@]|$)", str(group)) for group in groups):
         return True
-    inside = [keys[1:] for keys, _ in _leaves(content) if keys[0].partition(".")[0] == "hydra"]
+    inside = [keys[1:] for keys, _ in leaves(content) if keys[0].partition(".")[0] == "hydra"]
     return any(keys[:2] not in OPEN_HYDRA_KEYS for keys in inside)
 
 
@@ -232,7 +232,7 @@ def refuse_resolvers(content: Any, where: str) -> None:
     ------
     ConfigFileError
     """
-    for keys, value in _leaves(content):
+    for keys, value in leaves(content):
         for text in (*keys, value):
             if not isinstance(text, str):
                 continue
@@ -244,13 +244,13 @@ def refuse_resolvers(content: Any, where: str) -> None:
                     )
 
 
-def _leaves(content: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def leaves(content: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every value that is no dict or list, with the keys above it; empty ones too."""
     if isinstance(content, dict) and content:
         for key, value in content.items():
-            yield from _leaves(value, (*above, str(key)))
+            yield from leaves(value, (*above, str(key)))
     elif isinstance(content, list) and content:
         for number, value in enumerate(content):
-            yield from _leaves(value, (*above, str(number)))
+            yield from leaves(value, (*above, str(number)))
     elif above:
         yield above, content

@@ -5,6 +5,7 @@ Defaults here are the paper's (arXiv:2606.19781) where it gives one; budgets in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jetscale.common.cli import home
-from jetscale.common.config_safety import ConfigFileError, refuse_resolvers, require_trusted_targets
+from jetscale.common.config_safety import ConfigFileError, leaves, refuse_resolvers, require_trusted_targets
 from jetscale.common.fields import COUNT, SEED, Matches, OneOf, Range, Replaced, problems
 from jetscale.common.files import fingerprint
 from jetscale.common.masking import masked_tree
@@ -286,7 +287,8 @@ def check_additions(key: str, named: Any) -> None:
     Raises
     ------
     SettingsError
-        It has another form, or a ``_target_`` is neither Lightning's and harmless nor trusted by ``--trust``.
+        It has another form, or a ``_target_`` is neither Lightning's and harmless nor trusted by ``--trust``,
+        or a number is NaN or infinite, which no fingerprint of a run can hold.
     """
     _require_mapping(key, named)
     for name, entry in named.items():
@@ -299,6 +301,11 @@ def check_additions(key: str, named: Any) -> None:
         require_trusted_targets(named, key)
     except ConfigFileError as error:
         raise SettingsError(str(error)) from error
+    for keys, value in leaves(named):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SettingsError(
+                f"{key}.{'.'.join(keys)}={value}: must be a finite number, or a text in quotes"
+            )
 
 
 def from_config(config: DictConfig | Mapping[str, Any]) -> TrainSettings:
