@@ -59,7 +59,7 @@ def main() -> None:
 
 def _parts(bench: Bench, arguments: argparse.Namespace) -> dict[str, Callable[[], object]]:
     """The parts in the order in which they are measured: what the table needs comes first."""
-    from benchmarks.gpu import agreement, card, grid, kernels, runs, steps
+    from benchmarks.gpu import agreement, card, grid, imports, kernels, runs, steps
 
     session, results, quick = bench.session, bench.session.results, arguments.quick
     files = card.files_of_tests()
@@ -72,7 +72,7 @@ def _parts(bench: Bench, arguments: argparse.Namespace) -> dict[str, Callable[[]
         **first,
         "kernels": lambda: kernels.run(bench, dims, tuple(trained)),
         "runs": lambda: runs.run(bench, trained),
-        "start": lambda: runs.start(bench, runs.START_QUICK if quick else runs.START),
+        "start": lambda: (runs.start(bench, runs.START_QUICK if quick else runs.START), imports.run(bench)),
         "steps": lambda: steps.run(session, dims),
         "shared": lambda: runs.shared(bench, runs.SHARED_QUICK if quick else runs.SHARED),
         "grid": lambda: results["grid"].update(grid.hours(results)),

@@ -30,11 +30,24 @@ def meta_of(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def with_checksum(archive: bytes) -> bytes:
-    """A ZIP archive with a comment that is the checksum of all that is before it."""
-    assert archive[-_END_BYTES:].startswith(_ZIP_END)
-    body = archive[:-2] + struct.pack("<H", _COMMENT_BYTES)
-    return body + _LABEL + xxhash.xxh3_128_hexdigest(body).encode()
+def with_checksum(archive: memoryview) -> tuple[list[memoryview | bytes], str]:
+    """A ZIP archive with a comment that is the checksum of all that is before it.
+
+    Parameters
+    ----------
+    archive : bytes, without a comment; not copied, since those of a large model take longer to copy than to
+        check
+
+    Returns
+    -------
+    What to write, one part after the other, and the checksum.
+    """
+    assert bytes(archive[-_END_BYTES:]).startswith(_ZIP_END)
+    body: list[memoryview | bytes] = [archive[:-2], struct.pack("<H", _COMMENT_BYTES)]
+    checksum = xxhash.xxh3_128()
+    for part in body:
+        checksum.update(part)
+    return [*body, _LABEL + checksum.hexdigest().encode()], checksum.hexdigest()
 
 
 def verified_content(path: Path) -> bytes:
@@ -48,7 +61,7 @@ def verified_content(path: Path) -> bytes:
     """
     content = path.read_bytes()
     if content[-_COMMENT_BYTES:].startswith(_LABEL):
-        body, found = content[:-_COMMENT_BYTES], content[-32:].decode(errors="replace")
+        body, found = memoryview(content)[:-_COMMENT_BYTES], content[-32:].decode(errors="replace")
         if xxhash.xxh3_128_hexdigest(body) != found:
             raise CheckpointError(f"{path} is damaged: its content does not fit its checksum")
         _check_meta(path, found)

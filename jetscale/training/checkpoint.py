@@ -92,12 +92,12 @@ class Checkpoints:
 def _write(path: Path, state: dict[str, Any], step: int) -> None:
     buffer = io.BytesIO()  # torch hides the reason why a file cannot be written
     torch.save(state, buffer)
-    whole = with_checksum(buffer.getvalue())
+    parts, checksum = with_checksum(buffer.getbuffer())
     with writing(meta_of(path)):
         meta_of(path).unlink(missing_ok=True)  # left by a kill
-    with atomic_path(path) as aside:
-        aside.write_bytes(whole)
-    content = {"step": step, CHECKSUM: whole[-32:].decode(), "torch": torch.__version__}
+    with atomic_path(path) as aside, aside.open("wb") as file:
+        file.writelines(parts)
+    content = {"step": step, CHECKSUM: checksum, "torch": torch.__version__}
     write_json_sealed(meta_of(path), content)
 
 

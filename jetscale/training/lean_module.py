@@ -5,7 +5,7 @@ Legend: B jets, K classes, S the steps since the last metrics line.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -40,7 +40,14 @@ class LeanClassifier(JetClassifier):
     window : steps between metrics lines
     hooks : step the optimiser through Lightning, so that the callbacks' ``on_before_optimizer_step`` is
         called and the trainer's ``global_step`` counts; for users' callbacks
+
+    Attributes
+    ----------
+    runs_ahead : whether the device may still compute a step when the next ones are given to it, so that
+        whoever waits for a loss should give it the next ones first
     """
+
+    runs_ahead = False
 
     def __init__(
         self,
@@ -139,20 +146,26 @@ class LeanClassifier(JetClassifier):
                 result = evaluate(self.model, batches, self.device, str(self.trainer.precision))
             yield weights, result
 
-    def window_losses(self, since: int) -> Tensor:
-        """Losses of the steps after `since`, mean over ranks, (steps,) float64 on the CPU.
+    def window_losses(self, since: int) -> Callable[[], Tensor]:
+        """Losses of the steps after `since`, mean over ranks; every rank must call.
 
-        Every rank must call.
+        Returns
+        -------
+        What waits for the device and gives them, (steps,) float64 on the CPU. Steps that are taken before it
+        is called change nothing.
         """
         steps = torch.arange(since, self.step) % len(self.window_S)
-        return self._summed_window().cpu()[steps].double()
+        arrived = _on_the_way(self._summed_window())
+        return lambda: arrived()[steps].double()
 
     def count_constituents(self) -> int:
         """Constituents seen by all ranks so far; every rank must call."""
-        seen = torch.tensor(self._constituents_here, device=self.device)
+        seen = self._constituents_here
         if ranks.world_size() > 1:
-            torch.distributed.all_reduce(seen)
-        self._constituents_before += int(seen)
+            seen_in_all = torch.tensor(seen, device=self.device)
+            torch.distributed.all_reduce(seen_in_all)
+            seen = int(seen_in_all)
+        self._constituents_before += seen
         self._constituents_here = 0
         return self._constituents_before
 
@@ -210,3 +223,25 @@ class LeanClassifier(JetClassifier):
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         return optimizer
+
+
+def _on_the_way(tensor: Tensor) -> Callable[[], Tensor]:
+    """Begin to copy a tensor to the CPU.
+
+    Returns
+    -------
+    What waits for the copy, and for nothing that the device was given after it, and returns it.
+    """
+    on_gpu = tensor.device.type == "cuda"
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=on_gpu)
+    copy.copy_(tensor, non_blocking=on_gpu)
+    if not on_gpu:
+        return lambda: copy
+    arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # burns no core
+    arrived.record()
+
+    def wait() -> Tensor:
+        arrived.synchronize()
+        return copy
+
+    return wait

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu import agreement, kernels, runs
+from benchmarks.gpu import agreement, imports, kernels, runs
 from benchmarks.gpu.commands import Bench, Run, wandb_mode
 from benchmarks.gpu.session import Session
 from benchmarks.gpu.timeline import Timeline, steps_per_second
@@ -91,6 +91,15 @@ def test_the_start_of_a_run_ends_with_its_first_step(bench: Bench) -> None:
     assert 0 < times[0] < row["start_s"]
     assert list(times) == sorted(times)
     assert said[0].startswith("budget=")
+
+
+def test_imports_are_timed(bench: Bench) -> None:
+    imports.run(bench)
+    row = kept(bench)["start"]["imports"]
+    assert set(imports.MODULES) - {"triton"} <= row.keys(), "the warm process hides Triton"
+    spent = sum(row[name] for name in imports.MODULES if name in row)
+    assert 0 <= spent < row["process_s"]
+    assert 0 <= row["with_bytecode"] <= 1
 
 
 def test_runs_at_once(bench: Bench) -> None:

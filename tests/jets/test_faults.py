@@ -167,6 +167,7 @@ def test_killed_at_random_times(jetclass2_dir: Path, tmp_path: Path) -> None:
         if wanted.path.exists():
             assert content(wanted.path) == whole
             shutil.rmtree(wanted.store_dir)
+            duration /= 2  # the machine was busier when it was measured
     assert interrupted >= 6, f"only {interrupted} of 12 builds were killed before their end"
     ensure_store(wanted, workers=1, part_bytes=PART_BYTES)
     assert content(wanted.path) == whole

@@ -29,8 +29,7 @@ def test_workers_write_checkpoints_and_end_with_their_driver(number, to_all, sta
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as driver:
-        until(lambda: len(list(tmp_path.glob("*.pid"))) == 2, driver)
-        time.sleep(0.1)  # the ids are written, too
+        until(lambda: sum(bool(path.read_text()) for path in tmp_path.glob("*.pid")) == 2, driver)
         workers = [int(path.read_text()) for path in tmp_path.glob("*.pid")]
         (os.killpg if to_all else os.kill)(driver.pid, number)
         _, errors = driver.communicate(timeout=60)

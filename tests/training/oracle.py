@@ -66,6 +66,11 @@ class OracleStep:
         self._batch_size, self._capacity = batch_size, capacity
         self._state, self._jets, self._tables, self._hyper = state, jets, tables, hyper
 
+    def up_to(self, capacity: int) -> OracleStep:
+        smaller = copy.copy(self)
+        smaller._capacity = capacity
+        return smaller
+
     def train(self) -> None:
         jets, tables, hyper, state = self._jets, self._tables, self._hyper, self._state
         row = tables.rows_K4[int(tables.k)].tolist()
@@ -111,6 +116,11 @@ class OracleEvaluation:
         self._batch_size, self._capacity = batch_size, capacity
         self._weights, self._jets = weights, jets
         self._losses_J, self._correct_J = losses_J, correct_J
+
+    def up_to(self, capacity: int) -> OracleEvaluation:
+        smaller = copy.copy(self)
+        smaller._capacity = capacity
+        return smaller
 
     @torch.no_grad()
     def evaluate(self) -> None:

@@ -23,6 +23,7 @@ from jetscale.common.usage import SettingsError
 from jetscale.jets.errors import JetDataError
 from jetscale.model.kernels.gpu import weights
 from jetscale.training.build import build
+from jetscale.training.callbacks.metrics_writer import MetricsWriter
 from jetscale.training.captured import choice, evaluation, feed, plan, steps
 from jetscale.training.captured.module import CapturedClassifier
 from jetscale.training.lean_module import LeanClassifier
@@ -123,6 +124,27 @@ def test_schedule_and_clip_reach_the_device(jets: Path, tmp_path: Path) -> None:
     assert unclipped.lines[0]["loss"] != pytest.approx(one.lines[0]["loss"], rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("make", "written_at"),
+    [(None, {5: 5, 10: 10, 15: 15, 20: 20, 25: 25, 30: 30}),
+     (with_oracle, {5: 7, 10: 14, 15: 20, 20: 21, 25: 28, 30: 30})],
+)  # fmt: skip
+def test_a_line_is_written_while_the_device_computes_the_next_steps(
+    jets: Path, tmp_path: Path, make: Any, written_at: dict[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the next line, or before the next checkpoint (7, 14, 21, 28) or the end."""
+    found: dict[int, int] = {}
+    write = MetricsWriter._write
+
+    def noted(self: MetricsWriter, module: LeanClassifier, step: int, *rest: Any) -> None:
+        found[step] = module.step
+        write(self, module, step, *rest)
+
+    monkeypatch.setattr(MetricsWriter, "_write", noted)
+    trained(settings_of(jets), tmp_path / "run", make, tested=False)
+    assert found == written_at
+
+
 @pytest.mark.parametrize("changes", [{"checkpoint_every": 4}, {"log_every": 3}, {"every": 4}])
 def test_another_cutting_changes_nothing(
     jets: Path, eager: Made, tmp_path: Path, changes: dict[str, int]
@@ -197,7 +219,7 @@ def test_asked_to_stop_it_leaves_a_checkpoint_of_the_chunk(jets: Path, eager: Ma
     same(trained(settings_of(jets), tmp_path / "run", with_oracle), eager)
 
 
-def test_batches_above_the_usual_capacity_take_the_full_graph(
+def test_batches_take_the_graph_that_holds_them(
     jets: Path, eager: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens: dict[int, int] = {}
@@ -207,8 +229,9 @@ def test_batches_above_the_usual_capacity_take_the_full_graph(
             tokens[self._capacity] = tokens.get(self._capacity, 0) + 1
             super().train()
 
-    def tight(lengths_J: Any, batch_size: int, most: int) -> tuple[int, int]:
-        return int(batch_size * (lengths_J.mean() + 1)), batch_size * (most + 1)
+    def tight(lengths_J: Any, batch_size: int, most: int) -> plan.Capacities:
+        mean = int(batch_size * (lengths_J.mean() + 1))
+        return plan.Capacities((mean - 15, mean + 15), batch_size * (most + 1))
 
     def make(settings: Any, phase: Any, model: Any, data: Any, schedule: Any, _: str) -> Any:
         window = settings.tracking.log_every
@@ -218,9 +241,9 @@ def test_batches_above_the_usual_capacity_take_the_full_graph(
     monkeypatch.setattr(steps, "capacities", tight)
     monkeypatch.setattr(evaluation, "capacities", tight)
     same(trained(settings_of(jets), tmp_path / "run", make), eager)
-    assert len(tokens) == 2
+    assert len(tokens) == 3
     assert sum(tokens.values()) == 30
-    assert all(times > 5 for times in tokens.values()), "both were needed"
+    assert all(times > 3 for times in tokens.values()), "all were needed"
 
 
 def test_test_jets_that_do_not_stay_on_the_device(

@@ -22,7 +22,7 @@ from jetscale.jets.stream import JetStream
 from jetscale.training.captured import plan
 from jetscale.training.captured.feed import SLOTS, Feed, tokens_of_batches
 from jetscale.training.captured.graphs import GraphRunner, Replay
-from jetscale.training.captured.plan import capacities
+from jetscale.training.captured.plan import Capacities, capacities
 from jetscale.training.outputs import Schedule
 from tests.jets.conftest import fill_jetclass
 from tests.training.phases import (
@@ -71,30 +71,45 @@ def test_the_papers_chunks_are_its_windows() -> None:
 def test_capacities() -> None:
     rng = np.random.default_rng(1)
     lengths_J = np.clip(rng.normal(40, 17, 64 * 128).round(), 1, 128).astype(np.int64)
-    usual, full = capacities(lengths_J, 128, 128)
-    assert (usual, full) == (6_400, 128 * 129)
+    found = capacities(lengths_J, 128, 128)
+    assert found == (tuple(range(4_864, 6_401, 256)), 128 * 129)
     tokens = rng.choice(lengths_J + 1, (20_000, 128)).sum(axis=1)
-    assert tokens.max() < usual
-    assert tokens.max() > usual - 1_024
-    assert capacities(np.full(64, 20), 1, 20) == (21, 21), "never above the full one"
-    assert capacities(np.full(640, 3), 10, 128) == (256, 1_290)
+    assert tokens.max() < found.usual[-1]
+    assert tokens.max() > found.usual[-1] - 1_024
+    spare = np.mean([found.of(int(batch)) for batch in tokens]) / tokens.mean() - 1
+    assert spare < 0.04, "one capacity for all batches would leave 21% of the rows without a jet"
+    assert capacities(np.full(64, 20), 1, 20) == ((21,), 21), "never above the full one"
+    assert capacities(np.full(640, 3), 10, 128) == ((256,), 1_290)
+    for batch_size in (1, 32, 2_048):
+        usual, full = capacities(lengths_J, batch_size, 128)
+        assert usual == tuple(sorted(set(usual)))
+        assert 0 < usual[0] <= usual[-1] <= full
+        assert len(usual) <= 9, "each is a graph to capture"
 
 
 def test_a_batch_takes_the_smallest_capacity_that_holds_it() -> None:
-    done: list[int] = []
+    done: list[tuple[int, int]] = []
+    allocated: list[int] = []
     made: list[int] = []
 
-    def make(capacity: int) -> Callable[[], None]:
-        made.append(capacity)
-        return lambda: done.append(capacity)
+    def allocate(largest: int) -> Callable[[int], Callable[[], None]]:
+        allocated.append(largest)
 
-    run = GraphRunner([2_048, 512, 512], make, [torch.zeros(1)])
-    for tokens in (1, 512, 100):
+        def make(capacity: int) -> Callable[[], None]:
+            made.append(capacity)
+            return lambda: done.append((largest, capacity))
+
+        return make
+
+    run = GraphRunner(Capacities((512, 768), 2_048), allocate, [torch.zeros(1)])
+    for tokens in (1, 512, 100, 513):
         run(tokens)
-    assert made == [512], "the other is not made before it is needed"
-    run(513)
+    assert (allocated, made) == ([768], [512, 768]), "the others are not made before they are needed"
+    run(769)
     run(3)
-    assert (made, done) == ([512, 2_048], [512, 512, 512, 2_048, 512])
+    assert (allocated, made) == ([768, 2_048], [512, 768, 2_048])
+    small, large = (768, 512), (768, 768)
+    assert done == [small, small, small, large, (2_048, 2_048), small]
     with pytest.raises(ValueError, match="2049 tokens, the largest capacity is 2048"):
         run(2_049)
 

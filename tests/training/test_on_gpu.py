@@ -33,6 +33,7 @@ from jetscale.training.captured import evaluation, steps
 from jetscale.training.captured.graphs import ready
 from jetscale.training.captured.memory import ChunkMemory
 from jetscale.training.captured.module import CapturedClassifier
+from jetscale.training.captured.plan import Capacities
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.phase_settings import FinetuneSettings, Phase
 from jetscale.training.settings import (
@@ -231,8 +232,9 @@ def test_batches_above_the_usual_capacity_take_the_full_graph(
             made.append(capacity)
             super().__init__(model, batch_size, capacity, *rest)
 
-    def tight(lengths_J: Any, batch_size: int, most: int) -> tuple[int, int]:
-        return int(batch_size * (lengths_J.mean() + 1)) // 256 * 256, batch_size * (most + 1)
+    def tight(lengths_J: Any, batch_size: int, most: int) -> Capacities:
+        mean = int(batch_size * (lengths_J.mean() + 1)) // 256 * 256
+        return Capacities((mean - 256, mean), batch_size * (most + 1))
 
     def counting(settings: Any, phase: Any, model: Any, data: Any, schedule: Any, _: str) -> Any:
         window = settings.tracking.log_every

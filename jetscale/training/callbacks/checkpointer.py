@@ -59,7 +59,7 @@ class Checkpointer(L.Callback):
         SettingsError
             The state of a user's callback cannot be kept in a checkpoint.
         """
-        self._writer.finite_losses(module)
+        self._writer.require_finite_losses(module)
         state = {**module.state(), "stamp": self._stamp, "seconds": self._writer.seconds}
         state |= {"identity": self._identity, "precision": self._precision}
         if not ranks.is_first():

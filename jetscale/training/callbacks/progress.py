@@ -21,7 +21,7 @@ _DOING = {Phase.PRETRAIN: "pretraining", Phase.FINETUNE: "fine-tuning"}
 
 
 class PhaseProgress(L.Callback):
-    """Shows steps, time left, the newest training loss and jets/s, each time a metrics line is due.
+    """Shows steps, time left, the newest training loss and jets/s, each time a metrics line is written.
 
     Parameters
     ----------
@@ -37,6 +37,7 @@ class PhaseProgress(L.Callback):
         self._writer = writer
         self._bar_wanted = enabled
         self._progress: Progress | None = None
+        self._shown = writer.step
         self._first_step: threading.Timer | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -56,8 +57,9 @@ class PhaseProgress(L.Callback):
         if self._first_step is not None:
             self._first_step.cancel()
             self._first_step = None
-        step = self._module.step
-        if self._progress is not None and self._schedule.writes_line(step):
+        step = self._writer.step
+        if self._progress is not None and step != self._shown:
+            self._shown = step
             self._progress.update(step, f"loss {self._writer.train_loss:.4f}, {self._rate():,.0f} jets/s")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -71,7 +73,7 @@ class PhaseProgress(L.Callback):
         self._close(exception)
 
     def _rate(self) -> float:
-        jets = (self._module.step - self._module.start_step) * self._module.phase.batch_size
+        jets = (self._writer.step - self._module.start_step) * self._module.phase.batch_size
         return jets / max(self._writer.seconds_here, 1e-9)
 
     def _close(self, error: BaseException | None) -> None:

@@ -51,7 +51,7 @@ class TestEvaluator(L.Callback):
         schedule = self._writer.schedule
         if self._test is None or pl_module.step not in schedule.evaluations:
             return
-        self._writer.finite_losses(pl_module)
+        self._writer.require_finite_losses(pl_module)
         self._evaluate(pl_module, self._test, "test")
         if self._test_all is not None and pl_module.step == schedule.steps:
             self._evaluate(pl_module, self._test_all, "test_all")

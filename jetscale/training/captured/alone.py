@@ -38,7 +38,8 @@ def steps_alone(model: SetTransformer, jets: JetBatch, n_steps: int) -> Callable
     tables, state, hyper = Tables.allocate(n_steps, device), FlatState(model), AdamWSettings()
     rows = [table_row(RATE, step + 1, hyper, 0.0) for step in range(n_steps)]
     tables.rows_K4.copy_(torch.tensor(rows, dtype=torch.float32))
-    capacity, _ = capacities(jets.lengths_B.numpy(), jets.n_jets, int(jets.lengths_B.max()))
+    lengths_B = jets.lengths_B.numpy()
+    capacity = capacities(lengths_B, jets.n_jets, int(lengths_B.max())).of(int(lengths_B.sum()) + jets.n_jets)
     step = DeviceStep(model, jets.n_jets, capacity, state, chunk, tables, hyper)
     replay = ready(step.train, [*state.tensors(), tables.losses, tables.k, chunk.first])
 

@@ -89,11 +89,12 @@ class DeviceEvaluator:
         evaluation, of_jets = self._make, (self._loss_J, self._correct_J)
         lengths_J = test.stream.lengths(0, min(test.n_jets, ESTIMATED_FROM * size))
 
-        def make(capacity: int) -> Work:  # without `self`, which holds the runner
-            return evaluation(model, size, capacity, weights, buffers, *of_jets).evaluate
+        def allocate(largest: int) -> Callable[[int], Work]:  # without `self`, which holds the runner
+            passes = evaluation(model, size, largest, weights, buffers, *of_jets)
+            return lambda capacity: passes.up_to(capacity).evaluate
 
         limits = capacities(lengths_J, size, test.stream.max_constituents)
-        return GraphRunner(limits, make, [buffers.first, *of_jets])
+        return GraphRunner(limits, allocate, [buffers.first, *of_jets])
 
     def _parts(self, test: EvalSet) -> Iterator[TestPart]:
         if test.fingerprint in self._kept:

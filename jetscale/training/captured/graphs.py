@@ -4,13 +4,15 @@
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from jetscale.training.captured.plan import Capacities
 
 Work = Callable[[], None]
 
@@ -59,17 +61,22 @@ class GraphRunner:
     Parameters
     ----------
     capacities : in tokens
-    make : makes what enqueues the work of one batch of at most so many tokens; it must not refer to whoever
-        holds the runner, else the memory of the graphs would be freed only when Python collects garbage
+    allocate : makes the memory for batches of at most so many tokens, and returns what makes, for a smaller
+        capacity too, what enqueues the work of one batch in it. It must not refer to whoever holds the
+        runner, else the memory of the graphs would be freed only when Python collects garbage
     changed : all tensors that a work changes and that outlive a batch: a capture leaves them as they were
     """
 
     def __init__(
-        self, capacities: Iterable[int], make: Callable[[int], Work], changed: Sequence[Tensor]
+        self,
+        capacities: Capacities,
+        allocate: Callable[[int], Callable[[int], Work]],
+        changed: Sequence[Tensor],
     ) -> None:
-        self._capacities = sorted(set(capacities))
-        self._make = make
+        self._capacities = capacities
+        self._allocate = allocate
         self._changed = changed
+        self._memory: dict[int, Callable[[int], Work]] = {}
         self._ready: dict[int, Work] = {}
 
     def __call__(self, tokens: int) -> None:
@@ -84,11 +91,12 @@ class GraphRunner:
         ValueError
             No capacity holds that many.
         """
-        capacity = next((capacity for capacity in self._capacities if tokens <= capacity), None)
-        if capacity is None:
-            raise ValueError(f"a batch of {tokens} tokens, the largest capacity is {self._capacities[-1]}")
+        capacity = self._capacities.of(tokens)
         if capacity not in self._ready:
-            self._ready[capacity] = ready(self._make(capacity), self._changed)
+            largest = self._capacities.memory_of(capacity)
+            if largest not in self._memory:
+                self._memory[largest] = self._allocate(largest)
+            self._ready[capacity] = ready(self._memory[largest](capacity), self._changed)
         self._ready[capacity]()
 
 
@@ -132,14 +140,18 @@ def ready(work: Work, changed: Sequence[Tensor]) -> Work:
     """
     if changed[0].device.type != "cuda":
         return work
-    before = [tensor.clone() for tensor in changed]
+    # on the host: a run of a wide model would else need 190 MiB more of the card
+    before = [
+        torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+        for tensor in changed
+    ]
     # Lightning's autocast would cast the operands of cuBLAS products anew
     with torch.autocast("cuda", enabled=False):
         with _on(streams().work):  # compiles kernels and makes cuBLAS's handle, which a capture must not
             for _ in range(_WARM_UPS):
                 work()
                 for tensor, value in zip(changed, before, strict=True):
-                    tensor.copy_(value)
+                    tensor.copy_(value, non_blocking=True)
         graph = torch.cuda.CUDAGraph()
         # the feeding thread may allocate page-locked memory meanwhile, which a global capture forbids
         capture = torch.cuda.graph(graph, stream=streams().capture, capture_error_mode="thread_local")

@@ -13,7 +13,7 @@ import torch
 
 from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.evaluation import EvalSet
-from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, table_row, with_own_memory
+from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, copied_to_host, table_row
 from jetscale.model.kernels.gpu.step import DeviceEvaluation, DeviceStep
 from jetscale.model.transformer import SetTransformer
 from jetscale.training.captured.evaluation import DeviceEvaluator
@@ -40,6 +40,8 @@ class CapturedClassifier(LeanClassifier):
     schedule : the steps that write, at which chunks end
     make_step, make_evaluation : what makes the step and the forward pass; for tests
     """
+
+    runs_ahead = True
 
     def __init__(
         self,
@@ -132,5 +134,5 @@ class CapturedClassifier(LeanClassifier):
         """See `LeanClassifier.state`; the same as that of a run which goes step by step."""
         for group in self._torch_optimizer.param_groups:
             group["lr"] = self.rate(self.step - 1)
-        state: dict[str, Any] = with_own_memory(super().state())
+        state: dict[str, Any] = copied_to_host(super().state())
         return state

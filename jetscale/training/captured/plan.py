@@ -1,13 +1,14 @@
 """How the optimiser steps of a phase are cut into chunks, and how many tokens their graphs are captured for.
 
 What a step computes does not depend on the chunk it is in, so a run may go on with other cuts. A graph has
-fixed shapes: it works on all rows of its capacity, or at least starts a program for them. So there are two
-capacities, one that holds nearly every batch and one that holds any.
+fixed shapes: it works on all rows of its capacity, or at least starts a program for them. So there are
+several capacities, and a batch takes the smallest that holds it.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -63,15 +64,45 @@ def chunks(schedule: Schedule, start: int, batch_size: int, max_constituents: in
 
 
 ESTIMATED_FROM = 64
-"""Steps whose jets the usual capacity is estimated from."""
+"""Steps whose jets the usual capacities are estimated from."""
 DEVIATIONS = 6
 """Standard deviations above the mean: a batch exceeds them once in a billion, were it Gaussian."""
 MULTIPLE = 256
 """Tokens; the kernels' tiles of rows divide it."""
 
 
-def capacities(lengths_J: npt.NDArray[np.int64], batch_size: int, max_constituents: int) -> tuple[int, int]:
-    """Usual and full capacity of a phase.
+class Capacities(NamedTuple):
+    """For how many tokens of a batch graphs are captured, a class token for each jet included.
+
+    Attributes
+    ----------
+    usual : ascending; nearly every batch fits the last. They share the memory of the last
+    full : tokens of a batch of the longest jets; in memory of its own, if one ever comes
+    """
+
+    usual: tuple[int, ...]
+    full: int
+
+    def of(self, tokens: int) -> int:
+        """The smallest that holds a batch.
+
+        Raises
+        ------
+        ValueError
+            None does.
+        """
+        for capacity in (*self.usual, self.full):
+            if tokens <= capacity:
+                return capacity
+        raise ValueError(f"a batch of {tokens} tokens, the largest capacity is {self.full}")
+
+    def memory_of(self, capacity: int) -> int:
+        """The capacity whose memory it shares."""
+        return max(capacity, self.usual[-1])
+
+
+def capacities(lengths_J: npt.NDArray[np.int64], batch_size: int, max_constituents: int) -> Capacities:
+    """Capacities of a phase.
 
     Parameters
     ----------
@@ -82,11 +113,18 @@ def capacities(lengths_J: npt.NDArray[np.int64], batch_size: int, max_constituen
 
     Returns
     -------
-    Tokens, a class token for each jet included: `DEVIATIONS` above the mean of a batch, rounded up to a
-    `MULTIPLE`, at most the full one; and those of a batch of the longest jets.
+    The last usual capacity is `DEVIATIONS` above the mean of a batch, rounded up to a `MULTIPLE`, at most the
+    full one. Those before are one standard deviation of a batch apart, at least a `MULTIPLE`, down to about
+    two below the mean: a batch then has spare rows for half a deviation.
     """
     tokens_J = lengths_J + 1
     mean, deviation = batch_size * tokens_J.mean(), math.sqrt(batch_size) * tokens_J.std()
-    usual = math.ceil((mean + DEVIATIONS * deviation) / MULTIPLE) * MULTIPLE
     full = batch_size * (max_constituents + 1)
-    return min(usual, full), full
+    last = min(_rounded(mean + DEVIATIONS * deviation), full)
+    apart = max(_rounded(deviation), MULTIPLE)
+    above = min(max(int(mean - 2 * deviation), 0), last - 1)
+    return Capacities(tuple(range(last, above, -apart))[::-1], full)
+
+
+def _rounded(tokens: float) -> int:
+    return math.ceil(tokens / MULTIPLE) * MULTIPLE

@@ -58,13 +58,14 @@ class DeviceSteps:
         self._tables = tables = Tables.allocate(n_jets // batch_size, device)
         self._batch_size = batch_size
 
-        def work(capacity: int) -> Work:
-            return make(model, batch_size, capacity, state, memory.buffers, tables, hyper).train
+        def allocate(largest: int) -> Callable[[int], Work]:
+            step = make(model, batch_size, largest, state, memory.buffers, tables, hyper)
+            return lambda capacity: step.up_to(capacity).train
 
         lengths_J = stream.lengths(0, ESTIMATED_FROM * batch_size)
         self._run = GraphRunner(
             capacities(lengths_J, batch_size, stream.max_constituents),
-            work,
+            allocate,
             [*state.tensors(), tables.losses, tables.k, memory.buffers.first],
         )
 

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from jetscale.model.ema import WeightAverage
+from jetscale.model.kernels.gpu import optimiser
 from jetscale.model.kernels.gpu.buffers import Gradients, Layout, Tables
-from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, Update, table_row, with_own_memory
+from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState, Update, copied_to_host, table_row
 from jetscale.model.transformer import SetTransformer
 from tests.model.gpu.chunks import DEVICE, assert_close
 
@@ -112,7 +113,7 @@ class Flat(Eager):
 def saved(state: dict[str, Any]) -> dict[str, Any]:
     """The state as it comes back from a file."""
     file = io.BytesIO()
-    torch.save(with_own_memory(state), file)
+    torch.save(copied_to_host(state), file)
     file.seek(0)
     loaded: dict[str, Any] = torch.load(file)
     return loaded
@@ -155,6 +156,21 @@ def test_steps_are_those_of_pytorch(settings: AdamWSettings) -> None:
     assert moved.abs().min() > 0
 
 
+@pytest.mark.parametrize("settings", SETTINGS[:2], ids=["plain", "clipped"])
+def test_many_partial_sums_are_added_up_first(
+    settings: AdamWSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimiser, "_MOST_PARTS", 18)
+    monkeypatch.setattr(optimiser, "_FOLD_ROWS", 8)  # 19 partial sums are three times that at most
+    eager, flat = Eager(settings, small_model().cpu().double()), Flat(settings)
+    for step in range(len(RATES)):
+        eager.step(step)
+        flat.step(step)
+    assert_same(flat.state(), eager.state())
+    for name, parts in random_gradients(flat.model, len(RATES) - 1).items():
+        assert_close(flat.gradients.parts(name)[0], parts.sum(0).flatten(), 1e-6)
+
+
 @pytest.mark.parametrize(("first", "second"), [(Eager, Flat), (Flat, Eager), (Flat, Flat)])
 def test_a_state_saved_by_one_goes_on_in_the_other(first: type[Eager], second: type[Eager]) -> None:
     settings = SETTINGS[1]
@@ -170,7 +186,7 @@ def test_a_state_saved_by_one_goes_on_in_the_other(first: type[Eager], second: t
 def test_a_saved_state_holds_no_padding() -> None:
     flat = Flat(AdamWSettings())
     file = io.BytesIO()
-    torch.save(with_own_memory(flat.state()), file)
+    torch.save(copied_to_host(flat.state()), file)
     n_params = sum(p.numel() for p in flat.model.parameters())
     assert file.tell() < 4 * 4 * n_params + 60_000
     assert flat.flat.layout.length > 3 * n_params

@@ -26,7 +26,7 @@ from jetscale.model.kernels.gpu import HEAD_DIM
 from jetscale.model.kernels.gpu.buffers import JetBuffers
 
 PAIRS = 2_048
-"""Pairs of a head and a jet up to which four programs share a long jet, beyond it two: fastest on an H200."""
+"""Pairs of a head and a jet up to which twice as many programs share a long jet: fastest on an H200."""
 
 E = tl.constexpr(HEAD_DIM)
 PADDED_E = tl.constexpr(16)  # what the tensor cores multiply at least
@@ -47,7 +47,7 @@ def attend(jets: JetBuffers, n_jets: int, qkv: Tensor, out: Tensor, lse: Tensor)
     """
     n_heads = out.shape[1] // HEAD_DIM
     strides = *_in_heads(qkv, out), lse.stride(0)
-    _attend[n_heads * n_jets, _shares(n_heads * n_jets)](
+    _attend[n_heads * n_jets, _shares(n_heads * n_jets, 1)](
         qkv, out, lse, jets.offsets, jets.first, n_heads, *strides,
         SMALL=16, num_warps=4, num_stages=1,
     )  # fmt: skip
@@ -66,7 +66,7 @@ def attend_backward(
     """
     n_heads = out.shape[1] // HEAD_DIM
     strides = *_in_heads(qkv, out), lse.stride(0), *_in_heads(d_out, d_qkv)
-    _attend_backward[n_heads * n_jets, _shares(n_heads * n_jets)](
+    _attend_backward[n_heads * n_jets, _shares(n_heads * n_jets, 2)](
         qkv, out, lse, d_out, d_qkv, jets.offsets, jets.first, n_heads, *strides,
         SMALL=32, num_warps=2, num_stages=1, maxnreg=128,
     )  # fmt: skip
@@ -120,7 +120,7 @@ def attend_class_backward(
     )  # fmt: skip
 
 
-def _shares(n_pairs: int) -> int:
+def _shares(n_pairs: int, fewest: int) -> int:
     """Programs that share the tiles of a long jet; for a short jet all but one of them have nothing to do.
 
     Backward through a jet of two tiles is at least six times the products of a jet of one: where programs are
@@ -129,8 +129,9 @@ def _shares(n_pairs: int) -> int:
     Parameters
     ----------
     n_pairs : of a head and a jet
+    fewest : programs where there are many pairs
     """
-    return 4 if n_pairs <= PAIRS else 2
+    return 2 * fewest if n_pairs <= PAIRS else fewest
 
 
 def _in_heads(*tensors: Tensor) -> list[int]:

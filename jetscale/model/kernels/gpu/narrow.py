@@ -9,6 +9,7 @@ Legend: S tokens, B jets, D width, V = F + identities + 2 inputs of a token, dep
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -91,6 +92,17 @@ class Narrow:
                 [(self._half[d_y], self._half[x][:, columns]) for _, d_y, (x, columns) in plan],
                 arena, model.dim, gradients, jets, batch_size,
             )  # fmt: skip
+
+    def up_to(self, capacity: int) -> Narrow:
+        """The same network in the same memory, which only one of them may use at a time.
+
+        Parameters
+        ----------
+        capacity : most tokens of a batch; at most that of this network
+        """
+        smaller = copy.copy(self)
+        smaller._capacity = capacity
+        return smaller
 
     def train(self, weights: Weights, k: Tensor) -> None:
         """Enqueue forward and backward pass of a batch: fills the partial sums of the gradients.

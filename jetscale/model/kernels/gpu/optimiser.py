@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from jetscale.model.ema import WeightAverage
 from jetscale.model.kernels.gpu.buffers import TILE, Gradients, Layout, Tables, Weights
 
-_ROWS = 8  # partial sums that a program reads at once
+_ROWS = 8  # partial sums that a program of the update reads at once
+_MOST_PARTS = 64  # that the update adds up itself
+_FOLD_ROWS, _FOLD_COLUMNS = 64, 64
 _NORM_BLOCK = 1_024
 JETS_AT_ONCE = 1_024  # losses of a batch that a program reads at once
 
@@ -169,8 +171,8 @@ def _fill(weights: Weights, params: Tensor) -> None:
         weights.half.copy_(params)
 
 
-def with_own_memory(tree: Any) -> Any:
-    """A state dict with tensors that share no memory.
+def copied_to_host(tree: Any) -> Any:
+    """A state dict with copies of its tensors on the CPU, which share no memory.
 
     `torch.save` writes the whole memory behind a view: here all parameters, padding included.
 
@@ -179,18 +181,21 @@ def with_own_memory(tree: Any) -> Any:
     tree : tensors in dicts, lists and tuples; all else is returned as it is
     """
     if isinstance(tree, Tensor):
-        return tree.clone()
+        return tree.to("cpu", copy=True)
     if isinstance(tree, Mapping):
-        return {key: with_own_memory(value) for key, value in tree.items()}
+        return {key: copied_to_host(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return type(tree)(with_own_memory(value) for value in tree)
+        return type(tree)(copied_to_host(value) for value in tree)
     return tree
 
 
 class Update:
     """One step of AdamW and of the average, and the end of the training step, on static memory.
 
-    One launch, three where the gradient is clipped.
+    One launch, two more where the gradient is clipped. Where a parameter has many partial sums, as the norms
+    of wide models have, another launch adds all up first: in the update itself, the few programs of those
+    parameters would work on while the others are done, and all would need registers for the sums, so that
+    fewer run at the same time.
 
     Parameters
     ----------
@@ -216,13 +221,25 @@ class Update:
         self._state, self._gradients, self._settings = state, gradients, settings
         self._tables, self._first, self._loss_B = tables, first, loss_B
         slots, device = gradients.layout.slots.values(), gradients.flat.device
-        tiles = [
-            [slot.offset + start, slot.gradient + start, slot.parts, slot.size, min(TILE, slot.size - start)]
-            for slot in slots
-            for start in range(0, slot.size, TILE)
-        ]
+        parts = {slot.name: slot.parts for slot in slots}
+        self._folds = None
+        if max(parts.values()) > _MOST_PARTS:
+            folds = [
+                [slot.gradient + start, slot.parts, slot.size, min(_FOLD_COLUMNS, slot.size - start)]
+                for slot in slots
+                if slot.parts > 1
+                for start in range(0, slot.size, _FOLD_COLUMNS)
+            ]
+            self._folds = torch.tensor(folds, dtype=torch.int64, device=device)
+            parts = dict.fromkeys(parts, 1)
+        tiles = []
+        for slot in slots:
+            count = parts[slot.name]
+            for start in range(0, slot.size, TILE):
+                length = min(TILE, slot.size - start)
+                tiles.append([slot.offset + start, slot.gradient + start, count, slot.size, length])
         self._tiles = torch.tensor(tiles, dtype=torch.int64, device=device)
-        self._rows = min(_ROWS, triton.next_power_of_2(max(slot.parts for slot in slots)))
+        self._rows = min(_ROWS, triton.next_power_of_2(max(parts.values())))
         self._squares = torch.zeros(len(tiles), device=device)
         self._coefficient = torch.ones(1, device=device)
 
@@ -230,6 +247,10 @@ class Update:
         """Enqueue the update."""
         state, settings, n_jets = self._state, self._settings, len(self._loss_B)
         flat, tiles, weights = self._gradients.flat, self._tiles, self._state.weights
+        if self._folds is not None:
+            _fold_kernel[(len(self._folds),)](
+                flat, self._folds, ROWS=_FOLD_ROWS, COLUMNS=_FOLD_COLUMNS, num_warps=4
+            )
         if settings.clip is not None:
             grid = (len(tiles),)
             _squares_kernel[grid](flat, tiles, self._squares, ROWS=self._rows, TILE=TILE, num_warps=8)
@@ -266,6 +287,23 @@ def table_row(
     average_weight : 1 / window of the average after the step; 0 without one
     """
     return rate, 1 - settings.beta1**step, (1 - settings.beta2**step) ** 0.5, average_weight
+
+
+@triton.jit
+def _fold_kernel(GRADIENTS, FOLDS, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Put the sum of all partial sums of some numbers of a parameter into the first, always in one order."""
+    fold = tl.program_id(0)
+    start = tl.load(FOLDS + 4 * fold)
+    count = tl.load(FOLDS + 4 * fold + 1)
+    stride = tl.load(FOLDS + 4 * fold + 2)
+    length = tl.load(FOLDS + 4 * fold + 3)
+    i, row = tl.arange(0, COLUMNS), tl.arange(0, ROWS)
+    total = tl.zeros([COLUMNS], tl.float32)
+    for low in range(0, count, ROWS):
+        mask = ((low + row) < count)[:, None] & (i < length)[None, :]
+        block = tl.load(GRADIENTS + start + (low + row)[:, None] * stride + i[None, :], mask=mask, other=0.0)
+        total += tl.sum(block, 0)
+    tl.store(GRADIENTS + start + i, total, mask=i < length)
 
 
 @triton.jit

@@ -10,6 +10,8 @@ Shapes: as in `jetscale.model.kernels.gpu.buffers`.
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
 from __future__ import annotations
 
+import copy
+
 import torch
 import triton
 import triton.language as tl
@@ -54,6 +56,17 @@ class DeviceStep:
         self._weights, self._k = state.weights, tables.k
         self._update = Update(state, self.gradients, hyper, tables, jets.first, self._network.losses_B)
 
+    def up_to(self, capacity: int) -> DeviceStep:
+        """The same step in the same memory: of the two, one may be at work at a time.
+
+        Parameters
+        ----------
+        capacity : most tokens of a batch; at most that of this step
+        """
+        smaller = copy.copy(self)
+        smaller._network = self._network.up_to(capacity)
+        return smaller
+
     @torch.no_grad()
     def train(self) -> None:
         """Enqueue one step: forward, backward, update; moves `tables.k` on by 1 and `jets.first` by B."""
@@ -86,6 +99,12 @@ class DeviceEvaluation:
         self._network = _kind(model)(model, batch_size, capacity, jets, weights.dtype, None)
         self._weights, self._jets = weights, jets
         self._losses_J, self._correct_J = losses_J, correct_J
+
+    def up_to(self, capacity: int) -> DeviceEvaluation:
+        """The same forward pass in the same memory; parameters as for `DeviceStep.up_to`."""
+        smaller = copy.copy(self)
+        smaller._network = self._network.up_to(capacity)
+        return smaller
 
     @torch.no_grad()
     def evaluate(self) -> None:

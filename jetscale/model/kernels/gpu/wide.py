@@ -1,6 +1,6 @@
 """Forward and backward pass of a wide set transformer on static memory: cuBLAS products, passes between them.
 
-At depth 4 a step is 34 kernels and 51 products, and the update. Backward passes are those of
+At depth 4 a step is 34 kernels and 51 products, and two kernels of the update. Backward passes are those of
 `jetscale.model.kernels.cpu.functions`, in the same order. Weight gradients are products over all rows of the
 capacity: rows from S on are zero in one of their two factors (`normed` of every norm, and the gradient of the
 residual stream) and finite in the other, since no row is ever written with anything but results of finite
@@ -11,12 +11,12 @@ Shapes: as in `buffers`; "rows" is the capacity, D width, M = 2 D, H heads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from jetscale.model.kernels.gpu import HEAD_DIM
 from jetscale.model.kernels.gpu.attention import (
     attend,
     attend_backward,
@@ -34,53 +34,9 @@ from jetscale.model.kernels.gpu.pointwise import (
     swiglu,
     swiglu_backward,
 )
+from jetscale.model.kernels.gpu.wide_memory import Attention, Backward, FeedForward, Flow, WideMemory
 
 CLASS_NORM_PARTS = 16  # of the norm that acts on class tokens alone
-
-
-@dataclass(frozen=True)
-class _Attention:
-    """What the attention branch of a block reads and makes.
-
-    x (rows, D) float32, normed (rows, D); projected (rows, 3 D), or (rows, 2 D) without queries in the last
-    block; attended (rows, D) and lse (H, rows) float32, or (B, D) and (B, H) in the last block.
-    """
-
-    x: Tensor
-    normed: Tensor
-    projected: Tensor
-    attended: Tensor
-    lse: Tensor
-
-
-@dataclass(frozen=True)
-class _FeedForward:
-    """What the feed-forward branch of a block reads and makes, on all rows or on the B class tokens.
-
-    x (rows, D) float32, normed (rows, D), gate_up (rows, 2 M), hidden (rows, M).
-    """
-
-    x: Tensor
-    normed: Tensor
-    gate_up: Tensor
-    hidden: Tensor
-
-
-@dataclass(frozen=True)
-class _Flow:
-    """Gradients on their way back, used by one block after the other; rows as in `_FeedForward`.
-
-    x (rows, D) float32 of the residual stream and half (rows, D) the same in the products' dtype; normed and
-    attended (rows, D), hidden (rows, M), gate_up (rows, 2 M), projected (rows, 3 D).
-    """
-
-    x: Tensor
-    half: Tensor
-    normed: Tensor
-    attended: Tensor
-    hidden: Tensor
-    gate_up: Tensor
-    projected: Tensor
 
 
 class Wide:
@@ -120,12 +76,25 @@ class Wide:
                 "take smaller batches"
             )
         self._depth, self._width = len(model.blocks), model.dim
-        self._jets, self._n_jets, self._dtype, self._gradients = jets, batch_size, dtype, gradients
+        self._jets, self._n_jets, self._gradients = jets, batch_size, gradients
         self._all = Rows(jets, batch_size, capacity)
         self._one_a_jet = Rows(jets, batch_size, batch_size)
-        self.losses_B = self._float(batch_size)
+        self.losses_B = torch.zeros(batch_size, device=jets.x.device)
         self.correct_B = torch.zeros(batch_size, dtype=torch.uint8, device=jets.x.device)
-        self._allocate(capacity, batch_size, keep=gradients is not None)
+        keep = gradients is not None
+        self._memory = WideMemory.allocate(model, capacity, batch_size, dtype, jets.x.device, keep)
+
+    def up_to(self, capacity: int) -> Wide:
+        """The same network on the first rows of the same memory, which only one of them may use at a time.
+
+        Parameters
+        ----------
+        capacity : most tokens of a batch; at most that of this network
+        """
+        smaller = copy.copy(self)
+        smaller._all = replace(self._all, n_rows=capacity)
+        smaller._memory = self._memory.up_to(capacity)
+        return smaller
 
     @staticmethod
     def parts(model: Transformer, batch_size: int) -> dict[str, int]:
@@ -151,14 +120,16 @@ class Wide:
         weights : what the batch is computed with
         k : (1,) int32 steps begun in the chunk, which goes up by 1
         """
+        backward = self._memory.backward
         assert self._gradients is not None
+        assert backward is not None
         self._forward(weights)
-        flow = self._class_flow
+        classes, flow = self._memory.classes, backward.class_flow
         head_step(
-            self._class_ff.x, self._class_branch, weights, self._jets, self._n_jets, self._gradients,
+            classes.ff.x, classes.branch, weights, self._jets, self._n_jets, self._gradients,
             self.losses_B, self.correct_B, flow.x, flow.half, k,
         )  # fmt: skip
-        self._backward(weights, self._gradients)
+        self._backward(weights, self._gradients, backward)
 
     def evaluate(self, weights: Weights) -> None:
         """Enqueue the forward pass of one batch.
@@ -168,33 +139,35 @@ class Wide:
         weights : what the batch is computed with
         """
         self._forward(weights)
+        classes = self._memory.classes
         head_forward(
-            self._class_ff.x, self._class_branch, weights, self._jets, self._n_jets,
-            self.losses_B, self.correct_B,
-        )  # fmt: skip
+            classes.ff.x, classes.branch, weights, self._jets, self._n_jets, self.losses_B, self.correct_B
+        )
 
     def _forward(self, weights: Weights) -> None:
-        first, last = self._attention[0], self._depth - 1
-        of_class = (self._class_x, self._class_normed)
+        memory, classes, last = self._memory, self._memory.classes, self._depth - 1
+        of_class = classes.x, classes.normed
         embed(
             self._jets, self._n_jets, _embedding(weights), weights.single("blocks.0.attention_norm.weight"),
-            first.x, first.normed, of_class if last == 0 else None,
+            memory.attention[0].x, memory.attention[0].normed, of_class if last == 0 else None,
         )  # fmt: skip
         for i in range(last):
-            memory, ff, after = self._attention[i], self._feed_forward[i], self._attention[i + 1]
-            _linear(memory.normed, weights.compute(f"blocks.{i}.qkv.weight"), memory.projected)
-            attend(self._jets, self._n_jets, memory.projected, memory.attended, memory.lse)
-            self._branches(weights, i, self._all, memory.x, memory.attended, ff, self._branch)
+            attention, ff, after = memory.attention[i], memory.feed_forward[i], memory.attention[i + 1]
+            _linear(attention.normed, weights.compute(f"blocks.{i}.qkv.weight"), attention.projected)
+            attend(self._jets, self._n_jets, attention.projected, attention.attended, attention.lse)
+            self._branches(weights, i, self._all, attention.x, attention.attended, ff, memory.branch)
             norm = weights.single(f"blocks.{i + 1}.attention_norm.weight")
             next_class = of_class if i + 1 == last else None
-            add_norm(self._all, ff.x, self._branch, norm, after.x, after.normed, next_class)
-        memory = self._attention[last]
+            add_norm(self._all, ff.x, memory.branch, norm, after.x, after.normed, next_class)
+        attention = memory.attention[last]
         q_weight, kv_weight = self._split(weights.compute(f"blocks.{last}.qkv.weight"))
-        _linear(memory.normed, kv_weight, memory.projected)
-        _linear(self._class_normed, q_weight, self._q)
-        attend_class(self._jets, self._n_jets, self._q, memory.projected, memory.attended, memory.lse)
+        _linear(attention.normed, kv_weight, attention.projected)
+        _linear(classes.normed, q_weight, classes.q)
+        attend_class(
+            self._jets, self._n_jets, classes.q, attention.projected, attention.attended, attention.lse
+        )
         self._branches(
-            weights, last, self._one_a_jet, self._class_x, memory.attended, self._class_ff, self._class_branch
+            weights, last, self._one_a_jet, classes.x, attention.attended, classes.ff, classes.branch
         )
 
     def _branches(
@@ -204,7 +177,7 @@ class Wide:
         rows: Rows,
         x: Tensor,
         attended: Tensor,
-        ff: _FeedForward,
+        ff: FeedForward,
         branch: Tensor,
     ) -> None:
         """From a block's attention on to its last branch, left in `branch`, to be added to `ff.x`."""
@@ -215,51 +188,51 @@ class Wide:
         swiglu(rows, ff.gate_up, ff.hidden)
         _linear(ff.hidden, weights.compute(block + "down.weight"), branch)
 
-    def _backward(self, weights: Weights, gradients: Gradients) -> None:
-        self._last_backward(weights, gradients)
-        flow = self._flow
+    def _backward(self, weights: Weights, gradients: Gradients, backward: Backward) -> None:
+        self._last_backward(weights, gradients, backward)
+        flow = backward.flow
         for i in reversed(range(self._depth - 1)):
-            memory, block = self._attention[i], f"blocks.{i}."
-            self._feed_forward_backward(weights, gradients, i, self._all, self._feed_forward[i], flow)
-            self._out_backward(weights, gradients, i, memory, flow)
+            attention, ff, block = self._memory.attention[i], self._memory.feed_forward[i], f"blocks.{i}."
+            self._feed_forward_backward(weights, gradients, i, self._all, ff, flow)
+            self._out_backward(weights, gradients, i, attention, flow)
             attend_backward(
-                self._jets, self._n_jets, memory.projected, memory.attended, memory.lse, flow.attended,
-                flow.projected,
+                self._jets, self._n_jets, attention.projected, attention.attended, attention.lse,
+                flow.attended, flow.projected,
             )  # fmt: skip
-            _weight_gradient(flow.projected, memory.normed, gradients.whole(block + "qkv.weight"))
+            _weight_gradient(flow.projected, attention.normed, gradients.whole(block + "qkv.weight"))
             torch.mm(flow.projected, weights.compute(block + "qkv.weight"), out=flow.normed)
             name = block + "attention_norm.weight"
             norm_backward(
-                self._all, memory.x, weights.single(name), flow.normed, flow.x, flow.half,
+                self._all, attention.x, weights.single(name), flow.normed, flow.x, flow.half,
                 gradients.parts(name),
             )  # fmt: skip
         embed_backward(self._jets, self._n_jets, flow.x, _embedding_parts(gradients))
 
-    def _last_backward(self, weights: Weights, gradients: Gradients) -> None:
+    def _last_backward(self, weights: Weights, gradients: Gradients, backward: Backward) -> None:
         """From the gradient of the class tokens to that of all tokens before the last block."""
-        i, flow, of_class = self._depth - 1, self._flow, self._class_flow
-        memory, block = self._attention[i], f"blocks.{i}."
-        self._feed_forward_backward(weights, gradients, i, self._one_a_jet, self._class_ff, of_class)
-        self._out_backward(weights, gradients, i, memory, of_class)
-        d_q, d_kv = of_class.projected, self._d_kv
+        i, flow, of_class = self._depth - 1, backward.flow, backward.class_flow
+        attention, classes, block = self._memory.attention[i], self._memory.classes, f"blocks.{i}."
+        self._feed_forward_backward(weights, gradients, i, self._one_a_jet, classes.ff, of_class)
+        self._out_backward(weights, gradients, i, attention, of_class)
+        d_q, d_kv = of_class.projected, backward.d_kv
         attend_class_backward(
-            self._jets, self._n_jets, self._q, memory.projected, memory.attended, memory.lse,
+            self._jets, self._n_jets, classes.q, attention.projected, attention.attended, attention.lse,
             of_class.attended, d_q, d_kv,
         )  # fmt: skip
         q_weight, kv_weight = self._split(weights.compute(block + "qkv.weight"))
         q_gradient, kv_gradient = self._split(gradients.whole(block + "qkv.weight"))
-        _weight_gradient(d_q, self._class_normed, q_gradient)
-        _weight_gradient(d_kv, memory.normed, kv_gradient)
+        _weight_gradient(d_q, classes.normed, q_gradient)
+        _weight_gradient(d_kv, attention.normed, kv_gradient)
         torch.mm(d_q, q_weight, out=of_class.normed)
         torch.mm(d_kv, kv_weight, out=flow.normed)
         name = block + "attention_norm.weight"
         norm_backward(
-            self._all, memory.x, weights.single(name), flow.normed, flow.x, flow.half, gradients.parts(name),
-            (of_class.normed, of_class.x),
+            self._all, attention.x, weights.single(name), flow.normed, flow.x, flow.half,
+            gradients.parts(name), (of_class.normed, of_class.x),
         )  # fmt: skip
 
     def _feed_forward_backward(
-        self, weights: Weights, gradients: Gradients, i: int, rows: Rows, ff: _FeedForward, flow: _Flow
+        self, weights: Weights, gradients: Gradients, i: int, rows: Rows, ff: FeedForward, flow: Flow
     ) -> None:
         block = f"blocks.{i}."
         _weight_gradient(flow.half, ff.hidden, gradients.whole(block + "down.weight"))
@@ -271,61 +244,15 @@ class Wide:
         norm_backward(rows, ff.x, weights.single(name), flow.normed, flow.x, flow.half, gradients.parts(name))
 
     def _out_backward(
-        self, weights: Weights, gradients: Gradients, i: int, memory: _Attention, flow: _Flow
+        self, weights: Weights, gradients: Gradients, i: int, attention: Attention, flow: Flow
     ) -> None:
         name = f"blocks.{i}.out.weight"
-        _weight_gradient(flow.half, memory.attended, gradients.whole(name))
+        _weight_gradient(flow.half, attention.attended, gradients.whole(name))
         torch.mm(flow.half, weights.compute(name), out=flow.attended)
 
     def _split(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of a (3 D, D) matrix that make queries, and those that make keys and values."""
         return qkv[: self._width], qkv[self._width :]
-
-    def _allocate(self, rows: int, n_jets: int, keep: bool) -> None:
-        """Make all tensors; blocks share theirs unless `keep`, for a backward pass, is true."""
-        width, n_heads, inner = self._width, self._width // HEAD_DIM, self._depth - 1
-        x, normed = self._float(rows, width), self._half(rows, width)
-        self._attention: list[_Attention] = []
-        self._feed_forward: list[_FeedForward] = []
-        for i in range(inner):
-            if i == 0 or keep:
-                attention = _Attention(
-                    x,
-                    normed,
-                    self._half(rows, 3 * width),
-                    self._half(rows, width),
-                    self._float(n_heads, rows),
-                )
-                middle = self._float(rows, width) if keep else x
-                feed_forward = self._feed_forward_memory(middle, self._half(rows, width))
-                x, normed = (self._float(rows, width), self._half(rows, width)) if keep else (x, normed)
-            self._attention.append(attention)
-            self._feed_forward.append(feed_forward)
-        kv = self._half(rows, 2 * width)
-        class_attended, class_lse = self._half(n_jets, width), self._float(n_jets, n_heads)
-        self._attention.append(_Attention(x, normed, kv, class_attended, class_lse))
-        self._branch, self._class_branch = self._half(rows, width), self._half(n_jets, width)
-        self._class_x, self._class_normed = self._float(n_jets, width), self._half(n_jets, width)
-        self._q = self._half(n_jets, width)
-        self._class_ff = self._feed_forward_memory(self._float(n_jets, width), self._half(n_jets, width))
-        if keep:
-            self._flow, self._class_flow = self._flow_memory(rows, 3), self._flow_memory(n_jets, 1)
-            self._d_kv = self._half(rows, 2 * width)
-
-    def _feed_forward_memory(self, x: Tensor, normed: Tensor) -> _FeedForward:
-        rows, width = x.shape
-        return _FeedForward(x, normed, self._half(rows, 4 * width), self._half(rows, 2 * width))
-
-    def _flow_memory(self, rows: int, projections: int) -> _Flow:
-        columns = (1, 1, 1, 2, 4, projections)
-        halves = (self._half(rows, n * self._width) for n in columns)
-        return _Flow(self._float(rows, self._width), *halves)
-
-    def _float(self, *shape: int) -> Tensor:
-        return torch.zeros(shape, device=self._jets.x.device)
-
-    def _half(self, *shape: int) -> Tensor:
-        return torch.zeros(shape, dtype=self._dtype, device=self._jets.x.device)
 
 
 def _embedding(weights: Weights) -> Embedding:
