@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,6 +23,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from jetscale.common.fields import COUNT, take
 from jetscale.common.files import atomic_path
 from jetscale.common.imports import without_collection
 from jetscale.common.masking import masked_tree
@@ -53,8 +54,11 @@ class GridSweeper(Sweeper):
     def __init__(
         self, max_batch_size: int | None = None, params: dict[str, str] | None = None, dry: bool = False
     ) -> None:
-        if max_batch_size is not None and max_batch_size < 1:
-            raise UsageError(f"hydra.sweeper.max_batch_size={max_batch_size}: must be 1 or more, or null")
+        kind = Annotated[int | None, COUNT]
+        try:
+            max_batch_size = take("hydra.sweeper.max_batch_size", kind, max_batch_size)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         self._batch = max_batch_size
         self._params = dict(params or {})
         self._dry = dry
@@ -147,7 +151,7 @@ def combinations(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
     Raises
     ------
     UsageError
-        A key is swept over an interval instead of named values.
+        A key is swept over an interval instead of named values, or over no value.
     """
     choices: dict[str, list[str]] = {}
     for override in overrides:
@@ -159,6 +163,8 @@ def combinations(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
         swept = override.is_sweep_override()
         values = override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
         choices[key] = [f"{key}={value}" for value in values]
+        if not choices[key]:
+            raise UsageError(f"{override.input_line}: a sweep without a value; range is (first,end,step)")
     return list(itertools.product(*choices.values()))
 
 

@@ -22,10 +22,12 @@ import pytest
 from rich.console import Console
 
 from jetscale.common.progress import duration, percent
+from jetscale.runs.done import write_done
+from jetscale.runs.record import FinalLoss
 from jetscale.status.as_json import as_json
 from jetscale.status.sweep import Watcher
 from jetscale.status.terminal import render
-from tests.runs import TINY
+from tests.runs import TINY, run_record
 
 COMMAND = [sys.executable, "-m", "jetscale.status"]
 
@@ -305,6 +307,55 @@ def test_variants_and_other_folders(tmp_path):
     assert [run["variant"] for run in look(sweep)["runs"]] == ["", "finetune.lr=0.003"]
     assert len(look(sweep)["groups"]) == 2
     assert len(look(tmp_path / "multirun")["runs"]) == 2
+
+
+def finished(folder: Path, **facts: Any) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text(json.dumps(line("finetune", 40, 2.0, "test")) + "\n")
+    write_done(folder, run_record(**facts), "identity")
+    return folder
+
+
+def test_a_copy_of_a_run_is_counted_once(tmp_path):
+    """Copied to another seed's folder, its loss would enter the mean twice."""
+    sweep = tmp_path / "multirun/s"
+    loss = {"final": {"raw": FinalLoss(loss=1.0, accuracy=None, jets=8)}}
+    finished(sweep / "scratch/dim=8/seed=0")
+    finished(sweep / "scratch/dim=8/seed=1", seed=1, **loss)
+    shutil.copytree(sweep / "scratch/dim=8/seed=0", sweep / "scratch/dim=8/seed=5")
+    shutil.copytree(sweep / "scratch/dim=8/seed=0", sweep / "scratch/dim=8/seed=0 (copy)")
+    seen = look(sweep)
+    assert seen["groups"][0]["test_loss"]["raw"] == pytest.approx((1.5 + 1.0) / 2)
+    assert {run["directory"][-6:]: run["state"] for run in seen["runs"]} == {
+        "seed=0": "done", "seed=1": "done", "seed=5": "failed",
+    }  # fmt: skip
+    assert "holds scratch dim=8 seed=0, as scratch/dim=8/seed=0 does" in seen["groups"][0]["error"]
+    assert "seed=0 (copy) holds a run, but is not named" in " ".join(seen["notes"])
+
+
+def test_runs_of_two_sweeps_are_not_averaged(tmp_path):
+    for sweep, loss in (("a", 1.0), ("b", 2.0)):
+        final = {"raw": FinalLoss(loss=loss, accuracy=None, jets=8)}
+        finished(tmp_path / "multirun" / sweep / "scratch/dim=8/seed=0", final=final)
+    groups = look(tmp_path / "multirun")["groups"]
+    assert [(one["subset"], one["test_loss"]["raw"]) for one in groups] == [
+        ("a/scratch", 1.0),
+        ("b/scratch", 2.0),
+    ]
+
+
+def test_linked_folders_are_entered_once(tmp_path):
+    """Runs moved to a larger disk and linked to belong to the sweep; a second link to them adds nothing."""
+    sweep = tmp_path / "multirun/s"
+    finished(sweep / "scratch/dim=8/seed=0")
+    finished(tmp_path / "disk/qcd/dim=8/seed=0", subset="qcd")
+    (sweep / "qcd").symlink_to(tmp_path / "disk/qcd")
+    (sweep / "latest").symlink_to(sweep / "scratch")
+    (sweep / "round").symlink_to(tmp_path)
+    (sweep / "bsm").symlink_to(tmp_path / "removed")
+    seen = look(sweep)
+    assert [run["directory"] for run in seen["runs"]] == ["qcd/dim=8/seed=0", "scratch/dim=8/seed=0"]
+    assert "which leads nowhere" in " ".join(seen["notes"])
 
 
 def test_json_exit_codes_and_errors(tmp_path):

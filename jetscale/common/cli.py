@@ -203,7 +203,9 @@ def told(error: BaseException) -> str:
     if isinstance(error, RuntimeError):
         return f"{type(error).__name__}: {error}"
     if type(error).__module__ == "builtins" and isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"  # without its number
+        no_folder = isinstance(error, (FileExistsError, NotADirectoryError))
+        hint = "; move away the file, or the link that leads nowhere, which has the name of a folder"
+        return f"{error.filename}: {error.strerror}{hint if no_folder else ''}"  # without its number
     return str(error)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 
 from jetscale.common.hydra_flags import flags_parser
@@ -116,10 +117,19 @@ def _check_file(path: Path, place: Path, shipped: Path) -> None:
     place : folder of the search path that `path` was found in
     """
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        package = _PACKAGE.search(path.read_text())
-    except Exception as error:  # OmegaConf passes on those of the YAML library
+        text = path.read_text()
+        twice = key_given_twice(text)
+        content = None if twice else OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        package = _PACKAGE.search(text)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ConfigFileError(f"{path} is no configuration file: {line}{error.problem}") from error
+    except Exception as error:  # not text, or what OmegaConf passes on
         raise ConfigFileError(f"{path} is no configuration file: {str(error).splitlines()[0]}") from error
+    if twice is not None:
+        raise ConfigFileError(
+            f"{path}: line {twice[1]}: the key {twice[0]} is there twice; give each key once"
+        )
     require_trusted_targets(content, str(path))
     refuse_resolvers(content, str(path))
     if path.is_relative_to(shipped) and SHIPPED_HYDRA_FILES.fullmatch(path.relative_to(shipped).as_posix()):
@@ -132,6 +142,33 @@ def _check_file(path: Path, place: Path, shipped: Path) -> None:
             f"{path} changes Hydra's own section, which decides what is run and where it is written; only "
             "hydra.sweeper.params may stand in a file, type the rest on the command line"
         )
+
+
+def key_given_twice(text: str) -> tuple[Any, int] | None:
+    """The first key that a mapping of a YAML file has twice, ``8`` and ``8.0`` too, and its line; else None.
+
+    OmegaConf refuses such keys where they are texts, and takes the last where they are numbers: the widths of
+    a table of learning rates.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        nodes = [loader.get_single_node()]
+        while nodes:
+            node = nodes.pop()
+            if isinstance(node, yaml.SequenceNode):
+                nodes += node.value
+            if not isinstance(node, yaml.MappingNode):
+                continue
+            seen = set()
+            for key, value in node.value:
+                name = loader.construct_object(key) if isinstance(key, yaml.ScalarNode) else id(key)
+                if name in seen:
+                    return name, key.start_mark.line + 1
+                seen.add(name)
+                nodes.append(value)
+    finally:
+        loader.dispose()
+    return None
 
 
 def _check_launcher(path: Path, content: Any, package: str) -> None:
@@ -166,7 +203,7 @@ def require_trusted_targets(content: Any, where: str) -> None:
         A name is not one of `TARGETS` or `LIGHTNING_TARGETS`, and no ``--trust`` covers it.
     """
     allowed = TARGETS | LIGHTNING_TARGETS
-    for keys, value in _leaves(content):
+    for keys, value in leaves(content):
         if keys[-1:] == ("_target_",) and value not in allowed and not is_trusted(str(value)):
             raise ConfigFileError(
                 f"{where}: {'.'.join(keys)}={value!r} would be called by Hydra and is none of "
@@ -184,7 +221,7 @@ def _touches_hydra(content: Any) -> bool:
     groups += [entry for entry in defaults if isinstance(entry, str)]
     if any(re.search(r"(^|[\s/@])hydra([/.@]|$)", str(group)) for group in groups):
         return True
-    inside = [keys[1:] for keys, _ in _leaves(content) if keys[0].partition(".")[0] == "hydra"]
+    inside = [keys[1:] for keys, _ in leaves(content) if keys[0].partition(".")[0] == "hydra"]
     return any(keys[:2] not in OPEN_HYDRA_KEYS for keys in inside)
 
 
@@ -195,7 +232,7 @@ def refuse_resolvers(content: Any, where: str) -> None:
     ------
     ConfigFileError
     """
-    for keys, value in _leaves(content):
+    for keys, value in leaves(content):
         for text in (*keys, value):
             if not isinstance(text, str):
                 continue
@@ -207,13 +244,13 @@ def refuse_resolvers(content: Any, where: str) -> None:
                     )
 
 
-def _leaves(content: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def leaves(content: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every value that is no dict or list, with the keys above it; empty ones too."""
     if isinstance(content, dict) and content:
         for key, value in content.items():
-            yield from _leaves(value, (*above, str(key)))
+            yield from leaves(value, (*above, str(key)))
     elif isinstance(content, list) and content:
         for number, value in enumerate(content):
-            yield from _leaves(value, (*above, str(number)))
+            yield from leaves(value, (*above, str(number)))
     elif above:
         yield above, content

@@ -245,7 +245,10 @@ def _parts(kind: Any) -> tuple[Any, list[Limit], bool]:
 def _taken_mapping(key: str, kind: Any, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ValueError(f"{key}={_shown(value)}: must be {{NAME: VALUE, ...}}, or {key}.NAME=VALUE")
-    return {str(name): take(f"{key}.{name}", get_args(kind)[1], one) for name, one in value.items()}
+    taken = {str(name): take(f"{key}.{name}", get_args(kind)[1], one) for name, one in value.items()}
+    if len(taken) < len(value):
+        raise ValueError(f"{key}={_shown(value)}: one name is there twice")
+    return taken
 
 
 def _whole(value: Any) -> int:

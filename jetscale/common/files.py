@@ -42,7 +42,7 @@ _REMEDIES = {
     errno.EPERM: "make it writable for you, or choose another place",
     errno.EISDIR: "a folder has its name: move that away",
     errno.ENOTDIR: "a file has the name of a folder above it: move that away",
-    errno.EEXIST: "a file has the name of a folder: move that away",
+    errno.EEXIST: "a file, or a link that leads nowhere, has the name of a folder: move that away",
     errno.ELOOP: "it is a symbolic link, which is not followed: put a file there",
     errno.EIO: "the disk or the network behind it fails; run the same command again once it works",
     errno.ESTALE: "the network file system lost it; run the same command again once it is back",

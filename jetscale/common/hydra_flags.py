@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from typing import NoReturn
 
 import hydra
+
+from jetscale.common.usage import UsageError
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,26 @@ NEEDING_A_VALUE = frozenset(name for flag in FLAGS if flag.value == "required" f
 """Spellings of the flags whose value is the next word."""
 
 
+OPTIONAL_VALUE = {name: flag.choices for flag in FLAGS if flag.value == "optional" for name in flag.names}
+"""Spellings of the flags whose value may be left out, each with the values that it takes."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong, where argparse prints its usage and exits."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see --help")
+
+
 def flags_parser() -> argparse.ArgumentParser:
     """Parser of a command line as Hydra 1.3 takes it.
 
     Returns
     -------
     Parser whose result has one attribute a flag (``multirun``, ``config_dir``, ...), and ``overrides``, the
-    list of the ``key=value`` words.
+    list of the ``key=value`` words. It raises `UsageError` where a flag lacks its value or has a wrong one.
     """
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = _Parser(add_help=False)
     parser.add_argument("--version", action="version", version=f"Hydra {hydra.__version__}")
     parser.add_argument("overrides", nargs="*")
     for flag in FLAGS:

@@ -6,19 +6,20 @@ way to write it.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Glob, Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from jetscale.common.cli import explains_itself, told
-from jetscale.common.fields import keys_of, limit_of, nearest, problems, replaced_keys
+from jetscale.common.fields import keys_of, limit_of, nearest, plain_type, problems, replaced_keys
 from jetscale.common.hydra_flags import flags_parser
 from jetscale.common.usage import UsageError, install_extra
 from jetscale.training.settings import TrainSettings
@@ -71,11 +72,10 @@ def check_command_line(argv: Sequence[str], shipped: Path) -> None:
     UsageError
         One line: the word, what is wrong, and what was probably meant.
     """
-    parser = flags_parser()
-    parser.error = _refuse  # type: ignore[method-assign]  # argparse would print its usage and exit
-    arguments, rest = parser.parse_known_args(list(argv))
+    arguments, rest = flags_parser().parse_known_args(list(argv))
     for word in rest:
         raise UsageError(_unknown_flag(word))
+    _check_flags(arguments)
     folders = [shipped, *(Path(given) for given in (arguments.config_dir, arguments.config_path) if given)]
     for folder in folders:
         if not folder.is_dir():
@@ -96,8 +96,27 @@ def check_command_line(argv: Sequence[str], shipped: Path) -> None:
             _check_key(override)
 
 
-def _refuse(message: str) -> NoReturn:
-    raise UsageError(f"{message}; see --help")
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """Refuse flags that Hydra refuses in a traceback.
+
+    Raises
+    ------
+    UsageError
+    """
+    modes = {
+        "-m": arguments.multirun, "--cfg": arguments.cfg, "--info": arguments.info, "--run": arguments.run,
+        "--shell-completion": arguments.shell_completion,
+    }  # fmt: skip
+    given = [name for name, value in modes.items() if value]
+    if len(given) > 1:
+        raise UsageError(
+            f"{' and '.join(given)} cannot go together; --cfg job shows the settings of one run, and "
+            "-m ... --dry the plan of a sweep"
+        )
+    if arguments.resolve and not arguments.cfg:
+        raise UsageError("--resolve goes with --cfg alone: --cfg job --resolve")
+    if arguments.experimental_rerun:
+        raise UsageError("--experimental-rerun is not needed: the same command again goes on with a run")
 
 
 def _unknown_flag(word: str) -> str:
@@ -139,10 +158,14 @@ def _check_choice(override: Override, folders: Sequence[Path]) -> None:
         raise UsageError(f"{typed}: did you mean +{typed}?")
     if not sign and (override.is_add() or override.is_force_add()):
         raise UsageError(f"{typed}: did you mean {typed.lstrip('+')}?")
-    values = [name for value in _values(override) for name in (value if isinstance(value, list) else [value])]
+    known = _names(group, folders)
+    pattern: Any = override.value()
+    chosen = pattern.filter(known) if isinstance(pattern, Glob) else _values(override)
+    if folders and not chosen:
+        raise UsageError(f"{typed}: no choice matches; choices: {', '.join(known)}")
+    values = [name for value in chosen for name in (value if isinstance(value, list) else [value])]
     if group == "sweep" and len(values) > 1:
         raise UsageError(f"{typed}: a sweep is one file; run the command once for each")
-    known = _names(group, folders)
     for value in values:
         if folders and str(value).removesuffix(".yaml") not in known:
             raise UsageError(_no_choice(f"{sign}{group}", str(value), known))
@@ -174,10 +197,28 @@ def _check_key(override: Override) -> None:
     if override.is_delete():
         raise UsageError(f"{typed}: a key cannot be taken away; give it a value, or null where it may be")
     for value in _values(override):
+        _check_text(override, value)
         for problem in _problems(key, value):
             single = key in KEYS and not override.is_sweep_override()  # then as it was typed: 1e1, not 10.0
             said = re.split(r"(?=: (?:must|cannot) be )", problem)[-1]
             raise UsageError(f"{typed}{said}" if single else problem)
+
+
+def _check_text(override: Override, value: Any) -> None:
+    """Refuse a name that Hydra takes for a number or a truth value and writes otherwise: 2026_11 as 202611.
+
+    Raises
+    ------
+    UsageError
+    """
+    key, typed = override.key_or_group, (override.input_line or "").partition("=")[2]
+    if key not in KEYS or plain_type(KEYS[key]) is not str or not isinstance(value, (bool, int, float)):
+        return
+    if str(value) not in re.split(r"[\s,()]+", typed):
+        raise UsageError(
+            f"{override.input_line}: would become {value}; a text that looks like a number needs two pairs "
+            f"of quotes: \"{key}='{typed}'\""
+        )
 
 
 def _unknown_key(key: str, typed: str) -> str:
@@ -207,9 +248,20 @@ def _problems(key: str, value: Any) -> Iterator[str]:
 
 
 def _values(override: Override) -> list[Any]:
-    """Every value of an override, of a sweep one after the other."""
+    """Every value of an override, of a sweep one after the other.
+
+    Raises
+    ------
+    UsageError
+        The sweep names none, or a pattern of files in their place.
+    """
+    given: Any = override.value()
+    if isinstance(given, Glob):
+        raise UsageError(f"{override.input_line}: glob(...) chooses among files; name the values instead")
     if override.is_discrete_sweep():
         found = list(override.sweep_iterator())
+        if not found:
+            raise UsageError(f"{override.input_line}: a sweep without a value; range is (first,end,step)")
         return [one.text if isinstance(one, QuotedString) else one for one in found]
     if override.is_sweep_override():
         raise UsageError(f"{override.input_line}: name the values of a sweep, A,B,C or range(first,end,step)")
@@ -221,6 +273,9 @@ _EXTRAS = {
     "ray_aws": "ray",
 }  # fmt: skip
 """Launchers of Hydra's plugins, which are absent from its choices where the plugin is not installed."""
+
+_ENTRY_OF_NOTHING = re.compile(rf"'({'|'.join(map(re.escape, replaced_keys(TrainSettings)))})\.([^']+)'; Key")
+"""Hydra's message where one entry is given of a mapping that there is not, ``pretrain.composition.QCD=1``."""
 
 _HYDRAS_OWN = ("object_type=", "reference_type=", "full_key:", "To append to your config use")
 """Lines of Hydra's messages that repeat the key, or give advice that cannot work here."""
@@ -244,6 +299,9 @@ def explanation(error: BaseException) -> str | None:
     words = [str(one) for one in chain if isinstance(one, (HydraException, OmegaConfBaseException))]
     lines = [line.strip(" .") for text in words for line in text.splitlines()]
     kept = [line for line in lines if line and not line.startswith(_HYDRAS_OWN)]
+    if entry := _ENTRY_OF_NOTHING.search("; ".join(kept)):
+        key, name = entry.groups()
+        return f"{key}.{name}: {key} is no mapping that has entries; give all of it, {key}={{{name}: VALUE}}"
     if any("BasicLauncherConf" in line for line in kept):
         kept.append("choose the launcher too, hydra/launcher=joblib or another")
     return "; ".join(dict.fromkeys(kept))

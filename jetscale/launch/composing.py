@@ -17,12 +17,15 @@ from typing import Any
 import hydra._internal.hydra as hydra_main
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.default_element import ResultDefault
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser import overrides_parser
+from hydra.core.override_parser.overrides_visitor import HydraOverrideVisitor
+from hydra.core.override_parser.types import Override, ParsedElementType
+from hydra.grammar.gen.OverrideParser import OverrideParser
 from omegaconf import DictConfig, OmegaConf
 
 from jetscale.common.fields import problems, replaced_keys
 from jetscale.common.trust import trust, trusted
-from jetscale.common.usage import SettingsError
+from jetscale.common.usage import SettingsError, UsageError
 from jetscale.training.settings import TrainSettings
 
 KEYS = tuple(replaced_keys(TrainSettings))
@@ -72,8 +75,28 @@ class ReplacingLoader(ConfigLoaderImpl):
         self.__dict__ |= state
 
 
+class UniqueKeys(HydraOverrideVisitor):
+    """Reads overrides as Hydra does, but refuses ``{QCD: 1, QCD: 2}``, of which Hydra would take the last."""
+
+    def visitDictContainer(  # noqa: N802  # as the grammar's generator names it
+        self, ctx: OverrideParser.DictContainerContext
+    ) -> dict[str, ParsedElementType]:
+        """A mapping, each of whose keys is there once.
+
+        Raises
+        ------
+        UsageError
+        """
+        found = super().visitDictContainer(ctx)
+        entries = ctx.getChildCount() // 2 if ctx.getChildCount() > 2 else 0  # braces and commas between
+        if len(found) < entries:
+            raise UsageError(f"{ctx.getText()}: one key is there twice; give each key once")
+        return found
+
+
 def install() -> None:
-    """Have ``hydra.main`` and ``hydra.compose`` take `ReplacingLoader`, for which Hydra has no setting."""
+    """Have Hydra take `ReplacingLoader` and `UniqueKeys`, for which it has no setting."""
+    overrides_parser.HydraOverrideVisitor = UniqueKeys  # type: ignore[attr-defined]  # Hydra imports it, exports it not
     hydra_main.ConfigLoaderImpl = ReplacingLoader  # type: ignore[attr-defined]  # Hydra imports it, exports it not
 
 

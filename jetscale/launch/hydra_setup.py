@@ -7,6 +7,7 @@ import hashlib
 import re
 import shlex
 import sys
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from jetscale.common.cli import console, home
-from jetscale.common.hydra_flags import NEEDING_A_VALUE
+from jetscale.common.hydra_flags import NEEDING_A_VALUE, OPTIONAL_VALUE
 from jetscale.common.usage import UsageError
 from jetscale.launch import composing
 from jetscale.status.sweep import Sweep, Watcher
@@ -49,16 +50,19 @@ def hydra_arguments(argv: Sequence[str]) -> list[str]:
     """
     options: list[str] = []
     overrides: list[str] = []
-    words = iter(argv)
-    for word in words:
+    words = deque(argv)
+    while words:
+        word = words.popleft()
         if word in ("-m", "--multirun", "--dry"):
             continue
         if not word.startswith("-"):
             overrides.append(re.sub(r"(?<=[=,\[])~/", f"{home('~/')}/", word))
             continue
         options.append(word)
-        if word in NEEDING_A_VALUE and (value := next(words, None)) is not None:
-            options.append(value)
+        if word in NEEDING_A_VALUE and words:
+            options.append(words.popleft())
+        elif word in OPTIONAL_VALUE:  # given in any case: Hydra would take an override for it
+            options.append(words.popleft() if words and words[0] in OPTIONAL_VALUE[word] else "all")
     if "--dry" in argv:
         return ["--multirun", *options, *overrides, "hydra.sweeper.dry=true"]
     return [*[word for word in argv if word in ("-m", "--multirun")][:1], *options, *overrides]

@@ -35,6 +35,7 @@ class PhaseRecord:
     seconds : wall time, over all starts
     n_params : N by kind of parameter, and their ``total``
     lr : peak learning rate
+    precision : of the steps, which ``device.precision=auto`` leaves open; None where an earlier version wrote
     """
 
     steps: int | None
@@ -45,6 +46,7 @@ class PhaseRecord:
     n_params: dict[str, float] | None
     batch_size: int | None
     lr: float | None
+    precision: str | None = None
 
     @property
     def n_params_total(self) -> float | None:

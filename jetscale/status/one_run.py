@@ -52,6 +52,13 @@ class RunStatus:
     verified: bool = True
 
     @property
+    def sweep(self) -> str:
+        """The sweep that it belongs to, relative to the folder that is looked at; mostly empty."""
+        parts = self.directory.split("/")
+        widths = [number for number, part in enumerate(parts) if part.startswith("dim=")]
+        return "/".join(parts[: widths[0] - 1]) if widths and widths[0] > 0 else ""
+
+    @property
     def progress(self) -> float | None:
         """Steps made over steps to make, both phases together; None where the steps are unknown."""
         if self.state == "done":
@@ -79,7 +86,7 @@ def read_run(run: RunStatus, path: Path, library: Path, reader: Reader) -> None:
     except DamagedRun as error:
         done, damage = None, str(error)
     if done is not None:
-        _take_done(run, done.record)
+        _take_done(run, done.record, reader)
         run.verified = done.verified
         return
     run.owner = reader.owner(path)
@@ -117,11 +124,14 @@ def _failure(path: Path, reader: Reader) -> str:
     return f"{failure.get('error', 'error')}: {message[0] if message else ''}".rstrip(": ")
 
 
-def _take_done(run: RunStatus, record: RunRecord) -> None:
+def _take_done(run: RunStatus, record: RunRecord, reader: Reader) -> None:
     run.state = "done"
     run.phase = "finetune"
-    if record.variant and not run.place.variant:
-        run.place = replace(run.place, variant=record.variant)
+    told = {name: getattr(record, name) for name in ("subset", "dim", "seed")}
+    place = replace(run.place, **{name: value for name, value in told.items() if value is not None})
+    if place != run.place:
+        reader.note(f"{run.directory} holds the run {place.title}, and is counted as that one")
+    run.place = place if place.variant else replace(place, variant=record.variant or "")
     run.test_loss = record.final_losses
     phases: tuple[tuple[str, PhaseRecord | None], ...] = (("finetune", record), ("pretrain", record.pretrain))
     for name, phase in phases:

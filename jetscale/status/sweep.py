@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 from jetscale.common.usage import UsageError
-from jetscale.runs.layout import BACKBONES, MARKS, NOT_RUNS, PATH_PATTERN, SWEEP_PLAN, Place, place_of
+from jetscale.runs.layout import (
+    BACKBONES,
+    DONE,
+    IDENTITY,
+    MARKS,
+    PATH_PATTERN,
+    SWEEP_PLAN,
+    Place,
+    place_of,
+)
+from jetscale.runs.search import folders_below
 from jetscale.status.one_run import PHASES, STATES, RunStatus, read_run
 from jetscale.status.reading import Reader, whole
 
 
 @dataclass
 class Group:
-    """Runs of one subset, width and variant, which differ in their seed."""
+    """Runs of one subset, width and variant, which differ in their seed.
+
+    Where several sweeps are looked at, the subset's name begins with that of the sweep.
+    """
 
     subset: str
     dim: int
@@ -168,11 +180,8 @@ class Watcher:
         root = self.path.resolve()
         plan = _plan(root, self.reader)
         runs = plan or {}
-        for directory in sorted(_run_directories(root, self.reader)):
-            place = place_of(directory)
-            name = directory.relative_to(root).as_posix()
-            if place is not None and name not in runs:
-                runs[name] = RunStatus(name, place)
+        for name, place in _places(root, self.reader).items():
+            runs.setdefault(name, RunStatus(name, place))
         if not runs:
             raise UsageError(
                 f"{self.path}: no run below it (no {SWEEP_PLAN}, no {PATH_PATTERN}); name the folder of a "
@@ -180,6 +189,7 @@ class Watcher:
             )
         for name, run in runs.items():
             read_run(run, root / name, root.parent / BACKBONES, self.reader)
+        _refuse_copies(runs.values())
         unverified = sorted(name for name, run in runs.items() if not run.verified)
         if unverified:
             self.reader.note(
@@ -237,15 +247,29 @@ def _planned(entry: Any) -> RunStatus | None:
     return run
 
 
-def _run_directories(root: Path, reader: Reader) -> Iterator[Path]:
-    def note(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):  # a folder may go while we look
-            reader.note(f"{error.filename} cannot be read ({error.strerror})")
+def _places(root: Path, reader: Reader) -> dict[str, Place]:
+    """Place of every run directory below `root`, by its path from there."""
+    found = {}
+    for folder, names in sorted(folders_below(root, reader.note)):
+        place = place_of(folder)
+        if place is not None and names & MARKS:
+            found[folder.relative_to(root).as_posix()] = place
+        elif names & {IDENTITY, DONE} and folder.parent.name != BACKBONES:
+            reader.note(f"{folder} holds a run, but is not named {PATH_PATTERN}; it is left out")
+    return found
 
-    for folder, below, files in os.walk(root, onerror=note):
-        below[:] = [name for name in below if name not in NOT_RUNS and not name.startswith(".")]
-        if not MARKS.isdisjoint(files):
-            yield Path(folder)
+
+def _refuse_copies(runs: Iterable[RunStatus]) -> None:
+    """Count a finished run once; its copies, which would pass for other seeds, become failed."""
+    done: dict[tuple[str, Place], list[RunStatus]] = {}
+    for run in runs:
+        if run.state == "done":
+            done.setdefault((run.sweep, run.place), []).append(run)
+    for (_, place), same in done.items():
+        same.sort(key=lambda run: not run.directory.endswith(place.path))  # the rightly named one first
+        for copy in same[1:]:
+            copy.state, copy.test_loss = "failed", {}
+            copy.error = f"holds {place.title}, as {same[0].directory} does; remove the copy"
 
 
 def _groups(runs: Iterable[RunStatus]) -> list[Group]:
@@ -253,9 +277,10 @@ def _groups(runs: Iterable[RunStatus]) -> list[Group]:
     subsets: dict[str, int] = {}
     for run in runs:
         place = run.place
-        subsets.setdefault(place.subset, len(subsets))
-        key = (place.subset, place.variant, place.dim)
-        group = groups.setdefault(key, Group(place.subset, place.dim, place.variant))
+        subset = f"{run.sweep}/{place.subset}" if run.sweep else place.subset
+        subsets.setdefault(subset, len(subsets))
+        key = (subset, place.variant, place.dim)
+        group = groups.setdefault(key, Group(subset, place.dim, place.variant))
         group.runs.append(run)
     for group in groups.values():
         group.runs.sort(key=lambda run: run.place.seed)

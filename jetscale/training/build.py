@@ -153,7 +153,7 @@ def outputs_of(
         phase=name,
         metrics=MetricsLog(directory.metrics),
         blocks=BlockLog(directory.blocks),
-        checkpoints=Checkpoints(directory.checkpoints, name),
+        checkpoints=Checkpoints(directory.checkpoints, name, directory.identity),
         wandb=wandb,
         loggers=loggers or UserLoggers(),
     )

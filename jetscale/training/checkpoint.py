@@ -26,10 +26,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """``last`` and the one before it, for one phase in one directory."""
+    """``last`` and the one before it, for one phase in one directory.
+
+    Attributes
+    ----------
+    directory : their folder
+    phase : ``pretrain`` or ``finetune``
+    identity : fingerprint of the settings that decide the numbers of the run, or backbone, they belong to
+    """
 
     directory: Path
     phase: str
+    identity: str = ""
 
     def _file(self, which: str) -> Path:
         return self.directory / checkpoint_name(self.phase, which)

@@ -49,7 +49,10 @@ def checked_rate(spec: Any) -> dict[str, Any]:
         power = take("power", Annotated[float, Range(-10, 10)], spec["power"])
         return {"base": _positive("base", spec["base"]), "dim": _positive("dim", spec["dim"]), "power": power}
     if isinstance(spec, Mapping) and set(spec) == {"table"} and isinstance(spec["table"], Mapping):
-        return {"table": {_width(width): _positive(f"{width}", one) for width, one in spec["table"].items()}}
+        table = {_width(width): _positive(f"{width}", one) for width, one in spec["table"].items()}
+        if len(table) < len(spec["table"]):
+            raise ValueError(f"the table has two rates for one width; its widths are {sorted(table)}")
+        return {"table": table}
     raise ValueError(f"no learning rate; give {_FORMS}")
 
 

@@ -55,7 +55,7 @@ class PhaseResult:
     Attributes
     ----------
     weights, average : state dicts of the raw weights and of their moving average (None without one)
-    record : jets, constituents, flops, seconds, n_params by kind; for ``done.json``
+    record : jets, constituents, flops, seconds, n_params by kind, precision; for ``done.json``
     test : last test loss by kind of weights, empty for a phase without a test set
     """
 
@@ -90,7 +90,7 @@ def fit_phase(
     NonFiniteLoss
         The loss became NaN or infinite.
     CheckpointError
-        No checkpoint can be read, or it was made on other data.
+        No checkpoint can be read, or it was made on other data, with other settings or in another precision.
     SettingsError
         A user's callback cannot be made.
     Preempted
@@ -98,7 +98,8 @@ def fit_phase(
     """
     users = user_callbacks(settings.callbacks)
     schedule = _schedule(settings, phase, test)
-    module = make_module(settings, phase, model, data, schedule, _precision(settings.device))
+    precision = _precision(settings.device)
+    module = make_module(settings, phase, model, data, schedule, precision)
     writer = MetricsWriter(outputs, schedule)
     test_all = (
         EvalSet(settings.data, settings.dataset_of(outputs.phase))
@@ -107,7 +108,7 @@ def fit_phase(
     )
     tester = TestEvaluator(writer, test, test_all, settings.eval.batch_size)
     stamp = fingerprint([data.fingerprint, test.fingerprint if test else None])
-    checkpointer = Checkpointer(writer, users, stamp)
+    checkpointer = Checkpointer(writer, users, stamp, precision)
     checkpointer.restore(module)
     callbacks = [  # the order matters, see jetscale.training.callbacks
         writer,
@@ -125,7 +126,7 @@ def fit_phase(
         NOTICE.listen()  # before the first step too: Lightning would make status 1 of a ctrl-C
         with module.feeding(data, trainer.strategy.root_device) as batches:
             trainer.fit(module, **batches)
-    return _result(module, writer, tester)
+    return _result(module, writer, tester, precision)
 
 
 def capped_steps(phase: PhaseSettings, n_params: int) -> PhaseSettings:
@@ -199,7 +200,9 @@ def _trainer(settings: TrainSettings, outputs: Outputs, callbacks: list[L.Callba
     )
 
 
-def _result(module: LeanClassifier, writer: MetricsWriter, tester: TestEvaluator) -> PhaseResult:
+def _result(
+    module: LeanClassifier, writer: MetricsWriter, tester: TestEvaluator, precision: str
+) -> PhaseResult:
     steps = module.phase.steps
     jets = steps * module.phase.batch_size
     counts = module.model.count_parameters()
@@ -218,6 +221,7 @@ def _result(module: LeanClassifier, writer: MetricsWriter, tester: TestEvaluator
         "n_params": {**vars(counts), "total": counts.total},
         "batch_size": module.phase.batch_size,
         "lr": module.peak_rate,
+        "precision": precision,
     }
     weights = {name: value.detach().cpu() for name, value in module.model.state_dict().items()}
     return PhaseResult(weights, average, record, tester.last)

@@ -5,6 +5,7 @@ Defaults here are the paper's (arXiv:2606.19781) where it gives one; budgets in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jetscale.common.cli import home
-from jetscale.common.config_safety import ConfigFileError, refuse_resolvers, require_trusted_targets
+from jetscale.common.config_safety import ConfigFileError, leaves, refuse_resolvers, require_trusted_targets
 from jetscale.common.fields import COUNT, SEED, Matches, OneOf, Range, Replaced, problems
 from jetscale.common.files import fingerprint
 from jetscale.common.masking import masked_tree
@@ -21,6 +22,7 @@ from jetscale.common.registry import Registered
 from jetscale.common.usage import SettingsError
 from jetscale.jets.settings import DataSettings
 from jetscale.model import DEFAULT, NETWORKS
+from jetscale.runs.layout import BACKBONES, NOT_RUNS
 from jetscale.training.phase_settings import (
     BATCH,
     FinetuneSettings,
@@ -29,12 +31,13 @@ from jetscale.training.phase_settings import (
     PretrainSettings,
 )
 
+_TAKEN = sorted({*NOT_RUNS, BACKBONES})
 FOLDER = Matches(
-    r"[A-Za-z0-9_=+\-][A-Za-z0-9._=+\-]{0,99}",
+    rf"(?!(?:{'|'.join(_TAKEN)})$)[A-Za-z0-9_=+\-][A-Za-z0-9._=+\-]{{0,99}}",
     "the name of a study or a subset, which is a folder: letters, digits and ._=-+ only, no dot at the "
-    "start, at most 100 characters",
+    f"start, at most 100 characters, and none of {', '.join(_TAKEN)}",
 )
-"""Names that become folders of a run directory's path, and cannot lead elsewhere."""
+"""Names that become folders of a run directory's path, cannot lead elsewhere, and hide no run."""
 
 
 def folder_name(name: str) -> str:
@@ -43,7 +46,8 @@ def folder_name(name: str) -> str:
     Raises
     ------
     SettingsError
-        It could lead elsewhere: it begins with a dot, or holds more than letters, digits and ``._=-+``.
+        It could lead elsewhere (it begins with a dot, or holds more than letters, digits and ``._=-+``), or
+        is the name of a folder in which no run is looked for.
     """
     if not FOLDER.holds(name):
         raise SettingsError(f"{name!r} cannot be {FOLDER}")
@@ -283,7 +287,8 @@ def check_additions(key: str, named: Any) -> None:
     Raises
     ------
     SettingsError
-        It has another form, or a ``_target_`` is neither Lightning's and harmless nor trusted by ``--trust``.
+        It has another form, or a ``_target_`` is neither Lightning's and harmless nor trusted by ``--trust``,
+        or a number is NaN or infinite, which no fingerprint of a run can hold.
     """
     _require_mapping(key, named)
     for name, entry in named.items():
@@ -296,6 +301,11 @@ def check_additions(key: str, named: Any) -> None:
         require_trusted_targets(named, key)
     except ConfigFileError as error:
         raise SettingsError(str(error)) from error
+    for keys, value in leaves(named):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SettingsError(
+                f"{key}.{'.'.join(keys)}={value}: must be a finite number, or a text in quotes"
+            )
 
 
 def from_config(config: DictConfig | Mapping[str, Any]) -> TrainSettings:

@@ -73,6 +73,21 @@ def test_unfinished_runs_are_named(sweep: Sweep) -> None:
     assert load_losses(path, unfinished=True).frame["run"].nunique() == 4
 
 
+def test_runs_behind_links_are_read_and_lost_ones_are_named(sweep: Sweep, tmp_path: Path) -> None:
+    """A subset moved to a larger disk and linked to would be missing from the fit without a word."""
+    path = sweep({"scratch": 0.5, "bsm_all": 0.3}, widths=(8, 16), seeds=1, evaluations=4)
+    before = load_losses(path).frame
+    (path / "bsm_all").rename(tmp_path / "moved")
+    (path / "bsm_all").symlink_to(tmp_path / "moved")
+    (path / "again").symlink_to(tmp_path / "moved")
+    after = load_losses(path).frame
+    assert sorted(after["subset"]) == sorted(before["subset"])
+    assert sorted(after["loss"]) == sorted(before["loss"])
+    (tmp_path / "moved").rename(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match=r"again: a link to .*/moved, which leads nowhere"):
+        load_losses(path)
+
+
 def test_torn_last_line_is_left_out_and_a_torn_middle_is_an_error(sweep: Sweep) -> None:
     path = sweep({"scratch": 0.5}, widths=(8,), seeds=1, evaluations=4)
     metrics = path / "scratch/dim=8/seed=0/metrics.jsonl"

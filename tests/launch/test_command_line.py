@@ -8,17 +8,20 @@ from pathlib import Path
 
 import pytest
 from hydra.errors import ConfigCompositionException, MissingConfigException
-from omegaconf.errors import ConfigKeyError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
+from hydra_plugins.jetscale import GridSweeper
+from jetscale.common.cli import told
 from jetscale.common.config_safety import CONF
 from jetscale.common.usage import SettingsError, UsageError
 from jetscale.launch.command_line import check_command_line, explanation
-from jetscale.launch.hydra_setup import hydra_arguments
+from jetscale.launch.hydra_setup import hydra_arguments, register
 from jetscale.launch.jobs import Job, check_folders
 from jetscale.training.settings import TrainSettings
 
 
 def checked(*words: str) -> list[str]:
+    register()  # as the command does before it looks at its words
     argv = hydra_arguments(words)
     check_command_line(argv, CONF)
     return argv
@@ -63,6 +66,22 @@ def checked(*words: str) -> list[str]:
         ("-m finetune.lr=interval(0,1)", "finetune.lr=interval(0,1): name the values of a sweep"),
         ("data.dir=a(b", "data.dir=a(b: cannot be read (no viable alternative at input 'a(b'); a text"),
         ("finetune.clip=nan", "finetune.clip=nan: must be a number above 0, or null"),
+        ("pretrain.composition={QCD:1,QCD:2}", "{QCD:1,QCD:2}: one key is there twice"),
+        ("finetune.lr={table:{8:3e-3,8.0:1e-2}}", "{8:3e-3,8.0:1e-2}: one key is there twice"),
+        ("-m finetune={steps:8,steps:9},{steps:7}", "{steps:8,steps:9}: one key is there twice"),
+        ("-m seed=range(3,0)", "seed=range(3,0): a sweep without a value"),
+        ("-m seed=glob(*)", "seed=glob(*): glob(...) chooses among files; name the values instead"),
+        ("-m +experiment=glob(top*)", "+experiment=glob(top*): no choice matches; choices: aligned_diverse"),
+        ("-m seed=0,1 --cfg job", "-m and --cfg cannot go together; --cfg job shows the settings of one run"),
+        ("--dry seed=0 --info", "-m and --info cannot go together"),
+        ("--resolve", "--resolve goes with --cfg alone"),
+        ("--cfg", "argument --cfg/-c: expected one argument"),
+        ("--cfg jobs", "argument --cfg/-c: invalid choice: 'jobs'"),
+        ("--experimental-rerun x", "--experimental-rerun is not needed"),
+        ("study=2026_11", "study=2026_11: would become 202611; a text that looks like a number needs two"),
+        ("-m subset=1e3,b", "subset=1e3,b: would become 1000.0"),
+        ("data.dir=true", "data.dir=true: would become True"),
+        ("subset=analysis", "subset=analysis: cannot be the name of a study or a subset"),
     ],
 )
 def test_a_mistake_leads_to_the_right_word(words, message) -> None:
@@ -80,13 +99,18 @@ def test_right_ones_pass(tmp_path) -> None:
         "-m +sweep=paper hydra/launcher=joblib hydra.launcher.n_jobs=2",
         "-m +experiment=qcd,bsm_all pretrain.composition.QCD=1,2 model.dim=range(8,64,8)",
         f"--config-dir {tmp_path} +experiment=mine study=${{subset}}-study finetune.lr={{table:{{8:1e-3}}}}",
-        "+sweep=paper --dry --cfg job",
+        "+sweep=paper --cfg job --resolve",
+        "-m +experiment=glob(qcd*,exclude=*res*)",
+        "pretrain.composition={} callbacks={}",
+        "-m study=5 subset=1,2.5 tracking.project='2026_11'",
     ):
         checked(*words.split())
 
 
 def test_options_may_stand_anywhere_and_home_is_home(monkeypatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
+    assert hydra_arguments(["--info", "seed=1"]) == ["--info", "all", "seed=1"]
+    assert hydra_arguments(["seed=1", "-i", "config"]) == ["-i", "config", "seed=1"]
     words = ("seed=1", "--config-dir", "docs", "data.dir=~/jets", "-m")
     assert hydra_arguments(words) == ["-m", "--config-dir", "docs", "seed=1", "data.dir=/home/ada/jets"]
 
@@ -97,12 +121,41 @@ def test_what_hydra_says_becomes_one_line() -> None:
         "Key 'x' not in 'RunDir'\n    full_key: hydra.run.x\n    object_type=dict"
     )
     assert explanation(error) == "Could not override 'hydra.run.x'; Key 'x' not in 'RunDir'"
+    error = ConfigCompositionException(
+        "Could not override 'pretrain.composition.QCD'.\nTo append to your config use +x"
+    )
+    error.__cause__ = ConfigAttributeError(
+        "Key 'QCD' is not in struct\n    full_key: x\n    object_type=dict"
+    )
+    assert explanation(error) == (
+        "pretrain.composition.QCD: pretrain.composition is no mapping that has entries; give all of it, "
+        "pretrain.composition={QCD: VALUE}"
+    )
     missing = MissingConfigException("a\nb", "hydra/launcher/jobli", ["basic", "joblib"])
     assert explanation(missing) == "hydra/launcher=jobli: no such choice; did you mean joblib?"
     interpolation = ValueError("while resolving an interpolation")
     interpolation.__cause__ = SettingsError("the study")
     assert explanation(interpolation) == "the study"
     assert explanation(ZeroDivisionError("a fault of the program")) is None
+
+
+def test_a_batch_of_a_sweep_is_a_whole_number() -> None:
+    for size in (0, 1.5, True, "few"):
+        with pytest.raises(UsageError, match=r"hydra\.sweeper\.max_batch_size=\S+: must be a whole number"):
+            GridSweeper(size)  # type: ignore[arg-type]  # as a user may type it
+    GridSweeper(3)
+
+
+def test_a_file_in_the_place_of_the_runs_is_told(tmp_path) -> None:
+    (tmp_path / "multirun").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(FileExistsError) as link:
+        (tmp_path / "multirun").mkdir(exist_ok=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as file:
+        (tmp_path / "file/smoke").mkdir(parents=True)
+    for raised, path in ((link, "multirun"), (file, "file/smoke")):
+        assert f"{path}: " in told(raised.value)
+        assert "move away the file, or the link that leads nowhere" in told(raised.value)
 
 
 def job(path: str, *overrides: str) -> Job:

@@ -24,6 +24,7 @@ from jetscale.tagger.__main__ import main
 from jetscale.tagger.evaluate import _of_files
 from jetscale.tagger.load import Tagger, load
 from jetscale.tagger.settings import Evaluate
+from jetscale.tagger.sources import files_named
 from tests.runs import quiet_environment
 
 
@@ -91,6 +92,18 @@ def test_memory_of_predict_does_not_grow_with_the_jets(
     assert table["row"].tolist() == list(range(160)) * 15
     assert set(table["file"]) == {str(path)}
     assert np.array_equal(table["score_Hbb"][:160], table["score_Hbb"][-160:])
+
+
+def test_jets_behind_a_linked_folder_are_scored(files: list[Path], tmp_path: Path) -> None:
+    """As in training: half of a data set may be on another disk."""
+    (tmp_path / "jets").mkdir()
+    (tmp_path / "jets/a.root").symlink_to(files[0])
+    (tmp_path / "jets/more").symlink_to(files[0].parent)
+    beside = sorted(files[0].parent.glob("*.root"))
+    assert files_named(tmp_path / "jets") == [
+        tmp_path / "jets/a.root",
+        *(tmp_path / "jets/more" / one.name for one in beside),
+    ]
 
 
 def test_predict_without_labels_and_nothing_left_after_an_error(

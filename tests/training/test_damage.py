@@ -174,6 +174,23 @@ def test_runs_of_an_earlier_version_are_read_with_one_warning(finished: Path) ->
         local.load(finished)
 
 
+def test_a_checkpoint_of_another_run_is_not_continued(stopped: Path, simulated_data: Path) -> None:
+    """Copied into a folder without identity.json, it passed for a run of whatever settings came next."""
+    folder = stopped / PLACE
+    (folder / "identity.json").unlink()
+    with pytest.raises(CheckpointError, match=r"finetune\.last\.pt is of a run with other settings"):
+        run(settings(simulated_data, "finetune.lr=3e-3"), folder, "finetune.lr=0.003")
+    (folder / "identity.json").unlink()
+    checkpoints = Checkpoints(folder / "checkpoints", "finetune")
+    state = read_checkpoint(folder / "checkpoints/finetune.last.pt")
+    assert (state["precision"], state["identity"]) == ("32-true", settings(simulated_data).identity())
+    checkpoints.save({**state, "precision": "bf16-mixed"}, state["step"])  # as a GPU writes it
+    with pytest.raises(
+        CheckpointError, match=r"made with the precision bf16-mixed, and .*auto means 32-true"
+    ):
+        run(settings(simulated_data), folder, "finetune.steps=40")
+
+
 def test_nothing_in_a_run_directory_is_resolved(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_SECRET", "hidden")
     folder = finished / PLACE

@@ -15,7 +15,10 @@ def test_rate_by_width():
     assert learning_rate({"base": 1e-3, "dim": 64, "power": -0.5}, 16) == pytest.approx(2e-3)
 
 
-@pytest.mark.parametrize("spec", [0, -1e-3, math.inf, True, None, {"rate": 1}, {"table": {8: 1e-3}}])
+@pytest.mark.parametrize(
+    "spec",
+    [0, -1e-3, math.inf, True, None, {"rate": 1}, {"table": {8: 1e-3}}, {"table": {16: 1e-3, "016": 2e-3}}],
+)
 def test_rates_that_make_no_sense_are_errors(spec):
     with pytest.raises(ValueError, match="rate"):
         learning_rate(spec, 16)

@@ -17,6 +17,7 @@ from jetscale.common.files import WriteError
 from jetscale.common.masking import masked
 from jetscale.common.usage import SettingsError
 from jetscale.jets.stores.packed_jets import map_batches
+from jetscale.runs.layout import BACKBONES, NOT_RUNS
 from jetscale.runs.metrics import MetricsLine, MetricsLog
 from jetscale.training.settings import folder_name, from_config, to_yaml
 from tests.runs import TINY
@@ -101,6 +102,22 @@ def test_our_own_files_and_honest_experiments_pass(tmp_path) -> None:
     check_config_files(["--config-dir", str(tmp_path)], CONF)
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("finetune:\n  lr: {table: {8: 3e-3, 16: 1e-3, 8: 1e-2}}\n", "line 2: the key 8 "),
+        ("finetune: {lr: {table: {8: 3e-3, 8.0: 1e-2}}}\n", "line 1: the key 8.0 "),
+        ("hydra: {sweeper: {params: {seed: '0', seed: '1'}}}\n", "line 1: the key seed "),
+    ],
+)
+def test_a_key_that_a_file_has_twice_is_refused(tmp_path, text, key) -> None:
+    """OmegaConf would take the second of two numbers, and train with another rate than the first says."""
+    (tmp_path / "budget").mkdir()
+    (tmp_path / "budget/mine.yaml").write_text(text)
+    with pytest.raises(ConfigFileError, match=rf"budget/mine\.yaml.*{re.escape(key)}"):
+        check_config_files(["--config-dir", str(tmp_path)], CONF)
+
+
 @pytest.mark.slow
 def test_the_command_refuses_a_strangers_experiment_and_runs_nothing(train, tmp_path) -> None:
     (tmp_path / "theirs/experiment").mkdir(parents=True)
@@ -115,9 +132,10 @@ def test_the_command_refuses_a_strangers_experiment_and_runs_nothing(train, tmp_
 
 
 @pytest.mark.parametrize(
-    "name", ["../../etc", "a/b", "/abs", ".hidden", "..", "", "a b", "a\nb", "ü", "a\x00"]
+    "name",
+    ["../../etc", "a/b", "/abs", ".hidden", "..", "", "a b", "a\nb", "ü", "a\x00", *NOT_RUNS, BACKBONES],
 )
-def test_names_that_could_leave_the_folder(name) -> None:
+def test_names_that_could_leave_the_folder_or_hide_runs(name) -> None:
     with pytest.raises(SettingsError, match="name of a study or a subset"):
         folder_name(name)
     for key in ("study", "subset"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ MINE = {"mine": {"_target_": "my_lab.Callback"}}
         (
             {"callbacks": {"a": {"_target_": CSV, "b": {"_target_": "os.system"}}}},
             r"a\.b\._target_='os.system'",
+        ),
+        (
+            {"callbacks": {"a": {"_target_": "lightning.pytorch.callbacks.ModelSummary", "b": [math.nan]}}},
+            r"callbacks\.a\.b\.0=nan: must be a finite number",
         ),
         ({"loggers": {"mine": {"_target_": "os.system"}}}, r"loggers: mine\._target_='os.system'"),
         ({"callbacks": [{"_target_": "my_lab.Callback"}]}, r"callbacks=.*must be \{NAME: "),

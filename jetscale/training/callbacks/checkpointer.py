@@ -28,12 +28,18 @@ class Checkpointer(L.Callback):
     writer : its lines and its wall time belong to the checkpoint
     users : the user's callbacks by their names in the settings
     stamp : fingerprint of the data, which must be the same when the phase goes on
+    precision : of the trainer, which must be the same too: ``device.precision=auto`` is not the same
+        everywhere
     """
 
-    def __init__(self, writer: MetricsWriter, users: Mapping[str, L.Callback], stamp: str) -> None:
+    def __init__(
+        self, writer: MetricsWriter, users: Mapping[str, L.Callback], stamp: str, precision: str
+    ) -> None:
         self._writer = writer
         self._users = users
         self._stamp = stamp
+        self._identity = writer.outputs.checkpoints.identity
+        self._precision = precision
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -55,6 +61,7 @@ class Checkpointer(L.Callback):
         """
         self._writer.require_finite_losses(module)
         state = {**module.state(), "stamp": self._stamp, "seconds": self._writer.seconds}
+        state |= {"identity": self._identity, "precision": self._precision}
         if not ranks.is_first():
             return
         outputs = self._writer.outputs
@@ -73,7 +80,8 @@ class Checkpointer(L.Callback):
         Raises
         ------
         CheckpointError
-            No checkpoint can be read, or it was made on other data.
+            No checkpoint can be read, or it was made on other data, with other settings or in another
+            precision.
         """
         outputs = self._writer.outputs
         state = outputs.checkpoints.load()
@@ -84,6 +92,7 @@ class Checkpointer(L.Callback):
                     f"{outputs.checkpoints.newest()} was made on other data ({state['stamp'][:12]}, now "
                     f"{self._stamp[:12]}); put the data back, or remove the run directory to start anew"
                 )
+            self._require_same_run(state)
             module.resume(state)
             self._writer.seconds_before = state["seconds"]
             for name, kept in state.get("callbacks", {}).items():
@@ -92,3 +101,22 @@ class Checkpointer(L.Callback):
         if ranks.is_first():
             mark = None if state is None else state.get("metrics")
             outputs.rewind(module.start_step, self._writer.schedule.evaluations, mark)
+
+    def _require_same_run(self, state: Mapping[str, Any]) -> None:
+        """Raise where a checkpoint was copied here from another run, or is continued in another precision.
+
+        One of an earlier version tells neither.
+        """
+        path = self._writer.outputs.checkpoints.newest()
+        then, now = state.get("identity", self._identity)[:12], self._identity[:12]
+        if then != now:
+            raise CheckpointError(
+                f"{path} is of a run with other settings ({then}, now {now}); remove the folder of this run "
+                "to start it anew"
+            )
+        then, now = state.get("precision", self._precision), self._precision
+        if then != now:
+            raise CheckpointError(
+                f"{path} was made with the precision {then}, and device.precision=auto means {now} here; go "
+                "on where the run was begun, or remove its folder to start it anew"
+            )

@@ -19,9 +19,10 @@ from jetscale.common.paper import FLOPS_PER_PARAM_JET
 from jetscale.common.usage import UsageError
 from jetscale.runs.config_file import read_config
 from jetscale.runs.done import Done, read_done, read_identity
-from jetscale.runs.layout import BLOCKS, CONFIG, DONE, METRICS, NOT_RUNS
+from jetscale.runs.layout import BLOCKS, CONFIG, DONE, METRICS
 from jetscale.runs.metrics import check_final, read_metrics
 from jetscale.runs.record import PretrainRecord, RunRecord, from_json
+from jetscale.runs.search import folders_below
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,10 +49,13 @@ def load(path: Path, *, unfinished: bool = False, phase: str = "finetune") -> Lo
     Raises
     ------
     UsageError
-        No run below `path`; a file of a run that is damaged, missing or of another run, named.
+        No run below `path`; a file of a run that is damaged, missing or of another run, named; a folder that
+        cannot be listed, or a link that leads nowhere.
     """
-    folders = _below(path, METRICS) if path.is_dir() else []
-    folders += [folder for folder in _below(path, DONE) if folder not in folders]
+    folders = (
+        [folder for folder, names in folders_below(path) if names & {METRICS, DONE}] if path.is_dir() else []
+    )
+    folders.sort()
     if not folders:
         raise UsageError(f"{path}: no run directory (a folder with {METRICS}) below it")
     return load_folders(folders, path, unfinished=unfinished, phase=phase)
@@ -75,12 +79,6 @@ class RunLosses:
     settings: dict[str, str]
     blocks: BlockLosses | None = None
     origin: Origin | None = None
-
-
-def _below(path: Path, name: str) -> list[Path]:
-    """Folders below `path` with the file `name`; without W&B's folders, which hold copies, and the like."""
-    found = sorted(file.parent for file in path.rglob(name))
-    return [folder for folder in found if not NOT_RUNS & set(folder.relative_to(path).parts)]
 
 
 def load_folders(folders: Sequence[Path], path: Path, *, unfinished: bool, phase: str) -> LossTable:
