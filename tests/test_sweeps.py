@@ -177,6 +177,9 @@ def test_the_end_of_a_sweep_says_how_to_send_what_is_kept_for_wandb(tmp_path, ca
     for folder in kept:
         (folder / "files").mkdir(parents=True)
         (folder.parent / "latest-run").symlink_to(folder.name)
+    (tmp_path / "disk/dim=8/seed=0/wandb/offline-run-20270101_000000-cd").mkdir(parents=True)
+    (sweep / "scratch").symlink_to(tmp_path / "disk")
+    kept.append(sweep / "scratch/dim=8/seed=0/wandb/offline-run-20270101_000000-cd")
     print_status(sweep)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "W&B" in line]
     command = line.partition(": ")[2].replace("wandb sync", "printf '%s\\n'")

@@ -21,6 +21,7 @@ from jetscale.common.cli import console, home
 from jetscale.common.hydra_flags import NEEDING_A_VALUE, OPTIONAL_VALUE
 from jetscale.common.usage import UsageError
 from jetscale.launch import composing
+from jetscale.runs.search import folders_below
 from jetscale.status.sweep import Sweep, Watcher
 from jetscale.status.terminal import render
 from jetscale.training.settings import TrainSettings, folder_name
@@ -108,8 +109,9 @@ def print_status(sweep: Path) -> None:
         status = Watcher(sweep).look()
         if status.runs:
             console(160, sys.stderr).print(render(status))
-    if any(sweep.glob("**/wandb/offline-run-*")):
-        found = f"find {shlex.quote(str(sweep))} -path '*/wandb/offline-run-*' -prune"
+    below = folders_below(sweep, unseen=lambda _: None, left_out=("latest-run", "files"))
+    if any(folder.name.startswith("offline-run-") for folder, _ in below):
+        found = f"find -L {shlex.quote(str(sweep))} -path '*/wandb/offline-run-*' -prune"
         sys.stderr.write(f"runs kept for W&B; send them with: {found} -exec wandb sync {{}} +\n")
     if status is not None:
         sys.stderr.write(f"next: {_next(status)}\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from jetscale.common.usage import UsageError
@@ -20,17 +20,20 @@ def refuse(problem: str) -> None:
     raise UsageError(problem)
 
 
-def folders_below(root: Path, unseen: Callable[[str], None] = refuse) -> Iterator[tuple[Path, set[str]]]:
+def folders_below(
+    root: Path, unseen: Callable[[str], None] = refuse, left_out: Collection[str] = NOT_RUNS
+) -> Iterator[tuple[Path, set[str]]]:
     """Every folder from `root` down in which runs may be, with the names of its files.
 
     Links are followed, because runs are often moved to a larger disk and linked to. A folder with several
-    names appears once, under the name without links where it has one. Hidden folders, and those of
-    `jetscale.runs.layout.NOT_RUNS`, are left out with all that is below them.
+    names appears once, under the name without links where it has one. Hidden folders, and those of certain
+    names, are left out with all that is below them.
 
     Parameters
     ----------
     root : the topmost folder
     unseen : called with a line for each link that leads nowhere and each folder that cannot be listed
+    left_out : names of folders
 
     Yields
     ------
@@ -45,18 +48,18 @@ def folders_below(root: Path, unseen: Callable[[str], None] = refuse) -> Iterato
                 below.clear()
                 continue
             seen.add(place)
-            below[:] = sorted(name for name in below if name not in NOT_RUNS and not name.startswith("."))
+            below[:] = sorted(name for name in below if name not in left_out and not name.startswith("."))
             linked = [name for name in below if Path(folder, name).is_symlink()]
             links += [Path(folder, name) for name in linked]
             below[:] = [name for name in below if name not in linked]
-            for lost in _lost(Path(folder), files):
+            for lost in _lost(Path(folder), files, left_out):
                 unseen(f"{lost}: a link to {lost.readlink()}, which leads nowhere; repair or remove the link")
             yield Path(folder), set(files)
 
 
-def _lost(folder: Path, files: list[str]) -> list[Path]:
+def _lost(folder: Path, files: list[str], left_out: Collection[str]) -> list[Path]:
     """Links that lead nowhere, which `os.walk` counts as files."""
-    paths = [folder / name for name in sorted(files) if name not in NOT_RUNS and not name.startswith(".")]
+    paths = [folder / name for name in sorted(files) if name not in left_out and not name.startswith(".")]
     return [path for path in paths if path.is_symlink() and not path.exists()]
 
 

@@ -130,6 +130,19 @@ def test_offline_folders_that_were_copied_give_the_local_table(
     np.testing.assert_array_equal(blocks.jets_EB, local.blocks.jets_EB.astype(float))
 
 
+def test_offline_folders_behind_a_link_are_read(copies: dict[str, Path], tmp_path: Path) -> None:
+    one, other = RUNS
+    piece = offline(tmp_path / "moved", copies[one], one)
+    (piece.parent / "latest-run").symlink_to("a folder that is gone")
+    offline(tmp_path / "disk", copies[other], other)
+    (tmp_path / "moved/more").symlink_to(tmp_path / "disk")
+    local, moved = load_losses(copies["local"]), load_losses(tmp_path / "moved", "wandb-offline")
+    pd.testing.assert_frame_equal(moved.frame, local.frame, check_exact=True)
+    shutil.rmtree(tmp_path / "disk")
+    with pytest.raises(UsageError, match=r"moved/more: a link to .*disk, which leads nowhere"):
+        load_losses(tmp_path / "moved", "wandb-offline")
+
+
 def test_copies_inside_a_run_directory_are_no_further_runs(copies: dict[str, Path]) -> None:
     before = load_losses(copies["local"])
     for run, place in RUNS.items():

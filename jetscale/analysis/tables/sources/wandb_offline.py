@@ -25,6 +25,7 @@ from jetscale.analysis.tables.sources.wandb_files import copies_in, run_id
 from jetscale.analysis.tables.sources.wandb_rows import Fragment, of_runs
 from jetscale.common.usage import UsageError
 from jetscale.runs.layout import METRICS
+from jetscale.runs.search import folders_below
 
 BLOCK = 32 * 1024
 FILE_HEADER = 7
@@ -47,11 +48,15 @@ def load(path: Path, *, phase: str = "finetune") -> LossTable:
     Raises
     ------
     UsageError
-        No ``.wandb`` file below `path`, or one that is not a W&B log; a copy that is damaged. A torn end (a
-        killed run) is no error.
+        No ``.wandb`` file below `path`, or one that is not a W&B log; a copy that is damaged; a folder that
+        cannot be listed, or a link that leads nowhere. A torn end (a killed run) is no error.
     """
-    # latest-run is a symbolic link to one of the others
-    files = sorted({file.resolve() for file in path.rglob("*.wandb")}) if path.is_dir() else []
+    # W&B's client makes these links itself, the first to one of the other folders
+    left_out = ("latest-run", "debug.log", "debug-internal.log", "debug-core.log")
+    below = folders_below(path, left_out=left_out) if path.is_dir() else ()
+    files = sorted(
+        {(folder / name).resolve() for folder, names in below for name in names if name.endswith(".wandb")}
+    )
     if not files:
         raise UsageError(f"{path}: no offline W&B run (a .wandb file) below it")
     folders = sorted({_run_directory(file) for file in files})
