@@ -133,7 +133,20 @@ def test_the_command_refuses_a_strangers_experiment_and_runs_nothing(train, tmp_
 
 @pytest.mark.parametrize(
     "name",
-    ["../../etc", "a/b", "/abs", ".hidden", "..", "", "a b", "a\nb", "ü", "a\x00", *NOT_RUNS, BACKBONES],
+    [
+        "../../etc",
+        "a/b",
+        "/abs",
+        ".hidden",
+        "..",
+        "",
+        "a b",
+        "a\nb",
+        "ü",
+        "a\x00",
+        BACKBONES,
+        *sorted(NOT_RUNS),
+    ],
 )
 def test_names_that_could_leave_the_folder_or_hide_runs(name) -> None:
     with pytest.raises(SettingsError, match="name of a study or a subset"):
