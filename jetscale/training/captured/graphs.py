@@ -140,7 +140,7 @@ def ready(work: Work, changed: Sequence[Tensor]) -> Work:
     """
     if changed[0].device.type != "cuda":
         return work
-    # on the host: a run of a wide model would else need 190 MiB more of the card
+    # on the host: a run of width 512 would else need 180 MiB more of the card
     before = [
         torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
         for tensor in changed
