@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from jetscale.common.fields import COUNT, take
 from jetscale.common.files import atomic_path
-from jetscale.common.imports import without_collection
+from jetscale.common.imports import quick_imports
 from jetscale.common.masking import masked_tree
 from jetscale.common.progress import log_above_the_bar, waiting
 from jetscale.common.usage import UsageError, install_extra
@@ -89,7 +89,7 @@ class GridSweeper(Sweeper):
         log_above_the_bar()
         with _without_table_if_refused():
             jobs = self._checked_jobs(arguments, folder)
-            with waiting("importing PyTorch and Lightning", log.info), without_collection():
+            with waiting("importing PyTorch and Lightning", log.info), quick_imports():
                 from jetscale.launch import plan_table
                 from jetscale.launch.probe import probe_device
                 from jetscale.launch.rounds import carry_through

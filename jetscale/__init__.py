@@ -27,9 +27,9 @@ def load(run: str | Path, weights: str | None = None) -> Tagger:
         There is no run, it is not finished, one of its files does not fit its checksum, or it has no such
         weights.
     """
-    from jetscale.common.imports import without_collection
+    from jetscale.common.imports import quick_imports
 
-    with without_collection():
+    with quick_imports():
         from jetscale.tagger.load import load as load_tagger  # torch, which importing jetscale does not need
 
     return load_tagger(run, weights)

@@ -35,7 +35,13 @@ GRID = (
 
 def results_json(warm: WarmServer, root: Path) -> dict[str, Any]:
     """What the analysis makes of the sweep below `root`, without the path it was given."""
-    quick = ["uncertainty.replicates=10", "multiverse=false", "report=false"]
+    quick = [
+        "uncertainty.replicates=10",
+        "uncertainty.profile=false",
+        "joint=false",
+        "multiverse=false",
+        "report=false",
+    ]
     words = ["source=local", "path=multirun/chaos", *quick]
     analysis = warm.start("jetscale.analysis", words, root, quiet_environment())
     assert analysis.wait(300) == 0, analysis.printed("stderr")

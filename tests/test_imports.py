@@ -1,4 +1,4 @@
-"""The garbage collector while packages are imported, and after it."""
+"""The garbage collector and scipy.signal while packages are imported, and after it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jetscale.common.imports import without_collection
+from jetscale.common.imports import quick_imports
 
 
 @pytest.fixture(autouse=True)
@@ -24,17 +24,17 @@ def collecting() -> Iterator[None]:
 
 
 def test_it_collects_again_after_the_imports_and_after_one_that_fails() -> None:
-    with without_collection():
+    with quick_imports():
         assert not gc.isenabled()
-        with without_collection():
+        with quick_imports():
             pass
         assert not gc.isenabled(), "the inner one ended, the outer one did not"
     assert gc.isenabled()
-    with pytest.raises(ModuleNotFoundError), without_collection():
+    with pytest.raises(ModuleNotFoundError), quick_imports():
         __import__("no_such_module")
     assert gc.isenabled()
     gc.disable()
-    with without_collection():
+    with quick_imports():
         pass
     assert not gc.isenabled(), "as it was"
 
@@ -43,7 +43,7 @@ def test_what_was_made_is_old_and_still_collected() -> None:
     class Ring:
         itself: object
 
-    with without_collection():
+    with quick_imports():
         ring = Ring()
         ring.itself = ring
     assert any(one is ring for one in gc.get_objects(generation=2))
@@ -57,9 +57,39 @@ def test_what_was_made_is_old_and_still_collected() -> None:
 def test_what_the_caller_has_frozen_stays_frozen() -> None:
     """In a process of its own: to freeze is to keep for ever."""
     program = (
-        "import gc; from jetscale.common.imports import without_collection\n"
+        "import gc; from jetscale.common.imports import quick_imports\n"
         "gc.freeze(); frozen = gc.get_freeze_count()\n"
-        "with without_collection(): import fractions\n"
+        "with quick_imports(): import fractions\n"
         "assert gc.get_freeze_count() == frozen > 0 and gc.isenabled()"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def _run(program: str) -> None:
+    """In a process of its own, which has imported nothing yet."""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_training_imports_no_statistics_and_others_get_them() -> None:
+    _run(
+        "import sys; from jetscale.common.imports import quick_imports\n"
+        "with quick_imports(): import jetscale.training.run\n"
+        "assert 'torchmetrics' in sys.modules and 'scipy.stats' not in sys.modules\n"
+        "import scipy.signal; assert scipy.signal.convolve([1, 2], [1]).tolist() == [1, 2]"
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from scipy.signal import convolve as found",
+        "import scipy.signal.windows; found = scipy.signal.windows.hamming",
+        "import scipy.signal as module; found = module.convolve",
+    ],
+)
+def test_what_uses_scipy_signal_inside_gets_it(line: str) -> None:
+    _run(
+        "import sys; from jetscale.common.imports import quick_imports\n"
+        f"with quick_imports():\n  {line}\n  assert callable(found)\n"
+        "assert sys.modules['scipy.signal'].__file__"
+    )

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jetscale.common.imports import without_collection
+from jetscale.common.imports import quick_imports
 from jetscale.common.progress import named, of_run, waiting
 from jetscale.runs.layout import Place
 from jetscale.runs.record import RunRecord
@@ -48,7 +48,7 @@ def run_told(
         level = logging.INFO if _is_first() else logging.DEBUG
         chosen = f"budget={budget}, " if budget else ""
         log.log(level, "%s", of_run(f"{chosen}in {_from_here(path)}"))
-        with waiting("importing PyTorch and Lightning", partial(log.log, level)), without_collection():
+        with waiting("importing PyTorch and Lightning", partial(log.log, level)), quick_imports():
             from jetscale.training.build import check_design
             from jetscale.training.run import run
         log.log(level, "%s", of_run(_sizes(settings, check_design(settings))))

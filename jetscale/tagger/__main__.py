@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from jetscale.common import cli
 from jetscale.common.fields import nearest
-from jetscale.common.imports import without_collection
+from jetscale.common.imports import quick_imports
 from jetscale.common.usage import UsageError
 from jetscale.tagger.settings import Evaluate, Export, Predict
 
@@ -31,15 +31,15 @@ def main(argv: Sequence[str]) -> None:
         raise UsageError("no run is named; give its directory, run=DIRECTORY, one of those below multirun/")
     # imported here: `--help` needs neither torch nor the readers
     if isinstance(settings, Predict):
-        with without_collection():
+        with quick_imports():
             from jetscale.tagger.predict import predict
         predict(settings)
     elif isinstance(settings, Evaluate):
-        with without_collection():
+        with quick_imports():
             from jetscale.tagger.evaluate import evaluate
         evaluate(settings)
     else:
-        with without_collection():
+        with quick_imports():
             from jetscale.tagger.export import export
         export(settings)
 
