@@ -38,6 +38,7 @@ nitpicky = True
 default_role = "literal"  # `name` in a docstring is code; links are made where a signature names a class
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_use_type_comments = False  # there are none, and to look for them each source is parsed once more
 python_use_unqualified_type_names = True
 napoleon_google_docstring = False
 napoleon_use_ivar = True  # fields of a dataclass are listed once, in its docstring

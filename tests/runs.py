@@ -23,11 +23,17 @@ TINY = (
 """A run of seconds that still has checkpoints, windows and evaluations at steps that do not coincide."""
 
 
+_CACHE = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+
+
 def quiet_environment() -> dict[str, str]:
-    """This environment without a W&B key and Triton's interpreter, one thread a process."""
+    """This environment without a W&B key and Triton's interpreter, one thread a process.
+
+    The folder of caches is named, so that a test with another home does not compile every loop again.
+    """
     left_out = ("WANDB", "TRITON_INTERPRET")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
-    return {**kept, "OMP_NUM_THREADS": "1"}
+    return {**kept, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": _CACHE}
 
 
 def metrics_of(run: Path) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ STEPS, SEEDS = (120, "0,1") if SECONDS < 300 else (900, "0,1,2")
 GRID = (
     *(word for word in TINY if not word.startswith("model.dim")), "study=chaos", "data.repeat=true",
     f"pretrain.steps={STEPS // 2}", f"finetune.steps={STEPS}", f"eval.every={STEPS // 12}",
-    "checkpoint_every=20", "-m", "+experiment=scratch,qcd", "model.dim=8,16,24,32", f"seed={SEEDS}",
+    "checkpoint_every=20", "-m", "+experiment=scratch,qcd", "model.dim=8,16,24", f"seed={SEEDS}",
 )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def test_a_sweep_disturbed_by_random_kills_gives_the_same_exponents(warm, tmp_pa
     assert len(kills) >= KILLS
 
     runs = sorted((roots[0] / "multirun/chaos").rglob("done.json"))
-    assert len(runs) == 8 * len(SEEDS.split(","))
+    assert len(runs) == 6 * len(SEEDS.split(","))
     for run in runs:
         relative = run.parent.relative_to(roots[0])
         assert metrics_of(roots[1] / relative) == metrics_of(run.parent), relative

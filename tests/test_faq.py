@@ -7,7 +7,6 @@ the heading above the block.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPO, Made
+from tests.runs import quiet_environment
 from tests.warm import WarmServer
 
 PAGE = REPO / "docs" / "faq.md"
@@ -139,9 +139,11 @@ PREPARE: dict[str, Callable[[WarmServer, Path, Path], None]] = {
 
 
 def _quiet() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "SLURM"))}
+    kept = {
+        name: value for name, value in quiet_environment().items() if not name.startswith(("WANDB", "SLURM"))
+    }
     programs = str(Path(sys.executable).parent)  # no Slurm, which some machines have
-    return {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "HOME": "/nowhere", "PATH": programs}
+    return {**kept, "COLUMNS": "200", "HOME": "/nowhere", "PATH": programs}
 
 
 def run(warm: WarmServer, words: list[str], folder: Path) -> tuple[int, str]:

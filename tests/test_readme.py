@@ -59,7 +59,9 @@ def smaller(module: str, words: list[str]) -> list[str]:
         return [*RUNS, *grid, *(["hydra.launcher.n_jobs=1"] if "hydra/launcher=joblib" in words else [])]
     if module == "jetscale.composition":
         return ["jets=40", "draws=2", "names=[qcd,bsm_all]"]
-    return list(FIT) if module == "jetscale.analysis" else []
+    if module == "jetscale.analysis":  # the joint fit of a whole study takes long
+        return [*FIT, *(["joint=false"] if "source=table" in words else [])]
+    return []
 
 
 def run_commands(text: str, folder: Path, warm: WarmServer) -> list[str]:

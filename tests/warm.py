@@ -36,6 +36,8 @@ WARM = (
     "lightning", "hydra._internal.utils", "pandas", "jetscale.jets.evaluation", "jetscale.launch.hydra_setup",
     "jetscale.training.run", "jetscale.launch.rounds", "jetscale.launch.sweep_plan",
     "jetscale.launch.plan_table", "jetscale.analysis.answers.fit_table", "jetscale.prepare.stores",
+    "jetscale.launch.single_run", "jetscale.launch.command_line", "jetscale.model.kernels.cpu.calls",
+    "pyarrow.dataset", "torch.utils.serialization",
 )  # fmt: skip
 
 

@@ -44,6 +44,8 @@ STUDY = Path(__file__).resolve().parents[2] / "studies/laptop"
 FOLDERS = sorted(path.parent for path in STUDY.glob("*/results.json"))
 Results = dict[str, Any]
 
+pytestmark = pytest.mark.xdist_group("report")  # the fit of several subsets that they share takes long
+
 
 @pytest.fixture(scope="module")
 def result() -> FitResult:

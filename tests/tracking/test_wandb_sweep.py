@@ -25,7 +25,7 @@ from tests.runs import TINY, metrics_of, quiet_environment
 from tests.tracking.wandb_server import KEY, WandbServer, served
 from tests.warm import WarmServer
 
-pytestmark = pytest.mark.slow  # all of them: the sweep is made once for tests that run one after the other
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wandb")]  # in one process: the sweep takes long
 SWEEP = (
     *TINY, "+experiment=bsm_all", "-m", "seed=0,1", "pretrain.seed=0", "tracking.wandb=offline",
     "ema.enabled=true", "finetune.lr={base: 1e-3, dim: 16, power: -1}",
