@@ -21,6 +21,11 @@ from jetscale.common.usage import UsageError
 from jetscale.jets.datasets.base import Dataset
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.evaluation import EvalSet
+from jetscale.jets.settings import DataSettings
+from jetscale.jets.stores.duplicates import known_sketches
+from jetscale.jets.stores.packed_jets import pack
+from jetscale.jets.stores.request import store_request
+from jetscale.jets.stores.sketches import NOTHING, as_text, shared, smallest
 from jetscale.runs.record import PretrainRecord
 from jetscale.tagger.figures import draw_confusion, draw_roc
 from jetscale.tagger.finished_run import FinishedRun
@@ -89,15 +94,13 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
 
 def _of_the_run(tagger: Tagger, settings: Evaluate) -> Labelled:
     """Jets of the run's own test split, which must be those that it was tested on."""
-    run, data = tagger.run, tagger.run.data
+    run = tagger.run
     if isinstance(run.record, PretrainRecord):
         raise UsageError(
             f"{run.path}: a pretraining is not tested on jets; name labelled files of {run.dataset.title} "
             "(files=...)"
         )
-    data = replace(
-        data, dir=settings.dir or data.dir, store=settings.store or (None if settings.dir else data.store)
-    )
+    data = _data(run, settings)
     tested = run.config["eval"]["jets"]
     try:
         fingerprint = EvalSet(data, run.dataset.name, n_jets=tested).fingerprint
@@ -122,6 +125,12 @@ def _of_the_run(tagger: Tagger, settings: Evaluate) -> Labelled:
     return Labelled(np.concatenate(parts), np.concatenate(labels), source)
 
 
+def _data(run: FinishedRun, settings: Evaluate) -> DataSettings:
+    """The data of the run, perhaps in another place now."""
+    here, store = settings.dir, settings.store
+    return replace(run.data, dir=here or run.data.dir, store=store or (None if here else run.data.store))
+
+
 def _of_files(tagger: Tagger, settings: Evaluate) -> Labelled:
     """Labelled jets of files; those whose label belongs to no class are left out, and counted."""
     run = tagger.run
@@ -130,7 +139,9 @@ def _of_files(tagger: Tagger, settings: Evaluate) -> Labelled:
     _refuse_a_file_twice(paths)
     _warn_of_files(run, paths)
     parts, labels, without_class = [], [], 0
+    sketches: dict[str, str] = {}
     for path in paths:
+        sketch = NOTHING
         with open_file(path, tagger.inputs.columns, run.dataset) as opened:
             if opened.dataset is not run.dataset:
                 what = "no dataset" if opened.dataset is None else opened.dataset.title
@@ -144,6 +155,8 @@ def _of_files(tagger: Tagger, settings: Evaluate) -> Labelled:
                 parts.append(tagger.score_chunk(raw)[class_B >= 0])
                 labels.append(class_B[class_B >= 0])
                 without_class += int((class_B < 0).sum())
+                sketch = smallest(sketch, pack(raw, tagger.inputs.features))
+        sketches[str(path)] = as_text(sketch)
     scores_JK, labels_J = np.concatenate(parts), np.concatenate(labels)
     if not len(labels_J):
         raise UsageError(
@@ -153,6 +166,7 @@ def _of_files(tagger: Tagger, settings: Evaluate) -> Labelled:
     if settings.jets > len(labels_J):
         raise UsageError(f"jets={settings.jets}: the files have {len(labels_J):,} jets")
     kept = settings.jets or len(labels_J)
+    _warn_of_trained_jets(run, settings, sketches)
     _warn_of_lost_classes(labels_J, kept, tagger.class_names)
     source = {"files": [str(path) for path in paths], "jets_of_no_class_left_out": without_class}
     return Labelled(scores_JK[:kept], labels_J[:kept], source)
@@ -171,6 +185,21 @@ def _warn_of_files(run: FinishedRun, paths: list[Path]) -> None:
             len(seen),
             len(paths),
             seen[0],
+        )
+
+
+def _warn_of_trained_jets(run: FinishedRun, settings: Evaluate, sketches: dict[str, str]) -> None:
+    """Files whose jets are in the train split too, whatever their names; found where its store is there."""
+    trained = known_sketches(store_request(_data(run, settings), run.dataset.name, "train"))
+    named = {path for path in sketches if _split_of(Path(path), run.dataset) == "train"}
+    seen = [pair for pair in shared(sketches, trained) if pair[0] not in named]
+    if seen:
+        log.warning(
+            "%d of %d files have jets of the train split, %s those of %s first, whatever their names say: "
+            "jets that the run was trained on are classified better than others",
+            len({path for path, _ in seen}),
+            len(sketches),
+            *seen[0],
         )
 
 

@@ -135,6 +135,19 @@ def test_pretraining_budgets_of_one_subset_are_told_apart(sweep: Sweep) -> None:
         load_losses(path, where="dim > 99")
 
 
+@pytest.mark.parametrize(("given", "warned"), [(None, True), ("auto", True), ("32-true", False)])
+def test_precisions_that_the_machines_chose_are_named(sweep: Sweep, given: str | None, warned: bool) -> None:
+    path = sweep({"scratch": 0.5}, widths=(8, 16), seeds=2, evaluations=4)
+    for seed, precision in ((0, "32-true"), (1, "bf16-mixed")):
+        for done in path.glob(f"scratch/*/seed={seed}/done.json"):
+            done.write_text(json.dumps({**json.loads(done.read_text()), "precision": precision}))
+            if given is not None:
+                with (done.parent / "config.yaml").open("a") as file:
+                    file.write(f"\ndevice: {{precision: {given}}}\n")
+    (text,) = [one for one in load_losses(path).warnings if "precision" in one] or [""]
+    assert ("auto was 32-true in 2 runs, bf16-mixed in 2 runs" in text) == warned
+
+
 def test_rows_of_runs_are_held_out(sweep: Sweep) -> None:
     path = sweep({"scratch": 0.5, "other": 0.4}, widths=(16, 32, 64, 128, 256), seeds=2, evaluations=12)
     flops = load_losses(path, where="weights == 'ema' and subset == 'scratch'").frame["flops"]

@@ -20,6 +20,7 @@ ALPHA, BETA = 0.076, 0.103  # as published
 TRUST = ("--trust", "toy_lab.form")
 
 
+pytestmark = pytest.mark.xdist_group("kaplan")  # they share a fit
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 

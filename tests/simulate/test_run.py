@@ -31,6 +31,7 @@ def command(out: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "jetscale.simulate", *SMALL, f"out={out}", *arguments]
 
 
+pytestmark = pytest.mark.xdist_group("simulate")  # they share simulated jets
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

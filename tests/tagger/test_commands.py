@@ -198,6 +198,21 @@ def test_train_files_are_named_as_such(
     n_train = len(list((lab / "data/JetClass/Pythia/train_100M").glob("*.root")))
     assert f"{n_train} of " in caplog.text
     assert "HToBB_000.root first, are of the train split by their names" in caplog.text
+    assert "have jets of the train split" not in caplog.text, "said once"
+
+
+def test_train_jets_in_files_of_other_names_are_noticed(
+    run: Path, lab: Path, files: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "jets").mkdir()
+    for file in files[1:]:
+        shutil.copy(file, tmp_path / "jets")
+    seen = lab / "data/JetClass/Pythia/train_100M/HToBB_000.root"
+    shutil.copy(seen, tmp_path / "jets" / files[0].name)
+    main(["evaluate", f"run={run}", f"files={tmp_path}/jets", f"out={tmp_path}", "replicates=2"])
+    assert "1 of 10 files have jets of the train split" in caplog.text
+    assert f"{tmp_path}/jets/{files[0].name} those of" in caplog.text
+    assert seen.name in caplog.text
 
 
 def test_files_that_hold_no_class_of_the_run(

@@ -49,6 +49,7 @@ from tests.training.phases import (
 )
 
 pytestmark = [
+    pytest.mark.xdist_group("captured"),  # they share runs
     pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated"),
     pytest.mark.filterwarnings("ignore:The `srun` command is available"),
     pytest.mark.filterwarnings("ignore:GPU available but not used"),

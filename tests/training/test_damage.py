@@ -31,7 +31,11 @@ from jetscale.training.run import run
 from jetscale.training.settings import TrainSettings, from_config
 from tests.runs import TINY
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # Lightning's, in this process
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # Lightning's, in this process
+    pytest.mark.xdist_group("damage"),  # they share two runs
+]
 
 PLACE = "scratch/dim=8/seed=0"
 FLIPS = 400

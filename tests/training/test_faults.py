@@ -33,7 +33,10 @@ from tests.jets.stores import reseal
 from tests.runs import TINY, killed_after, quiet_environment, same_run
 from tests.warm import WarmServer
 
-pytestmark = pytest.mark.filterwarnings("default")  # Lightning's, in this process
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # Lightning's, in this process
+    pytest.mark.xdist_group("faults"),  # they share a run that was interrupted
+]
 
 LINE = MetricsLine("finetune", 5, 40, 1600, 1e9, "train", "raw", 2.25, None, 1e-3, 0.5)
 

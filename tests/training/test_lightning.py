@@ -26,6 +26,7 @@ from tests.conftest import REPO
 from tests.warm import WarmServer
 
 pytestmark = [
+    pytest.mark.xdist_group("lightning"),  # they share simulated jets
     pytest.mark.filterwarnings(
         "ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated"
     ),  # in lightning 2.6

@@ -56,6 +56,18 @@ def in_two_files(sources: Sequence[SourceFile], records: Sequence[Mapping[str, A
     ]
 
 
+def known_sketches(request: StoreRequest) -> Mapping[str, str]:
+    """Sketches of the files that a store was made of, by name.
+
+    Parameters
+    ----------
+    request : the store; where it is missing, damaged, or made by an earlier version, there are none
+    """
+    with suppress(JetDataError):
+        return Store.read_manifest(request.path).sketches if request.path.exists() else {}
+    return {}
+
+
 def in_other_splits(
     request: StoreRequest, sources: Sequence[SourceFile], records: Sequence[Mapping[str, Any]]
 ) -> list[str]:

@@ -46,7 +46,7 @@ from jetscale.jets.stores.packed_jets import (
     view,
 )
 from jetscale.jets.stores.request import selected
-from jetscale.jets.stores.sketches import SKETCH, Hashes, as_text, smallest
+from jetscale.jets.stores.sketches import NOTHING, SKETCH, Hashes, as_text, smallest
 
 Parts = npt.NDArray[np.uint32]
 
@@ -121,7 +121,7 @@ def write_spill(job: SpillJob) -> None:
             atomic_path(target) as aside,
         ):
             with pa.ipc.new_file(str(aside), schema) as writer:
-                sketch = np.empty(0, np.uint64)
+                sketch = NOTHING
                 for jets, parts, sketch in _groups(source, job):  # noqa: B007 (the last one is of all jets)
                     writer.write_batch(jets.record_batch(schema, {"part": parts}))
                     n_jets += jets.n_jets
@@ -143,7 +143,7 @@ def _groups(source: JetFileReader, job: SpillJob) -> Iterator[tuple[PackedJets, 
     part_of_entry = (raw_words(source.n_jets, "part", job.source.name) % job.n_parts).astype(np.uint32)
     held: list[PackedJets] = []
     passed: list[npt.NDArray[np.bool_]] = []
-    first, buffers, sketch = 0, Buffers(), np.empty(0, np.uint64)
+    first, buffers, sketch = 0, Buffers(), NOTHING
     for raw in source.jets(features.reads):
         held.append(pack(raw, features))
         sketch = smallest(sketch, held[-1])

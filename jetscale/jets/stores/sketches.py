@@ -27,6 +27,8 @@ _SHARED = 4
 precision, those of four pairs among 32 never do."""
 
 Hashes = npt.NDArray[np.uint64]
+NOTHING: Hashes = np.empty(0, np.uint64)
+"""The sketch of no jets."""
 
 
 def smallest(known: Hashes, jets: PackedJets) -> Hashes:

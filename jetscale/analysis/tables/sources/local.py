@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,7 @@ class RunLosses:
     settings : those that decide its numbers
     blocks : its block losses, where it has some
     origin : where it comes from, where its record tells
+    precision : that ``device.precision=auto`` has chosen; None where it was given, or is not known
     """
 
     name: str
@@ -79,6 +81,7 @@ class RunLosses:
     settings: dict[str, str]
     blocks: BlockLosses | None = None
     origin: Origin | None = None
+    precision: str | None = None
 
 
 def load_folders(folders: Sequence[Path], path: Path, *, unfinished: bool, phase: str) -> LossTable:
@@ -156,7 +159,9 @@ def read_run(
     tests = lines if done is not None else _settled(lines)
     blocks = _blocks(folder, name, phase, tests, finished=done is not None)
     origin = None if done is None else origin_of(record, folder / DONE)
-    return RunLosses(name, frame, _settings(record, config), blocks, origin), verified
+    settings = _settings(record, config)
+    chosen = record.precision if settings.get("device.precision", "auto") == "auto" else None
+    return RunLosses(name, frame, settings, blocks, origin, chosen), verified
 
 
 def assembled(runs: Sequence[RunLosses], source: str, warnings: list[str]) -> LossTable:
@@ -170,6 +175,13 @@ def assembled(runs: Sequence[RunLosses], source: str, warnings: list[str]) -> Lo
     """
     import pandas as pd
 
+    chosen = Counter(run.precision for run in runs if run.precision is not None)
+    if len(chosen) > 1:
+        counts = ", ".join(f"{precision} in {count} runs" for precision, count in sorted(chosen.items()))
+        warnings.append(
+            f"device.precision=auto was {counts}: these runs are fitted as one, though bfloat16 changes "
+            "losses a little; runs with device.precision=32-true are alike on every machine"
+        )
     table = LossTable(
         frame=pd.concat([run.frame for run in runs], ignore_index=True),
         source=source,
