@@ -8,6 +8,7 @@ process: they speak to it through a socket, and it ends when the last of them ha
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -20,11 +21,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numba
 from filelock import FileLock
@@ -297,7 +299,22 @@ def _obey(order: dict[str, Any]) -> None:
     runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
 
 
+def _end(status: object) -> NoReturn:
+    """End as Python ends, but take nothing apart: for all that was imported that took 0.3 s of a core."""
+    if status is not None and not isinstance(status, int):
+        sys.stderr.write(f"{status}\n")
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as Python's own end does
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status if isinstance(status, int) else int(status is not None))
+
+
 if __name__ == "__main__":
     warm_up()
     if (received := _Serving(sys.argv[1]).order()) is not None:
-        _obey(received)
+        try:
+            _obey(received)
+        except SystemExit as end:
+            _end(end.code)
+        _end(None)  # whatever else is raised, Python prints
