@@ -139,9 +139,7 @@ PREPARE: dict[str, Callable[[WarmServer, Path, Path], None]] = {
 
 
 def _quiet() -> dict[str, str]:
-    kept = {
-        name: value for name, value in quiet_environment().items() if not name.startswith(("WANDB", "SLURM"))
-    }
+    kept = {name: value for name, value in quiet_environment().items() if not name.startswith("SLURM")}
     programs = str(Path(sys.executable).parent)  # no Slurm, which some machines have
     return {**kept, "COLUMNS": "200", "HOME": "/nowhere", "PATH": programs}
 

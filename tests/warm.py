@@ -313,8 +313,8 @@ def _end(status: object) -> NoReturn:
 if __name__ == "__main__":
     warm_up()
     if (received := _Serving(sys.argv[1]).order()) is not None:
-        try:
+        try:  # errors other than SystemExit are left to Python, which prints them and ends as usual
             _obey(received)
         except SystemExit as end:
             _end(end.code)
-        _end(None)  # whatever else is raised, Python prints
+        _end(None)

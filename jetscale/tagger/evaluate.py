@@ -6,6 +6,7 @@ Shapes: J jets, K classes.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,7 @@ def _of_files(tagger: Tagger, settings: Evaluate) -> Labelled:
     _refuse_a_file_twice(paths)
     _warn_of_files(run, paths)
     parts, labels, without_class = [], [], 0
+    trained = _train_split(run, settings)
     sketches: dict[str, str] = {}
     for path in paths:
         sketch = NOTHING
@@ -155,7 +157,8 @@ def _of_files(tagger: Tagger, settings: Evaluate) -> Labelled:
                 parts.append(tagger.score_chunk(raw)[class_B >= 0])
                 labels.append(class_B[class_B >= 0])
                 without_class += int((class_B < 0).sum())
-                sketch = smallest(sketch, pack(raw, tagger.inputs.features))
+                if trained:
+                    sketch = smallest(sketch, pack(raw, tagger.inputs.features))
         sketches[str(path)] = as_text(sketch)
     scores_JK, labels_J = np.concatenate(parts), np.concatenate(labels)
     if not len(labels_J):
@@ -166,10 +169,18 @@ def _of_files(tagger: Tagger, settings: Evaluate) -> Labelled:
     if settings.jets > len(labels_J):
         raise UsageError(f"jets={settings.jets}: the files have {len(labels_J):,} jets")
     kept = settings.jets or len(labels_J)
-    _warn_of_trained_jets(run, settings, sketches)
+    _warn_of_trained_jets(run.dataset, sketches, trained)
     _warn_of_lost_classes(labels_J, kept, tagger.class_names)
     source = {"files": [str(path) for path in paths], "jets_of_no_class_left_out": without_class}
     return Labelled(scores_JK[:kept], labels_J[:kept], source)
+
+
+def _train_split(run: FinishedRun, settings: Evaluate) -> Mapping[str, str]:
+    """Sketches of the files of the run's train split; none where its packed store is not on this machine."""
+    try:
+        return known_sketches(store_request(_data(run, settings), run.dataset.name, "train"))
+    except JetDataError:  # the folder of the stores is remote
+        return {}
 
 
 def _warn_of_files(run: FinishedRun, paths: list[Path]) -> None:
@@ -188,10 +199,15 @@ def _warn_of_files(run: FinishedRun, paths: list[Path]) -> None:
         )
 
 
-def _warn_of_trained_jets(run: FinishedRun, settings: Evaluate, sketches: dict[str, str]) -> None:
-    """Files whose jets are in the train split too, whatever their names; found where its store is there."""
-    trained = known_sketches(store_request(_data(run, settings), run.dataset.name, "train"))
-    named = {path for path in sketches if _split_of(Path(path), run.dataset) == "train"}
+def _warn_of_trained_jets(dataset: Dataset, sketches: Mapping[str, str], trained: Mapping[str, str]) -> None:
+    """Files whose jets are in the train split too, whatever their names.
+
+    Parameters
+    ----------
+    dataset : of the files
+    sketches, trained : of the files that are measured, and of those of the train split, by name
+    """
+    named = {path for path in sketches if _split_of(Path(path), dataset) == "train"}
     seen = [pair for pair in shared(sketches, trained) if pair[0] not in named]
     if seen:
         log.warning(

@@ -215,6 +215,16 @@ def test_train_jets_in_files_of_other_names_are_noticed(
     assert seen.name in caplog.text
 
 
+@pytest.mark.parametrize("place", ["https://127.0.0.1:9/jets", "s3://no-bucket/jets", "nowhere"])
+def test_files_are_measured_where_the_store_is_not(
+    run: Path, files: list[Path], tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["evaluate", f"run={run}", f"files={files[0].parent}", f"out={tmp_path}", "replicates=2"]
+    main([*words, f"dir={place}"])
+    assert not caplog.records
+    assert json.loads((tmp_path / "evaluate.json").read_text())["jets"] == 200
+
+
 def test_files_that_hold_no_class_of_the_run(
     pretraining: Path, lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
