@@ -1,4 +1,4 @@
-"""The garbage collector and scipy.signal while packages are imported, and after it."""
+"""The garbage collector, scipy.signal and transformers while packages are imported, and after it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gc
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +86,7 @@ def test_training_imports_no_statistics_and_others_get_them() -> None:
         "from scipy.signal import convolve as found",
         "import scipy.signal.windows; found = scipy.signal.windows.hamming",
         "import scipy.signal as module; found = module.convolve",
+        "import scipy.signal.windows._windows; found = scipy.signal.windows._windows.hamming",
     ],
 )
 def test_what_uses_scipy_signal_inside_gets_it(line: str) -> None:
@@ -92,4 +94,56 @@ def test_what_uses_scipy_signal_inside_gets_it(line: str) -> None:
         "import sys; from jetscale.common.imports import quick_imports\n"
         f"with quick_imports():\n  {line}\n  assert callable(found)\n"
         "assert sys.modules['scipy.signal'].__file__"
+    )
+
+
+@pytest.fixture
+def transformers(tmp_path: Path) -> str:
+    """A package of that name and version; the start of a program that finds it."""
+    package = tmp_path / "transformers"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "class AutoModel:\n  def from_pretrained(name): return name\n"
+        "class AutoTokenizer(AutoModel): pass\nclass CLIPModel(AutoModel): pass\n"
+    )
+    (package / "below.py").write_text("from transformers import CLIPModel as found\n")
+    metadata = tmp_path / "transformers-5.17.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 5.17.0\n")
+    return (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from jetscale.common.imports import quick_imports\n"
+    )
+
+
+def test_training_imports_no_models_of_texts_and_others_get_them(transformers: str) -> None:
+    _run(
+        f"{transformers}with quick_imports(): import jetscale.training.run\n"
+        "assert 'transformers' not in sys.modules\n"
+        "from torchmetrics.functional.text import bert\n"
+        "assert bert._TRANSFORMERS_GREATER_EQUAL_4_4 and 'transformers' not in sys.modules\n"
+        "assert bert.AutoModel.from_pretrained('roberta') == 'roberta' and 'transformers' in sys.modules\n"
+        "from transformers import AutoModel; assert AutoModel.__module__ == 'transformers'"
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from transformers import CLIPModel as found",
+        "import transformers; found = transformers.CLIPModel",
+        "import transformers.below; found = transformers.below.found",
+        "from importlib.util import find_spec; found = find_spec('transformers').loader.get_code",
+    ],
+)
+def test_what_uses_transformers_inside_gets_it(transformers: str, line: str) -> None:
+    _run(f"{transformers}with quick_imports():\n  {line}\n  assert callable(found)")
+
+
+def test_without_transformers_nothing_stands_in_for_it() -> None:
+    _run(
+        "import sys; from jetscale.common.imports import quick_imports\n"
+        "with quick_imports():\n  assert 'transformers' not in sys.modules\n"
+        "  import torchmetrics.functional.text.bert as bert\n"
+        "assert not hasattr(bert, 'AutoModel')"
     )

@@ -80,11 +80,12 @@ def compared(curves: Mapping[tuple[str, int], Sequence[float]]) -> dict[str, Any
     Returns
     -------
     For each way: last loss and number of lines, and by how much it differs from the captured run of its seed
-    over the lines that both have; ``scatter_of_seeds`` where several captured runs are there. Only an
-    ``error`` where no captured run of the first seed is.
+    over the lines that both have; ``scatter_of_seeds`` where several captured runs are there; and all
+    ``curves``. An ``error`` instead of the comparison where no captured run of the first seed is.
     """
+    kept = {f"{way}, seed {seed}": list(curve) for (way, seed), curve in curves.items()}
     if ("captured", SEEDS[0]) not in curves:
-        return {"error": "no captured run to compare with"}
+        return {"error": "no captured run to compare with", "curves": kept}
     first = {way: np.array(curve) for (way, seed), curve in curves.items() if seed == SEEDS[0]}
     found: dict[str, Any] = {
         "last": {way: float(curve[-1]) for way, curve in first.items()},
@@ -99,4 +100,4 @@ def compared(curves: Mapping[tuple[str, int], Sequence[float]]) -> dict[str, Any
         length = min(len(first[way]), len(first["captured"]))
         difference = first[way][:length] - first["captured"][:length]
         found[f"{way}_minus_captured"] = float(np.sqrt(np.mean(difference**2)))
-    return found
+    return {**found, "curves": kept}

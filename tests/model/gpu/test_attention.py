@@ -64,6 +64,22 @@ def test_attention_is_that_of_each_jet_alone(
     assert (d_qkv[n_tokens:] == 7).all()
 
 
+def test_scores_far_below_zero_are_not_those_of_keys_that_do_not_exist() -> None:
+    lengths = [0, 4, 30, 70]
+    jets, n_jets, n_tokens = chunk(lengths), len(lengths), sum(lengths) + len(lengths)
+    jets.first.fill_(0)
+    qkv, d_out = torch.randn(n_tokens, 24, device=DEVICE), torch.randn(n_tokens, 8, device=DEVICE)
+    qkv[:, :16] = 0.0
+    qkv[:, 0], qkv[:, 8] = 1e4, -1e4  # all scores are -1e8: each token's result is the mean of its jet
+    out, lse = torch.zeros(n_tokens, 8, device=DEVICE), torch.zeros(1, n_tokens, device=DEVICE)
+    d_qkv = torch.zeros_like(qkv)
+    kernels.attend(jets, n_jets, qkv, out, lse)
+    kernels.attend_backward(jets, n_jets, qkv, out, lse, d_out, d_qkv)
+    assert torch.isfinite(d_qkv).all()
+    for low, high in rows_of(jets, 0, n_jets):
+        assert_close(out[low:high], qkv[low:high, 16:].double().cpu().mean(0).expand(high - low, 8))
+
+
 @pytest.mark.parametrize("n_heads", [1, 3, 9])
 def test_class_attention_is_the_first_row_of_each_jet(n_heads: int) -> None:
     lengths = [5, 2, 0, 1, 30, 31, 32, 70]

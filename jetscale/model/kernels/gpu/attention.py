@@ -9,6 +9,11 @@ Backward, with P = exp(S - log-sum-exp) and delta = rowsum(dO O): dV = P^T dO, d
 dQ = dS K / sqrt(E), dK = dS^T Q / sqrt(E). Where a jet takes several tiles, each of dK and dV on the one hand
 and dQ on the other is a pass over the tiles, which makes the scores twice.
 
+What is done once for every score counts, so little is. Powers are of 2, not of e: the factor between them is
+part of another product. The tensor cores multiply 16 channels, of which a head has eight, and the others are
+put to use: channel E is `FAR` in a query and -`FAR` in a key that does not exist, so that the weight of that
+key is zero; and it is 1 in a value, so that channel E of the result is the sum of the weights.
+
 Jets are the first axis of every grid: the others end at 65,535, and a batch may have more jets.
 
 Shapes: as in `buffers`; D width, H heads, L tokens of a jet, Q queries and N keys of a tile.
@@ -17,6 +22,8 @@ Shapes: as in `buffers`; D width, H heads, L tokens of a jet, Q queries and N ke
 # triton has no types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
 from __future__ import annotations
+
+import math
 
 import triton
 import triton.language as tl
@@ -27,10 +34,14 @@ from jetscale.model.kernels.gpu.buffers import JetBuffers
 
 PAIRS = 2_048
 """Pairs of a head and a jet up to which twice as many programs share a long jet: fastest on an H200."""
+FEW_PAIRS = 512
+"""Pairs up to which a program of the backward pass has four warps instead of two, and 64 queries, not 32."""
 
 E = tl.constexpr(HEAD_DIM)
 PADDED_E = tl.constexpr(16)  # what the tensor cores multiply at least
 SCALE = tl.constexpr(HEAD_DIM**-0.5)
+IN_BASE_2 = tl.constexpr(HEAD_DIM**-0.5 / math.log(2))  # exp(S / sqrt(E)) = 2^(S IN_BASE_2)
+FAR = tl.constexpr(2.0**15)  # half precision has it too; its square is larger than any score
 TILE = tl.constexpr(64)  # tokens of a tile; a jet of at most SMALL has a smaller one
 KEYS_AT_ONCE = tl.constexpr(32)  # of class attention
 
@@ -43,7 +54,7 @@ def attend(jets: JetBuffers, n_jets: int, qkv: Tensor, out: Tensor, lse: Tensor)
     jets, n_jets : the chunk, and jets of a batch B
     qkv : (rows, 3 D) queries, keys and values; any distance between rows
     out : (rows, D), written to in rows below S
-    lse : (H, rows) float32, log-sum-exp of each row's scores, written to in rows below S
+    lse : (H, rows) float32, log2 of the sum of exp of each row's scores, written to in rows below S
     """
     n_heads = out.shape[1] // HEAD_DIM
     strides = *_in_heads(qkv, out), lse.stride(0)
@@ -66,9 +77,11 @@ def attend_backward(
     """
     n_heads = out.shape[1] // HEAD_DIM
     strides = *_in_heads(qkv, out), lse.stride(0), *_in_heads(d_out, d_qkv)
-    _attend_backward[n_heads * n_jets, _shares(n_heads * n_jets, 2)](
+    n_pairs = n_heads * n_jets
+    queries, n_warps = (64, 4) if n_pairs <= FEW_PAIRS else (32, 2)
+    _attend_backward[n_pairs, _shares(n_pairs, 2)](
         qkv, out, lse, d_out, d_qkv, jets.offsets, jets.first, n_heads, *strides,
-        SMALL=32, num_warps=2, num_stages=1, maxnreg=128,
+        SMALL=32, QUERIES=queries, num_warps=n_warps, num_stages=1, maxnreg=128,
     )  # fmt: skip
 
 
@@ -81,7 +94,7 @@ def attend_class(jets: JetBuffers, n_jets: int, q: Tensor, kv: Tensor, out: Tens
     q : (B, D) queries of the class tokens
     kv : (rows, 2 D) keys and values of all tokens
     out : (B, D), written to
-    lse : (B, H) float32, written to
+    lse : (B, H) float32, log2 of the sum of exp of the scores, written to
     """
     n_heads = out.shape[1] // HEAD_DIM
     group = _group(n_heads)
@@ -163,170 +176,176 @@ def _attend(QKV, OUT, LSE, OFFSETS, FIRST, n_heads, stride_qkv, stride_out, stri
     jet, head = tl.program_id(0) // n_heads, tl.program_id(0) % n_heads
     share = tl.num_programs(1) - 1 - tl.program_id(1)  # long jets, which all share, begin first
     start, n = jet_rows(OFFSETS, FIRST, jet)
+    strides = stride_qkv, stride_out, stride_lse
     if n <= SMALL:
         if share == 0:
-            _attend_tile(QKV, OUT, LSE, head, n_heads, start, n, 0, stride_qkv, stride_out, stride_lse, SMALL)
+            _attend_tile(QKV, OUT, LSE, head, n_heads, start, n, 0, strides, SMALL, True)
+    elif n <= TILE:
+        if share == 0:
+            _attend_tile(QKV, OUT, LSE, head, n_heads, start, n, 0, strides, TILE, True)
     else:
         for low in range(share * TILE, n, tl.num_programs(1) * TILE):
-            _attend_tile(
-                QKV, OUT, LSE, head, n_heads, start, n, low, stride_qkv, stride_out, stride_lse, TILE
-            )
+            _attend_tile(QKV, OUT, LSE, head, n_heads, start, n, low, strides, TILE, False)
 
 
 @triton.jit
 def _attend_tile(
-    QKV, OUT, LSE, head, n_heads, start, n, low, stride_qkv, stride_out, stride_lse, SIDE: tl.constexpr
+    QKV, OUT, LSE, head, n_heads, start, n, low, strides, SIDE: tl.constexpr, WHOLE: tl.constexpr
 ):  # fmt: skip
-    """Queries `low` to `low` + SIDE - 1 of a jet against all keys, the softmax taken online over tiles."""
-    width = n_heads * E
+    """Queries `low` to `low` + SIDE - 1 of a jet against all keys: one tile if it is the WHOLE jet.
+
+    Else the softmax is taken online over tiles.
+    """
+    stride_qkv, stride_out, stride_lse = strides
     e, i = tl.arange(0, PADDED_E), tl.arange(0, SIDE)
-    column, real_e = (e + head * E)[None, :], (e < E)[None, :]
-    row = i + (start + low)
-    mask = (i + low < n)[:, None] & real_e
+    row, used, column = i + (start + low), i + low < n, (e + head * E)[None, :]
+    mask = used[:, None] & (e < E)[None, :]
     q = tl.load(QKV + row[:, None] * (stride_qkv * E) + column, mask=mask, other=0.0)
-    highest = tl.full([SIDE], float("-inf"), tl.float32)
-    total = tl.zeros([SIDE], tl.float32)
-    mean = tl.zeros([SIDE, PADDED_E], tl.float32)
-    for low_key in range(0, n, SIDE):
-        key = low_key + i
-        at_key = QKV + (start + key)[:, None] * (stride_qkv * E) + width + column
-        key_mask = (key < n)[:, None] & real_e
-        k = tl.load(at_key, mask=key_mask, other=0.0)
-        v = tl.load(at_key + width, mask=key_mask, other=0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * SCALE
-        scores = tl.where((key < n)[None, :], scores, float("-inf"))
-        higher = tl.maximum(highest, tl.max(scores, 1))
-        weights, fading = tl.exp(scores - higher[:, None]), tl.exp(highest - higher)
-        total = total * fading + tl.sum(weights, 1)
-        mean = tl.dot(weights.to(v.dtype), v, mean * fading[:, None], input_precision="ieee")
-        highest = higher
-    at_out = OUT + row[:, None] * (stride_out * E) + column
-    tl.store(at_out, (mean / total[:, None]).to(OUT.dtype.element_ty), mask=mask)
-    tl.store(LSE + stride_lse * head + row, highest + tl.log(total), mask=i + low < n)
+    q = _with_channel(q, e, FAR)
+    if WHOLE:
+        k, v = _load_keys(QKV, start + i, i < n, column, e, n_heads * E, stride_qkv)
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee")
+        highest = tl.max(scores, 1) * IN_BASE_2
+        weights = tl.exp2(scores * IN_BASE_2 - highest[:, None])
+        mean = tl.dot(weights.to(v.dtype), _with_channel(v, e, 1.0), input_precision="ieee")
+    else:
+        highest = tl.full([SIDE], float("-inf"), tl.float32)
+        mean = tl.zeros([SIDE, PADDED_E], tl.float32)
+        for low_key in range(0, n, SIDE):
+            key = low_key + i
+            k, v = _load_keys(QKV, start + key, key < n, column, e, n_heads * E, stride_qkv)
+            scores = tl.dot(q, tl.trans(k), input_precision="ieee")
+            higher = tl.maximum(highest, tl.max(scores, 1) * IN_BASE_2)
+            weights = tl.exp2(scores * IN_BASE_2 - higher[:, None])
+            mean *= tl.exp2(highest - higher)[:, None]
+            mean = tl.dot(weights.to(v.dtype), _with_channel(v, e, 1.0), mean, input_precision="ieee")
+            highest = higher
+    total = tl.sum(tl.where((e == E)[None, :], mean, 0.0), 1)
+    mean *= (1 / total)[:, None]
+    tl.store(OUT + row[:, None] * (stride_out * E) + column, mean.to(OUT.dtype.element_ty), mask=mask)
+    tl.store(LSE + stride_lse * head + row, highest + tl.log2(total), mask=used)
+
+
+@triton.jit
+def _with_channel(x, e, value):
+    """A tile (rows, channels) with a value in channel E."""
+    return tl.where((e == E)[None, :], value, x).to(x.dtype)
+
+
+@triton.jit
+def _load_keys(QKV, row, exists, column, e, width, stride_qkv):
+    """Load k and v of a tile of rows, (N, E); channel E of a key that does not exist is -`FAR`."""
+    at_key = QKV + row[:, None] * (stride_qkv * E) + width + column
+    mask = exists[:, None] & (e < E)[None, :]
+    k = tl.load(at_key, mask=mask, other=0.0)
+    v = tl.load(at_key + width, mask=mask, other=0.0)
+    return tl.where(exists[:, None] | (e != E)[None, :], k, -FAR).to(k.dtype), v
 
 
 @triton.jit
 def _attend_backward(
     QKV, OUT, LSE, D_OUT, D_QKV, OFFSETS, FIRST, n_heads,
-    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL: tl.constexpr,
+    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv,
+    SMALL: tl.constexpr, QUERIES: tl.constexpr,
 ):  # fmt: skip
     """A head of a jet; of a long jet every so many-th tile of keys, then of queries."""
     jet, head = tl.program_id(0) // n_heads, tl.program_id(0) % n_heads  # see `_attend`
     share = tl.num_programs(1) - 1 - tl.program_id(1)
     start, n = jet_rows(OFFSETS, FIRST, jet)
     n_tiles = tl.cdiv(n, TILE)
-    # fmt: off
+    tensors, strides = (QKV, OUT, LSE, D_OUT), (stride_qkv, stride_out, stride_lse, stride_d_out)
     if n <= SMALL:
         if share == 0:
             _keys_backward(
-                QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, 0,
-                stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, SMALL, True,
+                tensors, D_QKV, head, n_heads, start, n, 0, strides, stride_d_qkv, SMALL, SMALL, True
             )
     elif n <= TILE:
         if share == 0:
             _keys_backward(
-                QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, 0,
-                stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, TILE, True,
+                tensors, D_QKV, head, n_heads, start, n, 0, strides, stride_d_qkv, QUERIES, TILE, True
             )
     else:
         for tile in range(share, 2 * n_tiles, tl.num_programs(1)):
             if tile < n_tiles:
+                low = tile * TILE
                 _keys_backward(
-                    QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, tile * TILE,
-                    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, SMALL, TILE, False,
+                    tensors, D_QKV, head, n_heads, start, n, low, strides, stride_d_qkv, QUERIES, TILE, False
                 )
             else:
+                low = (tile - n_tiles) * TILE
                 _queries_backward(
-                    QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, (tile - n_tiles) * TILE,
-                    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv, TILE, SMALL,
+                    tensors, D_QKV, head, n_heads, start, n, low, strides, stride_d_qkv, TILE, QUERIES
                 )
-    # fmt: on
 
 
 @triton.jit
-def _scores_backward(q, k, v, d_out, lse, delta, pair):
-    """P and dS / sqrt(E) of a tile, (queries, keys) float32; zero where `pair` is false."""
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * SCALE
-    weights = tl.where(pair, tl.exp(scores - lse[:, None]), 0.0)
-    d_weights = tl.dot(d_out, tl.trans(v), input_precision="ieee")
-    return weights, weights * (d_weights - delta[:, None]) * SCALE
+def _load_queries(tensors, strides, head, row, used, column, e):
+    """Load q and dO of a tile of rows, (Q, E), their log-sum-exp and delta, (Q,) float32; zero if not used.
 
-
-@triton.jit
-def _load_queries(
-    QKV, OUT, LSE, D_OUT, head, row, used, column, real_e, stride_qkv, stride_out, stride_lse, stride_d_out
-):  # fmt: skip
-    """Load q and dO of a tile of rows, (Q, E), their log-sum-exp and delta, (Q,) float32."""
-    mask = used[:, None] & real_e
+    Then all that they add to a gradient is zero, and weights may be anything finite.
+    """
+    QKV, OUT, LSE, D_OUT = tensors
+    stride_qkv, stride_out, stride_lse, stride_d_out = strides
+    mask = used[:, None] & (e < E)[None, :]
     q = tl.load(QKV + row[:, None] * (stride_qkv * E) + column, mask=mask, other=0.0)
     out = tl.load(OUT + row[:, None] * (stride_out * E) + column, mask=mask, other=0.0)
     d_out = tl.load(D_OUT + row[:, None] * (stride_d_out * E) + column, mask=mask, other=0.0)
     lse = tl.load(LSE + stride_lse * head + row, mask=used, other=0.0)
-    return q, d_out, lse, tl.sum(out.to(tl.float32) * d_out.to(tl.float32), 1)
+    return _with_channel(q, e, FAR), d_out, lse, tl.sum(out.to(tl.float32) * d_out.to(tl.float32), 1)
 
 
 @triton.jit
 def _keys_backward(
-    QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, low,
-    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv,
+    tensors, D_QKV, head, n_heads, start, n, low, strides, stride_d_qkv,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """Gradients dK and dV of a tile of keys over all queries; if it is the WHOLE jet, dQ as well."""
-    width = n_heads * E
+    """Gradients dK and dV of a tile of keys over all queries; if it is the WHOLE jet, dQ as well.
+
+    Tiles are (keys, queries): so P and dS are where the products that make dV and dK want them.
+    """
     e, key = tl.arange(0, PADDED_E), tl.arange(0, KEYS) + low
     column, real_e = (e + head * E)[None, :], (e < E)[None, :]
-    key_row, key_mask = (start + key)[:, None], (key < n)[:, None] & real_e
-    k = tl.load(QKV + key_row * (stride_qkv * E) + width + column, mask=key_mask, other=0.0)
-    v = tl.load(QKV + key_row * (stride_qkv * E) + 2 * width + column, mask=key_mask, other=0.0)
+    k, v = _load_keys(tensors[0], start + key, key < n, column, e, n_heads * E, strides[0])
     d_k = tl.zeros([KEYS, PADDED_E], tl.float32)
     d_v = tl.zeros([KEYS, PADDED_E], tl.float32)
     for low_query in range(0, n, QUERIES):
         query = low_query + tl.arange(0, QUERIES)
         row, used = start + query, query < n
-        q, d_out, lse, delta = _load_queries(
-            QKV, OUT, LSE, D_OUT, head, row, used, column, real_e,
-            stride_qkv, stride_out, stride_lse, stride_d_out,
-        )  # fmt: skip
-        pair = used[:, None] & (key < n)[None, :]
-        weights, d_scores = _scores_backward(q, k, v, d_out, lse, delta, pair)
-        d_v = tl.dot(tl.trans(weights.to(v.dtype)), d_out, d_v, input_precision="ieee")
+        q, d_out, lse, delta = _load_queries(tensors, strides, head, row, used, column, e)
+        weights = tl.exp2(tl.dot(k, tl.trans(q), input_precision="ieee") * IN_BASE_2 - lse[None, :])
+        d_scores = weights * (tl.dot(v, tl.trans(d_out), input_precision="ieee") - delta[None, :])
+        d_v = tl.dot(weights.to(v.dtype), d_out, d_v, input_precision="ieee")
         d_scores = d_scores.to(q.dtype)
-        d_k = tl.dot(tl.trans(d_scores), q, d_k, input_precision="ieee")
+        d_k = tl.dot(d_scores, q, d_k, input_precision="ieee")
         if WHOLE:
-            d_q = tl.dot(d_scores, k, input_precision="ieee").to(D_QKV.dtype.element_ty)
-            tl.store(D_QKV + row[:, None] * (stride_d_qkv * E) + column, d_q, mask=used[:, None] & real_e)
-    at_key = D_QKV + key_row * (stride_d_qkv * E) + width + column
-    tl.store(at_key, d_k.to(D_QKV.dtype.element_ty), mask=key_mask)
-    tl.store(at_key + width, d_v.to(D_QKV.dtype.element_ty), mask=key_mask)
+            d_q = tl.dot(tl.trans(d_scores), k, input_precision="ieee") * SCALE
+            at_query = D_QKV + row[:, None] * (stride_d_qkv * E) + column
+            tl.store(at_query, d_q.to(D_QKV.dtype.element_ty), mask=used[:, None] & real_e)
+    at_key = D_QKV + (start + key)[:, None] * (stride_d_qkv * E) + n_heads * E + column
+    key_mask = (key < n)[:, None] & real_e
+    tl.store(at_key, (d_k * SCALE).to(D_QKV.dtype.element_ty), mask=key_mask)
+    tl.store(at_key + n_heads * E, d_v.to(D_QKV.dtype.element_ty), mask=key_mask)
 
 
 @triton.jit
 def _queries_backward(
-    QKV, OUT, LSE, D_OUT, D_QKV, head, n_heads, start, n, low,
-    stride_qkv, stride_out, stride_lse, stride_d_out, stride_d_qkv,
+    tensors, D_QKV, head, n_heads, start, n, low, strides, stride_d_qkv,
     QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """Gradient dQ of a tile of queries over all keys."""
-    width = n_heads * E
     e, query = tl.arange(0, PADDED_E), tl.arange(0, QUERIES) + low
-    column, real_e = (e + head * E)[None, :], (e < E)[None, :]
-    row, used = start + query, query < n
-    q, d_out, lse, delta = _load_queries(
-        QKV, OUT, LSE, D_OUT, head, row, used, column, real_e,
-        stride_qkv, stride_out, stride_lse, stride_d_out,
-    )  # fmt: skip
+    column, row, used = (e + head * E)[None, :], start + query, query < n
+    q, d_out, lse, delta = _load_queries(tensors, strides, head, row, used, column, e)
     d_q = tl.zeros([QUERIES, PADDED_E], tl.float32)
     for low_key in range(0, n, KEYS):
         key = low_key + tl.arange(0, KEYS)
-        at_key = QKV + (start + key)[:, None] * (stride_qkv * E) + width + column
-        key_mask = (key < n)[:, None] & real_e
-        k = tl.load(at_key, mask=key_mask, other=0.0)
-        v = tl.load(at_key + width, mask=key_mask, other=0.0)
-        pair = used[:, None] & (key < n)[None, :]
-        _, d_scores = _scores_backward(q, k, v, d_out, lse, delta, pair)
+        k, v = _load_keys(tensors[0], start + key, key < n, column, e, n_heads * E, strides[0])
+        weights = tl.exp2(tl.dot(q, tl.trans(k), input_precision="ieee") * IN_BASE_2 - lse[:, None])
+        d_scores = weights * (tl.dot(d_out, tl.trans(v), input_precision="ieee") - delta[:, None])
         d_q = tl.dot(d_scores.to(k.dtype), k, d_q, input_precision="ieee")
-    d_q = d_q.to(D_QKV.dtype.element_ty)
-    tl.store(D_QKV + row[:, None] * (stride_d_qkv * E) + column, d_q, mask=used[:, None] & real_e)
+    d_q = (d_q * SCALE).to(D_QKV.dtype.element_ty)
+    at_query = D_QKV + row[:, None] * (stride_d_qkv * E) + column
+    tl.store(at_query, d_q, mask=used[:, None] & (e < E)[None, :])
 
 
 @triton.jit
@@ -352,15 +371,15 @@ def _attend_class(
         mask = (key < n)[:, None, None] & exists[None, :, :]
         k = tl.load(at_key, mask=mask, other=0.0).to(tl.float32)
         v = tl.load(at_key + n_heads * E, mask=mask, other=0.0).to(tl.float32)
-        scores = tl.where((key < n)[:, None], tl.sum(k * q[None, :, :], 2) * SCALE, float("-inf"))
+        scores = tl.where((key < n)[:, None], tl.sum(k * q[None, :, :], 2) * IN_BASE_2, float("-inf"))
         higher = tl.maximum(highest, tl.max(scores, 0))
-        weights, fading = tl.exp(scores - higher[None, :]), tl.exp(highest - higher)
+        weights, fading = tl.exp2(scores - higher[None, :]), tl.exp2(highest - higher)
         total = total * fading + tl.sum(weights, 0)
         mean = mean * fading[:, None] + tl.sum(weights[:, :, None] * v, 0)
         highest = higher
     mean = mean / total[:, None]
     tl.store(OUT + jet * (stride_out * E) + column, mean.to(OUT.dtype.element_ty), mask=exists)
-    tl.store(LSE + jet * n_heads + head, highest + tl.log(total), mask=head < n_heads)
+    tl.store(LSE + jet * n_heads + head, highest + tl.log2(total), mask=head < n_heads)
 
 
 @triton.jit
@@ -386,8 +405,8 @@ def _attend_class_backward(
         at_key = KV + row * (stride_kv * E) + column[None, :, :]
         k = tl.load(at_key, mask=mask, other=0.0).to(tl.float32)
         v = tl.load(at_key + n_heads * E, mask=mask, other=0.0).to(tl.float32)
-        scores = tl.sum(k * q[None, :, :], 2) * SCALE
-        weights = tl.where((key < n)[:, None], tl.exp(scores - lse[None, :]), 0.0)
+        scores = tl.sum(k * q[None, :, :], 2) * IN_BASE_2
+        weights = tl.where((key < n)[:, None], tl.exp2(scores - lse[None, :]), 0.0)
         d_weights = tl.sum(v * d_out[None, :, :], 2)
         d_scores = weights * (d_weights - delta[None, :]) * SCALE
         d_q += tl.sum(d_scores[:, :, None] * k, 0)

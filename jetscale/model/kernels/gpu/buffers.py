@@ -229,7 +229,7 @@ class Gradients:
         return self.parts(name).view(slot.shape)
 
     def summed(self, name: str) -> Tensor:
-        """The gradient of a parameter, in its shape, a new tensor; for tests, which call no update."""
+        """The gradient of a parameter, in its shape, a new tensor; to be asked for before the update."""
         return self.parts(name).sum(0).view(self.layout.slots[name].shape)
 
 
