@@ -6,11 +6,12 @@ import gc
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from jetscale.common.imports import quick_imports
+from jetscale.common.imports import _standing_in, quick_imports
 
 
 @pytest.fixture(autouse=True)
@@ -71,12 +72,35 @@ def _run(program: str) -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_training_imports_no_statistics_and_others_get_them() -> None:
+@pytest.fixture
+def transformers(tmp_path: Path) -> str:
+    """A package of that name and version; the start of a program that finds it."""
+    package = tmp_path / "transformers"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "class AutoModel:\n  def from_pretrained(name): return name\n"
+        "class AutoTokenizer(AutoModel): pass\nclass CLIPModel(AutoModel): pass\n"
+    )
+    (package / "below.py").write_text("from transformers import CLIPModel as found\n")
+    metadata = tmp_path / "transformers-5.17.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 5.17.0\n")
+    return (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from jetscale.common.imports import quick_imports\n"
+    )
+
+
+def test_training_imports_no_statistics_and_no_models_of_texts_and_others_get_them(transformers: str) -> None:
     _run(
-        "import sys; from jetscale.common.imports import quick_imports\n"
-        "with quick_imports(): import jetscale.training.run\n"
+        f"{transformers}with quick_imports(): import jetscale.training.run\n"
         "assert 'torchmetrics' in sys.modules and 'scipy.stats' not in sys.modules\n"
-        "import scipy.signal; assert scipy.signal.convolve([1, 2], [1]).tolist() == [1, 2]"
+        "import scipy.signal; assert scipy.signal.convolve([1, 2], [1]).tolist() == [1, 2]\n"
+        "assert 'transformers' not in sys.modules\n"
+        "from torchmetrics.functional.text import bert\n"
+        "assert bert._TRANSFORMERS_GREATER_EQUAL_4_4 and 'transformers' not in sys.modules\n"
+        "assert bert.AutoModel.from_pretrained('roberta') == 'roberta' and 'transformers' in sys.modules\n"
+        "from transformers import AutoModel; assert AutoModel.__module__ == 'transformers'"
     )
 
 
@@ -97,36 +121,6 @@ def test_what_uses_scipy_signal_inside_gets_it(line: str) -> None:
     )
 
 
-@pytest.fixture
-def transformers(tmp_path: Path) -> str:
-    """A package of that name and version; the start of a program that finds it."""
-    package = tmp_path / "transformers"
-    package.mkdir()
-    (package / "__init__.py").write_text(
-        "class AutoModel:\n  def from_pretrained(name): return name\n"
-        "class AutoTokenizer(AutoModel): pass\nclass CLIPModel(AutoModel): pass\n"
-    )
-    (package / "below.py").write_text("from transformers import CLIPModel as found\n")
-    metadata = tmp_path / "transformers-5.17.0.dist-info" / "METADATA"
-    metadata.parent.mkdir()
-    metadata.write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 5.17.0\n")
-    return (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from jetscale.common.imports import quick_imports\n"
-    )
-
-
-def test_training_imports_no_models_of_texts_and_others_get_them(transformers: str) -> None:
-    _run(
-        f"{transformers}with quick_imports(): import jetscale.training.run\n"
-        "assert 'transformers' not in sys.modules\n"
-        "from torchmetrics.functional.text import bert\n"
-        "assert bert._TRANSFORMERS_GREATER_EQUAL_4_4 and 'transformers' not in sys.modules\n"
-        "assert bert.AutoModel.from_pretrained('roberta') == 'roberta' and 'transformers' in sys.modules\n"
-        "from transformers import AutoModel; assert AutoModel.__module__ == 'transformers'"
-    )
-
-
 @pytest.mark.parametrize(
     "line",
     [
@@ -140,10 +134,6 @@ def test_what_uses_transformers_inside_gets_it(transformers: str, line: str) -> 
     _run(f"{transformers}with quick_imports():\n  {line}\n  assert callable(found)")
 
 
-def test_without_transformers_nothing_stands_in_for_it() -> None:
-    _run(
-        "import sys; from jetscale.common.imports import quick_imports\n"
-        "with quick_imports():\n  assert 'transformers' not in sys.modules\n"
-        "  import torchmetrics.functional.text.bert as bert\n"
-        "assert not hasattr(bert, 'AutoModel')"
-    )
+def test_nothing_stands_in_for_a_package_that_is_not_installed() -> None:
+    with _standing_in("no_such_package", {"name": None}), pytest.raises(ModuleNotFoundError):
+        import_module("no_such_package")

@@ -1,6 +1,6 @@
 """Measure training on a GPU into ``gpu.json``; meant to take at most six minutes, and stopped then.
 
-    python -m benchmarks.gpu                # kernels, runs, starts, steps and floors, shared card, tests
+    python -m benchmarks.gpu                # kernels, tests, steps and floors, runs, starts, shared card
     python -m benchmarks.gpu --quick        # some widths and shorter runs; stopped after two minutes
     python -m benchmarks.gpu --agreement    # only loss curves: captured, eager, float32; after nine minutes
 
@@ -16,21 +16,22 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.gpu.commands import ROOT, Bench, jets
+from benchmarks.gpu.commands import ROOT, Bench, Running, jets, running
 from benchmarks.gpu.session import Session, measured
 
 OUT = Path(__file__).parents[1] / "gpu.json"
 TARGETS = {8: 0.25, 16: 0.25, 24: 0.25, 32: 0.25, 48: 0.25, 64: 0.25, 128: 0.40, 256: 0.80, 512: 1.7}
 """Milliseconds a step of `python -m jetscale.train` with all its tracking, batch 128."""
 SECONDS, QUICK_SECONDS, AGREEMENT_SECONDS = 360.0, 120.0, 540.0
+TESTS = 0.36
+"""Share of the time by which the tests have ended, or are stopped."""
 
 
 def main() -> None:
@@ -49,20 +50,33 @@ def main() -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         work = Path(folder)
         os.environ["TRITON_CACHE_DIR"] = str(work / "triton")  # empty: compiling is measured too
-        for name, part in _parts(Bench(session, work, jets(work)), arguments).items():
-            session.part(name, part)
+        bench = Bench(session, work, jets(work))
+        with running([] if arguments.agreement else [_tests()]) as tests:
+            for name, part in _parts(bench, tests, arguments).items():
+                session.part(name, part)
     console = Console(width=140)
     if not arguments.agreement:
         console.print(_table(session.results))
     print(f"written: {arguments.out}")
 
 
-def _parts(bench: Bench, arguments: argparse.Namespace) -> dict[str, Callable[[], object]]:
-    """The parts in the order in which they are measured: what the table needs comes first."""
+def _tests() -> tuple[list[str], Path]:
+    """The command that runs the tests that need a card, and where."""
+    from benchmarks.gpu import card
+
+    return card.command_of_tests(card.files_of_tests()), ROOT
+
+
+def _parts(
+    bench: Bench, tests: Sequence[Running], arguments: argparse.Namespace
+) -> dict[str, Callable[[], object]]:
+    """The parts in the order in which they are measured: what the table needs comes first.
+
+    The tests run beside the compiling, which is on the CPU, and end before anything is timed.
+    """
     from benchmarks.gpu import agreement, card, grid, imports, kernels, runs, steps
 
     session, results, quick = bench.session, bench.session.results, arguments.quick
-    files = card.files_of_tests()
     first: dict[str, Callable[[], object]] = {"card": lambda: results["card"].update(card.card())}
     if arguments.agreement:
         return {**first, "agreement": lambda: agreement.run(bench)}
@@ -71,12 +85,12 @@ def _parts(bench: Bench, arguments: argparse.Namespace) -> dict[str, Callable[[]
     return {
         **first,
         "kernels": lambda: kernels.run(bench, dims, tuple(trained)),
+        "tests": lambda: session.record("tests", "gpu", lambda: card.ended(tests[0], session.until(TESTS))),
+        "steps": lambda: steps.run(session, dims),
         "runs": lambda: runs.run(bench, trained),
         "start": lambda: (runs.start(bench, runs.START_QUICK if quick else runs.START), imports.run(bench)),
-        "steps": lambda: steps.run(session, dims),
         "shared": lambda: runs.shared(bench, runs.SHARED_QUICK if quick else runs.SHARED),
         "grid": lambda: results["grid"].update(grid.hours(results)),
-        "tests": lambda: session.row("tests", "gpu", partial(card.run_tests, session, files, ROOT)),
     }
 
 

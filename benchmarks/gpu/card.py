@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.commands import ROOT, Child, running
-from benchmarks.gpu.session import Session
+from benchmarks.gpu.commands import ROOT, Running, stop
 
 WORKERS = 8
 """Test processes at most: each has a context on the card."""
@@ -43,34 +42,43 @@ def files_of_tests() -> list[Path]:
     return sorted(path for path in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text())
 
 
-def run_tests(session: Session, files: Sequence[Path], folder: Path) -> dict[str, Any]:
-    """Outcome of the tests marked ``gpu``, as far as they come in the time that is left.
+def command_of_tests(files: Sequence[Path]) -> list[str]:
+    """The words that run the tests marked ``gpu``.
 
     Parameters
     ----------
-    session : knows the time that is left
     files : of tests
-    folder : where pytest runs
-
-    Returns
-    -------
-    Number of tests by outcome, an ``error`` where they did not end, and the end of what pytest printed.
     """
     words = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", "--color=no"]
     words += ["-p", "no:benchmark"]  # pytest-benchmark warns beside pytest-xdist, and warnings are errors
     if find_spec("xdist"):
         words += ["-n", str(min(WORKERS, len(os.sched_getaffinity(0))))]
+    return [*words, *map(str, files)]
+
+
+def ended(tests: Running, seconds: float) -> dict[str, Any]:
+    """Outcome of the tests, as far as they come; those that run still are killed with their processes.
+
+    Parameters
+    ----------
+    tests : `command_of_tests`, started
+    seconds : how long to wait for it
+
+    Returns
+    -------
+    Number of tests by outcome, an ``error`` where they did not end or failed, and the end of what pytest
+    printed.
+    """
     found: dict[str, Any] = {}
-    with running([([*words, *map(str, files)], folder)], Child) as (process,):
-        seconds = session.left
-        try:
-            status = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            found["error"] = f"not done after {seconds:.0f} s"
-        else:
-            if status:
-                found["error"] = f"exit status {status} of pytest"
-        printed = process.printed()
+    try:
+        status = tests.wait(seconds)
+    except subprocess.TimeoutExpired:
+        found["error"] = f"not done after {seconds:.0f} s"
+        stop(tests)
+    else:
+        if status:
+            found["error"] = f"exit status {status} of pytest"
+    printed = tests.printed()
     return {**outcomes(printed), **found, "tail": printed[-_TAIL:]}
 
 

@@ -98,9 +98,19 @@ def running(commands: Sequence[tuple[Sequence[str], Path]], start: Start = Child
         yield processes
     finally:
         for process in processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(10.0)
+            stop(process)
+
+
+def stop(process: Running) -> None:
+    """Kill a command, with all that it started, if it runs still.
+
+    Parameters
+    ----------
+    process : the command
+    """
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10.0)
 
 
 def succeed(process: Running, seconds: float) -> None:

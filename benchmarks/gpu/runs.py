@@ -19,8 +19,8 @@ STEPS = {8: 12_000, 512: 3_000, 128: 8_000, 64: 12_000, 256: 5_000, 32: 12_000}
 QUICK = {8: 6_000, 512: 2_000, 128: 4_000}
 START, START_QUICK = (8, 512), (8,)
 START_SEED, SHARED_SEED = 1, 100  # no seed comes twice at one width: a finished run would not run again
-# width to steps and numbers of runs at once
-SHARED = {8: (20_000, (8, 4)), 512: (3_000, (4,)), 64: (10_000, (8,))}
+# width to steps and numbers of runs at once; both ends first, between which the grid's hours interpolate
+SHARED = {8: (20_000, (8,)), 512: (3_000, (4,)), 64: (10_000, (8,))}
 SHARED_QUICK = {8: (10_000, (8,))}
 
 

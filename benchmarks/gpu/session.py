@@ -36,6 +36,15 @@ class Session:
         self._longest: dict[str, float] = {}
         self.results: dict[str, Any] = {"limit_s": seconds, "seconds": {}}
 
+    def until(self, share: float) -> float:
+        """Seconds until a share of the time has run; 0 where it has.
+
+        Parameters
+        ----------
+        share : of the time limit, between 0 and 1
+        """
+        return max(0.0, self.left - (1 - share) * self.results["limit_s"])
+
     @property
     def left(self) -> float:
         """Seconds that are left, 0 where none is."""

@@ -1,7 +1,7 @@
 """How many runs of a sweep share a GPU: processes, each with its own run, on a card as it is.
 
-Other ways to share were not built: several graphs on streams of one process, or seeds of a width stacked into
-one launch. They were not compared with processes by measurement.
+Other ways to share were not built: several graphs on streams of one process, of which docs/sweeps.md has a
+measurement, or seeds of a width stacked into one launch.
 """
 
 from __future__ import annotations

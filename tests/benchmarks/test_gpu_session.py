@@ -54,6 +54,13 @@ def test_what_was_measured_is_kept_and_what_has_no_time_is_told(tmp_path: Path) 
     assert _table(found).row_count == 1
 
 
+def test_the_time_until_a_share_of_it_has_run(tmp_path: Path) -> None:
+    session = Session(tmp_path / "gpu.json", 100.0, time.monotonic() - 20.0)
+    assert session.until(0.5) == pytest.approx(30.0, abs=1.0)
+    assert session.until(0.1) == 0.0
+    assert session.left == pytest.approx(80.0, abs=1.0)
+
+
 def test_a_command_that_takes_too_long_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
     commands = [(["sh", "-c", "sleep 60 & echo $!; wait"], tmp_path), (["sleep", "60"], tmp_path)]
     with running(commands) as processes:
@@ -93,18 +100,16 @@ def test_tests_that_ended_are_counted_when_the_time_is_over(tmp_path: Path) -> N
         "def test_long(): open('begun', 'w'); time.sleep(60)\n"
     )
 
-    class Until(Session):
-        @property
-        def left(self) -> float:
-            """Until the long test has begun, and half a second more."""
-            while not (tmp_path / "begun").exists():
-                time.sleep(0.02)
-            return 0.5
-
-    found = card.run_tests(Until(tmp_path / "gpu.json", 600), [tmp_path / "test_some.py"], tmp_path)
+    with running([(card.command_of_tests([tmp_path / "test_some.py"]), tmp_path)]) as (process,):
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.02)
+        time.sleep(0.5)
+        found = card.ended(process, 0.1)
+        assert process.poll() is not None
     counts = {word: found[word] for word in ("passed", "failed", "skipped")}
     assert counts == {"passed": 1, "failed": 1, "skipped": 1}
     assert found["error"] == "not done after 0 s"
+    assert "test_bad" in found["tail"]
     one_process = (
         "t.py::test_good PASSED        [ 50%]\nt.py::test_bad FAILED   [100%]\nFAILED t.py::test_bad"
     )
