@@ -33,12 +33,15 @@ def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attended.transpose(0, 1).flatten(1)
 
 
-# four programs share a head's long jets, or two
-@pytest.mark.parametrize(("n_heads", "spare", "pairs"), [(1, 37, 1_024), (3, 0, 8), (1, 5, 1)])
+# four programs share a head's long jets, or two; backward, 64 queries at once, or 32
+@pytest.mark.parametrize(
+    ("n_heads", "spare", "pairs", "few"), [(1, 37, 1_024, 512), (3, 0, 8, 0), (1, 5, 1, 0)]
+)
 def test_attention_is_that_of_each_jet_alone(
-    n_heads: int, spare: int, pairs: int, monkeypatch: pytest.MonkeyPatch
+    n_heads: int, spare: int, pairs: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "PAIRS", pairs)
+    monkeypatch.setattr(kernels, "FEW_PAIRS", few)
     lengths = LENGTHS if n_heads == 1 else [n for n in LENGTHS if n < 65]
     jets, n_jets = chunk(lengths), len(lengths) - FIRST
     jets.first.fill_(FIRST)
