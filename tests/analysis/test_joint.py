@@ -277,9 +277,19 @@ def test_worth_in_jets_and_what_is_refused() -> None:
     assert worth["sentence"].startswith("pretraining on c is worth ")
     assert "at width 32 (pretrained on 100,000)" in worth["sentence"]
     assert [row["dim"] for row in worth["by_width"]] == list(WIDTHS)
-    held = {name: law["held_out"]["D"] for name, law in found["transfer_laws"]["laws"].items()}
-    assert held["effective_data"]["rms_error"] < 0.01 < held["none"]["rms_error"]
+    laws = found["transfer_laws"]["laws"]
+    held = {name: law["held_out"]["D"] for name, law in laws.items()}
+    assert held["effective_data"]["rms_error"] < 0.003 < 0.03 < held["separate"]["rms_error"]
     assert "effective_data" in found["transfer_laws"]["verdict"]
+    # one surface between two groups with equally many points may pass anywhere
+    none = laws["none"]
+    assert none["held_out"] == {"D": None, "N": None}
+    assert none["rms"] is None
+    assert not none["theta"]
+    assert all(value.value is None for value in none["parameters"].values())
+    assert "none" not in found["transfer_laws"]["verdict"]
+    (warning,) = found["transfer_laws"]["warnings"]
+    assert "law none: surfaces that differ by up to 2" in warning
 
 
 def test_two_amounts_of_pretraining_give_the_power() -> None:

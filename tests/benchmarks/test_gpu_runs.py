@@ -130,7 +130,8 @@ def test_curves_of_all_ways_are_compared(bench: Bench) -> None:
     found = kept(bench)["agreement"]
     assert found["problems"] == []
     row = found["8"]
-    assert row["lines"] == {"captured": 2, "eager": 2, "float32": 2}
+    assert row["lines"] == {"captured": 2, "eager": 2, "float32": 2, "cpu": 2}
     # on a CPU all ways are one
-    assert row["eager_minus_captured"] == row["float32_minus_captured"] == 0
+    assert row["eager_minus_captured"] == row["float32_minus_captured"] == row["cpu_minus_captured"] == 0
+    assert len(row["curves"]) == 6
     assert row["scatter_of_seeds"] > 0

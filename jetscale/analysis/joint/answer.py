@@ -257,6 +257,7 @@ def _reference(data: JointData) -> str:
 def _unsettled(data: JointData, entry: dict[str, Any], certificate: JointCertificate) -> list[str]:
     """Take values out of the entry that the fit does not determine, and say why."""
     found = [] if certificate.converged else ["it did not converge: exponents have no value"]
+    found += [f"{certificate.told_flat()}: exponents have no value"] if certificate.flat else []
     bounded = [name for name in certificate.at_bound if name.rpartition(".")[2] in EXPONENTS]
     if bounded:
         found.append(f"{', '.join(bounded)} at a bound: exponents a and b have no value")
@@ -357,7 +358,11 @@ def _laws(data: JointData, laws: Mapping[str, FittedLaw]) -> dict[str, Any]:
             }
         },
         "coverage": coverage_entry(lacks, misses(lacks), EXTRA_DATA),
-        "warnings": [],
+        "warnings": [
+            f"law {name}: {law.certificate.told_flat()}, so it has no values and is not compared"
+            for name, law in laws.items()
+            if law.certificate.flat
+        ],
     }
 
 

@@ -51,7 +51,7 @@ class HeldOut:
 def law_held_out(
     model: TransferModel, points: Mapping[str, Points], axis: str, data: JointData
 ) -> HeldOut | None:
-    """Fit below a cut and predict above it; None where what is left cannot carry the fit."""
+    """Fit below a cut and predict above it; None where what is left does not determine the fit."""
     cut = cut_of(points, axis)
     below = {name: _of_axis(p, axis) <= cut for name, p in points.items()}
     kept = {name: p.of(below[name]) for name, p in points.items()}
@@ -59,7 +59,9 @@ def law_held_out(
     if not enough or all(mask.all() for mask in below.values()):
         return None
     fitted = TransferModel.of(model.law, kept, model.scratch, model.compositions, model.model.objective)
-    fit, _ = fitted.point(kept, starts=2)
+    fit, certificate = fitted.point(kept, starts=2)
+    if certificate.flat:
+        return None
     surfaces = fitted.model.surfaces(fit.phi)
     predicted = {
         name: surfaces[name].log_loss(p.log_N[~below[name]], p.log_D[~below[name]])[0]

@@ -24,12 +24,13 @@ from jetscale.analysis.fitting.moments import moments
 from jetscale.analysis.fitting.objective import Objective
 from jetscale.analysis.fitting.solver import Solution, State, minimise
 from jetscale.analysis.fitting.surface import SurfaceForm, Surfaces
-from jetscale.analysis.fitting.surface_fit import AGREEMENT, ROUNDING
+from jetscale.analysis.fitting.surface_fit import AGREEMENT, EQUAL, ROUNDING
 
 Array = NDArray[np.float64]
 Losses = Mapping[str, Array]  # by group, (R, P) or (1, P)
 
 CONVERGED = 1e-6  # predicted relative decrease below which a minimum counts as reached
+FLAT = 1e-4  # difference in ln L of fits that are equally good: 1e-12 where there is one minimum
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class JointCertificate:
         two or more, or 1.
     condition : condition number of the Gauss-Newton matrix of all groups, centred ln N and ln D.
     at_bound : names of the parameters at a bound.
+    spread : largest difference in ln L of a point between starts that ended equally low; see `flat`.
     """
 
     converged: bool
@@ -79,11 +81,25 @@ class JointCertificate:
     agreeing: int
     condition: float
     at_bound: list[str]
+    spread: float
+
+    @property
+    def flat(self) -> bool:
+        """Whether different surfaces fit equally well, so that the fit determines none of them.
+
+        So it is where one surface has to pass between two groups with the same number of points on either
+        side: wherever it passes, the sum of absolute residuals is the same.
+        """
+        return self.spread > FLAT
 
     def to_json(self) -> dict[str, Any]:
         """Entry of results.json."""
         told = self.agreeing if self.agreeing == self.starts else min(self.agreeing, 2)
-        return asdict(self) | {"agreeing": told}
+        return {key: value for key, value in asdict(self).items() if key != "spread"} | {"agreeing": told}
+
+    def told_flat(self) -> str:
+        """What to say of a `flat` fit."""
+        return f"surfaces that differ by up to {np.expm1(self.spread):.1%} fit its losses equally well"
 
 
 @dataclass(frozen=True)
@@ -209,9 +225,9 @@ class JointModel:
             {name: _rows(value, rows) for name, value in losses.items()} for losses in (log_L, weight)
         )
         solution = self.solve(starts_SRF.reshape(S * R, F), tiled, weights)
-        objective_SR = solution.objective.reshape(S, R)
-        lowest, row = objective_SR.argmin(axis=0), np.arange(R)
-        return JointFit(solution.phi.reshape(S, R, F)[lowest, row], objective_SR[lowest, row])
+        objective_SR, phi_SRF = solution.objective.reshape(S, R), solution.phi.reshape(S, R, F)
+        lowest, row = _lowest(objective_SR, phi_SRF, 0.0), np.arange(R)
+        return JointFit(phi_SRF[lowest, row], objective_SR[lowest, row])
 
     def point(self, starts_SF: Array, log_L: Losses, weight: Losses) -> tuple[JointFit, JointCertificate]:
         """Fit once, from several starts, to the last digit.
@@ -223,9 +239,10 @@ class JointModel:
         """
         S = len(starts_SF)
         found = self.solve(starts_SF, log_L, weight)
-        lowest = int(found.objective.argmin())
-        final = self.solve(found.phi[[lowest]], log_L, weight, tolerance=1e-14)
         rounding = self.objective.scale * self.points * ROUNDING**2 / 2
+        equal = _equal(found.objective[:, None], rounding)[:, 0]
+        lowest = int(_lowest(found.objective[:, None], found.phi[:, None], rounding)[0])
+        final = self.solve(found.phi[[lowest]], log_L, weight, tolerance=1e-14)
         value = float(final.objective[0])
         decrease = float(final.decrease[0]) if value > rounding else 0.0
         certificate = JointCertificate(
@@ -236,12 +253,17 @@ class JointModel:
             agreeing=int((found.objective <= value * (1 + AGREEMENT) + rounding).sum()),
             condition=self.condition(final.phi[0], log_L, weight),
             at_bound=self.at_bound(final.phi[0]),
+            spread=self.spread(found.phi[equal]),
         )
         order = np.argsort(found.objective)
         apart = np.diff(found.objective[order]) > AGREEMENT * value + rounding
         minima = np.concatenate([final.phi, found.phi[order[1:][apart]]])
         objective = np.where(final.objective <= rounding, 0.0, final.objective)
         return JointFit(final.phi, objective, minima), certificate
+
+    def spread(self, phi_SF: Array) -> float:
+        """Largest difference in ln L of a point between parameters (S, F)."""
+        return max(float(np.ptp(log_L, axis=0).max()) for log_L in self.fitted(phi_SF).values())
 
     def at_bound(self, phi_F: Array) -> list[str]:
         """Names of the parameters that rest at an end of the box, or within a thousandth of it."""
@@ -268,6 +290,20 @@ class JointModel:
             rows.append(J_PF * np.sqrt(counts)[:, None])
         singular = np.linalg.svd(np.concatenate(rows), compute_uv=False)
         return float((singular[0] / max(singular[-1], 1e-8 * singular[0])) ** 2)
+
+
+def _lowest(objective_SR: Array, phi_SRF: Array, rounding: float) -> Index:
+    """Start that ended lowest, (R,); of those equal up to rounding the one of the smallest sum of phi.
+
+    What decides among equals is of no account, as long as rounding does not.
+    """
+    equal_SR = _equal(objective_SR, rounding)
+    return np.asarray(np.where(equal_SR, phi_SRF.sum(axis=2), np.inf).argmin(axis=0))
+
+
+def _equal(objective_SR: Array, rounding: float) -> NDArray[np.bool_]:
+    """Starts that ended as low as the lowest, up to rounding, (S, R)."""
+    return np.asarray(objective_SR <= objective_SR.min(axis=0) * (1 + EQUAL) + rounding)
 
 
 @dataclass(frozen=True)

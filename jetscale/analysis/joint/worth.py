@@ -77,6 +77,8 @@ def law_entry(data: JointData, fitted: FittedLaw) -> dict[str, Any]:
     # with alpha held, A and L_inf are what goes with it
     unknown = {"L_inf", "A", "alpha"} if "alpha" in model.held and "A" not in model.held else set(model.held)
     unknown |= set(fitted.certificate.at_bound)
+    flat = fitted.certificate.flat
+    unknown |= set(COLUMNS) if flat else set()
     reported = {
         name: Quantity(None) if name in unknown else quantities[parameter]
         for name, parameter in COLUMNS.items()
@@ -100,13 +102,13 @@ def law_entry(data: JointData, fitted: FittedLaw) -> dict[str, Any]:
         "parameters": reported,
         "held": model.held,
         "compositions": of,
-        "theta": {key: float(value[0]) for key, value in theta.items()},
-        "rms": float(np.sqrt((residual**2).mean())),
+        "theta": {} if flat else {key: float(value[0]) for key, value in theta.items()},
+        "rms": None if flat else float(np.sqrt((residual**2).mean())),
         "objective": float(fit.objective[0]),
         "parameters_count": len(model.model.names),
         "certificate": fitted.certificate.to_json(),
         "held_out": {axis: None if one is None else one.to_json() for axis, one in fitted.held_out.items()},
-        "lack_of_fit": _lack_of_fit(data, fitted),
+        "lack_of_fit": dict.fromkeys(data.tasks) if flat else _lack_of_fit(data, fitted),
     }
 
 
@@ -148,6 +150,8 @@ def undetermined(fitted: FittedLaw, one: Composition) -> str:
     bounded = sorted(EXPONENTS & set(fitted.certificate.at_bound))
     if not fitted.certificate.converged:
         return "the law of transfer did not converge"
+    if fitted.certificate.flat:
+        return fitted.certificate.told_flat()
     if bounded:
         return f"{' and '.join(bounded)} at a bound: the losses do not fall with N and D as the law does"
     if fitted.model.law.name == EFFECTIVE and fitted.model.out_of_reach(fitted.fit.phi, one.name)[0]:
