@@ -100,11 +100,13 @@ def root_log() -> Iterator[Callable[[Any], logging.Handler]]:
     def to(stream: Any) -> logging.Handler:
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter("[%(levelname)s] - %(message)s"))
-        root.handlers, root.level = [handler], logging.INFO
+        root.handlers = [handler]
+        root.setLevel(logging.INFO)  # loggers remember what they were not to say until a level is set
         return handler
 
     yield to
-    root.handlers, root.level = handlers, level
+    root.handlers = handlers
+    root.setLevel(level)
 
 
 def test_without_a_terminal_there_are_plain_lines_now_and_then(capsys, monkeypatch):
