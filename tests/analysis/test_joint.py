@@ -21,9 +21,10 @@ from jetscale.analysis.fitting.surface import Surfaces, _problem
 from jetscale.analysis.fitting.surface_fit import Fitter
 from jetscale.analysis.joint.data import Facts, JointData
 from jetscale.analysis.joint.groups import Composition, compositions_of
-from jetscale.analysis.joint.sharing import COLUMNS, Points, SharedModel
+from jetscale.analysis.joint.sharing import COLUMNS, Points, SharedModel, losses_of
 from jetscale.analysis.joint.transfer import LAWS, TransferModel
 from jetscale.analysis.joint.transfer_forms import Tilted, WithExtraData
+from jetscale.analysis.joint.transfer_starts import pooled_nodes
 from jetscale.analysis.settings import JointSettings, UncertaintySettings
 from jetscale.analysis.tables.loss_table import LossTable
 from jetscale.common.usage import UsageError
@@ -290,6 +291,25 @@ def test_worth_in_jets_and_what_is_refused() -> None:
     assert "none" not in found["transfer_laws"]["verdict"]
     (warning,) = found["transfer_laws"]["warnings"]
     assert "law none: surfaces that differ by up to 2" in warning
+
+
+def test_of_minima_that_are_equal_up_to_rounding_rounding_chooses_none() -> None:
+    points = {
+        name: noisy(Surfaces.single(**{**TRUE, "B": B}), seed, sd=0.002)
+        for name, B, seed in (("a", 16.0, 1), ("b", 8.0, 2))
+    }
+    law = TransferModel.of(LAWS["none"], points, "a", (Composition("b", {"b": 1e5}),), Objective())
+    log_L, weight = losses_of(points)
+    starts = law.starts(log_L, weight, pooled_nodes(law.model.groups, log_L, weight, 8))
+    rng, found = np.random.default_rng(0), []
+    for _ in range(12):
+        moved = {name: np.nextafter(one, rng.choice([-9.0, 9.0], one.shape)) for name, one in log_L.items()}
+        fit, certificate = law.model.point(starts[:, 0], moved, weight)
+        found += [fit.phi, law.model.best(starts, moved, weight).phi]
+        assert certificate.flat
+        assert certificate.spread > 0.01
+    assert np.ptp(np.concatenate(found), axis=0).max() < 1e-6
+    assert not SharedModel.of(points, frozenset(), Objective()).point(points)[1].flat
 
 
 def test_two_amounts_of_pretraining_give_the_power() -> None:
