@@ -49,9 +49,10 @@ def main() -> None:
     session = Session(arguments.out, AGREEMENT_SECONDS if arguments.agreement else limit, begun)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         work = Path(folder)
-        os.environ["TRITON_CACHE_DIR"] = str(work / "triton")  # empty: compiling is measured too
         bench = Bench(session, work, jets(work))
         with running([] if arguments.agreement else [_tests()]) as tests:
+            # empty, and not the tests': compiling is measured too, and compiled kernels are counted
+            os.environ["TRITON_CACHE_DIR"] = str(work / "triton")
             for name, part in _parts(bench, tests, arguments).items():
                 session.part(name, part)
     console = Console(width=140)

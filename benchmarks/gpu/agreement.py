@@ -62,12 +62,12 @@ def run(bench: Bench, dims: Sequence[int] = DIMS, steps: int = STEPS) -> None:
 
 def _ways(dim: int, steps: int) -> list[tuple[str, Run]]:
     more = ("tracking.log_every=50",)
-    single, cpu = "device.precision=32-true", "device.accelerator=cpu"
+    overrides = {"eager": EAGER, "float32": "device.precision=32-true"}
+    if dim in ON_CPU:
+        overrides["cpu"] = "device.accelerator=cpu"
     return [
         *(("captured", Run(dim, seed, steps, more)) for seed in SEEDS),
-        ("eager", Run(dim, 0, steps, (*more, EAGER))),
-        ("float32", Run(dim, 0, steps, (*more, single))),
-        *(("cpu", Run(dim, 0, steps, (*more, cpu))) for _ in range(dim in ON_CPU)),
+        *((way, Run(dim, 0, steps, (*more, override))) for way, override in overrides.items()),
     ]
 
 

@@ -18,14 +18,13 @@ from typing import Any
 def quick_imports() -> Iterator[None]:
     """Import PyTorch and Lightning inside in 2.2 s of CPU time; they take 3.7 s otherwise.
 
-    Lightning imports torchmetrics, and torchmetrics imports two large packages for names that no jet needs.
-    Whoever else uses them, inside or afterwards, gets them, and torchmetrics when it uses its names.
+    Lightning imports torchmetrics, which imports two large packages for a few names that a run never uses.
+    Both are left out here, and imported as soon as anybody uses something of them, inside or afterwards:
 
-    scipy.signal, with scipy.stats and 560 more modules: 0.5 of 2.7 s of CPU time, for the name ``hamming``,
-    which a package of audio metrics expects there.
-
-    transformers, where it is installed: 8.6 of 20 s until a run's first step, on a machine with a GPU, for
-    the models and tokenizers of metrics of texts.
+    - scipy.signal, with scipy.stats and 560 more modules: 0.5 of 2.7 s of CPU time, for the name ``hamming``,
+      which a package of audio metrics expects there;
+    - transformers, where it is installed: 8.6 of 20 s until a run's first step on a machine with a GPU, for
+      the models and tokenizers of metrics of texts.
     """
     models = {name: _NameWhenUsed("transformers", name) for name in ("AutoModel", "AutoTokenizer")}
     with (

@@ -312,6 +312,14 @@ def test_of_minima_that_are_equal_up_to_rounding_rounding_chooses_none() -> None
     assert not SharedModel.of(points, frozenset(), Objective()).point(points)[1].flat
 
 
+@pytest.mark.parametrize("replicates", [2, 4])
+def test_replicates_too_few_for_the_scatter_of_bends_test_none(replicates: int) -> None:
+    errors = UncertaintySettings(replicates=replicates, test_jet_samples=0, profile=False)
+    table = sweep_of({"scratch": Surfaces.single(**TRUE)}, runs=0.03)
+    found = fit(table, FitSettings(multiverse=False, uncertainty=errors)).subsets["scratch"]
+    assert found.details["lack_of_fit"] is None
+
+
 def test_two_amounts_of_pretraining_give_the_power() -> None:
     found = fit(transferred({"c@20000": 2e4, "c@100000": 1e5}, 30_000.0), quick()).details["transfer"]["c"]
     assert found["refused"] == {}

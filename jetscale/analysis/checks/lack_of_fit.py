@@ -96,7 +96,7 @@ def bend_test(
     Returns
     -------
     test ("F" or "Hotelling"), p_value, bend_rms (the part of the loss that bends explain, relative),
-    residual_rms; None where there are too few points, or too little scatter between runs, to tell.
+    residual_rms; None where there are too few points, runs or replicates to tell.
     """
     from scipy.special import fdtrc
 
@@ -125,6 +125,7 @@ def bend_test(
         ratio = (shape @ shape / BENDS) / max(((left - shape) ** 2).sum() / free, 1e-300)
         name, p_value = "F", float(fdtrc(BENDS, free, ratio))
     else:
+        dof = min(dof, len(replicate_residual_RP) - 1)  # the covariance is that of so many draws
         if not dof > BENDS:
             return None
         draws = (replicate_residual_RP - (replicate_residual_RP @ basis) @ basis.T) @ project.T

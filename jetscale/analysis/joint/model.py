@@ -226,7 +226,7 @@ class JointModel:
         )
         solution = self.solve(starts_SRF.reshape(S * R, F), tiled, weights)
         objective_SR, phi_SRF = solution.objective.reshape(S, R), solution.phi.reshape(S, R, F)
-        lowest, row = _lowest(objective_SR, phi_SRF, 0.0), np.arange(R)
+        lowest, row = _chosen(_equal(objective_SR, 0.0), phi_SRF), np.arange(R)
         return JointFit(phi_SRF[lowest, row], objective_SR[lowest, row])
 
     def point(self, starts_SF: Array, log_L: Losses, weight: Losses) -> tuple[JointFit, JointCertificate]:
@@ -240,8 +240,8 @@ class JointModel:
         S = len(starts_SF)
         found = self.solve(starts_SF, log_L, weight)
         rounding = self.objective.scale * self.points * ROUNDING**2 / 2
-        equal = _equal(found.objective[:, None], rounding)[:, 0]
-        lowest = int(_lowest(found.objective[:, None], found.phi[:, None], rounding)[0])
+        equal = _equal(found.objective, rounding)
+        lowest = int(_chosen(equal, found.phi))
         final = self.solve(found.phi[[lowest]], log_L, weight, tolerance=1e-14)
         value = float(final.objective[0])
         decrease = float(final.decrease[0]) if value > rounding else 0.0
@@ -292,18 +292,17 @@ class JointModel:
         return float((singular[0] / max(singular[-1], 1e-8 * singular[0])) ** 2)
 
 
-def _lowest(objective_SR: Array, phi_SRF: Array, rounding: float) -> Index:
-    """Start that ended lowest, (R,); of those equal up to rounding the one of the smallest sum of phi.
+def _equal(objective_S: Array, rounding: float) -> NDArray[np.bool_]:
+    """Starts (first axis) that ended as low as the lowest, up to rounding."""
+    return np.asarray(objective_S <= objective_S.min(axis=0) * (1 + EQUAL) + rounding)
+
+
+def _chosen(equal_S: NDArray[np.bool_], phi_SF: Array) -> Index:
+    """Of the starts (first axis) that ended equally low, the number of that of the smallest sum of phi.
 
     What decides among equals is of no account, as long as rounding does not.
     """
-    equal_SR = _equal(objective_SR, rounding)
-    return np.asarray(np.where(equal_SR, phi_SRF.sum(axis=2), np.inf).argmin(axis=0))
-
-
-def _equal(objective_SR: Array, rounding: float) -> NDArray[np.bool_]:
-    """Starts that ended as low as the lowest, up to rounding, (S, R)."""
-    return np.asarray(objective_SR <= objective_SR.min(axis=0) * (1 + EQUAL) + rounding)
+    return np.asarray(np.where(equal_S, phi_SF.sum(axis=-1), np.inf).argmin(axis=0))
 
 
 @dataclass(frozen=True)
