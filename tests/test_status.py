@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import termios
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +24,7 @@ from jetscale.status.as_json import as_json
 from jetscale.status.sweep import Watcher
 from jetscale.status.terminal import render
 from tests.runs import TINY, run_record
+from tests.terminal import Terminal
 
 COMMAND = [sys.executable, "-m", "jetscale.status"]
 
@@ -431,50 +428,10 @@ def test_words_for_numbers():
     assert [percent(share) for share in (None, 0.0, 0.999, 1.0, 1.5)] == ["?", "0%", "99%", "100%", "100%"]
 
 
-class Terminal:
-    """The program on a pseudo-terminal of 100 x 30."""
-
-    def __init__(self, *arguments: str | Path) -> None:
-        self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-        self.process = subprocess.Popen(
-            [*COMMAND, *map(str, arguments)], stdin=slave, stdout=slave, stderr=slave,
-            env=environment | {"TERM": "xterm"}, start_new_session=True,
-            # tests started from a shell's background job inherit an ignored SIGINT
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )  # fmt: skip
-        os.close(slave)
-        os.set_blocking(self.master, False)
-        self.text = ""
-
-    def until(self, words: str, seconds: float = 30.0) -> None:
-        """Read what is shown until it holds `words`, and forget it up to there."""
-        end = time.monotonic() + seconds
-        while words not in self.text:
-            assert time.monotonic() < end, f"{words!r} is not in {self.text!r}"
-            self._read()
-        self.text = self.text.partition(words)[2]
-
-    def close(self) -> int:
-        status = self.process.wait(30)
-        self._read()
-        os.close(self.master)
-        return status
-
-    def _read(self) -> None:
-        try:
-            self.text += os.read(self.master, 65536).decode()
-        except BlockingIOError:
-            time.sleep(0.02)
-        except OSError:  # the other end is closed
-            time.sleep(0.02)
-
-
 def test_on_a_terminal_it_follows_the_sweep_to_its_end(tmp_path):
     sweep = tmp_path / "s"
     plan(sweep, "scratch/dim=8/seed=0", "scratch/dim=8/seed=1")
-    terminal = Terminal(sweep, "watch=0.1")
+    terminal = Terminal(*COMMAND, sweep, "watch=0.1")
     terminal.until("0 done, 2 waiting")
     run = begin(sweep / "scratch/dim=8/seed=0", line("finetune", 100, 10.0))
     own(run, os.getpid())
@@ -493,7 +450,7 @@ def test_on_a_terminal_it_follows_the_sweep_to_its_end(tmp_path):
 
 def test_control_c_ends_it_cleanly(tmp_path):
     begin(tmp_path / "s/scratch/dim=8/seed=0")
-    terminal = Terminal(tmp_path / "s")
+    terminal = Terminal(*COMMAND, tmp_path / "s")
     terminal.until("1 stopped")
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.close() == 0

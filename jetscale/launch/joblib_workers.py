@@ -1,8 +1,8 @@
 """joblib's worker processes, and how they stop with their driver.
 
-A driver that is asked to stop (ctrl-C, SIGTERM, SIGUSR2) passes the request on: each worker finishes its
-current step, writes the checkpoint of its run and begins no other run; then the driver ends. A driver that is
-killed cannot pass anything on: its workers notice that it has ended, do the same, and end.
+A driver that is asked to stop (ctrl-C, SIGTERM, SIGUSR2, SIGHUP) passes the request on: each worker finishes
+its current step, writes the checkpoint of its run and begins no other run; then the driver ends. A driver
+that is killed cannot pass anything on: its workers notice that it has ended, do the same, and end.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def passing_stops_on(launch: Launch) -> Launch:
     A launch with the same arguments and results. It raises `Preempted` where this process was asked to stop,
     once its workers have stopped.
     """
-    from jetscale.training.preemption import SIGNALS, Preempted
+    from jetscale.training.preemption import Preempted, heard, leave_the_terminal
 
     def launching(overrides: Sequence[Sequence[str]], first: int) -> Sequence[Any]:
         asked: list[int] = []
@@ -94,13 +94,15 @@ def passing_stops_on(launch: Launch) -> Launch:
                     worker.kill()
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
+            if number == signal.SIGHUP:
+                leave_the_terminal()
             asked.append(number)
             log.warning("asked to stop; the workers write their checkpoints (ctrl-C again: at once)")
             for worker in multiprocessing.active_children():
                 worker.terminate()
 
         os.environ[DRIVER] = str(os.getpid())
-        before = {which: signal.signal(which, pass_on) for which in SIGNALS}
+        before = {which: signal.signal(which, pass_on) for which in heard()}
         results: Sequence[Any] = ()
         try:
             results = launch(overrides, first)
@@ -158,12 +160,14 @@ def _in_worker() -> bool:
 
 
 def _watch_driver() -> None:
+    from jetscale.training.preemption import heard
+
     driver = os.environ.get(DRIVER)
     if driver is None or any(thread.name == "parent" for thread in threading.enumerate()):
         return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the driver too, which passes it on
-    for number in (signal.SIGTERM, signal.SIGUSR2):
+    for number in heard():
         signal.signal(number, _stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the driver too, which passes it on
     if os.getppid() != int(driver):
         os._exit(1)  # it ended while this process was starting
     when_gone(int(driver), _stop_without_driver)
@@ -171,10 +175,12 @@ def _watch_driver() -> None:
 
 def _stop(number: int, _: object) -> None:
     """Handler of signals while nothing trains: leave the current run, and begin no other."""
-    from jetscale.training.preemption import EXIT_STATUS, Preempted
+    from jetscale.training.preemption import EXIT_STATUS, Preempted, leave_the_terminal
 
     global _asked
     _asked = True
+    if number == signal.SIGHUP:
+        leave_the_terminal()
     if _running:
         raise Preempted("asked to stop", number)
     if _driver_gone.is_set():

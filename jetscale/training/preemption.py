@@ -1,9 +1,10 @@
 """Asked to stop soon: checkpoint after the step at hand, leave, go on later in the same directory.
 
 Slurm sends SIGTERM to what it preempts or cancels, and SIGUSR2 (submitit's choice) before a time limit;
-ctrl-C is SIGINT. While a phase trains, each ends the process after the current step with a checkpoint and
-status `EXIT_STATUS` (`INTERRUPTED` for ctrl-C, and a second one ends it at once). At other times they end
-it at once, which loses nothing: every file is whole or absent.
+ctrl-C is SIGINT; a terminal that is closed sends SIGHUP, which ``nohup`` has a process ignore. While a phase
+trains, each ends the process after the current step with a checkpoint and status `EXIT_STATUS` (`INTERRUPTED`
+for ctrl-C, and a second one ends it at once). At other times they end it at once, which loses nothing: every
+file is whole or absent.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +21,24 @@ EXIT_STATUS = 75
 """EX_TEMPFAIL of sysexits.h: try again later."""
 INTERRUPTED = 130
 """128 + SIGINT, as shells say it."""
-SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 
 log = logging.getLogger(__name__)
+
+
+def heard() -> list[signal.Signals]:
+    """Return the `SIGNALS` that this process obeys: all, or without SIGHUP under ``nohup``."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in SIGNALS if not (ignored and number == signal.SIGHUP)]
+
+
+def leave_the_terminal() -> None:
+    """Send to ``/dev/null`` what this process writes to a terminal: it is closed, so writing would fail."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 class Preempted(SystemExit):
@@ -67,13 +84,15 @@ class Notice:
     def listen(self) -> None:
         """From now on note the signals; Lightning's own handlers, set before, would act on them at once."""
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in heard():
                 signal.signal(number, self._note)
 
     def _note(self, number: int, _: object) -> None:
         if number == self.number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        if number == signal.SIGHUP:
+            leave_the_terminal()
         if number == signal.SIGINT:
             log.warning("interrupted; stopping after this step, with a checkpoint (ctrl-C again: at once)")
             self.number = number  # also after another signal, so that a second ctrl-C is seen as one

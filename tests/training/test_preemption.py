@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.runs import TINY, metrics_of, quiet_environment, runs_under
+from tests.terminal import Terminal
 from tests.warm import WarmProcess, WarmServer
 
 LONG = (*TINY, "+experiment=bsm_all", "pretrain.steps=400", "finetune.steps=400", "data.repeat=true",
@@ -60,6 +61,36 @@ def test_asked_to_stop_a_run_checkpoints_at_that_step_and_goes_on_the_same(
     train(*LONG)
     (run,) = runs_under(tmp_path)
     assert metrics_of(run) == metrics_of(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_run_whose_terminal_is_closed_writes_a_checkpoint(simulated_data, tmp_path):
+    """It had a progress bar there; what it still writes must not fail for want of the terminal."""
+    command = [sys.executable, "-m", "jetscale.train", f"data.dir={simulated_data}", *LONG]
+    terminal = Terminal(*command, cwd=tmp_path, env=quiet_environment())
+    deadline = time.monotonic() + 120
+    while _reached(tmp_path, "pretrain") < 50:
+        assert terminal.process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert terminal.hang_up() == 75
+    (checkpoint,) = tmp_path.glob("multirun/**/pretrain.last.json")
+    assert json.loads(checkpoint.read_text())["step"] >= 50
+    assert not list(tmp_path.glob("multirun/**/failed.json"))
+
+
+def test_a_run_under_nohup_does_not_hear_that_the_terminal_is_closed():
+    with subprocess.Popen(
+        [sys.executable, "-c", LISTENING], stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "noted\n"
+        process.kill()
 
 
 LISTENING = """
