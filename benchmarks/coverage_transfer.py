@@ -91,10 +91,13 @@ def ask_total(data: JointData) -> Record:
     transfer = Transfer(
         laws={name: (law_of(theta, name), law_of(drawn, name)) for name in COMPOSITIONS},
         scratch=(law_of(theta, None), law_of(drawn, None)),
-        ranges=dict.fromkeys(COMPOSITIONS, Ranges(1.6e5, 1e5, 4.6e5)),  # for flags alone
+        ranges=dict.fromkeys(
+            COMPOSITIONS, Ranges((2.9e3, 1.6e5), (2.5e4, 1e5), (1e3, 4.6e5))
+        ),  # for flags alone
         method=data.method,
         dof=data.dof,
         price=PRICE.finetune,
+        most=BUDGET,
         sample="jet",
     )
     splits = plan_of(transfer, BUDGET, PRICE, list(COMPOSITIONS)).splits

@@ -11,7 +11,7 @@ import pandas as pd
 from benchmarks.faults.digests import digest
 from benchmarks.faults.flips import FilesKind
 from jetscale.analysis.__main__ import main
-from jetscale.analysis.answers.laws import from_folder
+from jetscale.analysis.answers import laws
 from jetscale.analysis.tables.loading import load_losses
 
 READ_AGAIN = ("results.json", "losses.parquet", "losses-blocks.parquet", "replicates.parquet")
@@ -32,13 +32,13 @@ def _files(folder: Path) -> list[Path]:
 
 def _read(folder: Path) -> str:
     """Laws to plan with, and the losses to fit again."""
-    laws = from_folder(folder / "out")
+    found = laws.of(folder / "out")
     losses = load_losses(str(folder / "out" / "losses.parquet"), "table")
     out = folder / "out"
     return digest(
         json.loads((out / "results.json").read_text()),  # people read what the commands leave out
         pd.read_parquet(out / "replicates.parquet"),
-        laws,
+        found,
         losses,
     )
 

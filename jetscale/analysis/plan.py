@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
@@ -110,9 +110,34 @@ def main(argv: Sequence[str]) -> None:
     sys.stdout.write(f"{found}\n")
 
 
+_ALWAYS = ("results", "out", "subset")
+_USED = {
+    "runs_for": ("budget", "reference", "C"),
+    "total_budget": ("price",),
+    "budget": ("reference", "simulate_seconds"),
+    "loss": ("reference", "simulate_seconds"),
+    "gpu_hours": ("rate", "reference", "simulate_seconds"),
+    "N, D and C": ("N", "D", "C", "levels"),
+}
+"""Settings that each question uses; the first that is asked, in this order, is answered."""
+
+
+def _refuse_unused(command: Command, question: str) -> None:
+    """Refuse settings that the answer would not hang on: who gives one expects that it does."""
+    used = (question, *_USED[question], *_ALWAYS)
+    default = Command()
+    for one in fields(Command):
+        if one.name not in used and getattr(command, one.name) != getattr(default, one.name):
+            raise UsageError(
+                f"{one.name}={getattr(command, one.name)} has nothing to do with {question}, which uses"
+                f" {', '.join(_USED[question])} and subset: leave it out, or ask for it apart"
+            )
+
+
 def _answer(command: Command) -> Plan | Predictions | TotalPlan | NextRuns:
     """What the command asks for."""
     if command.runs_for:
+        _refuse_unused(command, "runs_for")
         return next_runs(
             command.results,
             command.runs_for,
@@ -129,6 +154,8 @@ def _answer(command: Command) -> Plan | Predictions | TotalPlan | NextRuns:
             f"{', '.join(given + points)}: ask one thing at a time: one of {', '.join(budgets)}, or"
             " a prediction at two of N, D and C"
         )
+    question = given[0] if given else "N, D and C" if points else "budget"
+    _refuse_unused(command, question)
     if command.total_budget:
         of = command.price
         return plan_total(

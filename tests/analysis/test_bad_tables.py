@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from jetscale.analysis.checks.synthetic import Noise, grid_table
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.output.report import write_report
 from jetscale.analysis.settings import UncertaintySettings
-from jetscale.analysis.tables.loss_table import MAX_ROWS
+from jetscale.analysis.tables.loss_table import MAX_ROWS, check_values
 from jetscale.common.usage import UsageError
 
 TRUTH = Surfaces.single(E=1.8, A=480.0, B=2100.0, alpha=0.35, beta=0.37)
@@ -216,3 +217,15 @@ def test_data_in_proportion_to_parameters_cannot_tell_a_from_b(load: Callable[..
     frame = grid_table(TRUTH, N, 20 * N, Noise(runs=0.001), np.random.default_rng(0)).frame
     columns = frame[["n_params", "jets", "loss"]].set_axis(["N", "D", "loss"], axis=1)
     assert fit(load(columns), QUICK).subsets["all"].approach3["a"].value is None
+
+
+def test_a_bad_loss_of_a_run_is_named_by_run_and_step(sweep: Callable[..., Path]) -> None:
+    path = sweep({"scratch": 0.5}, widths=(16, 32), seeds=1, evaluations=6)
+    losses = load_losses(path)
+    one = losses.frame.iloc[[5]]
+    for value, message in ((np.nan, "loss is nan"), (5e3, "a loss of 5e\\+03")):
+        frame = losses.frame.copy()
+        frame.loc[frame.index[5], "loss"] = value
+        run, step = re.escape(str(one["run"].iloc[0])), f"{one['step'].iloc[0]:g}"
+        with pytest.raises(UsageError, match=rf"{message} in run {run} at step {step} \(test, "):
+            check_values(frame, "here")

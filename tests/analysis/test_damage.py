@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from jetscale.analysis import load_losses
-from jetscale.analysis.answers.laws import from_folder
+from jetscale.analysis.answers import laws
 from jetscale.analysis.settings import FitSettings, UncertaintySettings
 from jetscale.analysis.tables.sources import saved
 from jetscale.common.files import DamagedFile
@@ -49,7 +49,7 @@ def analysed(sweep: Sweep, tmp_path: Path) -> Path:
 
 
 def test_a_saved_analysis_is_read_whole_or_not_at_all(analysed: Path) -> None:
-    assert set(from_folder(analysed).laws) == {"scratch"}
+    assert set(laws.of(analysed).laws) == {"scratch"}
     names = [
         "results.json",
         "losses.parquet",
@@ -61,17 +61,17 @@ def test_a_saved_analysis_is_read_whole_or_not_at_all(analysed: Path) -> None:
     for name in names:
         for _ in flips(analysed / name, 80):
             with pytest.raises(UsageError, match=rf"{name.split('.')[0]}.*analysis` again"):
-                from_folder(analysed)
+                laws.of(analysed)
     (analysed / "checksums.json").unlink()
     with pytest.raises(UsageError, match=r"checksums\.json is missing"):
-        from_folder(analysed)
+        laws.of(analysed)
 
 
 def test_a_saved_analysis_of_an_earlier_version_is_read(analysed: Path) -> None:
     for name in ("losses.parquet", "replicates.parquet"):
         pd.read_parquet(analysed / name).to_parquet(analysed / name, index=False)
     (analysed / "checksums.json").unlink()
-    assert set(from_folder(analysed).laws) == {"scratch"}
+    assert set(laws.of(analysed).laws) == {"scratch"}
 
 
 def test_a_saved_table_is_read_whole_or_not_at_all(analysed: Path) -> None:

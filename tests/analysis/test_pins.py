@@ -313,7 +313,7 @@ def test_weights_of_curves(tmp_path: Path) -> None:
 def test_weights_out_of_range_name_the_row(tmp_path: Path, bad: float) -> None:
     frame = columns(grid()).assign(weight=1.0)
     frame.loc[7, "weight"] = bad
-    with pytest.raises(UsageError, match=r"point_weight is .* in row 7 .*finite and positive"):
+    with pytest.raises(UsageError, match=r"weight is .* in row 7 .*finite and positive"):
         weighted(tmp_path, frame)
 
 

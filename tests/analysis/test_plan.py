@@ -9,16 +9,18 @@ import pytest
 
 from jetscale.analysis import FitSettings, fit, load_losses, plan
 from jetscale.analysis.__main__ import main as analyse
+from jetscale.analysis.answers import laws as sources
 from jetscale.analysis.answers.allocation import (
     compute_for_loss,
     compute_multiplier,
     nearest_width,
     size_range,
 )
+from jetscale.analysis.answers.prediction import on_surface
 from jetscale.analysis.fitting.cost import Cost
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.plan import main
-from jetscale.analysis.settings import UncertaintySettings
+from jetscale.analysis.settings import JointSettings, UncertaintySettings
 from jetscale.common.usage import UsageError
 from tests.warm import WarmServer
 
@@ -134,3 +136,85 @@ def test_command_from_a_saved_sweep(
     for wrong in ([], ["budget=1e15", "loss=1.0"], ["budget=1e15", "subset=nobody"], ["gpu_hours=1"]):
         with pytest.raises(UsageError):
             main([f"results={results}", *wrong])
+
+
+STUDY = Path(__file__).resolve().parents[2] / "studies/laptop/tuned_rate"
+
+
+def test_a_plan_stands_on_what_was_fitted_not_on_all_that_was_measured() -> None:
+    """N by another definition, averaged weights alone, and no warm-up: the table holds all of that."""
+    losses = load_losses(STUDY / "losses.parquet", where="subset == 'scratch'")
+    assert losses.frame["jets"].min() < 500
+    settings = FitSettings(
+        n_params="head", multiverse=False, joint=JointSettings(on=False),
+        uncertainty=UncertaintySettings(replicates=20, profile=False, test_jet_samples=0),
+    )  # fmt: skip
+    fitted = fit(losses, settings)
+    sizes = losses.frame.groupby("dim")["n_params_head"].first()
+    found = plan(fitted, budget=3e9).allocations["scratch"]
+    assert found.width_N == pytest.approx(sizes[found.width])
+    assert sizes.min() < found.N.value < sizes.max()
+    assert not any("outside" in flag for flag in found.flags)
+    laws = sources.of(fitted)
+    law = laws.laws["scratch"]
+    assert law.N_range == (sizes.min(), sizes.max())
+    curves = fitted.subsets["scratch"].task.curves
+    assert law.D_range[0] == pytest.approx(np.exp(curves.log_D.min()))
+    assert law.D_range[1] == losses.frame["jets"].max()
+    rows = losses.frame[losses.frame["weights"] == "ema"]
+    assert 0 < len(law.row_D) < len(rows)
+    (below,) = (flag for flag in on_surface(law, "jet", {"N": 300.0, "D": 480.0}, ()).flags if "D (" in flag)
+    assert "below the smallest fitted" in below
+
+
+def test_a_saved_fit_says_the_same_as_the_one_in_memory(tmp_path: Path) -> None:
+    losses = load_losses(STUDY / "losses.parquet", where="subset in ('scratch', 'bsm_all')")
+    settings = FitSettings(
+        multiverse=False, uncertainty=UncertaintySettings(replicates=20, profile=False, test_jet_samples=0)
+    )
+    fitted = fit(losses, settings)
+    fitted.save(tmp_path)
+    assert str(plan(fitted, budget=1e12)) == str(plan(tmp_path, budget=1e12))
+
+
+def test_settings_that_the_answer_does_not_hang_on_are_refused(tmp_path: Path) -> None:
+    for words, message in (
+        (["budget=1e21", "price.simulate=1e12"], "price=.* has nothing to do with budget"),
+        (["runs_for=a", "budget=1e9", "N=3e6"], "N=3000000.0 has nothing to do with runs_for"),
+        (["runs_for=a", "gpu_hours=10"], "gpu_hours=10.0 has nothing to do with runs_for"),
+        (["total_budget=1e9", "reference=qcd"], "reference=qcd has nothing to do with total_budget"),
+        (["N=1e6", "D=1e9", "simulate_seconds=1"], "simulate_seconds=1.0 has nothing to do with N, D and C"),
+        (["budget=1e9", "rate=1e12"], "rate=1000000000000.0 has nothing to do with budget"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            main([f"results={tmp_path}", *words])
+    with pytest.raises(UsageError, match="reference=scrach: no such subset; there are bsm_all"):
+        plan(STUDY, 1e12, reference="scrach")
+
+
+def test_a_loss_that_one_subset_cannot_reach_is_planned_for_the_others(tmp_path: Path) -> None:
+    N, D = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e6, 1e8, 5), np.geomspace(1e8, 1e10, 5)))
+    lines = ["subset,N,D,loss"]
+    for name, floor in (("high", 1.9), ("low", 1.5)):
+        lines += [f"{name},{n},{d},{floor + 400 / n**0.4 + 900 / d**0.4}" for n, d in zip(N, D, strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    settings = FitSettings(
+        multiverse=False, joint=JointSettings(on=False), uncertainty=UncertaintySettings(method="none")
+    )
+    fitted = fit(load_losses(tmp_path / "t.csv"), settings)
+    found = plan(fitted, loss=1.7)
+    assert list(found.allocations) == ["low"]
+    assert "loss 1.7 is not above the fitted floor L_inf = 1.9" in found.missing["high"]
+    assert "high: no plan (loss 1.7 is not above" in str(found)
+    with pytest.raises(UsageError, match=r"high: loss 1\.4 is not above .*; low: loss 1\.4 is not above"):
+        plan(fitted, loss=1.4)
+
+
+def test_a_fit_is_made_of_a_loss_table() -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame({"N": [1.0], "D": [1.0], "loss": [1.0]})
+    with pytest.raises(UsageError, match="not a DataFrame; write a DataFrame to a file first"):
+        load_losses(frame)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="not a DataFrame: fit\\(load_losses"):
+        fit(frame)  # type: ignore[arg-type]

@@ -302,7 +302,7 @@ def test_one_variable_is_saved_fitted_again_and_predicted(
         main([f"results={tmp_path / 'a'}", "N=1e9", "D=3e9"])
     main([f"results={tmp_path / 'a'}", "budget=1e20"])
     assert "no plan (the table gives N alone: its loss is a law of N alone" in capsys.readouterr().out
-    assert list(laws.from_folder(tmp_path / "a").lines) == ["all"]
+    assert list(laws.of(tmp_path / "a").lines) == ["all"]
 
 
 def test_a_ray_predicts_along_itself_only(tmp_path: Path) -> None:
@@ -323,3 +323,23 @@ def test_curves_of_one_size_are_a_law_of_data(sweep: Callable[..., Path]) -> Non
     assert found.law.method == "hierarchical"
     low, high = found.law.quantities["alpha"].ci95 or (np.nan, np.nan)
     assert low < 0.3 < high
+
+
+def test_d_and_c_say_where_a_run_is_where_c_is_no_multiple_of_n_and_d(tmp_path: Path) -> None:
+    """C = 6 N D (N / 1e5)^-0.2: N of D and C is the inverse of it."""
+    rng = np.random.default_rng(3)
+    N, D = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e4, 1e7, 6), np.geomspace(1e6, 1e9, 6)))
+    C = 6 * N * D * (N / 1e5) ** -0.2
+    loss = (1.5 + 40 / N**0.3 + 300 / D**0.35) * np.exp(0.002 * rng.standard_normal(len(N)))
+    lines = [f"{n},{d},{c},{value}" for n, d, c, value in zip(N, D, C, loss, strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(["N,D,C,loss", *lines]))
+    settings = FitSettings(multiverse=False, uncertainty=UncertaintySettings(method="none"))
+    fitted = fit(load_losses(tmp_path / "t.csv"), settings)
+    assert not fitted.subsets["all"].task.cost.is_constant
+    (by_N,) = predict_loss(fitted, N=3e5, D=2e7).predictions.values()
+    assert by_N.at["C"] == pytest.approx(6 * 3e5 * 2e7 * 3**-0.2, rel=1e-6)
+    (by_C,) = predict_loss(fitted, D=2e7, C=by_N.at["C"]).predictions.values()
+    assert by_C.at["N"] == pytest.approx(3e5, rel=1e-9)
+    assert by_C.loss.value == pytest.approx(by_N.loss.value, rel=1e-9)
+    with pytest.raises(UsageError, match="give two of N=, D= and C="):
+        predict_loss(fitted, C=1e13)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -217,3 +218,14 @@ def test_help_is_quick(command: str) -> None:
     assert f"usage: python -m jetscale.{command}" in done.stdout
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert not imported & {"torch", "scipy", "matplotlib", "pandas", "rich"}
+
+
+def test_a_diverged_run_is_named(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path / "sweep", {"scratch": falling}, widths=(8, 16), noise=0.01)
+    assert not [text for text in analysed(path)["warnings"] if "explain" in text]
+    lost = path / "scratch/dim=16/seed=1/finetune.lr=0.008"
+    shutil.rmtree(lost)
+    write_run(lost, "scratch", 16, 1, 8e-3, {"raw": 5.3, "ema": 5.3})
+    (text,) = (text for text in analysed(path)["warnings"] if "explain" in text)
+    assert "dim=16/seed=1/finetune.lr=0.008 ends at a loss that is" in text
+    assert "scratch dim=16" in text

@@ -148,7 +148,7 @@ def text_of(html: str) -> str:
 
 
 def sentence(results: Results, losses: LossTable, question: int) -> str:
-    return answers(results, losses.frame)[question].sentence
+    return answers(results, losses)[question].sentence
 
 
 # --- answers
@@ -156,7 +156,7 @@ def sentence(results: Results, losses: LossTable, question: int) -> str:
 
 def test_a_question_has_one_sentence_and_they_come_first(written: Written, result: FitResult) -> None:
     seen = text_of(written.html)
-    found = answers(plain(result.to_json()), result.losses.frame)
+    found = answers(plain(result.to_json()), result.losses)
     assert len(found) == 5
     places = [seen.index(" ".join(one.sentence.split())) for one in found]
     assert places == sorted(places)
@@ -168,7 +168,7 @@ def test_a_question_has_one_sentence_and_they_come_first(written: Written, resul
 
 def test_the_answers_of_an_old_study_are_its_numbers(old: tuple[Results, LossTable]) -> None:
     results, losses = old
-    said = [one.sentence for one in answers(results, losses.frame)]
+    said = [one.sentence for one in answers(results, losses)]
     difference = results["differences"]["bsm_all - scratch"]["approach3.a"]
     assert said[0].startswith("Perhaps: 1 of 4 differences")
     assert brief(difference, signed=True) in said[0]
@@ -188,12 +188,12 @@ def test_the_answers_of_an_old_study_are_its_numbers(old: tuple[Results, LossTab
         if point["difference"]["ci95"] and point["difference"]["ci95"][1] < 0
     )
     assert f"{100 * np.expm1(best):+.1f}%" in said[2]
-    assert "no joint test is in these results" in answers(results, losses.frame)[0].detail.lower()
+    assert "no joint test is in these results" in answers(results, losses)[0].detail.lower()
 
 
 def test_a_changed_number_changes_its_sentence(old: tuple[Results, LossTable]) -> None:
     results, losses = copy.deepcopy(old[0]), old[1]
-    before = [one.sentence for one in answers(results, losses.frame)]
+    before = [one.sentence for one in answers(results, losses)]
     results["differences"]["bsm_all - scratch"]["approach3.a"]["ci95"] = [-0.4, 0.1]
     assert sentence(results, losses, 0).startswith("No difference was found")
     assert sentence(results, losses, 1) != before[1]
@@ -229,16 +229,16 @@ def test_the_joint_fit_and_the_transfer_law_are_told_by_their_numbers(result: Fi
     assert "bsm_all 41,200 [30,000, 52,000]" in sentence(results, losses, 3)
     worth["value"] = None
     assert "bsm_all" not in sentence(results, losses, 3)
-    assert "Not determined: bsm_all" in answers(results, losses.frame)[3].detail
+    assert "Not determined: bsm_all" in answers(results, losses)[3].detail
     test |= {"p": None, "problem": "too few runs"}
-    assert "No joint test: too few runs" in answers(results, losses.frame)[0].detail
+    assert "No joint test: too few runs" in answers(results, losses)[0].detail
 
 
 def test_one_subset_is_not_asked_what_needs_two(old: tuple[Results, LossTable]) -> None:
     results, losses = copy.deepcopy(old[0]), old[1]
     results["subsets"] = {"scratch": results["subsets"]["scratch"]}
     results |= {"differences": {}, "gain": {}}
-    said = [one.sentence for one in answers(results, losses.frame)]
+    said = [one.sentence for one in answers(results, losses)]
     assert said[0] == ("Not asked: these losses are of one subset, with a = 0.44 [0.29, 0.67] (approach 3).")
     assert all(text.startswith("Not known") for text in said[1:4])
     results["subsets"]["scratch"]["approach3"]["a"]["value"] = None

@@ -92,7 +92,7 @@ def test_an_index_with_names_is_columns(tmp_path: Path, index: list[str]) -> Non
 
 def test_rows_without_anything_in_them_are_no_rows(tmp_path: Path) -> None:
     same(read(tmp_path / "t.csv", f"N,D,loss\n\n{BODY}\n,,\n,,\n"))
-    with pytest.raises(UsageError, match="n_params is nan in row 37"):  # numbered as they stand
+    with pytest.raises(UsageError, match="N is nan in row 37"):  # numbered as they stand
         read(tmp_path / "t.csv", f"N,D,loss\n{BODY}\n,,\n,1e9,3\n")
 
 

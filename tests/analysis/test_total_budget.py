@@ -20,10 +20,12 @@ from jetscale.analysis.answers.total_budget import (
     pays_until,
 )
 from jetscale.analysis.answers.total_plan import plan_total
+from jetscale.analysis.fitting.cost import Cost
 from jetscale.analysis.fitting.numbers import Quantity, plain
 from jetscale.analysis.output.sentences import answers
 from jetscale.analysis.plan import main
 from jetscale.analysis.settings import UncertaintySettings
+from jetscale.analysis.tables import checksums
 from jetscale.common.usage import UsageError
 
 PRICE = Price(simulate=2e7, pretrain=240.0, finetune=240.0)
@@ -156,7 +158,8 @@ def written(folder: Path, seed: int, compositions: dict[str, EffectiveData], spr
             put(f"{name}.{key}", value)
     groups = {name: {f"{name}@1": 1e5, f"{name}@2": 2e6} for name in compositions}
     results = {
-        "settings": {}, "subsets": {}, "sample": "jet", "flops_per_param_sample": 240.0,
+        "settings": {}, "sample": "jet", "flops_per_param_sample": 240.0, "source": "made here",
+        "subsets": {group: {"approach3": {}} for of in groups.values() for group in of},
         "joint": {"method": "hierarchical", "dof": None},
         "transfer": {
             name: {"law": "effective_data", "groups": of, "D_T": {"value": 1.0}}
@@ -167,7 +170,8 @@ def written(folder: Path, seed: int, compositions: dict[str, EffectiveData], spr
     (folder / "results.json").write_text(json.dumps(results))
     pd.DataFrame(draws).to_parquet(folder / "joint.parquet")
     names = [group for of in groups.values() for group in of]
-    frame = pd.DataFrame({"subset": names, "variant": "", "n_params": 3e5, "jets": 5e6})
+    frame = pd.DataFrame({"subset": names, "variant": "", "n_params": 3e5, "jets": 5e6, "run": names})
+    frame = frame.assign(flops=3.6e14, split="test", weights="raw", loss=1.0, seed="0", dim=np.nan)
     frame.to_parquet(folder / "losses.parquet")
     return folder
 
@@ -262,14 +266,14 @@ def test_from_a_table_to_the_plan(tmp_path: Path) -> None:
         json.dumps(plan.splits["bsm_all"].D_pre.to_json())
     )
     assert total["which"] == plan.which
-    first = answers(results, frame)[-1]
+    first = answers(results, result.losses)[-1]
     assert first.sentence.startswith("With 6e13 FLOPs in total, pretraining included, ")
     assert f"which composition: {plan.which}." in first.sentence
     assert "plan results=DIR total_budget=FLOPS" in first.detail
     one = frame[frame["variant"] != frame["variant"].max()]  # one amount of pretraining
     other = fit(replace(result.losses, frame=one), settings)
     assert "train with two amounts" in other.details["total_budget"]["refused"]
-    refused = answers(json.loads(json.dumps(plain(other.to_json()))), one)[-1]
+    refused = answers(json.loads(json.dumps(plain(other.to_json()))), other.losses)[-1]
     assert "With the pretraining in the budget: not known, since every composition was" in refused.detail
     found = plan_total(tmp_path / "fit", 1e13, simulate=1e6)
     assert str(plan_total(result, 1e13, simulate=1e6)) == str(found)
@@ -282,3 +286,66 @@ def test_from_a_table_to_the_plan(tmp_path: Path) -> None:
         assert quantity is not None
         low, high = quantity.ci95 or (np.nan, np.nan)
         assert low < value < high
+
+
+@pytest.mark.parametrize("sizes", [1, 2])
+def test_few_sizes_do_not_say_the_best_n(sizes: int, tmp_path: Path) -> None:
+    """With two sizes alpha is held, with one there is no term of N: N of the optimum would hang on that."""
+    N, D = (value.ravel() for value in np.meshgrid(np.geomspace(3e3, 1e5, sizes), np.geomspace(2e3, 1e6, 8)))
+    frames = [
+        pd.DataFrame({
+            "N": N, "D": D, "D_pre": jets, "subset": name,
+            "loss": 0.5 + 30 / N**0.25 + 30 / (D + 0.5 * jets) ** 0.35,
+        })
+        for name, jets in (("scratch", 0.0), ("qcd", 2.5e4), ("qcd", 1e5))
+    ]  # fmt: skip
+    pd.concat(frames).to_csv(tmp_path / "t.csv", index=False)
+    settings = FitSettings(multiverse=False, uncertainty=UncertaintySettings(method="none"))
+    result = fit(load_losses(tmp_path / "t.csv", flops_per_param_sample=240.0), settings)
+    assert "alpha" in result.details["transfer_laws"]["laws"]["effective_data"]["held"]
+    assert "train three widths or more" in result.details["total_budget"]["refused"]
+    with pytest.raises(UsageError, match="runs of one or two sizes do not say how the loss falls with N"):
+        plan_total(result, 1e13)
+
+
+def test_an_edited_or_incomplete_folder_is_refused(tmp_path: Path) -> None:
+    folder = written(tmp_path / "fit", 0, COMPOSITIONS)
+    checksums.write(folder)
+    assert plan_total(folder, 1e16).splits
+    whole = (folder / "results.json").read_text()
+    (folder / "results.json").write_text(whole.replace('"alpha": 0.4', '"alpha": 0.3'))
+    with pytest.raises(UsageError, match=r"results\.json is damaged .*again"):
+        plan_total(folder, 1e16)
+    (folder / "results.json").write_text(whole)
+    (folder / "joint.parquet").rename(tmp_path / "kept")
+    with pytest.raises(UsageError, match=r"joint\.parquet is damaged or missing"):
+        plan_total(folder, 1e16)
+    (folder / "checksums.json").unlink()  # as an earlier version left it
+    for name in ("results.json", "losses.parquet"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+        with pytest.raises(UsageError, match=rf"{name} cannot be read: .*again, with out="):
+            plan_total(folder, 1e16)
+        (folder / name).unlink()
+        with pytest.raises(UsageError, match=f"no {name}; run"):
+            plan_total(folder, 1e16)
+        (folder / name).write_bytes(content)
+
+
+def test_an_optimum_below_the_smallest_run_is_flagged(tmp_path: Path) -> None:
+    flags = plan_total(written(tmp_path / "fit", 0, COMPOSITIONS), 1e10).splits["bsm_all"].flags
+    assert any("N is extrapolated by" in flag and "smallest fitted: 3e+05" in flag for flag in flags)
+
+
+def test_a_cost_that_is_not_k_n_d_is_not_added_up(tmp_path: Path) -> None:
+    folder = written(tmp_path / "fit", 0, COMPOSITIONS)
+    results = json.loads((folder / "results.json").read_text())
+    group = next(iter(results["subsets"]))
+    cost = Cost(((0, 0), (1, 0)), (5.0, 0.1), (0.0, 0.0), (1.0, 1.0))
+    results["subsets"][group]["approach3"]["cost"] = cost.to_json()
+    (folder / "results.json").write_text(json.dumps(results))
+    with pytest.raises(UsageError, match=f"C of {group} is not k N D"):
+        plan_total(folder, 1e16)
+    results["subsets"][group]["approach3"]["cost"] = Cost.constant(6.0).to_json()
+    (folder / "results.json").write_text(json.dumps(results))
+    assert "simulating a jet costs 0 FLOPs; training on it costs 6\n" in str(plan_total(folder, 1e16))

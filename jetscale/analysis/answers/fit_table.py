@@ -58,6 +58,11 @@ def fit(
         A setting that cannot be met. Data that cannot carry a fit are not an error: their quantities are None
         and a warning says why.
     """
+    if not isinstance(losses, LossTable):
+        raise UsageError(
+            f"fit takes what load_losses returns, not a {type(losses).__name__}:"
+            " fit(load_losses('losses.csv'))"
+        )
     settings = settings or FitSettings()
     check(settings)
     form_of(settings.approach3)  # refused before anything is fitted

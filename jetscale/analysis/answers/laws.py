@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis.answers import saved_fit
+from jetscale.analysis.answers.fitted import Fitted, behind, fitted_of
+from jetscale.analysis.answers.saved_fit import SavedFit
 from jetscale.analysis.checks.lack_of_fit import SIGNIFICANT
 from jetscale.analysis.errors.one_variable import NAME as LAW
 from jetscale.analysis.errors.scatter import Scatter
@@ -19,9 +21,6 @@ from jetscale.analysis.fitting.cost import Cost
 from jetscale.analysis.fitting.pins import pinned_form
 from jetscale.analysis.fitting.power_law import POWER_LAW
 from jetscale.analysis.fitting.surface import Surfaces
-from jetscale.analysis.tables import checksums
-from jetscale.analysis.tables.loss_table import names_of_groups
-from jetscale.common.files import DamagedFile
 from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
@@ -41,11 +40,11 @@ class Law:
     ----------
     cost : C of N and D, in the unit of the table.
     surface : the point fit; replicates : (R,) or None; method, dof : how they were drawn.
-    N_range, D_range, C_range : of the runs.
-    dims, sizes : width and N of every run.
+    N_range, D_range, C_range : of what was fitted (`jetscale.analysis.answers.fitted`).
+    dims, sizes : width and N of every row that was fitted.
     pretrain_jets : jets each run was pretrained on; 0 for none.
     rate : measured FLOP/s (paper's count) of the runs, NaN where unknown.
-    row_N, row_D, row_run : ln N, ln D and run of every row.
+    row_N, row_D, row_run : ln N, ln D and run of each of these rows.
     scatter : of runs about the law; None where an earlier version fitted it.
     missed : rms of ln L that the form misses, where the test of fit says that it does; else 0.
     """
@@ -80,7 +79,7 @@ class Line:
     law, replicates : ln L of ln of the variable, and (R,) of them or None.
     method, dof : how the replicates were drawn.
     scatter : of runs about the law.
-    ranges : of N, D and C over the runs.
+    ranges : of N, D and C over what was fitted.
     absent : those of N, D and C that the table does not give.
     k : of C = k N D.
     """
@@ -125,8 +124,8 @@ class Laws:
 
 
 def of(fitted: FitResult | str | Path) -> Laws:
-    """Laws of a fit, or of the folder it was saved to; UsageError as in `from_folder`."""
-    return from_folder(Path(fitted)) if isinstance(fitted, str | Path) else from_result(fitted)
+    """Laws of a fit, or of the folder it was saved to; UsageError as in `saved_fit.of_folder`."""
+    return _laws(saved_fit.of(fitted))
 
 
 def check_subset(laws: Laws, subset: str) -> None:
@@ -147,46 +146,13 @@ def check_subset(laws: Laws, subset: str) -> None:
         raise UsageError(f"no subset {subset!r} in these results; there are {', '.join(known)}")
 
 
-def from_result(result: FitResult) -> Laws:
-    """Laws of a fit in memory."""
-    draws = {name: subset.draws for name, subset in result.subsets.items()}
-    return _laws(json.loads(json.dumps(_plain(result))), draws, result.losses.frame)
-
-
-def from_folder(folder: Path) -> Laws:
-    """Laws of a saved fit.
-
-    Raises
-    ------
-    UsageError
-        The folder lacks results.json or losses.parquet, or one of its files is damaged.
-    """
-    import pandas as pd
-
-    for name in ("results.json", "losses.parquet"):
-        if not (folder / name).is_file():
-            raise UsageError(
-                f"{folder}: no {name}; run `python -m jetscale.analysis` first, with out={folder}"
-            )
-    try:
-        checksums.check(folder)
-    except DamagedFile as error:
-        raise UsageError(f"{error}; run `python -m jetscale.analysis` again, with out={folder}") from error
-    results = json.loads((folder / "results.json").read_text())
-    draws: dict[str, dict[str, Array]] = {}
-    if (folder / "replicates.parquet").is_file():
-        for subset, rows in pd.read_parquet(folder / "replicates.parquet").groupby("subset"):
-            draws[str(subset)] = {str(key): rows[key].to_numpy(float) for key in rows if key != "subset"}
-    return _laws(results, draws, pd.read_parquet(folder / "losses.parquet"))
-
-
 def of_estimate(found: Estimate, frame: pd.DataFrame) -> Law:
     """The law of one subset's estimate, without the checks that a whole fit makes (for simulations).
 
     Parameters
     ----------
     found : the estimate; it has a surface.
-    frame : the rows that it was made of.
+    frame : the selected rows that it was made of.
     """
     surface = found.task.surface
     assert surface is not None
@@ -198,25 +164,21 @@ def of_estimate(found: Estimate, frame: pd.DataFrame) -> Law:
         method=found.method,
         dof=np.inf if found.replicates is None else found.replicates.dof,
         scatter=found.scatter,
-        **_runs(frame),
+        **_runs(behind(frame, found.task.curves)),
     )
 
 
-def _plain(result: FitResult) -> Any:
-    from jetscale.analysis.fitting.numbers import plain
-
-    return plain(result.to_json())
-
-
-def _laws(results: dict[str, Any], draws: dict[str, dict[str, Array]], frame: pd.DataFrame) -> Laws:
+def _laws(fit: SavedFit) -> Laws:
+    results, draws = fit.results, fit.draws
     laws, missing, lines = {}, {}, {}
     three = results["settings"]["approach3"]
     form = pinned_form(three["form"], three.get("pin", {}))
+    rows = fitted_of(results, fit.losses)
     for name, entry in results["subsets"].items():
-        three, rows = entry[NAME], frame[names_of_groups(frame) == name]
+        three = entry[NAME]
         law = entry.get(LAW)
         if law is not None and law["surface"] is not None:
-            lines[name] = _line(name, law, draws.get(name, {}), rows, results)
+            lines[name] = _line(name, law, draws.get(name, {}), rows[name], results)
             missing[name] = f"{law['reason']}: its loss is a law of {law['variable']} alone; predict with it"
             continue
         if three["a"]["value"] is None:
@@ -241,7 +203,7 @@ def _laws(results: dict[str, Any], draws: dict[str, dict[str, Array]], frame: pd
             dof=np.inf if entry["dof"] is None else entry["dof"],
             scatter=Scatter.from_json(entry["scatter"]) if "scatter" in entry else None,
             missed=_missed(entry.get("lack_of_fit")),
-            **_runs(rows),
+            **_runs(rows[name]),
         )
     levels = results["settings"]["uncertainty"].get("levels", ())
     return Laws(laws, missing, results["sample"], lines, levels)
@@ -255,11 +217,10 @@ def _missed(test: dict[str, Any] | None) -> float:
 
 
 def _line(
-    name: str, law: dict[str, Any], draws: dict[str, Array], rows: pd.DataFrame, results: dict[str, Any]
+    name: str, law: dict[str, Any], draws: dict[str, Array], fitted: Fitted, results: dict[str, Any]
 ) -> Line:
     theta = np.array([[law["surface"][key] for key in POWER_LAW.parameters]])
     found = {name: draws[f"{LAW}.{name}"] for name in POWER_LAW.reported if f"{LAW}.{name}" in draws}
-    runs = _runs(rows)
     return Line(
         name=name,
         symbol=law["variable"],
@@ -269,20 +230,16 @@ def _line(
         method=law["method"],
         dof=np.inf if law["dof"] is None else law["dof"],
         scatter=None if law["scatter"] is None else Scatter.from_json(law["scatter"]),
-        ranges={symbol: runs[f"{symbol}_range"] for symbol in ("N", "D", "C")},
+        ranges=fitted.reach,
         absent=tuple(results.get("absent", ())),
         k=results["flops_per_param_sample"],
     )
 
 
-def _runs(frame: pd.DataFrame) -> dict[str, Any]:
-    def ends(column: str) -> tuple[float, float]:
-        return float(frame[column].min()), float(frame[column].max())
-
+def _runs(fitted: Fitted) -> dict[str, Any]:
+    frame = fitted.rows
     return {
-        "N_range": ends("n_params"),
-        "D_range": ends("jets"),
-        "C_range": ends("flops"),
+        **{f"{axis}_range": ends for axis, ends in fitted.reach.items()},
         "dims": frame["dim"].to_numpy(float),
         "sizes": frame["n_params"].to_numpy(float),
         "row_N": np.log(frame["n_params"].to_numpy(float)),

@@ -17,7 +17,7 @@ from jetscale.analysis.answers.laws import Law, Laws
 from jetscale.analysis.fitting.numbers import Quantity, summarise
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.settings import check_amounts
-from jetscale.analysis.tables.variants import counterpart
+from jetscale.analysis.tables.variants import REFERENCE, counterpart, split_name
 from jetscale.common.usage import UsageError
 
 if TYPE_CHECKING:
@@ -114,21 +114,39 @@ def plan(
     Raises
     ------
     UsageError
-        Not exactly one of budget, loss and gpu_hours, or no number from 0; no measured rate; unknown subset;
-        no results.
+        Not exactly one of budget, loss and gpu_hours, or no number from 0; a loss that no subset reaches; no
+        measured rate; unknown subset or reference; no results.
     """
     check_amounts(budget=budget, loss=loss, gpu_hours=gpu_hours, rate=rate, simulate_seconds=simulate_seconds)
     laws = sources.of(fitted)
     if sum(value > 0 for value in (budget, loss, gpu_hours)) != 1:
         raise UsageError("give exactly one of budget=FLOPs, loss=VALUE, gpu_hours=HOURS")
     sources.check_subset(laws, subset)
-    chosen = [name for name in laws.laws if subset in ("", name)]
+    _check_reference(laws, reference)
+    chosen = {name: law for name, law in laws.laws.items() if subset in ("", name)}
+    below = {name: _below_floor(law, loss) for name, law in chosen.items() if _below_floor(law, loss)}
+    if below and len(below) == len(chosen):
+        raise UsageError("; ".join(f"{name}: {why}" for name, why in below.items()))
     allocations = {}
-    for name in chosen:
-        law = laws.laws[name]
-        flops = budget or (gpu_hours * 3600 * _rate(law, rate) if gpu_hours else 0.0)
-        allocations[name] = allocate(law, laws, flops, loss, reference, simulate_seconds)
-    return Plan(allocations, {name: why for name, why in laws.missing.items() if subset in ("", name)})
+    for name, law in chosen.items():
+        if name not in below:
+            flops = budget or (gpu_hours * 3600 * _rate(law, rate) if gpu_hours else 0.0)
+            allocations[name] = allocate(law, laws, flops, loss, reference, simulate_seconds)
+    missing = {name: why for name, why in laws.missing.items() if subset in ("", name)}
+    return Plan(allocations, missing | below)
+
+
+def _check_reference(laws: Laws, reference: str) -> None:
+    """Refuse a reference that is no subset; the default one need not be there."""
+    known = [*laws.laws, *laws.missing]
+    if reference != REFERENCE and reference not in (*known, *(split_name(name)[0] for name in known)):
+        raise UsageError(f"reference={reference}: no such subset; there are {', '.join(known)}")
+
+
+def _below_floor(law: Law, loss: float) -> str:
+    """Why no compute reaches the loss that is asked for; empty where some does, or none is asked for."""
+    floor = float(np.exp(law.surface.log_floor[0]))
+    return f"loss {loss:g} is not above the fitted floor L_inf = {floor:.4g}" if 0 < loss <= floor else ""
 
 
 def _rate(law: Law, rate: float) -> float:
@@ -148,7 +166,7 @@ def allocate(
     ----------
     law, laws : of this subset, and of all.
     flops : budget; not used where `loss` is positive.
-    loss : to be reached, nats; 0: the budget counts.
+    loss : to be reached, nats, above the law's floor; 0: the budget counts.
     reference : subset that the multiplier is given against.
     simulate_seconds : CPU seconds a jet; 0: not counted.
     """
@@ -165,9 +183,6 @@ def allocate(
         return np.full(len(surfaces.theta), np.log(flops))
 
     log_C = float(log_budget(law.surface)[0])
-    if not np.isfinite(log_C):
-        floor = float(np.exp(law.surface.log_floor[0]))
-        raise UsageError(f"{law.name}: loss {loss:g} is not above the fitted floor L_inf = {floor:.4g}")
     point = np.array([log_C])
 
     def at(surfaces: Surfaces, axis: int, more: float = 0.0) -> Array:

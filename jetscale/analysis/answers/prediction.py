@@ -145,12 +145,13 @@ def on_surface(law: Law, sample: str, asked: dict[str, float], levels: Sequence[
         Not two of them.
     """
     if set(asked) == {"N", "C"}:
-        log_D = law.cost.log_data(np.log([asked["C"]]), np.log([asked["N"]]))
-        asked = {"N": asked["N"], "D": float(np.exp(log_D[0]))}
-    if set(asked) == {"D", "C"} and law.cost.is_constant:
-        asked = {"N": asked["C"] / (law.cost.k * asked["D"]), "D": asked["D"]}
+        data = law.cost.log_data(np.log([asked["C"]]), np.log([asked["N"]]))
+        asked = {"N": asked["N"], "D": float(np.exp(data[0]))}
+    if set(asked) == {"D", "C"}:
+        size = law.cost.log_size(float(np.log(asked["C"])), float(np.log(asked["D"])))
+        asked = {"N": float(np.exp(size)), "D": asked["D"]}
     if set(asked) != {"N", "D"}:
-        raise UsageError(f"{law.name}: give N= and D= (or one of them and C=): its loss is a law of both")
+        raise UsageError(f"{law.name}: give two of N=, D= and C=: its loss is a law of N and D")
     log_N, log_D = (np.log([asked[symbol]]) for symbol in ("N", "D"))
     C = float(np.exp(law.cost.log_flops(log_N, log_D)[0]))
     ranges = {"N": law.N_range, "D": law.D_range, "C": law.C_range}

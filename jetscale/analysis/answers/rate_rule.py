@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetscale.analysis.fitting.numbers import Quantity
+from jetscale.analysis.fitting.outliers import FEW, MIN_DOF, SIGMAS, SMALLEST
 
 Array = NDArray[np.float64]
 
@@ -36,7 +37,8 @@ class Scan:
     rates : (K,), ascending.
     log_L : (K,), each at the average seed.
     covariance : (K, K), to be multiplied by the variance of a run.
-    squares, dof : sum of squares of the residuals and its degrees of freedom.
+    residuals : (R,) of ln L of the runs, in their order.
+    dof : degrees of freedom of the residuals.
     seeds : runs of each rate.
     """
 
@@ -45,7 +47,7 @@ class Scan:
     rates: Array
     log_L: Array
     covariance: Array
-    squares: float
+    residuals: Array
     dof: int
     seeds: list[int]
 
@@ -125,7 +127,7 @@ def scan(subset: str, dim: int, rate_R: Array, seed_R: list[str], log_L_R: Array
         rates=rates,
         log_L=solution[:K],
         covariance=np.asarray(inverse[:K, :K], dtype=np.float64),
-        squares=float(residual @ residual),
+        residuals=np.asarray(residual, dtype=np.float64),
         dof=len(log_L_R) - design.shape[1],
         seeds=[int(count) for count in np.bincount(of_rate)],
     )
@@ -134,7 +136,30 @@ def scan(subset: str, dim: int, rate_R: Array, seed_R: list[str], log_L_R: Array
 def run_variance(scans: list[Scan]) -> tuple[float | None, int]:
     """Variance of ln L of a run, pooled, and its degrees of freedom; None where no rate has two seeds."""
     dof = sum(one.dof for one in scans)
-    return (sum(one.squares for one in scans) / dof if dof else None), dof
+    squares = sum(float(one.residuals @ one.residuals) for one in scans)
+    return (squares / dof if dof else None), dof
+
+
+def far_off(scans: list[Scan]) -> list[tuple[int, int, float]]:
+    """Runs that no effect of rate and seed explains: scan, run of it, and residual of ln L.
+
+    Their scale is the median of the absolute residuals, which such runs do not move; the limit is that of
+    `jetscale.analysis.fitting.outliers`. Of each scan only the farthest is named: it pulls on the others.
+    """
+    several = [number for number, one in enumerate(scans) if one.dof > 0]
+    dof = sum(scans[number].dof for number in several)
+    if dof < MIN_DOF:
+        return []
+    every = np.abs(np.concatenate([scans[number].residuals for number in several]))
+    sigma = float(np.median(every) / 0.6745 * np.sqrt(len(every) / dof))
+    limit = max(SIGMAS * (1 + FEW / dof) * sigma, SMALLEST)
+    found = []
+    for number in several:
+        residuals = scans[number].residuals
+        run = int(np.abs(residuals).argmax())
+        if abs(residuals[run]) > limit:
+            found.append((number, run, float(residuals[run])))
+    return found
 
 
 def best(one: Scan, variance: float | None, dof: int) -> Best:

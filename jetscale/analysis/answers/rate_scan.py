@@ -112,7 +112,9 @@ def analyse(path: Path, weights: str = "") -> Rates:
     parts = [of_weights(frame, weights, losses) for frame in losses.groups().values()]
     last = [part.loc[part.groupby("run")["step"].idxmax()] for part in parts]
     warnings = [text for text in losses.warnings if text not in told(by_rate.frame)] + told(losses.frame)
-    scans = [one for frame in last for one in _scans(frame, path, warnings)]
+    named = [pair for frame in last for pair in _scans(frame, path, warnings)]
+    scans = [one for _, one in named]
+    warnings += _far_off(named)
     variance, dof = rate_rule.run_variance(scans)
     best: dict[str, list[Best]] = {}
     for one in scans:
@@ -132,14 +134,27 @@ def analyse(path: Path, weights: str = "") -> Rates:
     )
 
 
+def _far_off(named: list[tuple[list[str], Scan]]) -> list[str]:
+    """Name runs whose last loss neither their rate nor their seed explains, such as diverged ones."""
+    found = []
+    for number, run, residual in rate_rule.far_off([one for _, one in named]):
+        names, one = named[number]
+        found.append(
+            f"run {names[run]} ends at a loss that is {np.exp(residual):.3g} times what its rate and seed"
+            f" explain; it widens every interval and can move the optimum of {one.subset} dim={one.dim}:"
+            " look at its losses, and train it again"
+        )
+    return found
+
+
 def _rates_joined(frame: pd.DataFrame) -> pd.DataFrame:
     """Runs that differ in the rate of fine-tuning alone are one scan: the rate is its axis, no variant."""
     variants = {variant: without(variant, "finetune.lr") for variant in frame["variant"].unique()}
     return frame.assign(variant=frame["variant"].map(variants))
 
 
-def _scans(frame: pd.DataFrame, path: Path, warnings: list[str]) -> list[Scan]:
-    """One scan a width of a subset's last evaluations."""
+def _scans(frame: pd.DataFrame, path: Path, warnings: list[str]) -> list[tuple[list[str], Scan]]:
+    """One scan a width of a subset's last evaluations, each with the names of its runs."""
     unknown = frame[~np.isfinite(frame["lr"])]
     if len(unknown):
         raise UsageError(
@@ -156,7 +171,8 @@ def _scans(frame: pd.DataFrame, path: Path, warnings: list[str]) -> list[Scan]:
             if lacking:
                 warnings.append(f"{where}: rate {rate:g} lacks seed {', '.join(lacking)}")
         lr, log_L = runs["lr"].to_numpy(float), np.log(runs["loss"].to_numpy(float))
-        found.append(scan(str(subset), int(runs["dim"].iloc[0]), lr, list(runs["seed"]), log_L))
+        one = scan(str(subset), int(runs["dim"].iloc[0]), lr, list(runs["seed"]), log_L)
+        found.append(([str(name) for name in runs["run"]], one))
     return found
 
 

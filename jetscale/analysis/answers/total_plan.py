@@ -10,14 +10,15 @@ Shapes: R replicates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis.answers import saved_fit
 from jetscale.analysis.answers.total_budget import (
     Best,
     EffectiveData,
@@ -27,7 +28,7 @@ from jetscale.analysis.answers.total_budget import (
     marginal,
     pays_until,
 )
-from jetscale.analysis.answers.transfer_laws import Ranges, Transfer, from_folder, from_result
+from jetscale.analysis.answers.transfer_laws import Ranges, Transfer, transfer_of
 from jetscale.analysis.fitting.numbers import Quantity, Scale, summarise
 from jetscale.analysis.settings import check_amounts
 from jetscale.common.usage import UsageError
@@ -39,6 +40,7 @@ Array = NDArray[np.float64]
 
 MILLION = 1e6
 SURE = 0.95  # share of the replicates that makes an answer sure
+NEAR = 0.05  # decades outside the runs that are no extrapolation
 TRIED = (1.0, 1e15)  # jets of pretraining between which it is asked where it stops paying
 
 
@@ -163,7 +165,7 @@ def plan_total(
         No law of transfer with a power of D_pre in these results; unknown subset.
     """
     check_amounts(total_budget=budget, simulate=simulate, pretrain=pretrain, finetune=finetune)
-    transfer = from_folder(Path(fitted)) if isinstance(fitted, str | Path) else from_result(fitted)
+    transfer = transfer_of(saved_fit.of(fitted))
     price = Price(simulate, pretrain or transfer.price, finetune or transfer.price)
     if subset and subset not in transfer.laws:
         raise UsageError(f"no composition {subset!r} in these laws; there are {', '.join(transfer.laws)}")
@@ -183,12 +185,11 @@ def total_entry(result: FitResult) -> dict[str, Any]:
     (composition, in words); or refused: why no total budget can be planned.
     """
     try:
-        transfer = from_result(result)
+        transfer = transfer_of(saved_fit.of_result(result))
     except UsageError as error:
         return {"refused": str(error).partition(": ")[2]}
-    budget = float(result.losses.frame["flops"].max())
     price = Price(0.0, transfer.price, transfer.price)
-    plan = plan_of(transfer, budget, price, list(transfer.laws))
+    plan = plan_of(transfer, transfer.most, price, list(transfer.laws))
     splits = {
         name: {
             "N": split.N,
@@ -200,7 +201,7 @@ def total_entry(result: FitResult) -> dict[str, Any]:
         }
         for name, split in plan.splits.items()
     }
-    return {"budget": budget, "splits": splits, "which": plan.which}
+    return {"budget": transfer.most, "splits": splits, "which": plan.which}
 
 
 def plan_of(transfer: Transfer, budget: float, price: Price, names: Sequence[str]) -> TotalPlan:
@@ -307,18 +308,25 @@ def _split(
 
 def _flags(name: str, best: Best, transfer: Transfer) -> list[str]:
     everywhere = transfer.ranges.values()
-    largest = transfer.ranges.get(name) or Ranges(
-        *(max(getattr(one, axis) for one in everywhere) for axis in ("N", "D_pre", "D"))
-    )
+    ranges = transfer.ranges.get(name) or Ranges(*(_all(everywhere, axis) for axis in ("N", "D_pre", "D")))
     flags = []
-    axes = [("N", best.N, largest.N), ("D", best.D, largest.D), ("D_pre", best.D_pre, largest.D_pre)]
-    for symbol, value, end in axes[: 2 if name == "scratch" else 3]:
-        decades = float(np.log10(max(value[0], 1e-300) / end))
-        if decades > 0.05:
-            flags.append(f"{symbol} is extrapolated by {decades:.1f} decades (largest fitted: {end:.3g})")
+    axes = [("N", best.N, ranges.N), ("D", best.D, ranges.D), ("D_pre", best.D_pre, ranges.D_pre)]
+    for symbol, value, (low, high) in axes[: 2 if name == "scratch" else 3]:
+        beyond = float(np.log10(max(value[0], 1e-300) / high))
+        below = float(np.log10(low / max(value[0], 1e-300)))
+        if beyond > NEAR:
+            flags.append(f"{symbol} is extrapolated by {beyond:.1f} decades (largest fitted: {high:.3g})")
+        elif below > NEAR and value[0] > 0:
+            flags.append(f"{symbol} is extrapolated by {below:.1f} decades (smallest fitted: {low:.3g})")
     if name != "scratch" and best.D_pre[0] == 0:
         flags.append("no pretraining at all is best: it does not pay at this budget")
     return flags
+
+
+def _all(ranges: Iterable[Ranges], axis: str) -> tuple[float, float]:
+    """Reach of all compositions on one axis."""
+    ends = [end for one in ranges for end in getattr(one, axis)]
+    return min(ends), max(ends)
 
 
 def _which(order: Sequence[str], differences: Mapping[str, Quantity]) -> str:
@@ -337,9 +345,18 @@ def _which(order: Sequence[str], differences: Mapping[str, Quantity]) -> str:
     return f"not distinguishable: {first} is lowest, but {told}"
 
 
+class _Largest(NamedTuple):
+    """The largest run of a composition."""
+
+    N: float
+    D_pre: float
+    D: float
+
+
 def _next(name: str, transfer: Transfer, price: Price, ask: _Asked) -> NextBuy:
     """Ask at the largest run of one composition."""
-    at, laws = transfer.ranges[name], transfer.laws[name]
+    laws, reach = transfer.laws[name], transfer.ranges[name]
+    at = _Largest(reach.N[1], reach.D_pre[1], reach.D[1])
 
     def gains(law: EffectiveData) -> Marginal:
         N, D_pre, D = (np.full(len(law.theta), value) for value in (at.N, at.D_pre, at.D))
@@ -384,7 +401,7 @@ def _next(name: str, transfer: Transfer, price: Price, ask: _Asked) -> NextBuy:
     )
 
 
-def _stops(value: float, found: Quantity, at: Ranges) -> str:
+def _stops(value: float, found: Quantity, at: _Largest) -> str:
     if value == 0:
         return (
             f"at once: at N = {at.N:.3g} and D = {at.D:.3g} a FLOP of fine-tuning gains more from the start"

@@ -154,6 +154,24 @@ class Cost:
                 break
         return np.asarray(log_D)
 
+    def log_size(self, log_C: float, log_D: float) -> float:
+        """Ln N of the model that the budget trains on so much data.
+
+        Parameters
+        ----------
+        log_C, log_D : ln of the budget in FLOPs, and of the data.
+        """
+        from scipy.optimize import brentq
+
+        start = log_C - self.coefficients[0] - log_D
+        if self.is_constant:
+            return start
+
+        def missing(log_N: float) -> float:  # C rises with N
+            return float(self.log_flops(np.array(log_N), np.array(log_D))) - log_C
+
+        return float(brentq(missing, start - _REACH, start + _REACH, xtol=1e-12))
+
     def optimum(self, surfaces: Surfaces, log_C: Array) -> tuple[Array, Array]:
         """Return ln N* and ln D* (R, K) at budgets of shape (K,) or (R, K).
 

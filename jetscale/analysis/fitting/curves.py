@@ -174,6 +174,22 @@ class CurveSet:
                 dof += len(curve.runs) - 1
         return (squares / dof, dof) if dof else (0.0, 0)
 
+    def used(self, evaluations: int) -> NDArray[np.bool_]:
+        """Which evaluations the points are made of, (E,).
+
+        Parameters
+        ----------
+        evaluations : how many there are, E.
+        """
+        if not self.is_curve:
+            return np.ones(evaluations, dtype=bool)
+        found = np.zeros(evaluations, dtype=bool)
+        for curve in self._curves:
+            for rows, operator in zip(curve.rows, curve.operators, strict=True):
+                of_points = operator[curve.chosen]
+                found[rows[np.unique(of_points.nonzero()[1])]] = True
+        return found
+
     def log_losses(self, log_L_RE: Array, weight_RS: Array | None = None) -> Array:
         """Turn ln L of the evaluations (R, E) into ln L of the points (R, P).
 

@@ -366,7 +366,8 @@ class _Batch:
         along = np.einsum("rfe,rf->re", vectors, gradient / diagonal)
         values = np.where(usable[:, None], values, 1.0)
         step = -np.einsum("rfe,re->rf", vectors, along / values) / diagonal
-        size = (along**2 / values).sum(axis=1)
+        with np.errstate(over="ignore"):  # of a gradient far from any minimum: infinite is right
+            size = (along**2 / values).sum(axis=1)
         return np.where(usable[:, None], step, 0.0), np.where(usable, size, np.inf)
 
     def report(self, state: State, index: Index) -> Solution:

@@ -1,4 +1,4 @@
-"""Optima of the fitted laws at a budget, from results.json and the losses: for the first page of the report.
+"""Optima of the fitted laws at a budget, from results.json and what was fitted: for the report's first page.
 
 Intervals of a plan need the replicates, and so `jetscale.analysis.answers.planning`; here is what the point
 fits say of all subsets side by side.
@@ -6,19 +6,17 @@ fits say of all subsets side by side.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jetscale.analysis.answers.fitted import Fitted
 from jetscale.analysis.fitting.cost import Cost
 from jetscale.analysis.fitting.pins import pinned_form
 from jetscale.analysis.fitting.surface import Surfaces
-from jetscale.analysis.tables.loss_table import names_of_groups
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Array = NDArray[np.float64]
 
@@ -30,7 +28,7 @@ class Optimum:
     Attributes
     ----------
     N, D, loss : the optimum: parameters, samples, nats.
-    outside : whether N or D is beyond what was trained.
+    outside : whether N or D is beyond what was fitted.
     missed : rms of the bends that the law misses, relative to the loss; 0 where no test found them.
     """
 
@@ -58,42 +56,36 @@ def law_of(results: dict[str, Any], name: str) -> tuple[Surfaces, Cost] | None:
     return Surfaces.from_theta(theta, form), Cost.from_json(three["cost"])
 
 
-def ranges(frame: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]]]:
-    """Smallest and largest n_params, jets and flops of every subset's losses."""
-    return {
-        str(name): {key: (float(rows[key].min()), float(rows[key].max())) for key in _AXES}
-        for name, rows in frame.groupby(names_of_groups(frame))
-    }
+def common_budget(results: dict[str, Any], fitted: Mapping[str, Fitted]) -> float | None:
+    """Largest C that every subset with a law was trained at; None without a law.
 
-
-_AXES = ("n_params", "jets", "flops")
-
-
-def common_budget(results: dict[str, Any], frame: pd.DataFrame) -> float | None:
-    """Largest C that every subset with a law was trained at; None without a law."""
-    reached = ranges(frame)
+    Parameters
+    ----------
+    results : content of results.json.
+    fitted : what lies behind each subset's fit.
+    """
     ends = [
-        reached[name]["flops"][1]
+        fitted[name].reach["C"][1]
         for name in results["subsets"]
-        if name in reached and law_of(results, name) is not None
+        if name in fitted and law_of(results, name) is not None
     ]
     return min(ends, default=None)
 
 
-def optima(results: dict[str, Any], frame: pd.DataFrame, C: float) -> dict[str, Optimum]:
+def optima(results: dict[str, Any], fitted: Mapping[str, Fitted], C: float) -> dict[str, Optimum]:
     """Optimum of every subset that has a law.
 
     Parameters
     ----------
     results : content of results.json.
-    frame : the loss table.
+    fitted : what lies behind each subset's fit.
     C : budget of fine-tuning in FLOPs.
 
     Returns
     -------
     By subset.
     """
-    found, reached = {}, ranges(frame)
+    found = {}
     for name, fit in results["subsets"].items():
         law = law_of(results, name)
         if law is None:
@@ -103,7 +95,7 @@ def optima(results: dict[str, Any], frame: pd.DataFrame, C: float) -> dict[str, 
         log_N, log_D = (float(value[0, 0]) for value in cost.optimum(surface, budget))
         outside = any(
             not low <= np.exp(value) <= high
-            for value, (low, high) in ((log_N, reached[name]["n_params"]), (log_D, reached[name]["jets"]))
+            for value, (low, high) in ((log_N, fitted[name].reach["N"]), (log_D, fitted[name].reach["D"]))
         )
         found[name] = Optimum(
             N=float(np.exp(log_N)),

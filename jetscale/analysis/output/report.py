@@ -78,7 +78,7 @@ def page(results: dict[str, Any], losses: LossTable, drawings: dict[str, Drawing
     told = {
         "results": results,
         "names": names,
-        "answers": answers(results, losses.frame),
+        "answers": answers(results, losses),
         "provenance": provenance(results, losses),
         "warnings": caveats.grouped(caveats.all_of(results)),
         "drawings": drawings,

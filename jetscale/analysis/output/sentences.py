@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jetscale.analysis.answers.fitted import fitted_of
 from jetscale.analysis.fitting.approach import approaches
 from jetscale.analysis.output.formatting import amount, amounts, brief, joined, percent, size_of
 from jetscale.analysis.output.optima import Optimum, common_budget, optima
@@ -17,7 +18,7 @@ from jetscale.analysis.output.published import published_difference
 from jetscale.analysis.tables.variants import REFERENCE
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from jetscale.analysis.tables.loss_table import LossTable
 
 LEVEL = 0.05
 """Of a test that finds a difference."""
@@ -34,14 +35,14 @@ class Answer:
     detail: str = ""
 
 
-def answers(results: dict[str, Any], frame: pd.DataFrame) -> list[Answer]:
+def answers(results: dict[str, Any], losses: LossTable) -> list[Answer]:
     """Answer every question of the study.
 
     Parameters
     ----------
     results : content of results.json, of this or of an earlier version: keys that it lacks are said to be
         missing.
-    frame : the loss table.
+    losses : the table that was fitted.
 
     Returns
     -------
@@ -52,7 +53,7 @@ def answers(results: dict[str, Any], frame: pd.DataFrame) -> list[Answer]:
         Answer("How large a difference could this design have seen?", *_seen(results)),
         Answer("What is the gain of pretraining, and where?", *_gain(results)),
         Answer("What is pretraining worth in jets?", *_worth(results)),
-        Answer("What would you do with a budget C?", *_budget(results, frame)),
+        Answer("What would you do with a budget C?", *_budget(results, losses)),
     ]
 
 
@@ -279,9 +280,9 @@ def _by_multiplier(results: dict[str, Any]) -> tuple[str, str]:
     return sentence, f"{missing} For each subset the width where it is most."
 
 
-def _budget(results: dict[str, Any], frame: pd.DataFrame) -> tuple[str, str]:
+def _budget(results: dict[str, Any], losses: LossTable) -> tuple[str, str]:
     """What to do with a total budget where the law of transfer says it, else with one of fine-tuning."""
-    sentence, detail = _finetuning(results, frame)
+    sentence, detail = _finetuning(results, losses)
     total = results.get("total_budget") or {}
     if "splits" not in total:
         refused = f"With the pretraining in the budget: not known, since {total['refused']}." if total else ""
@@ -305,10 +306,11 @@ def _total(total: dict[str, Any], sample: str) -> str:
     return f"{head}{name} has the lowest loss, with {bought}{beyond}; which composition: {total['which']}."
 
 
-def _finetuning(results: dict[str, Any], frame: pd.DataFrame) -> tuple[str, str]:
+def _finetuning(results: dict[str, Any], losses: LossTable) -> tuple[str, str]:
     """What to do with a budget of fine-tuning, whatever the pretraining cost."""
-    C = common_budget(results, frame)
-    found = optima(results, frame, C) if C else {}
+    fitted = fitted_of(results, losses)
+    C = common_budget(results, fitted)
+    found = optima(results, fitted, C) if C else {}
     if not found:
         return "Not known: no subset has a fitted law.", ""
     best = min(found, key=lambda name: found[name].loss)

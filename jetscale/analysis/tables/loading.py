@@ -156,6 +156,11 @@ def load_losses(
     UsageError
         What cannot be read, with file, row, value and how to repair it; two runs that nothing tells apart.
     """
+    if not isinstance(path, str | Path):
+        raise UsageError(
+            f"load_losses reads a file or a folder, not a {type(path).__name__}; write a DataFrame to a file"
+            " first: frame.to_parquet('losses.parquet')"
+        )
     kind = source or ("local" if Path(path).is_dir() else "table")
     reader = SOURCES[kind]()
     if best_of_cell and not reader.selects:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 WEIGHT = "point_weight"
 PRETRAIN_JETS = "pretrain_jets"
 POSITIVE = ("n_params", "jets", "flops", "loss")
+SYMBOLS = {"n_params": "N", "jets": "D", "flops": "C", WEIGHT: "weight"}
+"""What a user calls a column, as in ``columns.N=NAME``."""
 MAX_ROWS = 2_000_000
 MAX_LOSS = 1e3  # nats; a cross-entropy beyond is another quantity or another unit
 
@@ -142,13 +144,23 @@ def check_values(frame: pd.DataFrame, source: str) -> None:
         bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if len(bad):
             raise UsageError(
-                f"{source}: {column} is {values[bad[0]]} in row {frame.index[bad[0]]}"
+                f"{source}: {SYMBOLS.get(column, column)} is {values[bad[0]]} {_place(frame, bad[0])}"
                 f" ({len(bad)} such rows); it must be finite and positive: correct or remove them"
             )
-    if frame["loss"].max() > MAX_LOSS:
+    worst = int(frame["loss"].to_numpy(float).argmax())
+    if frame["loss"].iloc[worst] > MAX_LOSS:
         raise UsageError(
-            f"{source}: a loss of {frame['loss'].max():.3g}; a cross-entropy in nats is below {MAX_LOSS:g}"
+            f"{source}: a loss of {frame['loss'].iloc[worst]:.3g} {_place(frame, worst)}; a cross-entropy in"
+            f" nats is below {MAX_LOSS:g}"
         )
+
+
+def _place(frame: pd.DataFrame, at: int) -> str:
+    """Where a reader finds a row: by the run and step of jetscale's own runs, else by its number."""
+    if "row" in frame or "warmup" not in frame:  # which run directories alone have
+        return f"in row {frame.index[at]}"
+    one = frame.iloc[at]
+    return f"in run {one['run']} at step {one['step']:g} ({one['split']}, {one['weights']} weights)"
 
 
 def _without_repeats(frame: pd.DataFrame, source: str) -> tuple[pd.DataFrame, list[str]]:

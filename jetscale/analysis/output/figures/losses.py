@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jetscale.analysis.tables.loss_table import names_of_groups
+from jetscale.analysis.tables.selection import of_weights
 from jetscale.common import figure_style as style
 from jetscale.common.figure_axes import log_axis
 
@@ -21,10 +22,11 @@ MAX_PANELS = 16
 
 def draw_losses(result: FitResult) -> Figure | None:
     """Draw every subset's seed-averaged curve, faint seeds behind; None for tables of final losses."""
-    frame = result.losses.frame
-    frame = frame[frame["split"] == "test"]
-    weights = "ema" if "ema" in set(frame["weights"]) else str(frame["weights"].iloc[0])
-    frame = frame[frame["weights"] == weights]
+    import pandas as pd
+
+    groups = result.losses.groups().values()
+    frame = pd.concat([of_weights(rows, result.settings["weights"], result.losses) for rows in groups])
+    weights = " or ".join(sorted(frame["weights"].unique()))
     if frame["run"].nunique() == len(frame):
         return None
     sizes = np.sort(frame["n_params"].unique())

@@ -7,12 +7,14 @@ Shapes: S sizes, G points of the grid in ln D.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jetscale.analysis.output.optima import law_of, ranges
+from jetscale.analysis.answers.fitted import Fitted, fitted_of
+from jetscale.analysis.output.optima import law_of
 from jetscale.analysis.tables import selection
 from jetscale.common import figure_style as style
 from jetscale.common.figure_axes import log_axis
@@ -39,8 +41,8 @@ def draw_overview(results: dict[str, Any], losses: LossTable, names: list[str]) 
     names : of the subsets, in the order of the legend.
     """
     optimal = [
-        ("N", "n_params", "optimal size N* (parameters)"),
-        ("D", "jets", f"optimal data D* ({losses.sample}s)"),
+        ("N", "optimal size N* (parameters)"),
+        ("D", f"optimal data D* ({losses.sample}s)"),
     ]
     shown = optimal if any(_has_optimum(results, name) for name in names) else []
     figure = style.new_figure(3.8 * (1 + len(shown)), 3.7)
@@ -56,8 +58,9 @@ def draw_overview(results: dict[str, Any], losses: LossTable, names: list[str]) 
     over_data.set(xlabel=f"data D ({losses.sample}s)", ylabel="test loss (nats)")
     over_data.set_title("lowest loss of any size")
     over_data.legend(fontsize=7, loc="best")
-    for axes, (symbol, column, label) in zip(others, shown, strict=True):
-        _optimum(axes, results, losses.frame, names, (symbol, column))
+    fitted = fitted_of(results, losses)
+    for axes, (symbol, label) in zip(others, shown, strict=True):
+        _optimum(axes, results, fitted, names, symbol)
         axes.set(ylabel=label, title=label.partition(f" {symbol}*")[0])
     return figure
 
@@ -95,13 +98,11 @@ def lowest(rows: pd.DataFrame) -> tuple[Array, Array]:
 
 
 def _optimum(
-    axes: Axes, results: dict[str, Any], frame: pd.DataFrame, names: list[str], which: tuple[str, str]
+    axes: Axes, results: dict[str, Any], fitted: Mapping[str, Fitted], names: list[str], symbol: str
 ) -> None:
-    """N* or D* (`which`, with the column of the loss table) of all subsets against compute."""
-    symbol, column = which
+    """N* or D* of all subsets against compute."""
     log_axis(axes, "x")
     log_axis(axes, "y")
-    reached = ranges(frame)
     for rank, name in enumerate(names):
         fit, line = results["subsets"][name], style.line(rank)
         used = [one for one in fit["approach2"].get("slices", []) if not one["problem"]]
@@ -111,14 +112,14 @@ def _optimum(
         if law is None:
             continue
         surface, cost = law
-        low, high = reached[name]["flops"]
+        low, high = fitted[name].reach["C"]
         log_C = np.linspace(np.log(low), np.log(high), GRID)
         best = np.exp(np.clip(cost.optimum(surface, log_C)["ND".index(symbol)][0], -700, 700))
         axes.plot(np.exp(log_C), best, lw=1.4, label=style.caption(name), **line)
         ends = (fit["errors"].get("profile") or {}).get(f"approach3.{symbol}_star", {}).get("ci95")
         if ends is not None:
             axes.plot([high, high], ends, color=line["color"], lw=1.2, marker="_", ms=6)
-    ends = [end for name in names if name in reached for end in reached[name][column]]
+    ends = [end for name in names if name in fitted for end in fitted[name].reach[symbol]]
     for end in (min(ends), max(ends)):
         axes.axhline(end, color="0.5", lw=0.8, ls=":")
     axes.set_ylim(min(ends) / 4, max(ends) * 4)

@@ -53,13 +53,14 @@ def write(path: Path, losses: LossTable, blocks: BlockLosses | None) -> None:
     parquet.write_frame(frame, path)  # last: without it the other is not read
 
 
-def of_frame(frame: pd.DataFrame, path: Path) -> LossTable | None:
+def of_frame(frame: pd.DataFrame, path: Path, *, with_blocks: bool = True) -> LossTable | None:
     """Make a loss table of a data frame.
 
     Parameters
     ----------
     frame : as read from `path`
     path : the file, to find the block losses beside it
+    with_blocks : whether to read these
 
     Returns
     -------
@@ -74,13 +75,13 @@ def of_frame(frame: pd.DataFrame, path: Path) -> LossTable | None:
     if facts is None:
         return None
     beside, warnings = blocks_beside(path), list(facts["warnings"])
-    blocks = read_joined(beside) if facts["blocks"] else None
+    blocks = read_joined(beside) if facts["blocks"] and with_blocks else None
     if blocks is not None and blocks.count != facts["blocks"]:
         raise UsageError(
             f"{beside} holds {blocks.count} test blocks, but {path.name} was written with {facts['blocks']}:"
             " put back the file that was written with it, or remove it"
         )
-    if blocks is None and facts["blocks"]:
+    if blocks is None and facts["blocks"] and with_blocks:
         warnings.append(
             f"{beside.name}, written with {path.name}, is not beside it: test jets are not resampled"
         )
