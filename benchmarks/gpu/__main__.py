@@ -1,4 +1,4 @@
-"""Measure training on a GPU into ``gpu.json``; meant to take at most six minutes, and stopped then.
+"""Measure training on a GPU into a JSON file; meant to take at most six minutes, and stopped then.
 
     python -m benchmarks.gpu                # kernels, tests, steps and floors, runs, starts, shared card
     python -m benchmarks.gpu --quick        # some widths and shorter runs; stopped after two minutes
@@ -6,7 +6,9 @@
 
 It makes its jets, and needs neither a network nor anything beyond the project and Triton. The file is written
 after every row, so a call that is stopped keeps what it has measured. A row that fails is recorded with its
-error, one for which no time was left as such, and the others go on.
+error, one for which no time was left as such, and the others go on. Each call writes a new file, gpu.json,
+gpu_quick.json or gpu_agreement.json beside this folder, with a number where these are there already; --out
+names another, and one of that name is replaced.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from rich.table import Table
 from benchmarks.gpu.commands import ROOT, Bench, Running, jets, running
 from benchmarks.gpu.session import Session, measured
 
-OUT = Path(__file__).parents[1] / "gpu.json"
+FOLDER = Path(__file__).parents[1]
 TARGETS = {8: 0.25, 16: 0.25, 24: 0.25, 32: 0.25, 48: 0.25, 64: 0.25, 128: 0.40, 256: 0.80, 512: 1.7}
 """Milliseconds a step of `python -m jetscale.train` with all its tracking, batch 128."""
 SECONDS, QUICK_SECONDS, AGREEMENT_SECONDS = 360.0, 120.0, 300.0
@@ -39,14 +41,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="some widths and shorter runs, two minutes")
     parser.add_argument("--agreement", action="store_true", help="compare loss curves, nothing else")
-    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help=f"default: {OUT}")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="written, or replaced; default: a new file")
     arguments = parser.parse_args()
     import torch
 
     if not torch.cuda.is_available():
         sys.exit("no GPU: torch.cuda.is_available() is False; on a CPU run python -m benchmarks step")
-    limit = QUICK_SECONDS if arguments.quick else SECONDS
-    session = Session(arguments.out, AGREEMENT_SECONDS if arguments.agreement else limit, begun)
+    name, limit = _kind(arguments)
+    out = arguments.out or new_file(FOLDER, name)
+    session = Session(out, limit, begun)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         work = Path(folder)
         bench = Bench(session, work, jets(work))
@@ -58,7 +61,34 @@ def main() -> None:
     console = Console(width=140)
     if not arguments.agreement:
         console.print(_table(session.results))
-    print(f"written: {arguments.out}")
+    print(f"written: {out}")
+
+
+def _kind(arguments: argparse.Namespace) -> tuple[str, float]:
+    """Name of the results without its ending, and seconds."""
+    if arguments.agreement:
+        return "gpu_agreement", AGREEMENT_SECONDS
+    return ("gpu_quick", QUICK_SECONDS) if arguments.quick else ("gpu", SECONDS)
+
+
+def new_file(folder: Path, name: str) -> Path:
+    """Make an empty file, so that no call writes over what another has measured.
+
+    Parameters
+    ----------
+    folder : where to
+    name : without its ending
+
+    Returns
+    -------
+    The first of ``name.json``, ``name_2.json``, ``name_3.json``, ... that was not there.
+    """
+    number, path = 1, folder / f"{name}.json"
+    while path.exists():
+        number += 1
+        path = folder / f"{name}_{number}.json"
+    path.touch(exist_ok=False)
+    return path
 
 
 def _tests() -> tuple[list[str], Path]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.commands import Bench, Run, running
+from benchmarks.gpu.commands import Bench, Run, Running, running
 from benchmarks.gpu.timeline import Timeline
+from jetscale.common.files import DamagedFile
 
 STEPS, SEEDS, DIMS = 2_000, (0, 1, 2), (8, 128, 512)
 ON_CPU = (8, 128)  # 2,000 steps of width 512 take hours there
@@ -21,7 +24,7 @@ Curves = dict[tuple[str, int], list[float]]
 
 
 def run(bench: Bench, dims: Sequence[int] = DIMS, steps: int = STEPS) -> None:
-    """One row a width; all runs at once, each on a core.
+    """One row a width, written as soon as it is computed; all runs at once, each on a core.
 
     A run that is not done when the time is over is stopped, and compared as far as it came: width 128 on a
     CPU core takes 140 to 270 ms a step.
@@ -37,27 +40,47 @@ def run(bench: Bench, dims: Sequence[int] = DIMS, steps: int = STEPS) -> None:
     for folder in folders.values():
         folder.mkdir()
     commands = [(bench.words(run, *flags[key]), folders[key]) for key, run in runs.items()]
-    curves: dict[int, Curves] = {dim: {} for dim in dims}
-    problems: list[str] = []
     with running(commands, bench.start) as processes:
-        for key, process in zip(runs, processes, strict=True):
-            try:
-                status = process.wait(bench.session.left)
-            except subprocess.TimeoutExpired:
-                problems.append(f"{key}: not done in time")
-            else:
-                if status:
-                    problems.append(f"{key}: {process.printed()[-600:]}")
-    for (dim, way, seed), run in runs.items():
-        directory = bench.directory(run).relative_to(bench.work)
+        problems = [
+            f"{key}: {problem}"
+            for key, process in zip(runs, processes, strict=True)
+            if (problem := _problem(process, bench.session.left)) is not None
+        ]
+    bench.session.results["agreement"]["problems"] = problems
+    for dim in dims:
+        directories = {
+            (way, run.seed): folders[dim, way, run.seed] / bench.directory(run).relative_to(bench.work)
+            for way, run in _ways(dim, steps)
+        }
+        bench.session.record("agreement", str(dim), partial(_row, directories, problems))
+
+
+def _row(directories: Mapping[tuple[str, int], Path], problems: list[str]) -> dict[str, Any]:
+    """Compare the runs of a width that have a curve; of the others, `problems` is told."""
+    curves: Curves = {}
+    for key, directory in directories.items():
         try:
-            lines = Timeline.of(folders[dim, way, seed] / directory).lines
-        except ValueError as error:
+            curves[key] = _curve(directory)
+        except (ValueError, DamagedFile) as error:
             problems.append(str(error))
-        else:
-            curves[dim][way, seed] = [line["loss"] for line in lines]
-    found = {str(dim): compared(curves[dim]) for dim in dims}
-    bench.session.results["agreement"] |= {"problems": problems, **found}
+    return compared(curves)
+
+
+def _problem(process: Running, seconds: float) -> str | None:
+    """Wait for a run; why it has not come to its end, None where it has."""
+    try:
+        status = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return "not done in time"
+    return process.printed()[-600:] if status else None
+
+
+def _curve(directory: Path) -> list[float]:
+    """Losses of the lines of a run; an error where it has none."""
+    losses = [line["loss"] for line in Timeline.of(directory).lines]
+    if not losses:
+        raise ValueError(f"{directory} has no line of the training loss")
+    return losses
 
 
 def _ways(dim: int, steps: int) -> list[tuple[str, Run]]:
@@ -76,7 +99,7 @@ def compared(curves: Mapping[tuple[str, int], Sequence[float]]) -> dict[str, Any
 
     Parameters
     ----------
-    curves : losses of the lines of each run, by way and seed
+    curves : losses of the lines of each run, at least one, by way and seed
 
     Returns
     -------

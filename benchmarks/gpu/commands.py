@@ -27,6 +27,8 @@ JETS_A_CLASS = 2_000
 STUDY, SUBSET = "bench", "scratch"
 CHECKPOINT_EVERY = 1_000
 """Steps between checkpoints, so that even short runs write some; the paper's runs write fewer."""
+PATIENCE = 10.0
+"""Seconds for a killed command to end."""
 _TOLD = 3_000  # last characters that a failed command printed, for its error
 
 
@@ -104,13 +106,19 @@ def running(commands: Sequence[tuple[Sequence[str], Path]], start: Start = Child
 def stop(process: Running) -> None:
     """Kill a command, with all that it started, if it runs still.
 
+    One that has not ended after `PATIENCE` is left to itself: it may wait for the card inside the driver,
+    where no signal reaches it, and what was measured must not be lost with it.
+
     Parameters
     ----------
     process : the command
     """
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10.0)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            print(f"process {process.pid} was killed and has not ended", file=sys.stderr, flush=True)
 
 
 def succeed(process: Running, seconds: float) -> None:

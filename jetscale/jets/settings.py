@@ -33,7 +33,8 @@ class DataSettings:
     selection : none, or sophon (200 < jet_pt < 2500 and 20 < jet_sdmass < 500 GeV)
     qcd_labels : JetClass-II QCD classes: 27, 17 or 1
     repeat : allow jets to be seen more than once
-    workers : processes that load batches; 0 loads in the training process
+    workers : processes that load batches; 0 loads in the training process. The captured step of a GPU takes
+        no notice of it: there one thread gathers the jets
     """
 
     dir: str = "data"

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+import torch
 import yaml
 
 from benchmarks.gpu import agreement, card, grid
-from benchmarks.gpu.__main__ import _table
-from benchmarks.gpu.commands import running, succeed
+from benchmarks.gpu.__main__ import _table, main
+from benchmarks.gpu.commands import Bench, running, succeed
 from benchmarks.gpu.session import NO_TIME, Session, measured
 from benchmarks.gpu.timeline import Timeline, steps_per_second
 from jetscale.common.config_safety import CONF
 from jetscale.common.paper import WIDTHS
+from jetscale.runs.metrics import MetricsLine, MetricsLog
 from jetscale.training.settings import EvalSettings
 
 
@@ -75,6 +81,62 @@ def test_a_command_that_takes_too_long_is_killed_with_all_that_it_started(tmp_pa
     while alive(child) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not alive(child)
+
+
+class Stuck:
+    """A command that no signal ends."""
+
+    pid = 2**22 + 1  # larger than any process number
+
+    def poll(self) -> None:
+        return None
+
+    def wait(self, timeout: float) -> int:
+        raise subprocess.TimeoutExpired("stuck", timeout)
+
+    def printed(self) -> str:
+        return ""
+
+
+def test_a_killed_command_that_does_not_end_takes_no_result_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "killpg", lambda *arguments: killed.append(arguments))
+    with running([((), Path())] * 2, lambda *_: Stuck()) as processes:
+        assert card.ended(processes[0], 0.0)["error"] == "not done after 0 s"
+    assert killed == [(Stuck.pid, signal.SIGKILL)] * 3
+    assert capsys.readouterr().err == f"process {Stuck.pid} was killed and has not ended\n" * 3
+
+
+def test_each_call_writes_a_file_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.gpu.__main__.FOLDER", tmp_path)
+    monkeypatch.setattr("benchmarks.gpu.__main__._parts", lambda *_: {"card": lambda: None})
+    monkeypatch.setattr("benchmarks.gpu.__main__._tests", lambda: (["true"], tmp_path))
+    monkeypatch.setattr("benchmarks.gpu.__main__.jets", lambda work: work)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("TRITON_CACHE_DIR", "")  # which a call sets for itself
+    (tmp_path / "gpu.json").write_text("measured before")
+    named = tmp_path / "named.json"
+    named.write_text("measured before")
+    calls = (), (), ("--agreement",), ("--quick",), ("--agreement",), ("--quick", "--out", str(named))
+    for words in calls:
+        monkeypatch.setattr(sys, "argv", ["benchmarks.gpu", *words])
+        main()
+    written = [
+        Path(line.removeprefix("written: ")).name
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("written: ")
+    ]
+    assert written == [
+        "gpu_2.json", "gpu_3.json",
+        "gpu_agreement.json", "gpu_quick.json", "gpu_agreement_2.json", "named.json",
+    ]  # fmt: skip
+    assert (tmp_path / "gpu.json").read_text() == "measured before"
+    limits = [json.loads((tmp_path / name).read_text())["limit_s"] for name in written]
+    assert limits == [360.0, 360.0, 300.0, 120.0, 300.0, 120.0]
 
 
 def test_commands_find_this_checkout_and_tell_why_they_failed(
@@ -230,3 +292,66 @@ def test_curves_are_compared_as_far_as_both_came() -> None:
     assert found["scatter_of_seeds"] == pytest.approx((0.1 / 3) ** 0.5)
     assert "scatter_of_seeds" not in agreement.compared({("captured", 0): [1.0]})
     assert "no captured run" in agreement.compared({("eager", 0): [1.0]})["error"]
+
+
+def test_a_run_without_a_line_of_the_training_loss_costs_no_other_its_curve(tmp_path: Path) -> None:
+    """Two runs with a test loss alone, one without any line; of width 16 none is left to compare with."""
+    work = tmp_path / "work"
+    work.mkdir()
+    session = Session(tmp_path / "gpu.json", 300.0)
+
+    class Written:
+        """A command that has written its metrics, or nothing."""
+
+        pid = 0
+
+        def __init__(self, words: Sequence[str], folder: Path) -> None:
+            splits = {"captured-8-1": ["test"], "captured-8-2": [], "captured-16-0": ["test"]}
+            path = folder / bench.directory(runs[folder.name]).relative_to(work)
+            path.mkdir(parents=True)
+            log = MetricsLog(path / "metrics.jsonl")
+            for step, split in enumerate(splits.get(folder.name, ["train"] * 3), 1):
+                line = MetricsLine("finetune", step, 1, 1, 1.0, split, "raw", 2.0 / step, None, 0.1, 0.1)
+                log.append(line)
+
+        def poll(self) -> int:
+            return 0
+
+        def wait(self, timeout: float) -> int:
+            return 0
+
+        def printed(self) -> str:
+            return ""
+
+    bench = Bench(session, work, tmp_path, Written)
+    dims = (16, 8)
+    runs = {f"{way}-{dim}-{run.seed}": run for dim in dims for way, run in agreement._ways(dim, 150)}
+    session.part("agreement", lambda: agreement.run(bench, dims, 150))
+    found = json.loads((tmp_path / "gpu.json").read_text())["agreement"]
+    assert [problem.rsplit(" has ")[-1] for problem in found["problems"]] == [
+        "no line of the training loss", "no line of the training loss", "no line"
+    ]  # fmt: skip
+    assert found["16"]["error"] == "no captured run to compare with"
+    assert found["16"]["curves"]["captured, seed 1"] == [2.0, 1.0, 2.0 / 3]
+    assert found["8"]["lines"] == {"captured": 3, "eager": 3, "float32": 3, "cpu": 3}
+    assert "scatter_of_seeds" not in found["8"], "one seed is left"
+    assert "error" not in found
+
+
+def test_the_curves_of_a_width_are_written_before_the_next_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(tmp_path / "gpu.json", 300.0)
+    seen: list[set[str]] = []
+
+    def compared(curves: Any) -> dict[str, Any]:
+        seen.append(
+            set(json.loads(session._out.read_text())["agreement"]) if session._out.exists() else set()
+        )
+        raise IndexError(f"width {len(seen)}")
+
+    monkeypatch.setattr(agreement, "compared", compared)
+    monkeypatch.setattr(agreement, "_ways", lambda *_: [])
+    session.part("agreement", lambda: agreement.run(Bench(session, tmp_path, tmp_path), (8, 16, 32), 150))
+    assert seen == [set(), {"problems", "8"}, {"problems", "8", "16"}]
+    assert json.loads(session._out.read_text())["agreement"]["32"] == {"error": "IndexError: width 3"}

@@ -4,12 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from jetscale.common.config_safety import CONF
+from jetscale.launch import probe
 from jetscale.launch.hydra_setup import register
 from jetscale.launch.jobs import Job
+from jetscale.launch.probe import Step
 from jetscale.launch.sweep_plan import plan_sweep
+from jetscale.model.transformer import SetTransformer
+from jetscale.training.captured import choice
+from jetscale.training.captured.plan import MOST_CONSTITUENTS
 from jetscale.training.settings import from_config
 from tests.runs import run_record
 
@@ -77,3 +83,97 @@ def test_times_are_measured_once_a_width(tmp_path):
     assert len(plan.step_seconds) == 2
     assert told[-1] == (2, 2)
     assert plan.seconds(plan.phases) > 0
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A card with which nothing is wrong."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    monkeypatch.setattr(choice, "unusable", lambda model, precision, device: no_half(precision))
+
+
+def no_half(precision):
+    return None if precision == "bf16-mixed" else "the precision is not bf16-mixed"
+
+
+EAGER = {
+    "callbacks": "+callbacks.timer={_target_: lightning.pytorch.callbacks.DeviceStatsMonitor}",
+    "precision": "device.precision=32-true",
+    "two processes": "device.devices=2",
+    "a large batch": "finetune.batch_size=1000000",
+    "the CPU": "device.accelerator=cpu",
+}
+
+
+@pytest.mark.parametrize("override", EAGER.values(), ids=EAGER.keys())
+def test_a_run_that_goes_step_by_step_is_measured_so(tmp_path, card, override):
+    pytest.importorskip("triton", reason="the kernels need Triton")
+    usual = ("budget=smoke", "model.dim=64", "finetune.batch_size=128")
+    captured, eager = (run.finetune for run in plan_sweep(jobs_of(tmp_path, usual, (*usual, override))).runs)
+    assert captured.step.captured
+    assert not eager.step.captured
+    assert captured.kind != eager.kind
+
+
+def test_runs_that_differ_in_nothing_that_takes_time_are_measured_once(tmp_path, card):
+    pytest.importorskip("triton", reason="the kernels need Triton")
+    usual = ("budget=smoke", "model.dim=64")
+    grid = ((*usual, "seed=1"), (*usual, "eval.batch_size=1000000"), (*usual, "finetune.lr=0.1"))
+    assert len({run.finetune.kind for run in plan_sweep(jobs_of(tmp_path, usual, *grid)).runs}) == 1
+    assert (
+        len(
+            {
+                run.finetune.kind
+                for run in plan_sweep(jobs_of(tmp_path, usual, (*usual, "device.threads=2"))).runs
+            }
+        )
+        == 2
+    )
+
+
+def test_a_plan_says_what_of_several_processes_was_measured(tmp_path, card):
+    alone, shared = ("budget=smoke",), ("budget=smoke", "device.devices=4", "device.num_nodes=2")
+    plan = plan_sweep(jobs_of(tmp_path, alone))
+    assert plan.device == "NVIDIA H200"
+    plan = plan_sweep(jobs_of(tmp_path, alone, shared, ("budget=smoke", "device.accelerator=cpu")))
+    assert plan.device == (
+        "NVIDIA H200 and one CPU thread (where several processes share a run: one of them alone, with its "
+        "part of a batch and without the exchange of gradients)"
+    )
+    whole, part, _ = (run.finetune for run in plan.runs)
+    assert whole.step.batch_size == whole.batch_size == 8 * part.step.batch_size
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "max_constituents", "n_steps"),
+    [(128, 128, 64), (512, 128, 32), (65_536, 128, 1), (8, 40, 64), (4, 4_000, 64), (100, 10_000, 2)],
+)
+def test_a_measured_chunk_takes_no_more_of_the_card_than_that_of_a_run(
+    monkeypatch, batch_size, max_constituents, n_steps
+):
+    alone = pytest.importorskip("jetscale.training.captured.alone", reason="the kernels need Triton")
+    given = []
+    monkeypatch.setattr(alone, "steps_alone", lambda _, jets, steps: given.append((jets, steps)))
+    step = Step(batch_size, max_constituents, "cpu", "bf16-mixed", threads=1, captured=True)
+    assert probe._work(SetTransformer(8, 10, depth=1), step)[1] == n_steps
+    [(jets, steps)] = given
+    assert steps == n_steps
+    assert jets.n_jets == batch_size
+    assert int(jets.lengths_B.max()) <= max_constituents
+    assert steps == 1 or steps * jets.n_jets * max_constituents <= MOST_CONSTITUENTS
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_step_is_measured_in_the_precision_of_the_run(monkeypatch, precision):
+    seen = []
+
+    class Noted(SetTransformer):
+        def forward(self, jets):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().forward(jets)
+
+    monkeypatch.setattr(probe, "_ENOUGH_SECONDS", 0.0)
+    step = Step(2, 16, "cpu", precision, threads=1, captured=False)
+    assert probe.seconds_per_step(Noted(8, 10, depth=1), step) > 0
+    assert seen == [precision == "bf16-mixed"] * 2

@@ -19,19 +19,19 @@ import torch
 
 pytest.importorskip("triton", reason="triton is not installed: it comes with CUDA builds of torch")
 
-from jetscale.common.usage import SettingsError
 from jetscale.jets.errors import JetDataError
 from jetscale.model.kernels.gpu import weights
+from jetscale.model.transformer import SetTransformer
 from jetscale.training.build import build
 from jetscale.training.callbacks.metrics_writer import MetricsWriter
-from jetscale.training.captured import choice, evaluation, feed, plan, steps
+from jetscale.training.captured import choice, evaluation, feed, limits, plan, steps
 from jetscale.training.captured.module import CapturedClassifier
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.module import NonFiniteLoss
 from jetscale.training.outputs import Schedule
-from jetscale.training.phase_settings import Phase
+from jetscale.training.phase_settings import Phase, PretrainSettings
 from jetscale.training.preemption import NOTICE, Preempted
-from jetscale.training.settings import EvalSettings, TrainSettings
+from jetscale.training.settings import DeviceSettings, EvalSettings, TrainSettings
 from tests.jets.conftest import fill_jetclass
 from tests.training.oracle import OracleEvaluation, OracleStep
 from tests.training.phases import (
@@ -182,24 +182,26 @@ def test_killed_and_resumed_it_is_the_same_to_the_last_bit(
 
 
 @pytest.mark.parametrize("make", [None, with_oracle], ids=["eager", "captured"])
-def test_resumed_with_other_metrics_lines_it_is_the_same_run(
-    jets: Path, eager: Made, tmp_path: Path, make: Any
+@pytest.mark.parametrize("log_every", [(3,), (11,), (50,), (11, 7)])
+def test_resumed_with_other_metrics_lines_each_step_is_in_one(
+    jets: Path, eager: Made, tmp_path: Path, make: Any, log_every: tuple[int, ...]
 ) -> None:
-    with pytest.raises(Killed):
-        trained(settings_of(jets), tmp_path / "run", killing(make, 21))
+    """Stopped at 23, the last line at 20; a second kill, at 26, comes before the first line since."""
     settings = settings_of(jets)
-    settings.tracking.log_every = 50
-    message = (
-        r"tracking.log_every=50: .* since step 0, and the checkpoint of step 21 has .* last 5 steps alone"
-    )
-    with pytest.raises(SettingsError, match=message):
-        trained(settings, tmp_path / "run", make)
-    settings.tracking.log_every = 8
+    for every, saved_every, killed_at in zip((5, *log_every), (23, 5), (23, 26), strict=False):
+        settings.tracking.log_every, settings.checkpoint_every = every, saved_every
+        with pytest.raises(Killed):
+            trained(settings, tmp_path / "run", killing(make, killed_at))
+    settings.tracking.log_every = log_every[-1]
     resumed = trained(settings, tmp_path / "run", make)
-    whole = trained(settings, tmp_path / "whole", make)
-    assert [line for line in resumed.lines if line["step"] > 21] == [
-        line for line in whole.lines if line["step"] > 21
-    ]
+    settings.tracking.log_every = 1
+    each = [line["loss"] for line in trained(settings, tmp_path / "each").lines if line["split"] == "train"]
+    lines = [line for line in resumed.lines if line["split"] == "train"]
+    ends = [line["step"] for line in lines]
+    assert ends[:4] == [5, 10, 15, 20]
+    assert ends[4:] == sorted({*range(log_every[-1], 30, log_every[-1]), 30} - {*range(24)})
+    for line, start in zip(lines, [0, *ends], strict=False):
+        assert line["loss"] == float(torch.tensor(each[start : line["step"]], dtype=torch.float64).mean())
     same_bits(resumed.result.weights, eager.result.weights)
 
 
@@ -352,18 +354,59 @@ def test_what_a_phase_computed_with_is_freed_when_it_ends(
 
 def test_what_is_not_captured_and_why(jets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(jets)
+    phase, network, _ = build(settings, Phase.FINETUNE)
+    card, said = torch.device("cuda"), "the card lacks something"
+    monkeypatch.setattr(choice, "unusable", lambda *_: said)
+
+    def reason(phase: Any = phase, **changes: Any) -> str | None:
+        return choice.why_eager(replace(settings, **changes), phase, network, "bf16-mixed", card)
+
+    assert reason() == said
     monkeypatch.setattr(choice, "unusable", lambda *_: None)
-    _, network, _ = build(settings, Phase.FINETUNE)
-    device = torch.device("cuda")
-    assert choice.why_eager(network, "bf16-mixed", False, 16_512, device) is None
-    assert choice.why_eager(network, "bf16-mixed", True, 16_512, device) == (
-        "the run has callbacks, which may look at each step"
+    assert reason() is None
+    assert reason(callbacks={"mine": {}}) == "the run has callbacks, which may look at each step"
+    assert reason(device=DeviceSettings(devices=2, num_nodes=3)) == "6 processes share the run"
+    assert reason(eval=EvalSettings(batch_size=1_000_000)) is None, "the test jets come in smaller batches"
+    # the widest rows of a token at width 8 are its inputs, 40 numbers with the padding of their groups
+    most = (2**31 - 1) // (40 * 41)
+    assert reason(replace(phase, batch_size=most)) is None
+    assert reason(replace(phase, batch_size=most + 1)) == (
+        f"finetune.batch_size={most + 1} is more than the kernels' indices reach with model.dim=8 and "
+        f"data.max_constituents=40: at most {most:,}"
     )
-    assert choice.why_eager(network, "bf16-mixed", False, 1 << 26, device) == (
-        "a batch can have 67,108,864 tokens of width 8, too many for the kernels' indices"
+
+
+def test_no_batch_has_more_partial_sums_of_the_head_than_can_be_counted() -> None:
+    with torch.device("meta"):
+        network = SetTransformer(512, 1_024)
+    most = 16 * ((2**31 - 1) // (512 * 1_024))
+    phase = PretrainSettings(batch_size=most)
+    assert limits.too_large(network, phase, 1) is None
+    assert str(limits.too_large(network, replace(phase, batch_size=most + 1), 1)).startswith(
+        f"pretrain.batch_size={most + 1} is more than the kernels' indices reach with model.dim=512 and 1,024"
     )
-    monkeypatch.setattr(choice.ranks, "world_size", lambda: 2)
-    assert choice.why_eager(network, "bf16-mixed", False, 16_512, device) == "2 processes share the run"
+
+
+def test_a_test_batch_is_cut_to_what_the_kernels_can_count(
+    jets: Path, eager: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    class Noted(OracleEvaluation):
+        def __init__(self, model: Any, batch_size: int, *rest: Any) -> None:
+            sizes.append(batch_size)
+            super().__init__(model, batch_size, *rest)
+
+    def make(settings: Any, phase: Any, model: Any, data: Any, schedule: Any, _: str) -> Any:
+        window = settings.tracking.log_every
+        return CapturedClassifier(model, phase, settings.ema, window, data, schedule, OracleStep, Noted)
+
+    monkeypatch.setattr(evaluation, "most_jets", lambda *_: 5)
+    cut = trained(settings_of(jets), tmp_path / "run", make)
+    assert min(sizes) == max(sizes) == 5, "and not the 8 of eval.batch_size"
+    for ours, theirs in zip(cut.lines, eager.lines, strict=True):
+        assert ours["accuracy"] == theirs["accuracy"]
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
 
 
 def test_a_run_on_a_cpu_is_never_captured(jets: Path) -> None:

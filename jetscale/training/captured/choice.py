@@ -11,7 +11,6 @@ from jetscale.jets.datamodule import JetDataModule
 from jetscale.model.kernels.gpu import unusable
 from jetscale.model.network import Network
 from jetscale.model.transformer import SetTransformer
-from jetscale.training import ranks
 from jetscale.training.lean_module import LeanClassifier
 from jetscale.training.outputs import Schedule
 from jetscale.training.phase_settings import PhaseSettings
@@ -19,9 +18,6 @@ from jetscale.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from jetscale.training.captured.module import CapturedClassifier
-
-MOST_NUMBERS = 1 << 31
-"""Of the largest activation, 4 D for each token: kernels count in 32 bits."""
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +43,13 @@ def module_for(
     precision : of the trainer
     """
     on_gpu = settings.device.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    callbacks = bool(settings.callbacks)
     if on_gpu:
-        largest = max(phase.batch_size, settings.eval.batch_size if schedule.evaluations else 0)
-        tokens = largest * (data.source.max_constituents + 1)
-        reason = why_eager(model, precision, callbacks, tokens, torch.device("cuda"))
+        reason = why_eager(settings, phase, model, precision, torch.device("cuda"))
         if reason is None:
             return captured(settings, phase, model, data, schedule)
         log.info("the steps are not captured as CUDA graphs, and take several times longer: %s", reason)
-    return LeanClassifier(model, phase, settings.ema, settings.tracking.log_every, hooks=callbacks)
+    hooks = bool(settings.callbacks)
+    return LeanClassifier(model, phase, settings.ema, settings.tracking.log_every, hooks)
 
 
 def captured(
@@ -73,22 +67,28 @@ def captured(
 
 
 def why_eager(
-    model: Network, precision: str, callbacks: bool, tokens: int, device: torch.device
+    settings: TrainSettings, phase: PhaseSettings, model: Network, precision: str, device: torch.device
 ) -> str | None:
     """Why the steps of a phase cannot be captured; None where they can.
 
+    The test jets have no say in it: an evaluation takes smaller batches where its own do not fit.
+
     Parameters
     ----------
-    model : the network
+    settings : of the run, whose processes and callbacks decide with
+    phase : of `settings`, whose batch decides with
+    model : the network; its weights may be on the meta device
     precision : of the trainer
-    callbacks : whether the run has callbacks of the user, which may look at gradients and at every step
-    tokens : most of a batch, were all its jets as long as they may be
     device : where the phase is trained
     """
-    if ranks.world_size() > 1:
-        return f"{ranks.world_size()} processes share the run"
-    if callbacks:
+    processes = settings.device.devices * settings.device.num_nodes
+    if processes > 1:
+        return f"{processes} processes share the run"
+    if settings.callbacks:
         return "the run has callbacks, which may look at each step"
-    if tokens * 4 * model.dim >= MOST_NUMBERS:
-        return f"a batch can have {tokens:,} tokens of width {model.dim}, too many for the kernels' indices"
-    return unusable(model, precision, device)
+    if reason := unusable(model, precision, device):
+        return reason
+    from jetscale.training.captured.limits import too_large  # needs Triton, which `unusable` has found
+
+    assert isinstance(model, SetTransformer)
+    return too_large(model, phase, settings.data.max_constituents)

@@ -20,6 +20,7 @@ from jetscale.model.transformer import SetTransformer
 from jetscale.runs.layout import N_BLOCKS
 from jetscale.training.captured.feed import Feed, tokens_of_batches
 from jetscale.training.captured.graphs import GraphRunner, Work
+from jetscale.training.captured.limits import most_jets
 from jetscale.training.captured.memory import ChunkMemory
 from jetscale.training.captured.plan import ESTIMATED_FROM, capacities
 from jetscale.training.evaluate import TestLoss
@@ -39,7 +40,7 @@ class DeviceEvaluator:
     model : sizes are taken from it
     weights : what is evaluated, as they are when it is called
     memory : of the present chunk, which the training fills anew after an evaluation
-    batch_size : jets of a batch
+    batch_size : jets of a batch; fewer where `memory` has no room for them, or the kernels cannot count them
     make : what makes the forward pass; for tests
     """
 
@@ -53,7 +54,7 @@ class DeviceEvaluator:
     ) -> None:
         device = memory.buffers.x.device
         self._model, self._weights, self._memory = model, weights, memory
-        self._batch_size = min(batch_size, memory.n_jets)
+        self._batch_size = min(batch_size, memory.n_jets, most_jets(model, memory.max_constituents))
         self._make = make
         self._loss_J = torch.zeros(memory.n_jets, device=device)
         self._correct_J = torch.zeros(memory.n_jets, dtype=torch.uint8, device=device)

@@ -23,12 +23,13 @@ class ChunkMemory:
     ----------
     buffers : what the kernels read
     n_jets : jets that it has room for
+    max_constituents : of a jet
     """
 
     def __init__(self, source: JetSource, most_jets: int, device: torch.device) -> None:
         features = source.features
         spread = np.array(features.spread, np.float32)
-        self.n_jets = most_jets
+        self.n_jets, self.max_constituents = most_jets, source.max_constituents
         self.buffers = JetBuffers.allocate(
             most_jets * source.max_constituents,
             most_jets,

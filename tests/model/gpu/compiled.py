@@ -2,6 +2,7 @@
 
     env -u TRITON_INTERPRET python -W ignore -m tests.model.gpu.compiled 8 128 512    # widths, on an H100
     env -u TRITON_INTERPRET python -W ignore -m tests.model.gpu.compiled 8 sm80:128   # the second on an A100
+    env -u TRITON_INTERPRET python -W ignore -m tests.model.gpu.compiled 16x1024      # heads of 1,024 classes
 
 Triton's compiler and its assembler need no GPU, so this finds what the interpreter forgives: types that do
 not fit, names that Triton keeps for itself, tiles too large for a multiprocessor, registers that spill. It
@@ -25,9 +26,10 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from jetscale.model.ema import WeightAverage
-from jetscale.model.kernels.gpu.buffers import JetBuffers, Tables
+from jetscale.model.kernels.gpu.buffers import JetBuffers, Layout, Tables
+from jetscale.model.kernels.gpu.head import head_forward, head_parts, head_step
 from jetscale.model.kernels.gpu.optimiser import AdamWSettings, FlatState
-from jetscale.model.kernels.gpu.step import DeviceEvaluation, DeviceStep
+from jetscale.model.kernels.gpu.step import WIDEST, DeviceEvaluation, DeviceStep
 from jetscale.model.transformer import SetTransformer
 
 B = 128
@@ -66,6 +68,22 @@ def steps_of(dim: int) -> Iterator[Callable[[], None]]:
     yield DeviceStep(model, B, CAPACITY, state, jets, tables, AdamWSettings(clip=1.0)).train
     of_jets = [torch.zeros(len(jets.labels), dtype=dtype) for dtype in (torch.float32, torch.uint8)]
     yield DeviceEvaluation(model, B, CAPACITY, state.evaluated, jets, *of_jets).evaluate
+
+
+def heads_of(dim: int, n_classes: int) -> Iterator[Callable[[], None]]:
+    """The head of a training step and of an evaluation, as `steps_of` has it but for the classes."""
+    model = SetTransformer(dim, n_classes, depth=1)
+    jets = JetBuffers.allocate(1_000, B, torch.zeros(8), torch.ones(8), "cpu", 0)
+    weights, gradients = FlatState(model).weights, Layout.of(model, head_parts(B)).gradients("cpu")
+    x_BD, d_x_BD = torch.zeros(B, dim), torch.zeros(B, dim)
+    branch_BD, d_branch_BD = x_BD.bfloat16(), x_BD.bfloat16()
+    losses_B, correct_B = torch.zeros(B), torch.zeros(B, dtype=torch.uint8)
+    inputs, k = (
+        (x_BD, branch_BD if dim > WIDEST else None, weights, jets, B),
+        torch.zeros(1, dtype=torch.int32),
+    )
+    yield lambda: head_step(*inputs, gradients, losses_B, correct_B, d_x_BD, d_branch_BD, k)
+    yield lambda: head_forward(*inputs, losses_B, correct_B)
 
 
 def compiled_kernels(run: Callable[[], None]) -> list[dict[str, Any]]:
@@ -108,10 +126,11 @@ def _occupied(cubin: bytes) -> tuple[int, int]:
 
 def main() -> None:
     for word in sys.argv[1:]:
-        card, _, width = word.rpartition(":")
+        card, _, size = word.rpartition(":")
+        width, _, classes = size.partition("x")
         capability, dim = int(card.removeprefix("sm") or 90), int(width)
         driver.set_active(Card(capability))
-        for run in steps_of(dim):
+        for run in heads_of(dim, int(classes)) if classes else steps_of(dim):
             for kernel in compiled_kernels(run):
                 print(json.dumps({"capability": capability, "dim": dim, **kernel}), flush=True)
 

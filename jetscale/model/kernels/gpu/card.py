@@ -25,6 +25,8 @@ prints it for a width. All cards from 8.0 on have it.
 """
 SHARED_MEMORY_MANY_CLASSES = 160_256
 """The same for more classes, where the head keeps more of its weights; cards of a desktop have 101,376."""
+MOST_CLASSES = 1_024
+"""With more, the head's kernel needs 280,704 bytes at width 128; an H100 has 232,448."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,9 @@ def lacking(card: Card, dim: int, n_classes: int) -> str | None:
     if card.capability < CAPABILITY:
         major, minor = card.capability
         return f"{card.name} has compute capability {major}.{minor}, less than 8.0: no bfloat16 products"
-    # up to these widths the head takes its weights in shorter pieces
-    many = n_classes > 128 and dim > (64 if n_classes <= 256 else 32)
-    needed = SHARED_MEMORY_MANY_CLASSES if many else SHARED_MEMORY
+    if n_classes > MOST_CLASSES:
+        return f"the network has {n_classes:,} classes, and the head's kernel takes at most {MOST_CLASSES:,}"
+    needed = shared_memory(dim, n_classes)
     if card.shared_memory < needed:
         return (
             f"{card.name} has {card.shared_memory:,} bytes of shared memory for a program, and the kernels "
@@ -97,3 +99,17 @@ def lacking(card: Card, dim: int, n_classes: int) -> str | None:
     if not card.headers:
         return "Triton needs the header files of Python (Python.h), which are not installed"
     return None
+
+
+def shared_memory(dim: int, n_classes: int) -> int:
+    """Bytes of shared memory that a program of a network's kernels needs at most.
+
+    Parameters
+    ----------
+    dim : width D
+    n_classes : K, at most `MOST_CLASSES`
+    """
+    # Up to this width the head's weights are one piece, as its kernel cuts them; of several, Triton loads
+    # more than one ahead.
+    one_piece = 64 if n_classes <= 256 else 32 if n_classes <= 512 else 16
+    return SHARED_MEMORY_MANY_CLASSES if n_classes > 128 and dim > one_piece else SHARED_MEMORY
