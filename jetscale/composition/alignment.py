@@ -8,8 +8,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from jetscale.common.usage import UsageError
 from jetscale.composition.half_samples import Measured
 from jetscale.composition.measures import Comparison, Measure
+from jetscale.composition.settings import LEAST_JETS
 
 Array = npt.NDArray[np.float64]
 
@@ -59,10 +61,20 @@ def separation(x_BO: Array, of_MO: Array, seed: int) -> tuple[Array, Array]:
     Returns
     -------
     (B,) and (M,) float64: the higher, the more like the first sample.
+
+    Raises
+    ------
+    UsageError
+        A sample has fewer than `LEAST_JETS` jets.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
+    if (fewest := min(len(x_BO), len(of_MO))) < LEAST_JETS:
+        raise UsageError(
+            f"{fewest} jets are too few for the classifier behind the AUC, which needs {LEAST_JETS} of each "
+            "sample; take more jets"
+        )
     both = np.concatenate([x_BO, of_MO])
     target = np.repeat([1, 0], [len(x_BO), len(of_MO)])
     model = HistGradientBoostingClassifier(

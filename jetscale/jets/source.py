@@ -97,7 +97,9 @@ class JetSource:
         """
         if self._seed is None:
             return StoreOrder(store, self.labels)
-        return MixedOrder(store, self.labels, self.composition, self._seed)
+        order = MixedOrder(store, self.labels, self.composition, self._seed)
+        order.check_every_component()
+        return order
 
     def fingerprint(self, n_jets: int | None = None) -> str:
         """Identity of the data, not of the seed: content of the store, composition, how inputs are made.

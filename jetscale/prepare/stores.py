@@ -28,23 +28,47 @@ def prepare(settings: PrepareSettings) -> None:
     Raises
     ------
     JetDataError
-        There is nothing to make them of, a source cannot be used, or a check found damage.
+        There is nothing to make them of, sources cannot be used (the stores of the others are made), or a
+        check found damage.
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    if settings.check:
+        _check(_stores_there(settings), settings.workers, console)
+    else:
+        _make(settings, console)
+
+
+def _make(settings: PrepareSettings, console: Console) -> None:
+    """All stores that can be made, then one error of all that is wrong with the others."""
+    asked = _asked(settings)
     problems: list[str] = []
-    for request in _requests(settings):
-        if settings.check:
-            with in_parts(request.path.name) as report:
-                store, found = check_store(request, report, settings.workers)
-        else:
-            store, found = ensure_store(request, settings.workers), []
+    n_found = 0
+    for request in asked:
+        try:
+            if request.path.exists() or request.sources():
+                n_found += 1
+                _report(console, ensure_store(request, settings.workers), "ready")
+        except JetDataError as error:
+            problems.append(str(error))
+    if problems:
+        # a file that belongs to no split is wrong in each
+        raise JetDataError("\n".join(dict.fromkeys(problems)))
+    if not n_found:
+        raise JetDataError(_nothing_found(asked))
+
+
+def _check(stores: list[StoreRequest], workers: int, console: Console) -> None:
+    n_problems = 0
+    for request in stores:
+        with in_parts(request.path.name) as report:
+            store, found = check_store(request, report, workers)
         if store and not found:
-            _report(console, store, "checksums good" if settings.check else "ready")
+            _report(console, store, "checksums good")
         for problem in found:
             console.print(problem)
-        problems += found
-    if problems:
-        raise JetDataError(f"{len(problems)} damaged files, named above")
+        n_problems += len(found)
+    if n_problems:
+        raise JetDataError(f"{n_problems} damaged files, named above")
 
 
 def _report(console: Console, store: Store, state: str) -> None:
@@ -59,22 +83,33 @@ def _report(console: Console, store: Store, state: str) -> None:
         console.print(f"  {len(without)} labels have no jets: {some}")
 
 
-def _requests(settings: PrepareSettings) -> list[StoreRequest]:
-    """Stores asked for; of what was not named exactly, those that have a store or files to make it from."""
+def _asked(settings: PrepareSettings) -> list[StoreRequest]:
+    """Stores asked for, whether or not there is anything to make them of."""
     data = DataSettings(
         dir=settings.dir, store=settings.store, features=settings.features, selection=settings.selection
     )
     splits = SPLITS if settings.split == ALL else (settings.split,)
-    asked = [store_request(data, dataset, split) for dataset in _datasets(settings, data) for split in splits]
-    found = [
-        request for request in asked if request.path.exists() or (not settings.check and request.sources())
-    ]
-    if not found:
-        reasons = [
-            missing_message(data.directory, one.dataset, one.split, one.path) for one in asked[:: len(splits)]
-        ]
-        raise JetDataError("\n".join(reasons))
-    return found
+    return [store_request(data, dataset, split) for dataset in _datasets(settings, data) for split in splits]
+
+
+def _stores_there(settings: PrepareSettings) -> list[StoreRequest]:
+    """Of the stores asked for those that exist, at least one."""
+    asked = _asked(settings)
+    if there := [request for request in asked if request.path.exists()]:
+        return there
+    if with_files := [request for request in asked if request.sources()]:
+        paths = ", ".join(str(request.path) for request in with_files)
+        raise JetDataError(f"{paths}: there is no store yet to check; leave check out, and it is made")
+    raise JetDataError(_nothing_found(asked))
+
+
+def _nothing_found(asked: list[StoreRequest]) -> str:
+    """Where was looked in vain, and what to do: one message a dataset, of its first split."""
+    first: dict[str, StoreRequest] = {}
+    for request in asked:
+        first.setdefault(request.dataset, request)
+    reasons = [missing_message(one.directory, one.dataset, one.split, one.path) for one in first.values()]
+    return "\n".join(reasons)
 
 
 def _datasets(settings: PrepareSettings, data: DataSettings) -> list[str]:

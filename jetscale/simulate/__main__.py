@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> None:
     files = plan(settings)
     # FastJet, Pythia and uproot take a second to import: not for --help, nor for a mistake
     from jetscale.simulate.card import write_card
-    from jetscale.simulate.output_files import Target
+    from jetscale.simulate.output_files import Target, manifests
     from jetscale.simulate.production import simulate
 
     out = Path(settings.out)
@@ -30,6 +30,14 @@ def main(argv: Sequence[str]) -> None:
         f"{len(targets)} files, {jets:,} jets in {card.parent} "
         f"({len(made)} new, {len(targets) - len(made)} kept); what they are: {card}\n"
     )
+    asked = {target.path for target in targets}
+    there = manifests(out, settings.dataset)
+    others = [manifest["jets"] for path, manifest in there.items() if path not in asked]
+    if others:
+        sys.stdout.write(
+            f"{len(others)} more files are there from before, {sum(others):,} jets; whoever reads "
+            f"{card.parent} reads them too\n"
+        )
 
 
 if __name__ == "__main__":

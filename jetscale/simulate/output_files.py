@@ -15,6 +15,7 @@ from jetscale.common.usage import UsageError
 from jetscale.jets.datasets.base import DATASETS, JetFile
 from jetscale.jets.reading.locations import files_below
 from jetscale.jets.reading.manifests import (
+    MPI_KEY,
     OLD_VERSION_KEY,
     VERSION_KEY,
     manifest_content,
@@ -66,7 +67,7 @@ class Target:
             "number": self.file.number,
             "jets": self.jets,
             "seed": self.seed,
-            "mpi": self.mpi,
+            MPI_KEY: self.mpi,
             VERSION_KEY: SIMULATOR_VERSION,
             "chunk_jets": CHUNK_JETS[self.file.dataset],
             "jets_per_point": JETS_PER_POINT,
@@ -143,23 +144,31 @@ def manifests(out: Path, dataset: str) -> dict[Path, dict[str, Any]]:
     return {path: read_manifest(manifest_path(path)) for path in paths if _is_simulated(path)}
 
 
-def refuse_other_versions(out: Path, dataset: str) -> None:
-    """Raise if `out` holds files of another origin, since all files there are read as one dataset.
+def refuse_other_physics(target: Target) -> None:
+    """Raise if files of other physics are in the data directory: all files there are read as one dataset.
+
+    Classes simulated with and without multiparton interactions would differ in the number of constituents,
+    and a network would tell them apart by that.
 
     Parameters
     ----------
-    out : data directory
-    dataset : ``jetclass`` or ``jetclass2``
+    target : a file that is to be made
 
     Raises
     ------
     UsageError
-        There is a file of another version of the simulator, or one that was not simulated.
+        There is a file of another version of the simulator, one made with or without multiparton interactions
+        where this one is not, or one that was not simulated.
     """
-    for path, manifest in manifests(out, dataset).items():
-        found = manifest["settings"].get(VERSION_KEY)
-        if found != SIMULATOR_VERSION:
-            raise _other_settings(path, {VERSION_KEY: (found, SIMULATOR_VERSION)})
+    for path, manifest in manifests(target.out, target.file.dataset).items():
+        found = manifest["settings"]
+        differences = {
+            name: (found.get(name), target.settings[name])
+            for name in (VERSION_KEY, MPI_KEY)
+            if found.get(name) != target.settings[name]
+        }
+        if differences:
+            raise _other_settings(path, differences)
 
 
 def _is_simulated(path: Path) -> bool:

@@ -14,7 +14,7 @@ from jetscale.common.orphans import die_with_parent
 from jetscale.common.usage import UsageError
 from jetscale.jets.stores.workers import end
 from jetscale.simulate.chunk import Chunk, Effort, simulate_chunk
-from jetscale.simulate.output_files import PARTS, Target, assemble, is_finished, refuse_other_versions
+from jetscale.simulate.output_files import PARTS, Target, assemble, is_finished, refuse_other_physics
 from jetscale.simulate.parts import has_part, write_part
 from jetscale.simulate.progress import Progress
 from jetscale.simulate.pythia import is_whole, save_mpi_table
@@ -64,16 +64,16 @@ def simulate(targets: list[Target], workers: int, out: Path) -> list[Target]:
     Raises
     ------
     UsageError
-        There is a file of another origin or of another version of the simulator, or another simulation is
-        writing to `out`.
+        There is a file of another origin, of another version of the simulator, or with other multiparton
+        interactions, or another simulation is writing to `out`.
     RuntimeError
         A chunk failed; finished chunks and files stay.
     """
     (out / PARTS).mkdir(parents=True, exist_ok=True)
     with _alone(out):
         missing = [target for target in targets if not is_finished(target)]
-        for dataset in sorted({target.file.dataset for target in targets}):
-            refuse_other_versions(out, dataset)
+        for target in {target.file.dataset: target for target in targets}.values():
+            refuse_other_physics(target)
         todo = [(t, chunk) for t in missing for chunk in t.chunks() if not has_part(t.part(chunk))]
         waiting = {id(t): sum(1 for other, _ in todo if other is t) for t in missing}
         for table in {target.mpi_table for target, _ in todo} - {None}:

@@ -19,7 +19,7 @@ MAX_JETS_PER_FILE = 100_000
 """Jets in a published file."""
 DEFAULT_SHARE = {"val": 0.1, "test": 0.2}
 """Validation and test jets where their number is not given, as a share of `n_jets`."""
-
+EQUAL_BUCKETS = dict.fromkeys(JETCLASS2_NUMBERS, 1.0)
 
 _JETS = Range(0, 10_000_000_000)
 
@@ -51,7 +51,7 @@ class Settings:
     n_test: Annotated[int | None, _JETS] = None
     classes: list[Annotated[str, OneOf(*JETCLASS_PREFIXES)]] = field(default_factory=list)
     buckets: Annotated[dict[str, Annotated[float, Range(0, 1e12)]], Replaced()] = field(
-        default_factory=lambda: dict.fromkeys(JETCLASS2_NUMBERS, 1.0)
+        default_factory=lambda: dict(EQUAL_BUCKETS)
     )
     jets_per_file: Annotated[int, Range(1, MAX_JETS_PER_FILE)] = 10_000
     out: str = "data"
@@ -84,6 +84,7 @@ def plan(settings: Settings) -> list[tuple[JetFile, int]]:
 
 def _check(settings: Settings) -> None:
     check(settings)
+    _refuse_settings_of_the_other_dataset(settings)
     if len(set(settings.classes)) != len(settings.classes):
         raise UsageError(f"classes: {settings.classes} names one twice")
     if unknown := set(settings.buckets) - set(JETCLASS2_NUMBERS):
@@ -92,6 +93,20 @@ def _check(settings: Settings) -> None:
         )
     if not any(settings.buckets.values()):
         raise UsageError(f"buckets={settings.buckets}: at least one share must be above 0")
+
+
+def _refuse_settings_of_the_other_dataset(settings: Settings) -> None:
+    """They would change nothing, and whoever gives them expects other jets."""
+    if settings.dataset == "jetclass2" and settings.classes:
+        raise UsageError(
+            f"classes=[{','.join(settings.classes)}] belongs to dataset=jetclass, and dataset=jetclass2 was "
+            "asked for: leave it out, or choose the buckets, as in 'buckets={QCD: 1}'"
+        )
+    if settings.dataset == "jetclass" and settings.buckets != EQUAL_BUCKETS:
+        raise UsageError(
+            f"buckets={settings.buckets} belongs to dataset=jetclass2, and dataset=jetclass was asked for: "
+            "leave it out, or choose the labels, as in classes=[QCD,Hbb]"
+        )
 
 
 def _per_process(settings: Settings, split: str, total: int | None) -> list[tuple[str, int]]:

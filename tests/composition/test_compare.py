@@ -107,6 +107,21 @@ def test_show_says_where_a_single_pass_ends(simulated_data, store, capsys) -> No
     assert 130 / 0.75 - 1 < int(res2p.split()[-2]) < 130 / 0.75 + 10, "130 jets are three quarters of that"
 
 
+def test_show_of_a_store_without_a_bucket(simulated_data, tmp_path, capsys) -> None:
+    (file,) = (simulated_data / "JetClassII").rglob("QCD_*.parquet")
+    (tmp_path / "JetClassII").mkdir()
+    (tmp_path / "JetClassII" / file.name).symlink_to(file)
+    main(["show", f"dir={tmp_path}", "names=[qcd,qcd_res2p]"])
+    shown = capsys.readouterr().out
+    (res2p,) = (line.split() for line in shown.splitlines() if " Res2P " in line)
+    assert res2p[-4:-1:2] == ["0", "0"], "jets, and single pass"
+    (qcd,) = (line.split() for line in shown.splitlines() if line.startswith("│ qcd "))
+    assert qcd[-4:-1:2] == ["200", "200"]
+    assert "since a component has no jets: qcd_res2p (Res2P)" in shown
+    with pytest.raises(UsageError, match="holds no jet of 'Res2P', which has a weight"):
+        main(["compare", f"dir={tmp_path}", "names=[qcd_res2p]", f"out={tmp_path}/out"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -116,6 +131,7 @@ def test_show_says_where_a_single_pass_ends(simulated_data, store, capsys) -> No
         (["show", "own.qcd={QCD: 1}"], "own.qcd: an experiment has that name"),
         (["compare", "own.x={QDC: 1}"], "'QDC' matches no class"),
         (["compare", "own.x={QCD: 1}", "jets=1000"], "1,000 jets asked in a single pass"),
+        (["compare", "own.x={QCD: 1}", "jets=39"], "jets=39: must be a whole number from 40"),
         (["compare", "jet=3"], "unknown key 'jet'"),
     ],
 )

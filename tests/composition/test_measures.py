@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, norm
 
+from jetscale.common.usage import UsageError
 from jetscale.composition.alignment import NEIGHBOURS, auc, covered, separation, wasserstein
 from jetscale.composition.diversity import effective_number, median_distance, vendi, width
 from jetscale.composition.half_samples import measured
+from jetscale.composition.settings import LEAST_JETS
 
 RNG = np.random.default_rng(20261124)
 
@@ -63,6 +65,24 @@ def test_separation_of_two_normals_is_near_the_best() -> None:
     assert best - 0.05 < auc(*separation(ours, theirs, seed=0)) < best + 0.02
     same = auc(*separation(RNG.normal(size=(n, 2)), RNG.normal(size=(n, 2)), seed=0))
     assert same == pytest.approx(0.5, abs=0.04), "jets that were trained on do not count"
+
+
+def test_the_fewest_jets_are_enough_to_tell_samples_apart() -> None:
+    """Leaves hold 20 jets: with too few jets no tree has a branch, and any two samples looked alike."""
+    rng = np.random.default_rng(1)
+    apart, here = rng.normal(10, 1, (LEAST_JETS, 7)), rng.normal(0, 1, (LEAST_JETS, 7))
+    assert auc(*separation(apart, here, seed=0)) == pytest.approx(1)
+    found = []
+    for _ in range(8):
+        ours, theirs = rng.normal(size=(2, LEAST_JETS, 7))
+        ours[:, 0] += 1
+        found.append(auc(*separation(ours, theirs, seed=0)))
+    assert np.mean(found) > 0.66, "0.70 with many jets, 0.63 with 30"
+    for samples in ((apart[1:], here), (apart, here[1:])):
+        with pytest.raises(
+            UsageError, match=r"39 jets are too few .*which needs 40 of each sample; take more"
+        ):
+            separation(*samples, seed=0)
 
 
 def test_wasserstein_of_a_shift_is_the_shift() -> None:

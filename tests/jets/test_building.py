@@ -15,13 +15,16 @@ import pyarrow as pa
 import pytest
 
 from jetscale import __version__
-from jetscale.common.files import checksum_file
+from jetscale.common.files import checksum_file, read_sealed
 from jetscale.jets.datasets.base import jet_file
+from jetscale.jets.datasets.files import JetFileReader
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.features import FEATURE_SETS
+from jetscale.jets.stores import building, passes
 from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.opening import open_store
 from jetscale.jets.stores.packed_jets import pack, view
+from jetscale.jets.stores.request import StoreRequest
 from tests.jets.stores import PART_BYTES, content, group_members, open_jets, request, start_build
 from tests.warm import WarmProcess, WarmServer
 
@@ -302,22 +305,108 @@ def test_workers_die_with_a_killed_parent(jetclass2_dir: Path, warm: WarmServer,
     assert content(ensure_store(wanted, workers=1, part_bytes=PART_BYTES).path) == content(undisturbed.path)
 
 
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the source files that builds in this process read, as they do."""
+    names: list[str] = []
+    write_spill = passes.write_spill
+
+    def noted(job: passes.SpillJob) -> None:
+        names.append(job.source.name)
+        write_spill(job)
+
+    monkeypatch.setattr(passes, "write_spill", noted)
+    return names
+
+
+def from_scratch(wanted: StoreRequest, store_dir: Path, part_bytes: int) -> dict[str, str]:
+    fresh = replace(wanted, store_dir=store_dir)
+    return content(ensure_store(fresh, workers=1, part_bytes=part_bytes).path)
+
+
+def parts_planned(wanted: StoreRequest) -> int:
+    staging = wanted.store_dir / f".{wanted.path.name}.building"
+    return int(read_sealed(staging / building.PLAN)[passes.N_PARTS])
+
+
+@pytest.mark.parametrize("selection", ["none", "sophon"])
+@pytest.mark.parametrize(("part_bytes", "as_many_parts"), [(1 << 30, True), (150_000, False)])
+def test_after_a_repair_only_that_file_is_read(
+    fill: SimpleNamespace,
+    read: list[str],
+    tmp_path: Path,
+    part_bytes: int,
+    as_many_parts: bool,
+    selection: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where the store has another number of parts, now that the file has its whole size."""
+    monkeypatch.setattr(JetFileReader.jets, "__defaults__", (0, None, 50))
+    monkeypatch.setattr(passes, "GROUP", 100)  # several record batches a file
+    fill.jetclass2(tmp_path)
+    bad = tmp_path / jet_file("jetclass2", "QCD", 1).path
+    good = bad.read_bytes()
+    bad.write_bytes(good[: len(good) // 2])
+    wanted = request(tmp_path, tmp_path / "store", selection=selection)
+    with pytest.raises(JetDataError, match=r"QCD_0001\.parquet"):
+        ensure_store(wanted, workers=1, part_bytes=part_bytes)
+    assert len(read) == 6
+    planned = parts_planned(wanted)
+    read.clear()
+    bad.write_bytes(good)
+    store = ensure_store(wanted, workers=1, part_bytes=part_bytes)
+    assert read == ["QCD_0001.parquet"]
+    assert (planned == store.definition[passes.N_PARTS]) == as_many_parts
+    assert content(store.path) == from_scratch(wanted, tmp_path / "fresh", part_bytes)
+
+
+@pytest.mark.parametrize("change", ["removed", "added"])
+def test_other_files_after_an_interruption(
+    fill: SimpleNamespace,
+    write: SimpleNamespace,
+    read: list[str],
+    tmp_path: Path,
+    change: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The parts are made of all files and made again; what the other files became is kept."""
+    fill.jetclass2(tmp_path)
+    wanted = request(tmp_path, tmp_path / "store")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "write_manifest", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ensure_store(wanted, workers=1, part_bytes=PART_BYTES)
+    assert list((wanted.store_dir / f".{wanted.path.name}.building").glob("part_*"))
+    read.clear()
+    if change == "removed":
+        (tmp_path / jet_file("jetclass2", "QCD", 1).path).unlink()
+    else:
+        write.jetclass2(tmp_path / "JetClassII/QCD_0007.parquet", [170] * 250, seed=77)
+    store = ensure_store(wanted, workers=1, part_bytes=PART_BYTES)
+    assert read == ([] if change == "removed" else ["QCD_0007.parquet"])
+    assert content(store.path) == from_scratch(wanted, tmp_path / "fresh", PART_BYTES)
+
+
 def test_leftovers_of_another_build_are_discarded(
-    fill: SimpleNamespace, write: SimpleNamespace, tmp_path: Path
+    fill: SimpleNamespace, read: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill.jetclass(tmp_path, n_jets=5, files=1)
     wanted = request(tmp_path, tmp_path / "store", "jetclass")
-    staging = wanted.store_dir / f".{wanted.path.name}.building"
     bad = tmp_path / "JetClass/TTBar_001.root"
     bad.write_text("not root")
-    with pytest.raises(JetDataError, match=r"TTBar_001\.root"):
-        ensure_store(wanted, workers=1)
-    assert list(staging.glob("spill/*.arrow"))
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "__version__", "0.0.1")
+        with pytest.raises(JetDataError, match=r"TTBar_001\.root"):
+            ensure_store(wanted, workers=1)
+    read.clear()
     bad.unlink()
     store = ensure_store(wanted, workers=1)
-    assert content(store.path) == content(
-        ensure_store(replace(wanted, store_dir=tmp_path / "fresh"), workers=1).path
-    )
+    assert len(read) == 10
+    assert content(store.path) == from_scratch(wanted, tmp_path / "fresh", building.PART_BYTES)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import uproot
 from jetscale.common.files import read_sealed, sha256_file, write_sealed
 from jetscale.jets.datasets.base import DATASETS
 from jetscale.jets.errors import JetDataError
-from jetscale.jets.reading.manifests import VERSION_KEY, manifest_path
+from jetscale.jets.reading.manifests import MPI_KEY, VERSION_KEY, manifest_path
 from jetscale.jets.stores import opening
 from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.opening import open_store
@@ -78,10 +78,40 @@ def test_train_jets_are_no_test_jets(
     else:
         in_other_bytes(first, form, test_file)
     earlier = "test" if later == "train" else "train"
-    assert ensure_store(wanted(data, earlier), workers=1).warnings == []
-    (warning,) = ensure_store(wanted(data, later), workers=1).warnings
-    assert re.search(rf"has the same jets as .*a loss on jets that are in {later} and", warning)
-    assert warning in caplog.text
+    ensure_store(wanted(data, earlier), workers=1)
+    assert not caplog.messages
+    ensure_store(wanted(data, later), workers=1)
+    (warning,) = caplog.messages
+    assert warning == (
+        f"{data}/store/jetclass_test_paper: made of HToBB_100.root, which has the same jets as "
+        f"HToBB_000.root of {data}/store/jetclass_train_paper, or some of them: a loss on jets that are in "
+        "train and in test means nothing; remove one of the two files, and the store that was made of it"
+    )
+    open_store(wanted(data, earlier))
+    assert caplog.messages == [warning], "said once a process, whichever store is opened"
+    opening._warned.cache_clear()  # another process
+    open_store(wanted(data, earlier))
+    assert caplog.messages == [warning, warning], "also by the store that was there before the other"
+
+
+@pytest.mark.parametrize("removed", ["train", "test"])
+def test_a_warning_ends_when_its_advice_was_followed(
+    write: SimpleNamespace, first: Path, removed: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, test_file = first.parents[1], first.with_name("HToBB_100.root")
+    shutil.copy(first, test_file)
+    for number in (1, 101):
+        write.jetclass(first.with_name(f"HToBB_{number:03d}.root"), "Hbb", 60, seed=10 + number)
+    for split in ("train", "test"):
+        ensure_store(wanted(data, split), workers=1)
+    assert len(caplog.messages) == 1
+    (first if removed == "train" else test_file).unlink()
+    shutil.rmtree(wanted(data, removed).path)
+    caplog.clear()
+    opening._warned.cache_clear()  # another process
+    for split in ("train", "test"):
+        ensure_store(wanted(data, split), workers=1)
+    assert not caplog.messages
 
 
 def test_other_jets_are_not_taken_for_the_same(write: SimpleNamespace, first: Path) -> None:
@@ -103,14 +133,17 @@ def test_a_few_common_hashes_are_an_accident() -> None:
     assert list(shared({"a": "".join(words[:2])}, {"b": one})) == [("a", "b")], "a file of two jets"
 
 
-def test_a_store_of_before_is_still_read_and_compared_by_its_checksums(first: Path) -> None:
+def test_a_store_of_before_is_still_read_and_compared_by_its_checksums(
+    first: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     data = first.parents[1]
     store = ensure_store(wanted(data), workers=1)
     manifest = read_sealed(store.path / MANIFEST)
     write_sealed(store.path / MANIFEST, {k: v for k, v in manifest.items() if k not in (LABELS, SKETCHES)})
     assert open_store(wanted(data)).fingerprint == store.fingerprint
     shutil.copy(first, first.with_name("HToBB_100.root"))
-    (warning,) = ensure_store(wanted(data, "test"), workers=1).warnings
+    ensure_store(wanted(data, "test"), workers=1)
+    (warning,) = caplog.messages
     assert "means nothing" in warning
 
 
@@ -128,6 +161,21 @@ def test_jets_of_several_origins_are_mentioned(
         "jetscale's simulator, version 1 (HToBB_001.root); jetscale's simulator, version 2 (HToBB_002.root): "
         "what is measured on them holds for none"
     ) in record.message
+
+
+def test_simulations_with_other_multiparton_interactions_are_mentioned(
+    write: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, mpi in enumerate((True, False)):
+        path = write.jetclass(tmp_path / f"JetClass/HToBB_00{number}.root", "Hbb", 20, seed=number)
+        settings = {VERSION_KEY: 2, MPI_KEY: mpi}
+        write_sealed(manifest_path(path), {"sha256": sha256_file(path), "settings": settings})
+    ensure_store(wanted(tmp_path), workers=1)
+    (message,) = caplog.messages
+    assert (
+        "jets of 2 origins are mixed in it, jetscale's simulator, version 2 (HToBB_000.root); jetscale's "
+        "simulator, version 2 without multiparton interactions (HToBB_001.root): what"
+    ) in message
 
 
 def test_labels_in_another_order_are_other_classes(first: Path) -> None:

@@ -10,6 +10,8 @@ from jetscale.jets.datasets.base import DATASETS, LabelMap
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.ordering.compositions import Composition
 from jetscale.jets.ordering.positions import BLOCK, MixedOrder, StoreOrder
+from jetscale.jets.settings import DataSettings
+from jetscale.jets.source import JetSource
 from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.packed_store import Store
 from jetscale.jets.stores.request import StoreRequest
@@ -134,7 +136,7 @@ def test_windows(store: Store) -> None:
     ):
         mixed.check_supply(asked + 10)
     with pytest.raises(JetDataError, match=r"holds no jet of 'QCD', 3000 <= jet_pt < 4000 GeV, which has"):
-        order(store, {"QCD": {"weight": 1, "jet_pt": [3000, 4000]}})
+        order(store, {"QCD": {"weight": 1, "jet_pt": [3000, 4000]}}).check_every_component()
 
 
 def test_classes_of_a_component_come_in_the_proportions_of_the_store(store: Store) -> None:
@@ -209,8 +211,13 @@ def test_a_class_without_jets_is_an_error(store: Store) -> None:
 
     empty = Empty(**{**store.__dict__, "label_counts_PL": store.label_counts_PL.copy()})
     empty.label_counts_PL[:, 0] = 0
+    mixed = order(empty, {"QCD": 1, "X_bb": 1})
+    assert mixed.single_pass() == (0, 1)
     with pytest.raises(JetDataError, match="holds no jet of 'X_bb', which has a weight"):
-        order(empty, {"X_bb": 1, "QCD": 1})
+        mixed.check_every_component()
+    source = JetSource(DataSettings(), "jetclass2", "train", {"QCD": 1, "X_bb": 1}, seed=0)
+    with pytest.raises(JetDataError, match="holds no jet of 'X_bb', which has a weight"):
+        source.order_in(empty)
 
 
 def test_store_order(store: Store) -> None:

@@ -100,6 +100,59 @@ def test_check_goes_on_after_a_damaged_manifest(
     assert "part_00000.arrow: damaged, checksum" in report
 
 
+@pytest.mark.parametrize("words", [[], ["dataset=jetclass", "split=train"]])
+def test_check_before_there_is_a_store_says_so(
+    fill: SimpleNamespace, tmp_path: Path, words: list[str]
+) -> None:
+    fill.jetclass(tmp_path, n_jets=5, files=1)
+    stores = [f"{tmp_path}/store/jetclass_train_paper"]
+    stores += [] if words else [f"{tmp_path}/store/jetclass_test_paper"]
+    with pytest.raises(UsageError) as error:
+        main([f"dir={tmp_path}", "check=true", *words])
+    said = f"{', '.join(stores)}: there is no store yet to check; leave check out, and it is made"
+    assert str(error.value) == said
+    assert not (tmp_path / "store").exists()
+
+
+def test_check_without_files_says_where_they_come_from(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no train jets of jetclass2: .* The public files come from"):
+        main([f"dir={tmp_path}", "check=true", "dataset=jetclass2"])
+
+
+def test_unusable_files_of_all_splits_and_datasets_are_named_at_once(
+    fill: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill.jetclass(tmp_path, n_jets=5, files=1)
+    fill.jetclass2(tmp_path, n_jets=5, files=1)
+    bad = [tmp_path / jet_file("jetclass", "ZToQQ", number).path for number in (0, 100)]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:-50])
+    bad.append(tmp_path / jet_file("jetclass2", "QCD", 350).path)
+    bad[-1].write_bytes(bad[-1].read_bytes()[:-50])
+    with pytest.raises(UsageError) as error:
+        main([f"dir={tmp_path}", "workers=1"])
+    for path, line in zip(bad, str(error.value).splitlines(), strict=True):
+        assert line.startswith(f"{path}: ")
+    report = capsys.readouterr().err
+    assert "jetclass2_train_paper: ready" in report
+    assert report.count("ready") == 1
+
+
+def test_a_badly_named_file_stops_its_own_dataset_alone_and_is_named_once(
+    fill: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill.jetclass(tmp_path, n_jets=5, files=1)
+    fill.jetclass2(tmp_path, n_jets=5, files=1)
+    bad = tmp_path / "JetClass/HToBB_00.root"
+    bad.write_bytes(b"root")
+    with pytest.raises(UsageError) as error:
+        main([f"dir={tmp_path}", "workers=1"])
+    assert str(error.value).count(f"{bad}: ") == 1
+    report = capsys.readouterr().err
+    assert report.count("ready") == 2
+    assert "jetclass2_test_paper: ready" in report
+
+
 def test_other_choices(fill: SimpleNamespace, tmp_path: Path) -> None:
     fill.jetclass2(tmp_path, n_jets=5, files=1)
     main([f"dir={tmp_path}", f"store={tmp_path}/packed", "features=part17", "selection=sophon", "split=test"])

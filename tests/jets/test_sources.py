@@ -262,3 +262,7 @@ def test_what_was_seen_where_nothing_was_found(tmp_path: Path) -> None:
         JetDataError, match="the 5 files there belong to other splits than val by their names"
     ):
         ensure_store(request(tmp_path, tmp_path / "store", "jetclass", split="val"))
+    assert "files there" not in missing_message(tmp_path, "jetclass", "train", tmp_path / "store")
+    shutil.copy(BY_ROOT, tmp_path / "JetClass/HToBB_120.root")
+    message = missing_message(tmp_path, "jetclass", "train", tmp_path / "store")
+    assert "the 1 files there belong to other splits than train" in message

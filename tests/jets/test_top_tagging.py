@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -133,7 +135,16 @@ def _with(name: str, value: float) -> pd.DataFrame:
         (lambda: _without("is_signal_new"), "no column is_signal_new"),
         (lambda: _with("is_signal_new", 2), "entry 3: the label is 2.*, outside 0 to 1"),
         (lambda: _with("E_1", -5.0), "entry 3, constituent 1: part_energy = -5.0 must be above 0"),
-        (lambda: _with("PZ_0", np.nan), "entry 3: .* is nan; inputs must be finite"),
+        # pandas writes nan to parquet as a null
+        (lambda: _with("PZ_0", np.nan), "entry 3: (.* is nan; inputs must be finite|PZ_0 is null)"),
+        (
+            lambda: table_of(10, seed=0).assign(E_0="12.5"),
+            r"train\S+: column E_0 is \w+, not one number per jet",
+        ),
+        (
+            lambda: table_of(10, seed=0).assign(is_signal_new="QCD"),
+            r"train\S+: column is_signal_new is \w+, not one number per jet",
+        ),
     ],
 )
 def test_bad_files(tmp_path: Path, table, message: str, suffix: str) -> None:
@@ -143,6 +154,40 @@ def test_bad_files(tmp_path: Path, table, message: str, suffix: str) -> None:
         JetFileReader(TOP_TAGGING, path) as file,
     ):
         list(file.jets(("part_deta", "part_dphi")))
+
+
+@pytest.mark.parametrize("name", ["E_0", "PY_199", "is_signal_new"])
+def test_a_null_is_named(tmp_path: Path, name: str) -> None:
+    """Of a column that may have some, as pandas' own types and Arrow's do."""
+    table = table_of(40, seed=0)
+    values = table[name].astype("Int64" if name == "is_signal_new" else "Float32")
+    values[23] = pd.NA
+    path = write_top_tagging(tmp_path / "train.parquet", table=table.assign(**{name: values}))
+    with (
+        pytest.raises(JetDataError, match=rf"^{path}: entry 23: {name} is null$"),
+        JetFileReader(TOP_TAGGING, path) as file,
+    ):
+        list(file.jets(("part_deta", "part_dphi"), step=15))
+
+
+def test_a_column_that_is_there_twice(tmp_path: Path) -> None:
+    stored = pa.Table.from_pandas(table_of(10, seed=0))
+    path = tmp_path / "train.parquet"
+    pq.write_table(stored.append_column("PX_3", stored["PX_4"]), path)
+    with pytest.raises(JetDataError, match=rf"^{path}: several columns are named PX_3; keep one of them$"):
+        JetFileReader(TOP_TAGGING, path)
+
+
+def test_hdf5_in_fixed_format(tmp_path: Path) -> None:
+    """The format that pandas writes where none is asked for."""
+    path = tmp_path / "train.h5"
+    table_of(5, seed=0).to_hdf(path, key="table")
+    with pytest.raises(JetDataError) as error:
+        JetFileReader(TOP_TAGGING, path)
+    assert str(error.value) == (
+        f"{path}: what it holds under the key 'table' is in pandas' fixed format, which is not read in "
+        "pieces; write it with to_hdf(..., key='table', format='table')"
+    )
 
 
 def test_no_jets(tmp_path: Path) -> None:

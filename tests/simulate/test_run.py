@@ -148,6 +148,23 @@ def test_another_seed_in_the_same_place_is_refused(run: Run, reference: Path) ->
     assert checksums(reference) == before
 
 
+def test_files_with_other_multiparton_interactions_are_refused(run: Run, reference: Path) -> None:
+    """Also where no file is made again: classes would differ in their number of constituents."""
+    before = checksums(reference)
+    done = run(reference, "workers=1", "classes=[Hbb]", "mpi=true", "n_jets=60", "n_test=0")
+    assert done.returncode == 2
+    assert "was made with other settings (mpi: False there, True asked for); choose another" in done.stderr
+    assert checksums(reference) == before
+
+
+def test_files_that_were_not_asked_for_are_mentioned(run: Run, reference: Path) -> None:
+    done = run(reference, "workers=1", "n_jets=120")
+    assert "4 files, 180 jets" in done.stdout
+    said = f"2 more files are there from before, 120 jets; whoever reads {reference}/JetClass reads them too"
+    assert said in done.stdout.splitlines()
+    assert "more files" not in run(reference, "workers=1").stdout
+
+
 def test_another_seed_gives_other_jets(run: Run, reference: Path, tmp_path: Path) -> None:
     run(tmp_path, "workers=1", "seed=1", "n_test=0", "n_jets=120", "classes=[QCD]")
     other = checksums(tmp_path)

@@ -69,6 +69,15 @@ def test_shares_given_as_a_whole_replace_the_default_ones() -> None:
         (["dataset=jetclass2", "buckets={QCD: 0}"], "at least one share must be above 0"),
         (["dataset=jetclass2", "buckets.Res5P=1"], "no Res5P"),
         (["dataset=jetclass2", "buckets.QCD=-1"], "buckets.QCD=-1: must be a number from 0"),
+        (
+            ["dataset=jetclass2", "classes=[QCD,Hbb]"],
+            r"classes=\[QCD,Hbb\] belongs to dataset=jetclass, and dataset=jetclass2 was asked for: leave it",
+        ),
+        (
+            ["dataset=jetclass", "buckets.QCD=0"],
+            "buckets=.*'QCD': 0.* belongs to dataset=jetclass2, and dataset=jetclass was asked for: leave it",
+        ),
+        (["buckets={QCD: 1}"], r"buckets=\{'QCD': 1.* belongs to dataset=jetclass2"),
         (["jets_per_file=100001"], "1 to 100000"),
         (["workers=0"], "workers=0: must be a whole number from 1"),
         (["n_jets=100000", "jets_per_file=10"], "take jets_per_file=100"),

@@ -16,7 +16,7 @@ from jetscale.jets.datasets.unread import (
     seen_elsewhere,
     unread_jets,
 )
-from jetscale.jets.errors import JetDataError, raise_problems, read_errors_named
+from jetscale.jets.errors import JetDataError, mention_once, raise_problems, read_errors_named
 from jetscale.jets.reading.contents import check_contents
 from jetscale.jets.reading.locations import File, Folder, Found, files_below
 from jetscale.jets.reading.manifests import compare_with_manifest
@@ -25,6 +25,8 @@ from jetscale.jets.reading.sanity import check_jets
 
 STEP = 5_000
 """Jets read at once: 15 MB of JetClass. With larger steps the arrays leave cache and heap: slower."""
+
+_LABELS_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class JetFileReader:
     Raises
     ------
     JetDataError
-        The file cannot be opened, is truncated, holds no jets, or is not the one of the manifest beside it.
+        The file cannot be opened, is truncated, or is not the one of the manifest beside it; or it holds no
+        jets, of which scoring only warns.
     """
 
     def __init__(
@@ -94,8 +97,28 @@ class JetFileReader:
         leave_labels_out = getattr(self._reader, "leave_labels_out", None) if scoring else None
         self.is_labelled = leave_labels_out is None or not leave_labels_out()
         self.n_jets = self._reader.n_jets
-        if self.n_jets == 0:
+        if self.n_jets == 0 and not scoring:
             raise JetDataError(f"{self.path}: the file holds no jets; download or simulate it again")
+        if self.n_jets == 0:
+            mention_once(f"no jets in {self.path}", f"{self.path}: the file holds no jets")
+
+    def ignore_labels(self) -> None:
+        """Read no labels from now on, where the reader of the format can do without."""
+        if (ignore_labels := getattr(self._reader, "ignore_labels", None)) is not None:
+            ignore_labels()
+            self.is_labelled = False
+
+    def ignore_bad_labels(self) -> None:
+        """Read no labels from now on, with a warning, if those of any jet of the file cannot be used."""
+        check_labels = getattr(self._reader, "check_labels", None)
+        if not self.is_labelled or check_labels is None:
+            return
+        with read_errors_named(self.path):
+            try:
+                check_labels(_LABELS_AT_ONCE)
+            except JetDataError as error:
+                mention_once(f"labels of {self.path}", f"{error}; the labels of the file are not used")
+                self.ignore_labels()
 
     def jets(
         self, features: Sequence[str], start: int = 0, stop: int | None = None, step: int = STEP

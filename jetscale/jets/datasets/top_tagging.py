@@ -12,7 +12,7 @@ No published file was at hand when this was written: it was tested on files of t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,7 +41,7 @@ class _Reader:
     def __init__(self, path: Path, called: File) -> None:
         self._called = called
         self._table: _HdfTable | _ParquetTable = (
-            _HdfTable(path, called) if path.suffix == ".h5" else _ParquetTable(path)
+            _HdfTable(path, called) if path.suffix == ".h5" else _ParquetTable(path, called)
         )
         self.n_jets = self._table.n_rows
         names = [f"{name}_{number}" for number in range(N_CONSTITUENTS) for name in MOMENTA]
@@ -65,10 +65,11 @@ class _Reader:
 
         self._require(self._label)
         for low in range(start, stop, step):
-            frame = self._table.rows(low, min(low + step, stop), [*self._names, *self._label])
-            p4 = frame[self._names].to_numpy().reshape(len(frame), N_CONSTITUENTS, len(MOMENTA))
+            rows = self._table.rows(low, min(low + step, stop), [*self._names, *self._label])
+            flat = np.stack([rows[name] for name in self._names], axis=1)
+            p4 = flat.reshape(len(flat), N_CONSTITUENTS, len(MOMENTA))
             is_there = (p4 != 0).any(axis=2)  # the rest is padding
-            labels = frame[LABEL].to_numpy() if self._label else None
+            labels = rows[LABEL] if self._label else None
             yield jets_from_momenta(
                 self._called, low, columns, is_there.sum(axis=1), p4[is_there], labels, len(LABELS)
             )
@@ -85,6 +86,7 @@ class _Reader:
             raise JetDataError(
                 f"{self._called}: no column {', '.join(missing[:3])}{', ...' if missing[3:] else ''}"
             )
+        self._table.check(names)
 
     def close(self) -> None:
         """Close the file."""
@@ -104,23 +106,52 @@ class _HdfTable:
                 f"{called}: HDF5 files are read with PyTables, which is not installed: "
                 f"{install_extra('hdf5')}, or write it as parquet"
             ) from error
-        storer = self._store.get_storer(KEY) if f"/{KEY}" in self._store else None
-        if storer is None or not storer.is_table:
-            keys = ", ".join(self._store.keys()) or "nothing"
+        try:
+            self.n_rows = self._n_rows(called)
+        except JetDataError:
             self._store.close()
-            raise JetDataError(f"{called}: no pandas table under the key {KEY!r}; it holds {keys}")
-        self.n_rows = int(storer.nrows)
-        self.columns = list(self._store.select(KEY, start=0, stop=1).columns)
+            raise
+        self._called = called
+        self._types = self._store.select(KEY, start=0, stop=1).dtypes
+        self.columns = list(self._types.index)
 
-    def rows(self, start: int, stop: int, columns: list[str]) -> Any:
-        """Some rows as a data frame.
+    def _n_rows(self, called: File) -> int:
+        if f"/{KEY}" not in self._store:
+            keys = ", ".join(self._store.keys()) or "nothing"
+            raise JetDataError(f"{called}: no pandas table under the key {KEY!r}; it holds {keys}")
+        storer = self._store.get_storer(KEY)
+        if not storer.is_table:
+            raise JetDataError(
+                f"{called}: what it holds under the key {KEY!r} is in pandas' fixed format, which is not "
+                f"read in pieces; write it with to_hdf(..., key={KEY!r}, format='table')"
+            )
+        return int(storer.nrows)
+
+    def check(self, names: list[str]) -> None:
+        """Check that columns which are there hold numbers.
+
+        Parameters
+        ----------
+        names : of the columns
+        """
+        from pandas.api.types import is_numeric_dtype
+
+        for name in names:
+            if not is_numeric_dtype(self._types[name]):
+                raise JetDataError(
+                    f"{self._called}: column {name} is {self._types[name]}, not one number per jet"
+                )
+
+    def rows(self, start: int, stop: int, columns: list[str]) -> Mapping[str, Any]:
+        """Some rows, an array for each column.
 
         Parameters
         ----------
         start, stop : row numbers, `stop` exclusive
         columns : names of columns
         """
-        return self._store.select(KEY, start=start, stop=stop)[columns]
+        frame = self._store.select(KEY, start=start, stop=stop)
+        return {name: frame[name].to_numpy() for name in columns}
 
     def close(self) -> None:
         """Close the file."""
@@ -130,28 +161,43 @@ class _HdfTable:
 class _ParquetTable:
     """A parquet file with the same columns; rows come in ascending order."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, called: File) -> None:
         import pyarrow.parquet as pq
 
+        self._called = called
         self._file = pq.ParquetFile(path)
         self.n_rows = int(self._file.metadata.num_rows)
         self.columns = list(self._file.schema_arrow.names)
         sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.metadata.num_row_groups)]
         self._ends = np.cumsum(sizes)
 
-    def rows(self, start: int, stop: int, columns: list[str]) -> Any:
-        """Some rows as a data frame.
+    def check(self, names: list[str]) -> None:
+        """Check that columns which are there are there once, and hold numbers.
+
+        Parameters
+        ----------
+        names : of the columns
+        """
+        from jetscale.jets.reading.parquet_reader import check_columns
+
+        check_columns(self._called, self._file.schema_arrow, names)
+
+    def rows(self, start: int, stop: int, columns: list[str]) -> Mapping[str, Any]:
+        """Some rows, an array for each column.
 
         Parameters
         ----------
         start, stop : row numbers, `stop` exclusive
         columns : names of columns
         """
+        from jetscale.jets.reading.parquet_reader import numbers
+
         first = int(np.searchsorted(self._ends, start, side="right"))
         last = int(np.searchsorted(self._ends, stop, side="left"))
         before = int(self._ends[first - 1]) if first else 0
         table = self._file.read_row_groups(range(first, last + 1), columns=columns, use_threads=False)
-        return table.slice(start - before, stop - start).to_pandas()
+        table = table.slice(start - before, stop - start)
+        return {name: numbers(self._called, start, name, table[name].combine_chunks()) for name in columns}
 
     def close(self) -> None:
         """Close the file."""

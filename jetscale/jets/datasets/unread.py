@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -91,9 +92,12 @@ def mention_misplaced(directory: Folder) -> None:
 def seen_elsewhere(directory: Path, dataset: Dataset, split: str) -> str:
     """A sentence on files that may be what was looked for in vain; empty if there are none."""
     seen = []
-    theirs = files_below(directory / dataset.folder, dataset.suffixes).files
-    if theirs:
-        seen.append(f"the {len(theirs)} files there belong to other splits than {split} by their names")
+    splits = []
+    for item in files_below(directory / dataset.folder, dataset.suffixes).files:
+        with suppress(ValueError):
+            splits.append(dataset.file_of(item.file.name).split)
+    if theirs := len(splits) - splits.count(split):
+        seen.append(f"the {theirs} files there belong to other splits than {split} by their names")
     stray = list(_stray(directory))
     if stray:
         more = f" and {len(stray) - 3} more" if len(stray) > 3 else ""

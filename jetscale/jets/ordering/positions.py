@@ -68,10 +68,19 @@ class MixedOrder:
         self._walks = [
             Walk(store, labels.labels_of(part.classes), seed, part.windows) for part in composition.components
         ]
-        for walk, component in zip(self._walks, composition.components, strict=True):
-            if walk.n_jets == 0:
-                raise JetDataError(f"{store.path}: holds no jet of {component}, which has a weight")
         self._location = str(store.path)
+
+    def check_every_component(self) -> None:
+        """Demand that there are jets of every component; where one has none, no position can be asked for.
+
+        Raises
+        ------
+        JetDataError
+            A component has none.
+        """
+        for available, component in zip(self.available, self._composition.components, strict=True):
+            if available == 0:
+                raise JetDataError(f"{self._location}: holds no jet of {component}, which has a weight")
 
     def block(self, number: int) -> tuple[Integers, Integers]:
         """Part and row of the block's positions."""
@@ -130,8 +139,13 @@ class MixedOrder:
         )
 
     def single_pass(self) -> tuple[int, int]:
-        """Positions that can be taken without seeing a jet twice, and the component that ends them."""
-        available_K = np.array([walk.n_jets for walk in self._walks])
+        """Positions that can be taken without seeing a jet twice, and the component that ends them.
+
+        None where a component has no jets: no run starts with such a composition.
+        """
+        available_K = np.array(self.available)
+        if not available_K.all():
+            return 0, int(np.argmin(available_K))
         number = run_out(available_K, self._weights_K) // BLOCK
         while True:
             ends = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,71 +17,77 @@ from jetscale.jets.reading.raw import Array, RawJets, as_stored, assemble
 ARRAYS = Path("arrays")
 """What errors call them."""
 
+_NUMBERS = count()
+
 
 class ArrayReader:
-    """Columns of jets, read as those of a file are; labels are not looked at.
+    """Columns of jets, read as those of a file are; whatever else is there is not looked at.
 
     Parameters
     ----------
-    arrays : a record array of awkward, a list of such records, or a mapping: ``part_*`` a list of numbers per
-        jet, ``jet_*`` one number per jet
+    arrays : a record array of awkward, a list of such records, a data frame, or a mapping: ``part_*`` a list
+        of numbers per jet, ``jet_*`` one number per jet
+    columns : published names of the columns that are needed
 
     Attributes
     ----------
     n_jets : number of jets
+    source : tells these arrays from any others
 
     Raises
     ------
     JetDataError
-        They are not columns of one length.
+        A column is missing, or they are not of one length.
     """
 
-    def __init__(self, arrays: Any) -> None:
-        columns = arrays if isinstance(arrays, Mapping) else _records(arrays)
-        self._names = list(columns) if isinstance(columns, Mapping) else list(ak.fields(columns))
-        if not self._names or not all(isinstance(name, str) for name in self._names):
+    def __init__(self, arrays: Any, columns: Sequence[str]) -> None:
+        found = arrays if isinstance(arrays, Mapping) else _records(arrays)
+        names = list(found) if isinstance(found, Mapping) else list(ak.fields(found))
+        if not names:
             raise JetDataError(
                 f"{ARRAYS}: no named columns in a {type(arrays).__name__}; give file names, a mapping or a "
                 "record array with part_px and so on (of a TTree or a table: its arrays)"
             )
-        self._arrays = columns
-        lengths = {name: len(columns[name]) for name in self._names}
-        self.n_jets = lengths[self._names[0]]
+        if missing := sorted(set(columns) - set(names)):
+            raise JetDataError(f"{ARRAYS}: no column {', '.join(missing)}")
+        self._columns = {name: found[name] for name in columns}
+        self.source = f"{ARRAYS} {next(_NUMBERS)}"
+        lengths = {name: _length(name, values) for name, values in self._columns.items()}
+        self.n_jets = lengths[columns[0]]
         for name, length in lengths.items():
             if length != self.n_jets:
-                raise JetDataError(f"{ARRAYS}: {name} has {length} jets, {self._names[0]} has {self.n_jets}")
+                raise JetDataError(f"{ARRAYS}: {name} has {length} jets, {columns[0]} has {self.n_jets}")
 
-    def read(self, columns: Sequence[str], start: int, stop: int, step: int) -> Iterator[RawJets]:
-        """Jets `start` to `stop`, at most `step` at a time, in order.
-
-        Parameters
-        ----------
-        columns : published names of columns
-        start, stop : numbers of jets, `stop` exclusive
-        step : most jets at a time
+    def read(self, step: int) -> Iterator[RawJets]:
+        """All jets, at most `step` at a time, in order.
 
         Raises
         ------
         JetDataError
-            A column is missing, or of another type.
+            A column is of another type.
         """
-        if missing := sorted(set(columns) - set(self._names)):
-            raise JetDataError(f"{ARRAYS}: no column {', '.join(missing)}")
-        for low in range(start, stop, step):
-            chosen = slice(low, min(low + step, stop))
-            packed = {name: _plain(name, self._arrays[name][chosen], low) for name in columns}
+        columns = list(self._columns)
+        for low in range(0, self.n_jets, step):
+            chosen = slice(low, low + step)
+            packed = {name: _plain(name, values[chosen], low) for name, values in self._columns.items()}
             flat = {name: _numbers(array) for name, array in packed.items() if array.ndim == 1}
             # called before the next round
             yield assemble(ARRAYS, low, columns, lambda name: _lists(packed[name]), flat.__getitem__, None)  # noqa: B023
 
-    def close(self) -> None:
-        """Nothing is open."""
+
+def _length(name: str, values: Any) -> int:
+    try:
+        return len(values)
+    except TypeError as error:
+        raise JetDataError(f"{ARRAYS}: {name} is a {type(values).__name__}, not one entry per jet") from error
 
 
 def _records(arrays: Any) -> Any:
-    """What is no mapping as an array, whose fields are then asked for; as it is where it cannot be one."""
+    """What is no mapping as one, or as an array, whose fields are then asked for; empty if it is neither."""
     if isinstance(arrays, ak.Array):
         return arrays
+    if hasattr(arrays, "iloc"):  # a data frame; without its index, by which pandas would take slices
+        return arrays.to_dict("list")
     try:
         return ak.Array(arrays)
     except (TypeError, ValueError):

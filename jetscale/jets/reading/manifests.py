@@ -17,6 +17,8 @@ _MARKS = (b'"made_by": "jetscale', b'"sha256": "', f'"{SEAL}": "'.encode())
 """Any of them shows that a JSON file is a manifest: one damaged bit leaves the others."""
 VERSION_KEY = "simulator version"
 """Name of the simulator's version among the settings of a manifest."""
+MPI_KEY = "mpi"
+"""Name of the setting that multiparton interactions were simulated."""
 OLD_VERSION_KEY = "physics"
 """Its name in the manifests of the first simulator, which were written without a checksum."""
 
@@ -55,7 +57,8 @@ def maker_of(file: Path) -> str:
         return "files without a manifest of the simulator"
     settings = manifest_content(beside).get("settings", {})
     version = settings.get(VERSION_KEY, settings.get(OLD_VERSION_KEY, "not recorded"))
-    return f"jetscale's simulator, version {version}"
+    without = " without multiparton interactions" if settings.get(MPI_KEY) is False else ""
+    return f"jetscale's simulator, version {version}{without}"
 
 
 def _of_the_first_simulator(path: Path) -> dict[str, Any] | None:

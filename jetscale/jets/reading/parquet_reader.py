@@ -51,26 +51,32 @@ class ParquetReader:
         start, stop : entry numbers, `stop` exclusive
         step : most jets at a time
         """
+        for entry, batch in self._batches(self._wanted(columns), start, stop, step):
+            yield self._cast(entry, columns, batch)
+
+    def _wanted(self, columns: Sequence[str]) -> list[str]:
+        """Names of `columns` and of the label, all of which the file has, with the right types."""
         wanted = [*columns, *([] if self._label is None else [self._label])]
         schema = self._file.schema_arrow
         missing = sorted(set(wanted) - set(schema.names))
         if missing:
             raise JetDataError(f"{self._path}: no column {', '.join(missing)}")
-        if twice := [name for name in wanted if schema.names.count(name) > 1]:
-            raise JetDataError(f"{self._path}: several columns are named {twice[0]}; keep one of them")
-        for name in wanted:
-            _check_type(self._path, name, schema.field(name).type)
+        check_columns(self._path, schema, wanted)
         if self._label is not None:
             kind = _plain_type(schema.field(self._label).type)
             if not pa.types.is_integer(kind):
                 raise JetDataError(f"{self._path}: column {self._label} is {kind}, not an integer")
+        return wanted
+
+    def _batches(self, wanted: list[str], start: int, stop: int, step: int) -> Iterator[tuple[int, Any]]:
+        """First entry and columns of some jets after the other, those of a range of entries."""
         groups, entry = _row_groups(self._file.metadata, start, stop)
         for batch in self._file.iter_batches(
             batch_size=step, row_groups=groups, columns=wanted, use_threads=False
         ):
             low, high = max(start, entry), min(stop, entry + batch.num_rows)
             if low < high:
-                yield self._cast(low, columns, batch.slice(low - entry, high - low))
+                yield low, batch.slice(low - entry, high - low)
             entry += batch.num_rows
 
     def _cast(self, entry: int, columns: Sequence[str], batch: Any) -> RawJets:
@@ -80,14 +86,14 @@ class ParquetReader:
             entry,
             columns,
             lambda name: _jagged(path, entry, name, batch.column(name)),
-            lambda name: _numbers(path, entry, name, batch.column(name)),
+            lambda name: numbers(path, entry, name, batch.column(name)),
             self._labels(entry, batch),
         )
 
     def _labels(self, entry: int, batch: Any) -> npt.NDArray[np.uint8] | None:
         if self._label is None:
             return None
-        labels = _numbers(self._path, entry, self._label, batch.column(self._label))
+        labels = numbers(self._path, entry, self._label, batch.column(self._label))
         bad = np.flatnonzero((labels < 0) | (labels >= self._n_labels))
         if len(bad):
             raise JetDataError(
@@ -101,8 +107,23 @@ class ParquetReader:
         """Read no labels from now on, if the file has none; returns whether."""
         if self._label in self._file.schema_arrow.names:
             return False
-        self._label = None
+        self.ignore_labels()
         return True
+
+    def ignore_labels(self) -> None:
+        """Read no labels from now on."""
+        self._label = None
+
+    def check_labels(self, step: int) -> None:
+        """Read the labels of all jets alone, at most `step` at a time.
+
+        Raises
+        ------
+        JetDataError
+            They are missing or cannot be used.
+        """
+        for entry, batch in self._batches(self._wanted(()), 0, self.n_jets, step):
+            self._labels(entry, batch)
 
     def close(self) -> None:
         """Close the file."""
@@ -131,6 +152,27 @@ def _plain(array: Any) -> Any:
     return _plain(array.dictionary_decode()) if isinstance(array, pa.DictionaryArray) else array
 
 
+def check_columns(path: File, schema: Any, wanted: Sequence[str]) -> None:
+    """Check that columns which are there are there once, and hold numbers, or lists of these where `part_*`.
+
+    Parameters
+    ----------
+    path : the file, for errors
+    schema : Arrow schema of the file
+    wanted : names of columns, all of them in the schema
+
+    Raises
+    ------
+    JetDataError
+        A column has another type, or its name is that of a second one.
+    """
+    names = schema.names
+    for name in wanted:
+        if names.count(name) > 1:
+            raise JetDataError(f"{path}: several columns are named {name}; keep one of them")
+        _check_type(path, name, schema.field(name).type)
+
+
 def _check_type(path: File, name: str, stored: Any) -> None:
     kind = _plain_type(stored)
     is_list = any(one(kind) for one in _LISTS)
@@ -154,11 +196,25 @@ def _jagged(path: File, entry: int, name: str, stored: Any) -> tuple[npt.NDArray
     return offsets, values.to_numpy(zero_copy_only=False)
 
 
-def _numbers(path: File, entry: int, name: str, stored: Any) -> Array:
+def numbers(path: File, entry: int, name: str, stored: Any) -> Array:
+    """One number per jet, (B,).
+
+    Parameters
+    ----------
+    path : the file, for errors
+    entry : entry number of the first jet
+    name : of the column
+    stored : Arrow array of B numbers
+
+    Raises
+    ------
+    JetDataError
+        One of them is null; the message names the entry.
+    """
     column = _plain(stored)
     _check_nulls(path, entry, name, column)
-    numbers: Array = column.to_numpy(zero_copy_only=False)
-    return numbers
+    found: Array = column.to_numpy(zero_copy_only=False)
+    return found
 
 
 def _check_nulls(path: File, entry: int, name: str, column: Any) -> None:

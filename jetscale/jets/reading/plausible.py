@@ -39,15 +39,16 @@ _FEWEST = 20
 """Jets that a share needs."""
 
 
-def mention_implausible(raw: RawJets) -> None:
+def mention_implausible(raw: RawJets, source: str) -> None:
     """Warn if the columns of these jets do not fit each other, or no collider.
 
     Parameters
     ----------
     raw : jets whose single values were checked
+    source : what is warned of once: the file, or one set of arrays
     """
     for problem in _problems(_first(raw)):
-        mention_once(f"{raw.path}: {problem}", f"{raw.path}: {problem} (said once a file)")
+        mention_once(f"{source}: {problem}", f"{raw.path}: {problem} (said once a file)")
 
 
 def _first(raw: RawJets) -> RawJets:

@@ -55,17 +55,8 @@ class RootReader:
         start, stop : entry numbers, `stop` exclusive
         step : most jets at a time
         """
-        labels = self._branches
-        wanted = [*columns, *labels]
-        missing = sorted(set(wanted) - set(self._tree.keys()))
-        if missing:
-            raise JetDataError(f"{self._path}: no branch {', '.join(missing)} in {self._name!r}")
-        kinds = {name: self._checked_kind(name) for name in wanted}
-        chunks = self._tree.iterate(
-            kinds, entry_start=start, entry_stop=stop, step_size=step, library="np", how=dict
-        )
-        for arrays in chunks:
-            flat = {name: as_stored(arrays[name]) for name in wanted if not name.startswith("part_")}
+        for arrays in self._arrays([*columns, *self._branches], start, stop, step):
+            flat = {name: as_stored(arrays[name]) for name in arrays if not name.startswith("part_")}
             raw = assemble(
                 self._path,
                 start,
@@ -77,12 +68,39 @@ class RootReader:
             yield raw
             start += raw.n_jets
 
+    def _arrays(self, wanted: Sequence[str], start: int, stop: int, step: int) -> Iterator[dict[str, Any]]:
+        missing = sorted(set(wanted) - set(self._tree.keys()))
+        if missing:
+            raise JetDataError(f"{self._path}: no branch {', '.join(missing)} in {self._name!r}")
+        kinds = {name: self._checked_kind(name) for name in wanted}
+        yield from self._tree.iterate(
+            kinds, entry_start=start, entry_stop=stop, step_size=step, library="np", how=dict
+        )
+
     def leave_labels_out(self) -> bool:
         """Read no labels from now on, if the file has none; returns whether."""
         if set(self._branches) & set(self._tree.keys()):
             return False
-        self._labels = ()
+        self.ignore_labels()
         return True
+
+    def ignore_labels(self) -> None:
+        """Read no labels from now on."""
+        self._labels = ()
+
+    def check_labels(self, step: int) -> None:
+        """Read the labels of all jets alone, at most `step` at a time.
+
+        Raises
+        ------
+        JetDataError
+            Some are missing or cannot be used.
+        """
+        start = 0
+        for arrays in self._arrays(self._branches, 0, self.n_jets, step):
+            flat = {name: as_stored(values) for name, values in arrays.items()}
+            label_index(self._path, start, flat, self._labels)
+            start += len(flat[self._branches[0]])
 
     @property
     def _branches(self) -> list[str]:

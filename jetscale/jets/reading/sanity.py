@@ -32,8 +32,13 @@ _ENERGY_SHARE = 0.99
 """Energies below this share of pT are mentioned: 1% is room for sources in half precision."""
 
 
-def check_jets(raw: RawJets) -> None:
-    """Stop at an empty jet, a non-finite or impossible value.
+def check_jets(raw: RawJets, source: str | None = None) -> None:
+    """Stop at an empty jet, a non-finite or impossible value; warn of what is only unlikely.
+
+    Parameters
+    ----------
+    raw : jets
+    source : what is warned of once, where it is not the file
 
     Raises
     ------
@@ -52,9 +57,9 @@ def check_jets(raw: RawJets) -> None:
         _name_the_first(raw)
     low = first_below_pt(part["part_px"], part["part_py"], part["part_energy"], np.float32(_ENERGY_SHARE))
     if low >= 0:
-        _mention_low_energy(raw, low)
+        _mention_low_energy(raw, low, source or str(raw.path))
     elif raw.first_entry == 0:
-        mention_implausible(raw)
+        mention_implausible(raw, source or str(raw.path))
 
 
 def _has_identity(raw: RawJets) -> bool:
@@ -88,10 +93,10 @@ def _one_flag_at_most(raw: RawJets) -> npt.NDArray[np.bool_]:
     return one
 
 
-def _mention_low_energy(raw: RawJets, at: int) -> None:
+def _mention_low_energy(raw: RawJets, at: int, source: str) -> None:
     energy, px, py = (raw.constituents[f"part_{name}"][at] for name in ("energy", "px", "py"))
     mention_once(
-        f"low energy in {raw.path}",
+        f"low energy in {source}",
         f"{where(raw, 'part_energy', at)}: part_energy = {energy} GeV is below pT = {np.hypot(px, py)} GeV, "
         "which no particle has; are energies and momenta in the same unit? (said once a file)",
     )

@@ -27,10 +27,18 @@ from jetscale.jets.errors import JetDataError, raise_problems, read_errors_named
 from jetscale.jets.reading.locations import stamp
 from jetscale.jets.reading.manifests import maker_of
 from jetscale.jets.stores.checked import RECORDS, read_record, whole_record
-from jetscale.jets.stores.duplicates import in_other_splits, in_two_files, same_bytes
+from jetscale.jets.stores.duplicates import in_two_files, same_bytes
 from jetscale.jets.stores.opening import open_store
 from jetscale.jets.stores.packed_store import LABELS, SKETCHES, WARNINGS, Store, write_manifest
-from jetscale.jets.stores.passes import SPILLS, PartJob, SpillJob, spill_path, try_spill, write_parts
+from jetscale.jets.stores.passes import (
+    N_PARTS,
+    SPILLS,
+    PartJob,
+    SpillJob,
+    spill_path,
+    try_spill,
+    write_parts,
+)
 from jetscale.jets.stores.request import StoreRequest
 from jetscale.jets.stores.sketches import SKETCH
 from jetscale.jets.stores.workers import Workers, available_cores
@@ -133,12 +141,12 @@ def _writing(request: StoreRequest) -> Iterator[None]:
         ) from error
 
 
-def _holds(path: Path, content: dict[str, Any]) -> bool:
-    """Whether a sealed file is there, whole, and has this content."""
+def _sealed_content(path: Path) -> dict[str, Any]:
+    """Content of a sealed file; empty where it is missing or damaged."""
     try:
-        return read_sealed(path) == content
+        return read_sealed(path)
     except (FileNotFoundError, DamagedFile):
-        return False
+        return {}
 
 
 class _Build:
@@ -152,7 +160,7 @@ class _Build:
         self.progress = progress
         self.total = sum(file.size for file in sources)
         self.n_parts = -(-self.total // part_bytes)
-        self.plan = {**request.definition(), "n_parts": self.n_parts}
+        self.definition = request.definition()
         self.files = [{"name": file.name, "size": file.size} for file in sources]
         self.staging = request.store_dir / f".{request.path.name}.building"
         self.spills = [spill_path(self.staging, file.name) for file in sources]
@@ -165,12 +173,9 @@ class _Build:
         self._start_staging()
         self._first_pass(workers)
         records = self._records()
-        warnings = [
-            *in_two_files(self.sources, records),
-            *in_other_splits(self.request, self.sources, records),
-            *self._mixed_makers(),
-        ]
-        definition = {**self.plan, "sources": self._sources_with_checksums(records)}
+        warnings = [*in_two_files(self.sources, records), *self._mixed_makers()]
+        sources = self._sources_with_checksums(records)
+        definition = {**self.definition, N_PARTS: self.n_parts, "sources": sources}
         entries = self._second_pass(workers, definition)
         sketches = {file.name: record[SKETCH] for file, record in zip(self.sources, records, strict=True)}
         labels = list(DATASETS[self.request.dataset].labels)
@@ -183,33 +188,39 @@ class _Build:
         fsync_directory(self.request.store_dir)
 
     def _start_staging(self) -> None:
-        """Go on with an interrupted build of the same plan; discard what one of another plan left."""
-        plan = {**self.plan, "sources": self.files, "jetscale": __version__}
+        """Go on with an interrupted build; discard what is not of this store any more.
+
+        What a file became depends on nothing but the file, the definition and the number of parts. A part has
+        jets of all files, and names them.
+        """
+        made_by = {"definition": self.definition, "jetscale": __version__}
+        plan = {"made_by": made_by, "sources": self.files, N_PARTS: self.n_parts}
         planned = self.staging / PLAN
-        if self.staging.exists() and not _holds(planned, plan):
+        left = _sealed_content(planned)
+        if self.staging.exists() and left.get("made_by") != made_by:
             log.warning("%s: left by an interrupted build of something else, starting afresh", self.staging)
             shutil.rmtree(self.staging)
+        elif left != plan:
+            self._discard_parts()
+            for spill in {*self.staging.glob(f"{SPILLS}/*.arrow")}.difference(self.spills):
+                spill.unlink()
         (self.staging / SPILLS).mkdir(parents=True, exist_ok=True)
         for left_over in self.staging.rglob(".*.part*"):
             left_over.unlink()
         write_sealed(planned, plan)
 
+    def _discard_parts(self) -> None:
+        for part in self.staging.glob("part_*"):
+            part.unlink()
+
     def _first_pass(self, workers: Workers) -> None:
-        jobs = [
-            SpillJob(
-                file,
-                self.staging,
-                self.request.dataset,
-                self.request.features,
-                self.request.selection,
-                self.n_parts,
-            )
-            for file, spill in zip(self.sources, self.spills, strict=True)
-            if not self._is_done(file, spill)
-        ]
+        jobs = []
+        for file, spill in zip(self.sources, self.spills, strict=True):
+            n_parts = self._parts_of_spill(file, spill)
+            if n_parts != self.n_parts:
+                jobs.append(self._spill_job(file, is_read=n_parts is not None))
         if jobs:  # a part made from a file that has changed since is none of this store
-            for part in self.staging.glob("part_*"):
-                part.unlink()
+            self._discard_parts()
         done = self.total - sum(job.source.size for job in jobs)
         self.progress("reading", done, self.total)
         problems = []
@@ -219,11 +230,20 @@ class _Build:
             self.progress("reading", done, self.total)
         raise_problems(sorted(problems), f"of {len(self.sources)} files cannot be used, the others are kept")
 
-    def _is_done(self, file: SourceFile, spill: Path) -> bool:
-        """Whether an interrupted build has read the file, and file and result are still the same."""
+    def _spill_job(self, file: SourceFile, is_read: bool) -> SpillJob:
+        of_store = (self.request.dataset, self.request.features, self.request.selection)
+        return SpillJob(file, self.staging, *of_store, self.n_parts, is_read)
+
+    def _parts_of_spill(self, file: SourceFile, spill: Path) -> int | None:
+        """Parts that an interrupted build dealt the file's jets to; None where the file must be read (again).
+
+        It must where it, or what was made of it, is not what it was.
+        """
         record = whole_record(self.staging, spill)
         with read_errors_named(file.path):
-            return record is not None and SKETCH in record and record["stamp"] == stamp(file.path, file.size)
+            if record is None or record["stamp"] != stamp(file.path, file.size):
+                return None
+        return int(record[N_PARTS])
 
     def _records(self) -> list[dict[str, Any]]:
         """Records of the spill files; no file twice, and some jet selected."""

@@ -8,6 +8,7 @@ from functools import cache
 from jetscale.jets.datasets.base import DATASETS
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.reading.locations import RemoteFolder
+from jetscale.jets.stores.duplicates import in_other_splits
 from jetscale.jets.stores.packed_store import Store
 from jetscale.jets.stores.request import StoreRequest
 
@@ -26,7 +27,8 @@ def open_store(request: StoreRequest) -> Store:
     """
     store = Store.open(request.path)
     check_settings(store, request)
-    _warn(store)
+    for message in (*store.warnings, *in_other_splits(store, request)):
+        _warned(message)
     if not isinstance(request.directory, RemoteFolder):
         _check_files(store, request)
     return store
@@ -35,11 +37,6 @@ def open_store(request: StoreRequest) -> Store:
 @cache
 def _warned(message: str) -> None:
     log.warning("%s", message)  # once a process, which may open the store for many runs
-
-
-def _warn(store: Store) -> None:
-    for message in store.warnings:
-        _warned(message)
 
 
 def check_settings(store: Store, request: StoreRequest) -> None:

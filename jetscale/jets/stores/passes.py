@@ -2,7 +2,8 @@
 
 First pass: one source file to one spill file, its jets dealt to the parts of the store. Which part a jet goes
 to depends on the file's name and the entry number alone, so that neither the number of workers nor the order
-in which files are read matters.
+in which files are read matters. The number of parts follows from the size of all files together: where it has
+changed since an interrupted build, the jets of a spill file are dealt again, and no source is read for it.
 
 Second pass: the spill files to one part, an Arrow file with one record batch of shuffled jets of all sources.
 Its column ``rows_by_label`` lists the part's rows sorted by label: with the counts per label that the
@@ -48,8 +49,12 @@ from jetscale.jets.stores.packed_jets import (
 from jetscale.jets.stores.request import selected
 from jetscale.jets.stores.sketches import NOTHING, SKETCH, Hashes, as_text, smallest
 
-Parts = npt.NDArray[np.uint32]
+Numbers = npt.NDArray[np.uint32]
 
+PART, ENTRY = "part", "entry"
+"""Columns of a spill file: the part that a jet goes to, and its entry number in the source file."""
+N_PARTS, N_ENTRIES = "n_parts", "n_entries"
+"""Keys of its record: parts that the jets were dealt to, and jets in the source file, selected or not."""
 SPILLS = "spill"
 """Folder of the spill files, inside that of the build."""
 GROUP = 20_000
@@ -59,7 +64,12 @@ time and takes a third longer. A part of a store of 100M jets reads 14 jets (10 
 
 @dataclass(frozen=True)
 class SpillJob:
-    """What to read, and the folder of the build that it is for."""
+    """What to read, and the folder of the build that it is for.
+
+    Attributes
+    ----------
+    is_read : its spill file is there and whole, with another number of parts
+    """
 
     source: SourceFile
     folder: Path
@@ -67,6 +77,7 @@ class SpillJob:
     features: str
     selection: str
     n_parts: int
+    is_read: bool
 
 
 @dataclass(frozen=True)
@@ -89,9 +100,9 @@ def spill_path(folder: Path, name: str) -> Path:
 
 
 def try_spill(job: SpillJob) -> SpillResult:
-    """`write_spill`; an unusable source becomes a result, so that the other files go on."""
+    """`write_spill` or `deal_again`; an unusable source becomes a result, so that the other files go on."""
     try:
-        write_spill(job)
+        (deal_again if job.is_read else write_spill)(job)
     except JetDataError as error:
         return SpillResult(job.source, str(error))
     return SpillResult(job.source, None)
@@ -106,7 +117,6 @@ def write_spill(job: SpillJob) -> None:
         See `jetscale.jets.datasets.files.JetFileReader`; the file changed while it was read.
     """
     dataset = DATASETS[job.dataset]
-    features = dataset.feature_set(job.features)
     file, size = job.source.path, job.source.size
     target = spill_path(job.folder, job.source.name)
     with read_errors_named(file):
@@ -114,7 +124,7 @@ def write_spill(job: SpillJob) -> None:
     with local_copy(file, size, target.parent) as path:
         with read_errors_named(file):
             checksum = checksum_file(path)
-        schema = packed_schema(features, kept_columns(dataset), {"part": pa.uint32()}, {})
+        schema = _spill_schema(job)
         n_jets = 0
         with (
             JetFileReader(dataset, path, file) as source,
@@ -122,25 +132,65 @@ def write_spill(job: SpillJob) -> None:
         ):
             with pa.ipc.new_file(str(aside), schema) as writer:
                 sketch = NOTHING
-                for jets, parts, sketch in _groups(source, job):  # noqa: B007 (the last one is of all jets)
-                    writer.write_batch(jets.record_batch(schema, {"part": parts}))
+                for jets, dealt, sketch in _groups(source, job):  # noqa: B007 (the last one is of all jets)
+                    writer.write_batch(jets.record_batch(schema, dealt))
                     n_jets += jets.n_jets
             with read_errors_named(file):
                 if stamp(file, size) != before:
                     raise JetDataError(f"{file}: changed while it was read; start again when it is whole")
     record = {**describe(target), CHECKSUM: checksum, "stamp": before, "n_jets": n_jets}
-    record[SKETCH] = as_text(sketch)
+    record |= {SKETCH: as_text(sketch), N_PARTS: job.n_parts, N_ENTRIES: source.n_jets}
     keep_record(job.folder, target.name, record)
 
 
-def _groups(source: JetFileReader, job: SpillJob) -> Iterator[tuple[PackedJets, Parts, Hashes]]:
-    """Yield about `GROUP` selected jets at a time and their parts, sorted by part, and the sketch up to here.
+def deal_again(job: SpillJob) -> None:
+    """Deal the jets of a spill file that is there to another number of parts, as `write_spill` would have.
+
+    Raises
+    ------
+    JetDataError
+        The spill file is damaged.
+    """
+    target = spill_path(job.folder, job.source.name)
+    record = read_record(job.folder, target.name)
+    spilled = ArrowFile(target, record, REMEDY)
+    spilled.verify_all()
+    part_of_entry = _part_of_entry(job, record[N_ENTRIES])
+    schema, buffers = _spill_schema(job), Buffers()
+    with atomic_path(target) as aside, pa.ipc.new_file(str(aside), schema) as writer:
+        for batch in spilled.batches:
+            entry_B = batch.column(ENTRY).to_numpy()
+            rows = np.argsort(entry_B)
+            rows = rows[_stable_order(part_of_entry[entry_B[rows]], job.n_parts)]
+            jets = gather([view(batch)], rows, buffers)
+            writer.write_batch(jets.record_batch(schema, _dealt(entry_B[rows], part_of_entry)))
+    keep_record(job.folder, target.name, {**record, **describe(target), N_PARTS: job.n_parts})
+
+
+def _spill_schema(job: SpillJob) -> Any:
+    dataset = DATASETS[job.dataset]
+    extra = {PART: pa.uint32(), ENTRY: pa.uint32()}
+    return packed_schema(dataset.feature_set(job.features), kept_columns(dataset), extra, {})
+
+
+def _part_of_entry(job: SpillJob, n_entries: int) -> Numbers:
+    """The part that each jet of the source file goes to."""
+    return (raw_words(n_entries, "part", job.source.name) % job.n_parts).astype(np.uint32)
+
+
+def _dealt(entry_B: Numbers, part_of_entry: Numbers) -> dict[str, Numbers]:
+    """The columns of a spill file that its jets do not have."""
+    return {PART: part_of_entry[entry_B], ENTRY: entry_B}
+
+
+def _groups(source: JetFileReader, job: SpillJob) -> Iterator[tuple[PackedJets, dict[str, Numbers], Hashes]]:
+    """Yield about `GROUP` selected jets at a time, sorted by part, with `_dealt` and the sketch up to here.
 
     The arrays are reused: jets that were yielded are overwritten by the next.
     """
     dataset = DATASETS[job.dataset]
     features = dataset.feature_set(job.features)
-    part_of_entry = (raw_words(source.n_jets, "part", job.source.name) % job.n_parts).astype(np.uint32)
+    part_of_entry = _part_of_entry(job, source.n_jets)
     held: list[PackedJets] = []
     passed: list[npt.NDArray[np.bool_]] = []
     first, buffers, sketch = 0, Buffers(), NOTHING
@@ -152,11 +202,12 @@ def _groups(source: JetFileReader, job: SpillJob) -> Iterator[tuple[PackedJets, 
         if last - first >= GROUP or last == source.n_jets:
             rows = np.flatnonzero(np.concatenate(passed))
             rows = rows[_stable_order(part_of_entry[first + rows], job.n_parts)]
-            yield gather(held, rows, buffers), part_of_entry[first + rows], sketch
+            entry_B = (first + rows).astype(np.uint32)
+            yield gather(held, rows, buffers), _dealt(entry_B, part_of_entry), sketch
             held, passed, first = [], [], last
 
 
-def _stable_order(parts: Parts, n_parts: int) -> npt.NDArray[np.int64]:
+def _stable_order(parts: Numbers, n_parts: int) -> npt.NDArray[np.int64]:
     small = parts.astype(np.uint16) if n_parts <= 1 << 16 else parts  # numpy sorts 16-bit keys by radix
     return np.argsort(small, kind="stable")
 
@@ -182,7 +233,7 @@ class Spill:
         file = ArrowFile(path, read_record(folder, path.name), REMEDY)
         self._groups: list[tuple[PackedJets, Any]] = []
         for batch in file.batches:
-            part_B = batch.column("part").to_numpy()
+            part_B = batch.column(PART).to_numpy()
             file.verify(part_B)
             jets, bounds = view(batch), np.searchsorted(part_B, np.arange(n_parts + 1))
             file.verify_jets(jets, int(bounds[parts.start]), int(bounds[parts.stop]))
