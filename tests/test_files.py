@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,9 +18,11 @@ from jetscale.common.files import (
     fingerprint,
     read_sealed,
     remove_leftovers,
+    remove_leftovers_of,
     sha256_file,
     write_json,
     write_sealed,
+    writing,
 )
 
 
@@ -78,6 +83,30 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "last.pt", "part.pt"]
+
+
+def test_leftovers_of_one_file_are_removed_once_their_writer_is_gone(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    out = tmp_path / "s[1].parquet"
+    kept = (
+        ".s[1].1.part.parquet",
+        f".s[1].{os.getpid()}.part.parquet",
+        ".s[1].me.part.parquet",
+        "s[1].parquet",
+    )
+    others = (f".s1.{ended.pid}.part.parquet", f".s[1].{ended.pid}.part.root")
+    for name in (*kept, *others, f".s[1].{ended.pid}.part.parquet"):
+        (tmp_path / name).touch()
+    remove_leftovers_of(out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((*kept, *others))
+
+
+def test_a_full_disk_promises_nothing_of_what_the_next_start_does(tmp_path):
+    """A training goes on, scores are written anew."""
+    message = r"free some space .* and run the same command again$"
+    with pytest.raises(WriteError, match=message), writing(tmp_path / "s.parquet"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_no_flipped_bit_of_a_sealed_file_is_read(tmp_path: Path) -> None:

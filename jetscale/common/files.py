@@ -8,6 +8,7 @@ read as if nothing had happened.
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -35,8 +36,8 @@ class WriteError(OSError):
 
 
 _REMEDIES = {
-    errno.ENOSPC: "free some space on its file system and run the same command again: it goes on from there",
-    errno.EDQUOT: "free some of your quota there and run the same command again: it goes on from there",
+    errno.ENOSPC: "free some space on its file system and run the same command again",
+    errno.EDQUOT: "free some of your quota there and run the same command again",
     errno.EROFS: "mount it for writing, or choose another place",
     errno.EACCES: "make it writable for you, or choose another place",
     errno.EPERM: "make it writable for you, or choose another place",
@@ -109,6 +110,25 @@ def remove_leftovers(directory: Path) -> None:
     """Remove what killed writers left beside their files; only whoever owns `directory` may call."""
     for leftover in directory.glob(".*.part*"):
         leftover.unlink(missing_ok=True)
+
+
+def remove_leftovers_of(path: Path) -> None:
+    """Remove what killed writers of `path` left beside it; the process of each is gone from this machine."""
+    for leftover in path.parent.glob(f".{glob.escape(path.stem)}.*.part{glob.escape(path.suffix)}"):
+        process = leftover.name.removeprefix(f".{path.stem}.").partition(".")[0]
+        if process.isdigit() and not _runs(int(process)):
+            leftover.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # somebody else's; or no number of a process
+        return True
+    return True
 
 
 def fsync_directory(directory: Path) -> None:

@@ -33,7 +33,7 @@ from jetscale.tagger.finished_run import FinishedRun
 from jetscale.tagger.load import BATCH, Scores, Tagger, load
 from jetscale.tagger.metrics import Bootstrap, Measures, measure
 from jetscale.tagger.settings import Evaluate
-from jetscale.tagger.sources import files_named, open_file
+from jetscale.tagger.sources import Labels, files_named, open_file
 
 log = logging.getLogger(__name__)
 
@@ -133,18 +133,19 @@ def _data(run: FinishedRun, settings: Evaluate) -> DataSettings:
 
 
 def _of_files(tagger: Tagger, settings: Evaluate) -> Labelled:
-    """Labelled jets of files; those whose label belongs to no class are left out, and counted."""
+    """Labelled jets of files; those whose label belongs to no class are left out with a warning."""
     run = tagger.run
     class_of_label = np.array(run.dataset.label_map(run.data.qcd_labels).class_of_label)
     paths = files_named(settings.files)
     _refuse_a_file_twice(paths)
     _warn_of_files(run, paths)
-    parts, labels, without_class = [], [], 0
+    parts = [np.empty((0, len(tagger.class_names)), np.float32)]
+    labels, without_class = [np.empty(0, np.int64)], 0
     trained = _train_split(run, settings)
     sketches: dict[str, str] = {}
     for path in paths:
         sketch = NOTHING
-        with open_file(path, tagger.inputs.columns, run.dataset) as opened:
+        with open_file(path, tagger.inputs.columns, run.dataset, Labels.NEEDED) as opened:
             if opened.dataset is not run.dataset:
                 what = "no dataset" if opened.dataset is None else opened.dataset.title
                 raise UsageError(
@@ -161,6 +162,13 @@ def _of_files(tagger: Tagger, settings: Evaluate) -> Labelled:
                     sketch = smallest(sketch, pack(raw, tagger.inputs.features))
         sketches[str(path)] = as_text(sketch)
     scores_JK, labels_J = np.concatenate(parts), np.concatenate(labels)
+    if without_class and len(labels_J):
+        log.warning(
+            "%s of %s jets are left out: their labels belong to no class of the run (data.qcd_labels=%s)",
+            f"{without_class:,}",
+            f"{without_class + len(labels_J):,}",
+            run.data.qcd_labels,
+        )
     if not len(labels_J):
         raise UsageError(
             f"{settings.files}: none of its {without_class:,} jets belongs to a class of the run "

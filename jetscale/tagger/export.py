@@ -24,7 +24,7 @@ from jetscale.common.usage import UsageError, install_extra
 from jetscale.jets.batch import JetBatch
 from jetscale.jets.features import N_PID
 from jetscale.tagger.load import Tagger, load
-from jetscale.tagger.model_card import model_card
+from jetscale.tagger.model_card import HEADING, model_card
 from jetscale.tagger.padded import PaddedBackbone, PaddedTagger
 from jetscale.tagger.settings import Export
 
@@ -44,12 +44,13 @@ def export(settings: Export) -> None:
     Raises
     ------
     UsageError
-        The run cannot be used, a package is missing, the kind of network has no padded form, or the exported
-        network gives other probabilities.
+        The run cannot be used, a package is missing, the folder has a README.md that is no model card, the
+        kind of network has no padded form, or the exported network gives other probabilities.
     """
     _packages()
     tagger = load(settings.run, settings.weights or None)
     out = Path(settings.out) if settings.out else tagger.run.path / "export"
+    _refuse_another_readme(out / "README.md")
     features = tagger.inputs.features
     example = _jets(tagger, (3, 7), seed=0)[1]
     program = _exported(PaddedTagger(tagger.network, features).eval(), example)
@@ -84,6 +85,13 @@ def _package(name: str) -> Any:
         raise UsageError(
             f"export needs {error.name or name}, which is not installed: {install_extra('export')}"
         ) from error
+
+
+def _refuse_another_readme(path: Path) -> None:
+    if path.exists() and not path.read_bytes().startswith(HEADING.encode()):
+        raise UsageError(
+            f"{path}: is there and is no model card of a tagger; name another folder (out=FOLDER)"
+        )
 
 
 def _facts(tagger: Tagger) -> dict[str, str]:

@@ -23,7 +23,7 @@ from jetscale.model import DEFAULT, NETWORKS
 from jetscale.model.network import Network, build_network
 from jetscale.runs.config_file import read_config
 from jetscale.runs.done import read_either
-from jetscale.runs.layout import CONFIG, DONE, MARKS, PATH_PATTERN, WEIGHTS
+from jetscale.runs.layout import CONFIG, DONE, MARKS, NOT_RUNS, PATH_PATTERN, WEIGHTS
 from jetscale.runs.record import PretrainRecord, RunRecord
 from jetscale.runs.weights_file import CheckpointError, verified_content
 
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 WEIGHT_KINDS = {"raw": "weights", "ema": "average"}
 """Kinds of weights, and where the file of final weights has them."""
 
+_FORM = f"multirun/<study>/{PATH_PATTERN}[/<overrides>]"
+"""Of the path of a run directory."""
 _WAY_OUT = "put back an undamaged copy of it, or make the run anew"
 
 
@@ -128,8 +130,8 @@ def finished_run(path: Path) -> FinishedRun:
 
     Parameters
     ----------
-    path : the run directory, ``multirun/<study>/<subset>/dim=<d>/seed=<s>``, or that of a pretraining,
-        ``multirun/backbones/<name>``
+    path : the run directory, ``multirun/<study>/<subset>/dim=<d>/seed=<s>[/<overrides>]``, or that of a
+        pretraining, ``multirun/backbones/<name>``
 
     Raises
     ------
@@ -157,9 +159,13 @@ def finished_run(path: Path) -> FinishedRun:
 
 def _why_not(path: Path) -> str:
     if not path.is_dir():
-        return f"{path}: no such folder; give a run directory, multirun/<study>/{PATH_PATTERN}"
+        return f"{path}: no such folder; give a run directory, {_FORM}"
     if any((path / mark).exists() for mark in MARKS):
         return f"{path}: the run is not finished ({DONE} is missing); start the same command again"
-    below = sorted(found.parent for found in path.glob(f"**/{DONE}"))
+    below = sorted(
+        found.parent
+        for found in path.glob(f"**/{DONE}")
+        if NOT_RUNS.isdisjoint(found.relative_to(path).parts)  # copies for W&B lack the weights
+    )
     hint = f"; finished runs below it: {', '.join(map(str, below[:3]))}" if below else ""
-    return f"{path}: no run directory (multirun/<study>/{PATH_PATTERN}){hint}"
+    return f"{path}: no run directory ({_FORM}){hint}"

@@ -52,9 +52,9 @@ class Tagger:
         Parameters
         ----------
         jets : jet files (ROOT, parquet or HDF5, in the format of any dataset): a file, a folder, a pattern,
-            or several; or the jets themselves: a record array of awkward or a mapping with ``part_*`` (a list
-            of numbers per jet; GeV, mm, rad) and, where the inputs need them, ``jet_*`` (one number per jet).
-            Labels are not needed
+            or several; or the jets themselves: a record array of awkward, a data frame or a mapping with
+            ``part_*`` (a list of numbers per jet; GeV, mm, rad) and, where the inputs need them, ``jet_*``
+            (one number per jet). Labels are not needed
 
         Returns
         -------
@@ -67,6 +67,8 @@ class Tagger:
         UsageError
             A file is not there.
         """
+        if isinstance(jets, Iterator) or (isinstance(jets, np.ndarray) and jets.dtype.names is None):
+            jets = list(jets)  # of Path.glob, or an array of names
         if not is_named(jets):
             return self._joined(list(self._scored(open_arrays(jets, self.inputs.columns))))
         found: list[Scores] = []

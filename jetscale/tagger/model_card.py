@@ -10,6 +10,9 @@ from jetscale.runs.record import PhaseRecord, PretrainRecord, RunRecord
 from jetscale.tagger.finished_run import FinishedRun
 from jetscale.tagger.load import Tagger
 
+HEADING = "# Jet tagger: "
+"""Beginning of every model card."""
+
 
 def model_card(tagger: Tagger) -> str:
     """Markdown with inputs, classes, data, composition, compute and losses, from the run's own records."""
@@ -18,7 +21,7 @@ def model_card(tagger: Tagger) -> str:
 
 def _lines(tagger: Tagger) -> Iterator[str]:
     run, features = tagger.run, tagger.inputs.features
-    yield f"# Jet tagger: {_title(run.record, run.path)}"
+    yield f"{HEADING}{_title(run.record, run.path)}"
     yield ""
     n_classes = len(tagger.class_names)
     yield f"A `{tagger.network.arch}` network of width {tagger.network.dim} for the {n_classes} classes of"
@@ -34,7 +37,9 @@ def _lines(tagger: Tagger) -> Iterator[str]:
     if features.has_pid:
         yield "- `pid` (jets, constituents) int64: 1 and 2 hadrons of charge -1 and +1, 3 neutral hadron,"
         yield "  4 photon, 5 and 6 electron and positron, 7 and 8 muons of charge -1 and +1, 0 padding;"
-    yield "- `mask` (jets, constituents) bool, True for constituents."
+    else:
+        yield "- `pid` (jets, constituents) int64, not used by this network: give zeros;"
+    yield "- `mask` (jets, constituents) bool, True for constituents; `x` may be anything elsewhere."
     yield ""
     yield f"At most {tagger.inputs.max_constituents} constituents, the leading ones in pT. In training the"
     yield "columns were rounded to half precision."

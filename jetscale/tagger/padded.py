@@ -54,12 +54,14 @@ class Padded(nn.Module):
 
         Parameters
         ----------
-        x_BLF : (B, L, F) float32, the columns of the feature set, not standardised; any finite
-            numbers in padding
+        x_BLF : (B, L, F) float32, the columns of the feature set, not standardised; anything in
+            padding, NaN too
         pid_BL : (B, L) int64 particle identities, 0 in padding; not looked at by a network without them
         mask_BL : (B, L) bool, True for constituents, False for padding; each jet has at least one constituent
         """
         x_BLF = (x_BLF - self.get_buffer("centre")) * self.get_buffer("scale")
+        # what is not finite would spread from the padding: 0 times NaN is NaN
+        x_BLF = x_BLF.masked_fill(~mask_BL[:, :, None], 0)
         return _SUMMARIES[self.network.arch](self.network, x_BLF, pid_BL, mask_BL)
 
 

@@ -19,7 +19,7 @@ class Predict:
 
     Attributes
     ----------
-    run : the run directory, multirun/<study>/<subset>/dim=<d>/seed=<s>
+    run : the run directory, multirun/<study>/<subset>/dim=<d>/seed=<s>[/<overrides>]
     files : jet files, ROOT, parquet or HDF5: a file, a folder, a pattern ('data/*.root'), or several with
         commas between; labels are not needed
     out : what to write, a .parquet or .root file
@@ -40,12 +40,11 @@ class Evaluate:
 
     Attributes
     ----------
-    run : the run directory, multirun/<study>/<subset>/dim=<d>/seed=<s>
-    files : labelled jet files of the run's dataset, as for predict; empty: the test split that the run itself
-        was tested on
+    run : the run directory, multirun/<study>/<subset>/dim=<d>/seed=<s>[/<overrides>]
+    files : labelled jet files of the run's dataset, as for predict; empty: the run's own test split
     out : folder to write to; empty: RUN/evaluation
     weights : raw or ema (the average over the last steps); empty: ema where the run kept one
-    jets : take the first so many jets; 0: all of them
+    jets : take the first so many jets; 0: all of them, also where the run was tested on fewer (eval.jets)
     dir : folder or URL of the run's jets; empty: where they were when it was made
     store : folder of packed stores; empty: as when it was made, or below dir
     replicates : bootstrap samples behind each error
@@ -73,8 +72,8 @@ class Export:
 
     Attributes
     ----------
-    run : the run directory, multirun/<study>/<subset>/dim=<d>/seed=<s>, or that of a pretraining,
-        multirun/backbones/<name>
+    run : the run directory, multirun/<study>/<subset>/dim=<d>/seed=<s>[/<overrides>], or that of a
+        pretraining, multirun/backbones/<name>
     out : folder to write to; empty: RUN/export
     weights : raw or ema (the average over the last steps); empty: ema where the run kept one
     """

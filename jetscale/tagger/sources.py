@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import glob
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,20 @@ from jetscale.jets.reading.array_reader import ARRAYS, ArrayReader
 from jetscale.jets.reading.locations import files_below
 from jetscale.jets.reading.raw import RawJets
 from jetscale.jets.reading.sanity import check_jets
+from jetscale.tagger.score_files import holds_scores
+
+log = logging.getLogger(__name__)
+
+
+class Labels(Enum):
+    """What the published labels of a file are read for."""
+
+    UNUSED = auto()
+    """They are not read."""
+    IF_USABLE = auto()
+    """A file whose labels cannot be used has none; a warning says so."""
+    NEEDED = auto()
+    """Labels that cannot be used are an error."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +61,12 @@ def files_named(words: str | Path | Sequence[str | Path]) -> list[Path]:
 
     Parameters
     ----------
-    words : a file, a folder (every jet file below it, by name) or a pattern with ``*``; or several of them, a
-        list or one text with commas between
+    words : a file, a folder (every jet file below it, by name) or a pattern with ``*``, of files or folders;
+        or several of them, a list or one text with commas between
 
     Returns
     -------
-    Files in the order given.
+    Files in the order given; scores that `predict` wrote are left out of what a folder or pattern finds.
 
     Raises
     ------
@@ -76,11 +93,12 @@ def _files_of(word: str) -> list[Path]:
         return _files_in(path)
     if path.exists():
         return [path]
-    anchor = Path(path.anchor) if path.is_absolute() else Path()
-    matching = sorted(anchor.glob(str(path.relative_to(anchor)))) if any(c in word for c in "*?[") else []
+    # unlike Path.glob, this leaves hidden files out, as a shell does
+    matching = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207
     if not matching:
         raise UsageError(f"{word}: no such file")
-    return matching
+    files = _without_scores([one for one in matching if not one.is_dir()], word)
+    return sorted({*files, *(file for one in matching if one.is_dir() for file in _files_in(one))})
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -96,13 +114,29 @@ def _files_in(folder: Path) -> list[Path]:
         ],
         "files are not read",
     )
-    if not listing.files:
-        raise UsageError(f"{folder}: no {', '.join(suffixes)} files are in this folder")
-    return sorted(Path(str(found.file)) for found in listing.files)
+    files = _without_scores(sorted(Path(str(found.file)) for found in listing.files), folder)
+    if not files:
+        raise UsageError(f"{folder}: no {', '.join(suffixes)} files with jets are in this folder")
+    return files
+
+
+def _without_scores(files: list[Path], searched: str | Path) -> list[Path]:
+    """Files that were found by searching, but for the scores that `predict` wrote among them."""
+    scores = [file for file in files if holds_scores(file)]
+    if scores:
+        log.warning(
+            "%s: %d file(s) with scores instead of jets are left out, %s first",
+            searched,
+            len(scores),
+            scores[0],
+        )
+    return [file for file in files if file not in scores]
 
 
 @contextmanager
-def open_file(path: Path, columns: Sequence[str], own: Dataset) -> Iterator[OpenJets]:
+def open_file(
+    path: Path, columns: Sequence[str], own: Dataset, labels: Labels = Labels.UNUSED
+) -> Iterator[OpenJets]:
     """Open a jet file in the format of any dataset, that of the run first.
 
     Parameters
@@ -110,6 +144,7 @@ def open_file(path: Path, columns: Sequence[str], own: Dataset) -> Iterator[Open
     path : the file
     columns : published names of the columns that are needed
     own : dataset of the run
+    labels : what they are read for; a file without any can be read for all
 
     Raises
     ------
@@ -118,8 +153,12 @@ def open_file(path: Path, columns: Sequence[str], own: Dataset) -> Iterator[Open
     """
     dataset = _format_of(path, columns, own)
     with JetFileReader(dataset, path, scoring=True) as reader:
-        labels = dataset.labels if reader.is_labelled else None
-        yield OpenJets(path, reader.n_jets, labels, dataset, reader.jets(columns))
+        if labels is Labels.UNUSED:
+            reader.ignore_labels()
+        elif labels is Labels.IF_USABLE:
+            reader.ignore_bad_labels()
+        names = dataset.labels if reader.is_labelled else None
+        yield OpenJets(path, reader.n_jets, names, dataset, reader.jets(columns))
 
 
 def open_arrays(arrays: Any, columns: Sequence[str]) -> OpenJets:
@@ -130,8 +169,8 @@ def open_arrays(arrays: Any, columns: Sequence[str]) -> OpenJets:
     arrays : see `ArrayReader`
     columns : published names of the columns that are needed
     """
-    reader = ArrayReader(arrays)
-    return OpenJets(ARRAYS, reader.n_jets, None, None, _checked(reader, columns))
+    reader = ArrayReader(arrays, columns)
+    return OpenJets(ARRAYS, reader.n_jets, None, None, _checked(reader))
 
 
 def is_named(jets: Any) -> bool:
@@ -142,9 +181,9 @@ def is_named(jets: Any) -> bool:
     return several and all(isinstance(one, (str, Path)) for one in jets)
 
 
-def _checked(reader: ArrayReader, columns: Sequence[str]) -> Iterator[RawJets]:
-    for raw in reader.read(columns, 0, reader.n_jets, STEP):
-        check_jets(raw)
+def _checked(reader: ArrayReader) -> Iterator[RawJets]:
+    for raw in reader.read(STEP):
+        check_jets(raw, reader.source)
         yield raw
 
 
@@ -165,7 +204,8 @@ def _format_of(path: Path, columns: Sequence[str], own: Dataset) -> Dataset:
             return dataset
         try:
             with JetFileReader(dataset, path, scoring=True) as reader:
-                next(reader.jets(columns, 0, 1, 1))
+                reader.ignore_labels()
+                next(reader.jets(columns, 0, min(1, reader.n_jets), 1), None)
             return dataset
         except JetDataError as error:
             problems.append(str(error).removeprefix(f"{path}: "))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
+import awkward as ak
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +28,7 @@ from jetscale.tagger.evaluate import _of_files
 from jetscale.tagger.load import Tagger, load
 from jetscale.tagger.settings import Evaluate
 from jetscale.tagger.sources import files_named
+from tests.jets.variants import columns_of, write_root
 from tests.runs import quiet_environment
 
 
@@ -132,7 +136,7 @@ def test_predict_without_labels_and_nothing_left_after_an_error(
         (["predict", "run={run}", "files=x.root"], r"x.root: no such file"),
         (["predict", "run={run}", "files=x.root", "out=x.csv"], r"must end in .parquet or .root"),
         (["predict", "run={run}", "files=https://a/x.root"], r"only local files"),
-        (["predict", "run={run}", "files={run}/checkpoints"], r"checkpoints: no .* files are in this folder"),
+        (["predict", "run={run}", "files={run}/checkpoints"], r"no .* files with jets are in this folder"),
         (["predict", "run={run}", "files={run}/config.yaml"], r"config.yaml: jets are read from"),
         (["evaluate", "run={run}", "files={jetclass2}"], r"its jets are of JetClass-II, the classes of the"),
         (["evaluate", "run={run}", "dir=nowhere"], r"no test jets of jetclass: .*nowhere"),
@@ -240,6 +244,24 @@ def test_files_that_hold_no_class_of_the_run(
     assert "was made with data.selection=sophon; the files are measured as they are" in caplog.text
 
 
+def test_jets_of_no_class_are_left_out_with_a_warning(
+    pretraining: Path, lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = pq.read_table(next((lab / "data/JetClassII").rglob("QCD_0000.parquet")))
+    at = table.column_names.index("jet_label")
+    labels = np.where(np.arange(len(table)) < 3, 161, 187)  # QCD_bbccss, QCD_light
+    table = table.set_column(at, table.schema.field(at), pa.array(labels, table.schema.field(at).type))
+    pq.write_table(table, tmp_path / "QCD_0000.parquet")
+    tagger = load(pretraining)
+    tagger = replace(tagger, run=replace(tagger.run, data=replace(tagger.run.data, qcd_labels="17")))
+    jets = _of_files(tagger, Evaluate(files=str(tmp_path)))
+    assert len(jets.labels_J) == len(jets.scores_JK) == len(table) - 3
+    assert caplog.records[-1].message == (
+        f"3 of {len(table)} jets are left out: their labels belong to no class of the run "
+        "(data.qcd_labels=17)"
+    )
+
+
 def test_names_with_colons_and_brackets(
     run: Path, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
@@ -269,9 +291,162 @@ def test_predict_replaces_scores_and_nothing_else(
     jets = files[1] if suffix == ".root" else next((lab / "data/JetClassII").rglob("*.parquet"))
     for content in (jets.read_bytes(), b"something else"):
         out.write_bytes(content)
-        with pytest.raises(UsageError, match=r"is there and holds no scores; choose another name, or remove"):
+        with pytest.raises(
+            UsageError, match=r"is there and is no file of scores as predict writes it; choose"
+        ):
             main(words)
         assert out.read_bytes() == content
+
+
+def test_a_table_that_somebody_made_of_scores_is_kept(run: Path, files: list[Path], tmp_path: Path) -> None:
+    """Columns of its own are lost with it, wherever the others came from."""
+    scores, root = tmp_path / "scores.parquet", tmp_path / "scores.root"
+    for out in (scores, root):
+        main(["predict", f"run={run}", f"files={files[0]}", f"out={out}"])
+    table = pq.read_table(scores)
+    mine = pd.DataFrame({"file": ["a.root"], "row": [0], "my_weight": [1.5], "mjj": [800.0]})
+    mine.to_parquet(tmp_path / "weights.parquet")
+    pq.write_table(table.append_column("mjj", pa.array(np.ones(20))), tmp_path / "added.parquet")
+    table.to_pandas().assign(score_QCD=0.5).to_parquet(tmp_path / "changed.parquet")
+    with uproot.open(root) as file, uproot.recreate(tmp_path / "added.root") as added:
+        for name in ("files", "scores"):
+            tree = file[name].arrays(library="np") | ({"mjj": np.ones(20)} if name == "scores" else {})
+            added.mktree(name, {key: "string" if v.dtype == object else v.dtype for key, v in tree.items()})
+            added[name].extend({key: v.tolist() if v.dtype == object else v for key, v in tree.items()})
+    for name in ("weights.parquet", "added.parquet", "changed.parquet", "added.root"):
+        content = (tmp_path / name).read_bytes()
+        with pytest.raises(UsageError, match=rf"{name}: is there and is no file of scores as predict"):
+            main(["predict", f"run={run}", f"files={files[0]}", f"out={tmp_path / name}"])
+        assert (tmp_path / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("suffix", [".root", ".parquet"])
+def test_scores_beside_the_jets_are_no_jets(
+    run: Path, files: list[Path], tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copy(files[0], tmp_path / "HToBB_100.root")
+    out = tmp_path / f"a_scores{suffix}"
+    main(["predict", f"run={run}", f"files={tmp_path}", f"out={out}"])
+    assert not caplog.records
+    main(["predict", f"run={run}", f"files={tmp_path}", f"out={out}"])
+    main(["predict", f"run={run}", f"files={tmp_path}/*", f"out={tmp_path}/again{suffix}"])
+    said = [record.message for record in caplog.records]
+    left_out = f"1 file(s) with scores instead of jets are left out, {out} first"
+    assert said == [f"{tmp_path}: {left_out}", f"{tmp_path}/*: {left_out}"]
+    with pytest.raises(UsageError, match=r"is one of the files to score; choose another name"):
+        main(["predict", f"run={run}", f"files={out}", f"out={out}"])
+
+
+def test_a_pattern_finds_folders_and_no_hidden_files(
+    tagger: Tagger, files: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "jets_1").mkdir()
+    shutil.copy(files[0], tmp_path / "jets_1/a.root")
+    shutil.copy(files[1], tmp_path / "jets_2.root")
+    shutil.copy(files[1], tmp_path / ".jets_3.root")
+    expected = [tmp_path / "jets_1/a.root", tmp_path / "jets_2.root"]
+    assert files_named(f"{tmp_path}/*") == files_named(f"{tmp_path}/**") == expected
+
+
+def test_predict_removes_what_a_killed_one_left(run: Path, files: list[Path], tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for name in (f".s.{ended.pid}.part.parquet", ".s.1.part.parquet", f".t.{ended.pid}.part.parquet"):
+        (tmp_path / name).touch()
+    main(["predict", f"run={run}", f"files={files[0]}", f"out={tmp_path}/s.parquet"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".s.1.part.parquet", f".t.{ended.pid}.part.parquet", "s.parquet",
+    ]  # fmt: skip
+
+
+BAD_LABELS = {
+    "some are missing": (".root", r"no branch label_H4q, .* in 'tree'"),
+    "none is set": (".root", r"entry 19: labels are not one-hot, non-zero are \{\}"),
+    "float": (".parquet", r"column jet_label is double, not an integer"),
+    "text": (".parquet", r"column jet_label is .*string, not one number per jet"),
+    "no values": (".parquet", r"column jet_label is null, not one number per jet"),
+    "one is missing": (".parquet", r"entry 199: jet_label is null"),
+    "one is too large": (".parquet", r"entry 199: jet_label is 999, outside 0 to 187"),
+}
+
+
+def with_bad_labels(case: str, root: Path, parquet: Path, to: Path) -> Path:
+    if BAD_LABELS[case][0] == ".root":
+        columns = columns_of(root)
+        if case == "none is set":
+            columns["label_Hbb"] = ak.Array(np.arange(20) < 19)
+        else:
+            columns = {name: c for name, c in columns.items() if not name.startswith("label_H")}
+        return write_root(to / "mine.root", columns)
+    table = pq.read_table(parquet)
+    labels = table["jet_label"].to_pylist()
+    changed = {
+        "float": [float(label) for label in labels],
+        "text": ["top"] * len(labels),
+        "no values": [None] * len(labels),
+        "one is missing": [*labels[:-1], None],
+        "one is too large": [*labels[:-1], 999],
+    }[case]
+    table = table.drop_columns(["jet_label"]).append_column("jet_label", pa.array(changed))
+    pq.write_table(table, to / "mine.parquet")
+    return to / "mine.parquet"
+
+
+@pytest.mark.parametrize("case", BAD_LABELS)
+def test_labels_that_cannot_be_used_are_absent_from_scores(
+    run: Path,
+    tagger: Tagger,
+    pretraining: Path,
+    lab: Path,
+    files: list[Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    case: str,
+) -> None:
+    """Scores in memory have no labels, so nothing is said; a measurement needs them."""
+    parquet = next((lab / "data/JetClassII").rglob("QCD_0000.parquet"))
+    suffix, message = BAD_LABELS[case]
+    path = with_bad_labels(case, files[0], parquet, tmp_path)
+    expected = tagger.scores(files[0] if suffix == ".root" else parquet)
+    assert np.array_equal(tagger.scores(path), expected)
+    assert not caplog.records
+    main(["predict", f"run={run}", f"files={path}", f"out={tmp_path}/scores.parquet"])
+    (record,) = caplog.records
+    assert re.search(rf"mine{suffix}: {message}; the labels of the file are not used", record.message)
+    table = pq.read_table(tmp_path / "scores.parquet").to_pandas()
+    assert "label" not in table.columns
+    np.testing.assert_allclose(table[[f"score_{n}" for n in tagger.class_names]], expected, atol=1e-6)
+    of_its_dataset = run if suffix == ".root" else pretraining
+    with pytest.raises(JetDataError, match=message):
+        main(["evaluate", f"run={of_its_dataset}", f"files={path}", f"out={tmp_path}"])
+
+
+def test_a_file_without_jets_has_no_scores(
+    run: Path, tagger: Tagger, lab: Path, files: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A selection may leave none; the other files are scored all the same."""
+    write_root(tmp_path / "none.root", {name: values[:0] for name, values in columns_of(files[0]).items()})
+    table = pq.read_table(next((lab / "data/JetClassII").rglob("QCD_0000.parquet")))
+    pq.write_table(table[:0], tmp_path / "none.parquet")
+    for name in ("none.root", "none.parquet"):
+        assert tagger.scores(tmp_path / name).shape == (0, 10)
+    said = [f"{tmp_path}/{name}: the file holds no jets" for name in ("none.root", "none.parquet")]
+    assert [record.message for record in caplog.records] == said
+    words = ["predict", f"run={run}"]
+    main(
+        [
+            *words,
+            f"files={tmp_path}/none.root,{files[0]},{tmp_path}/none.parquet",
+            f"out={tmp_path}/s.parquet",
+        ]
+    )
+    assert pq.read_table(tmp_path / "s.parquet").to_pandas()["file"].tolist() == [str(files[0])] * 20
+    for suffix in (".root", ".parquet"):
+        for _ in range(2):  # an empty table is replaced too
+            main([*words, f"files={tmp_path}/none.root", f"out={tmp_path}/scores{suffix}"])
+    assert pq.read_table(tmp_path / "scores.parquet").num_rows == 0
+    with uproot.open(tmp_path / "scores.root") as file:
+        assert file["scores"].num_entries == 0
 
 
 def test_evaluate_on_the_runs_own_test_split_and_on_its_files(

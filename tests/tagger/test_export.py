@@ -17,6 +17,7 @@ from jetscale.model.network import build_network
 from jetscale.tagger import export as export_module
 from jetscale.tagger.__main__ import main
 from jetscale.tagger.load import BATCH, Tagger, load
+from jetscale.tagger.model_card import model_card
 from jetscale.tagger.padded import PaddedTagger
 from jetscale.tagger.sources import open_file
 
@@ -28,7 +29,9 @@ def padded_jets(tagger: Tagger, path: Path) -> tuple[dict[str, np.ndarray], np.n
         (raw,) = opened.chunks
     (batch,) = tagger.inputs.batches(raw, BATCH)
     lengths = batch.lengths_B.numpy()
-    x = np.full((len(lengths), lengths.max(), features.n_features), 7, np.float32)  # padding means nothing
+    x = np.full(
+        (len(lengths), lengths.max(), features.n_features), np.nan, np.float32
+    )  # padding means nothing
     pid = np.zeros(x.shape[:2], np.int64)
     mask = np.arange(lengths.max()) < lengths[:, None]
     x[mask] = batch.x_TF.numpy() * features.spread + features.centre
@@ -42,6 +45,7 @@ def test_all_forms_give_the_scores_of_the_packed_network(
     onnxruntime = pytest.importorskip("onnxruntime", reason="pip install '.[export]'")
     safetensors = pytest.importorskip("safetensors.torch", reason="pip install '.[export]'")
     pytest.importorskip("onnxscript", reason="pip install '.[export]'")
+    (tmp_path / "README.md").write_text("# Jet tagger: an earlier card\n")
     main(["export", f"run={run}", f"out={tmp_path}", "weights=raw"])
     assert "ONNX Runtime differs by at most" in capsys.readouterr().out
     tagger = load(run, weights="raw")
@@ -81,6 +85,28 @@ def test_the_padded_form_is_the_packed_network(tagger: Tagger, arch: str, featur
             found = PaddedTagger(network, features)(*padded).numpy()
         np.testing.assert_allclose(found, expected, atol=5e-6)
         assert np.ptp(expected) > 0.1
+        x, pid, mask = padded
+        for padding in (np.nan, -np.inf, 1e30):
+            x[~mask] = padding
+            with torch.inference_mode():
+                assert np.array_equal(PaddedTagger(network, features)(x, pid, mask).numpy(), found)
+
+
+def test_the_card_names_an_input_that_is_not_used(tagger: Tagger) -> None:
+    """The exported forms take it all the same."""
+    assert "not used by this network" not in model_card(tagger)
+    features = tagger.run.dataset.feature_set("kinematics")
+    card = model_card(replace(tagger, inputs=Inputs(features, 128, False)))
+    assert "- `pid` (jets, constituents) int64, not used by this network: give zeros;" in card
+
+
+def test_a_readme_of_something_else_is_kept(run: Path, tmp_path: Path) -> None:
+    for package in ("onnx", "onnxruntime", "onnxscript", "safetensors"):
+        pytest.importorskip(package, reason="pip install '.[export]'")
+    (tmp_path / "README.md").write_text("# My project\n")
+    with pytest.raises(UsageError, match=r"README.md: is there and is no model card.*\(out=FOLDER\)"):
+        main(["export", f"run={run}", f"out={tmp_path}"])
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
 def test_what_is_refused(tagger: Tagger, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

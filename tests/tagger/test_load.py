@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import awkward as ak
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import uproot
@@ -157,6 +159,38 @@ def test_what_is_refused(run: Path, tmp_path: Path) -> None:
         jetscale.load(damaged)
 
 
+def test_runs_below_a_folder_are_named_without_their_copies(run: Path, tmp_path: Path) -> None:
+    """The W&B client keeps copies of finished runs, without their weights."""
+    folder = tmp_path / "scratch/dim=8/seed=0"
+    copy = folder / "wandb/offline-run/files/jetscale"
+    copy.mkdir(parents=True)
+    shutil.copy(run / "done.json", copy)
+    with pytest.raises(UsageError, match=r"seed=<s>\[/<overrides>\]\)$"):
+        jetscale.load(folder)
+    below = changed(run, folder / "finetune.lr=0.003")
+    with pytest.raises(UsageError, match=rf"finished runs below it: {re.escape(str(below))}$"):
+        jetscale.load(folder)
+
+
+def test_names_of_files_in_any_form(tagger: Tagger, files: list[Path]) -> None:
+    expected = tagger.scores(files[:2])
+    for form in (iter(files[:2]), np.array([str(file) for file in files[:2]]), np.array(files[:2])):
+        assert np.array_equal(tagger.scores(form), expected)
+    assert np.array_equal(tagger.scores(files[0].parent.glob(files[0].name)), expected[:20])
+
+
+def test_other_arrays_are_warned_of_again(
+    tagger: Tagger, files: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in files[:2]:
+        jets = columns_of(path)
+        tagger.scores(ak.with_field(jets, jets["part_dphi"] * 0, "part_dphi"))
+        tagger.scores(ak.with_field(jets, jets["part_energy"] / 1000, "part_energy"))
+    said = [record.message for record in caplog.records]
+    assert ["part_dphi does not fit" in one for one in said] == [True, False, True, False]
+    assert ["is below pT" in one for one in said] == [False, True, False, True]
+
+
 def test_a_run_without_an_average(run: Path, tmp_path: Path) -> None:
     bare = changed(run, tmp_path / "bare")
     state = read_checkpoint(bare / "checkpoints/final.pt")
@@ -179,6 +213,12 @@ def test_a_run_without_an_average(run: Path, tmp_path: Path) -> None:
             name: ak.mask(values, ak.ones_like(values, dtype=bool)) for name, values in jets.items()
         },
         lambda jets: ak.to_arrow_table(ak.zip(jets, 1)),
+        lambda jets: {**jets, "weight": 1.0, "run": None, "edges": [1, 2], 7: "a note"},
+        lambda jets: pd.DataFrame({name: list(map(np.asarray, values)) for name, values in jets.items()}),
+        lambda jets: pd.DataFrame(
+            {name: list(map(np.asarray, values)) for name, values in jets.items()},
+            index=np.linspace(-2.5, 2.5, 20),
+        ),
     ],
 )
 def test_arrays_of_any_kind(tagger: Tagger, files: list[Path], form) -> None:
@@ -208,6 +248,7 @@ def objects(values: ak.Array) -> np.ndarray:
         (lambda jets: {"a.root", "b.root"}, r"no named columns in a set; give file names"),
         (lambda jets: {**jets, "part_dphi": jets["part_dphi"] + 5}, r"part_dphi = .*wrapped"),
         (lambda jets: [1, 2], r"no named columns"),
+        (lambda jets: {**jets, "part_px": 1.0}, r"part_px is a float, not one entry per jet"),
     ],
 )  # fmt: skip
 def test_arrays_that_are_no_jets(tagger: Tagger, files: list[Path], change, message: str) -> None:
