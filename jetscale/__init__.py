@@ -17,8 +17,8 @@ def load(run: str | Path, weights: str | None = None) -> Tagger:
 
     Parameters
     ----------
-    run : the run directory, ``multirun/<study>/<subset>/dim=<d>/seed=<s>``; or that of a pretraining,
-        ``multirun/backbones/<name>``, which gives a tagger for the classes of the pretraining
+    run : the run directory, ``multirun/<study>/<subset>/dim=<d>/seed=<s>[/<overrides>]``; or that of a
+        pretraining, ``multirun/backbones/<name>``, which gives a tagger for the classes of the pretraining
     weights : ``raw``, ``ema`` (the average over the last steps), or None for ``ema`` where the run kept one
 
     Raises

@@ -35,7 +35,7 @@ WRAPPERS: Registry[Callable[[Launcher], Launch]] = Registry(
 )
 """By the ``_target_`` of a launcher: what makes of it the `Launch` that a sweep calls.
 
-For launchers whose worker processes need something around the launch, for example to be told of a ctrl-C.
+For launchers whose worker processes need set-up before the jobs and clean-up after them.
 """
 
 

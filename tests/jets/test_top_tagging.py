@@ -253,3 +253,26 @@ def test_other_suffixes_of_the_same_formats_are_not_passed_over(tmp_path: Path, 
     (tmp_path / "TopTagging" / name).write_bytes(b"jets")
     with pytest.raises(JetDataError, match=rf"{name}: looks like jets but is not read: top tagging is"):
         find_sources(tmp_path, "top_tagging", "train")
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".parquet"])
+@pytest.mark.parametrize(("label", "problem"), [(7, "outside 0 to 1"), ("top", "not one number")])
+def test_labels_that_cannot_be_used_are_left_out_of_scores(
+    tmp_path: Path, suffix: str, label: object, problem: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = table_of(20, seed=1)
+    table["is_signal_new"] = [label] * len(table)
+    path = tmp_path / f"mine{suffix}"
+    if suffix == ".h5":
+        table.to_hdf(path, key="table", format="table")
+    else:
+        table.to_parquet(path)
+    with JetFileReader(TOP_TAGGING, path, scoring=True) as file:
+        file.ignore_bad_labels()
+        assert not file.is_labelled
+        (jets,) = file.jets(("part_energy", "part_px", "part_py"))
+    assert not jets.labels.any()  # zeros stand for none
+    assert jets.n_jets == 20
+    assert problem in caplog.text
+    with JetFileReader(TOP_TAGGING, path) as file, pytest.raises(JetDataError, match=problem):
+        list(file.jets(("part_energy", "part_px", "part_py")))

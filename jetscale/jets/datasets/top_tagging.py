@@ -78,8 +78,27 @@ class _Reader:
         """Read no labels from now on, if the file has none; returns whether."""
         if LABEL in self._table.columns:
             return False
-        self._label = []
+        self.ignore_labels()
         return True
+
+    def ignore_labels(self) -> None:
+        """Read no labels from now on."""
+        self._label = []
+
+    def check_labels(self, step: int) -> None:
+        """Read the labels of all jets alone, at most `step` at a time.
+
+        Raises
+        ------
+        JetDataError
+            They are missing or cannot be used.
+        """
+        from jetscale.jets.reading.momenta import check_labels
+
+        self._require(self._label)
+        for low in range(0, self.n_jets, step):
+            rows = self._table.rows(low, min(low + step, self.n_jets), self._label)
+            check_labels(self._called, low, rows[LABEL], len(LABELS))
 
     def _require(self, names: list[str]) -> None:
         if missing := sorted(set(names) - set(self._table.columns)):

@@ -48,7 +48,7 @@ def jets_from_momenta(
         A label is out of range.
     """
     if labels_B is not None:
-        _check_labels(path, first_entry, labels_B, n_labels)
+        check_labels(path, first_entry, labels_B, n_labels)
     offsets = np.concatenate([[0], np.cumsum(lengths_B, dtype=np.int64)])
     energy, px, py, pz = np.asarray(p4_T4, np.float64).T
     jet_T = np.repeat(np.arange(len(lengths_B)), lengths_B)
@@ -82,7 +82,21 @@ def jets_from_momenta(
     )
 
 
-def _check_labels(path: File, first_entry: int, labels_B: Array, n_labels: int) -> None:
+def check_labels(path: File, first_entry: int, labels_B: Array, n_labels: int) -> None:
+    """Check that labels are whole numbers in their range.
+
+    Parameters
+    ----------
+    path : where the jets come from, for errors
+    first_entry : entry number of the first jet
+    labels_B : (B,) the labels
+    n_labels : labels are below this number
+
+    Raises
+    ------
+    JetDataError
+        A label is out of range.
+    """
     bad = np.flatnonzero((labels_B < 0) | (labels_B >= n_labels) | (labels_B != np.floor(labels_B)))
     if len(bad):
         raise JetDataError(
