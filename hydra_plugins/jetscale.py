@@ -31,7 +31,7 @@ from jetscale.common.progress import log_above_the_bar, waiting
 from jetscale.common.usage import UsageError, install_extra
 from jetscale.jets.errors import JetDataError
 from jetscale.launch.composing import ReplacingLoader
-from jetscale.launch.hydra_setup import print_status
+from jetscale.launch.hydra_setup import print_status, word_of
 from jetscale.launch.launchers import launch_of, runs_here
 
 if TYPE_CHECKING:
@@ -160,9 +160,10 @@ def combinations(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
             raise UsageError(
                 f"{override.input_line}: name the values of a sweep, A,B,C or range(first,end,step)"
             )
-        swept = override.is_sweep_override()
-        values = override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
-        choices[key] = [f"{key}={value}" for value in values]
+        if override.is_sweep_override():
+            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            choices[key] = [word_of(override)]
         if not choices[key]:
             raise UsageError(f"{override.input_line}: a sweep without a value; range is (first,end,step)")
     return list(itertools.product(*choices.values()))

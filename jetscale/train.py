@@ -21,9 +21,9 @@ from jetscale.common.trust import import_trusted, take_trust
 from jetscale.common.usage import SettingsError
 from jetscale.launch.command_line import check_command_line, explanation
 from jetscale.launch.help import train_help
-from jetscale.launch.hydra_setup import hydra_arguments, register, run_suffix
+from jetscale.launch.hydra_setup import hydra_arguments, register, run_suffix, suffix_as_typed
 from jetscale.launch.joblib_workers import obeying_the_driver
-from jetscale.launch.single_run import run_told
+from jetscale.launch.single_run import refuse_earlier_name, run_told
 from jetscale.runs.directory import leave_traceback
 from jetscale.runs.record import RunRecord
 from jetscale.training.settings import from_config
@@ -57,7 +57,10 @@ def _run_one(config: DictConfig, directory: Path) -> RunRecord:
         raise
     log_above_the_bar()
     hydra_config = HydraConfig.get()
-    variant, budget = run_suffix(hydra_config.overrides.task), hydra_config.runtime.choices.get("budget")
+    typed, budget = hydra_config.overrides.task, hydra_config.runtime.choices.get("budget")
+    variant = run_suffix(typed)
+    if directory.name == variant:
+        refuse_earlier_name(settings, directory, suffix_as_typed(typed))
     with obeying_the_driver():
         return run_told(settings, directory, variant, budget, alone=hydra_config.mode == RunMode.RUN)
 

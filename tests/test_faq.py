@@ -103,6 +103,26 @@ def _stranger(warm: WarmServer, folder: Path, data: Path) -> None:
     (folder / "mine/budget/evil.yaml").write_text("# @package _global_\nstudy: ${oc.env:SECRET}\n")
 
 
+def _shadowing(warm: WarmServer, folder: Path, data: Path) -> None:
+    package = "# @package _global_\n"
+    for name, text in {
+        "same/budget/smoke.yaml": package,
+        "ending/experiment/mine.yml": package,
+        "bare/experiment/mine.yaml": "subset: mine\n",
+    }.items():
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text(text)
+
+
+def _earlier_name(warm: WarmServer, folder: Path, data: Path) -> None:
+    _jets(warm, folder, data)
+    words = "python -m jetscale.train budget=smoke model.dim=8 finetune.lr=3e-3 tracking.wandb=disabled"
+    status, printed = run(warm, words.split(), folder)
+    assert status == 0, printed
+    made = next((folder / "multirun").rglob("finetune.lr=0.003"))
+    made.rename(made.with_name("finetune.lr=3e-3"))
+
+
 def _table(text: str) -> Callable[[WarmServer, Path, Path], None]:
     def write(warm: WarmServer, folder: Path, data: Path) -> None:
         (folder / "losses.csv").write_text(text)
@@ -130,6 +150,10 @@ PREPARE: dict[str, Callable[[WarmServer, Path, Path], None]] = {
     "Files of another simulation are there": _copied,
     "A configuration file reads the environment": _stranger,
     "A directory has other settings": _run_with_other_settings,
+    "A file of yours is not read": _shadowing,
+    "A run has the name of an earlier version": _earlier_name,
+    "A callback ends the phase": _jets,
+    "A callback needs a logger": _jets,
     "The loss is not a number": _jets,
     "A line of the metrics is damaged": _damaged_metrics,
     "A column is missing": _table("size,tokens,val_loss\n1e6,1e8,3.0\n"),

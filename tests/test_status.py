@@ -112,7 +112,7 @@ def test_real_runs(train, tmp_path):
     assert killed["jets_per_second"] > 0
 
     (run / "metrics.jsonl").unlink()  # and as it was while its backbone was being made
-    (library,) = (tmp_path / "multirun/backbones").iterdir()
+    (library,) = (tmp_path / "multirun/backbones").glob("*-dim=*")
     written = (library / "metrics.jsonl").read_text().splitlines(keepends=True)
     (library / "metrics.jsonl").write_text("".join(written[:2]))
     for directory in (run, library):
@@ -293,6 +293,20 @@ def test_the_newest_test_loss_is_found_far_from_the_end(tmp_path):
     begin(tmp_path / "s/scratch/dim=8/seed=0", *lines)
     assert (tmp_path / "s/scratch/dim=8/seed=0/metrics.jsonl").stat().st_size > 2 * 64 * 1024
     assert one(tmp_path / "s")["test_loss"]["raw"] == 1.75
+
+
+def test_a_backbone_is_told_by_its_composition_not_by_the_name_that_its_folder_has(tmp_path):
+    sweep, library = tmp_path / "multirun/s", tmp_path / "multirun/backbones"
+    plan(sweep, "bb/dim=8/seed=0")
+    run = begin(sweep / "bb/dim=8/seed=0")
+    (run / "config.yaml").write_text("pretrain: {composition: {QCD: 1}}\n")
+    for name, composition, step in (("aa", "QCD", 30), ("zz", "Res2P", 70)):
+        made = begin(library / f"{name}-dim=8-seed=0-{name}", line("pretrain", step, 1.0))
+        (made / "config.yaml").write_text(f"pretrain: {{composition: {{{composition}: 1}}}}\n")
+        own(made, os.getpid())
+    own(run, os.getpid())
+    assert one(sweep)["phase"] == "pretrain"
+    assert one(sweep)["steps"]["pretrain"] == {"made": 30, "planned": 100}
 
 
 def test_variants_and_other_folders(tmp_path):

@@ -1,18 +1,30 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import subprocess
+from contextlib import nullcontext
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
+from hydra_plugins.jetscale import combinations
 from jetscale.common.config_safety import CONF
-from jetscale.common.usage import SettingsError
+from jetscale.common.usage import SettingsError, UsageError
 from jetscale.launch.help import train_help
-from jetscale.launch.hydra_setup import hydra_arguments, print_status, register, run_suffix
-from jetscale.training.settings import from_config
+from jetscale.launch.hydra_setup import (
+    hydra_arguments,
+    print_status,
+    register,
+    run_suffix,
+    suffix_as_typed,
+)
+from jetscale.launch.single_run import refuse_earlier_name
+from jetscale.runs.directory import RunDirectory
+from jetscale.training.settings import TrainSettings, from_config
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 BUDGETS = sorted(path.stem for path in (CONF / "budget").glob("*.yaml"))
@@ -49,6 +61,52 @@ def test_run_suffix_names_what_the_path_does_not():
     )
     assert run_suffix(["seed=0", "finetune.lr=0.003"]) == "finetune.lr=0.003"
     assert run_suffix(["data.dir=/elsewhere"]) == ""
+
+
+WORDS = (
+    "finetune.lr=3e-3", "finetune.lr=0.00001", "finetune.lr=1E20", "finetune.steps=1_000", "ema.enabled=true",
+    "finetune.clip=null", "callbacks.a={_target_: b.C, on: [1, 2.50, 'x y', true, null], of: \"z\"}",
+    "finetune.lr={table: {8: 1e-3, 16: 2e-3}}", "model.note=a b", "model.note='it\\'s'", "model.note=${seed}",
+    "~pretrain.composition.QCD", "++pretrain.composition.X_bb=2.0", "data.features=", "model.note=a:b\\,c",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_run_has_one_folder_alone_and_in_a_sweep(word):
+    (in_a_sweep,) = combinations([OverridesParser.create().parse_override(word)])
+    assert run_suffix([word]) == run_suffix(in_a_sweep) != ""
+    assert suffix_as_typed(in_a_sweep) == run_suffix(in_a_sweep), "committed sweeps keep their folders"
+
+
+def test_however_a_value_is_typed_it_has_one_name():
+    for name, typed in {
+        "finetune.lr=0.003": ("finetune.lr=3e-3", "finetune.lr=.003", "finetune.lr=3E-3"),
+        "ema.enabled=True": ("ema.enabled=true", "ema.enabled=TRUE"),
+        "finetune.clip=null": ("finetune.clip=null", "finetune.clip=NULL"),
+    }.items():
+        assert {run_suffix([word]) for word in typed} == {name}
+    spaced, bare = (
+        "pretrain.composition={QCD: 1.0, X_bb: [1, 2]}",
+        "pretrain.composition={QCD:1.0,X_bb:[1,2]}",
+    )
+    assert run_suffix([spaced]) == run_suffix([bare])
+    assert run_suffix(["finetune.lr=1e-3", "finetune.lr=3e-3"]) == "finetune.lr=0.003", "the last counts"
+
+
+def test_a_run_under_its_earlier_name_is_not_made_again(tmp_path):
+    settings = TrainSettings()
+    new, old = tmp_path / "finetune.lr=0.003", tmp_path / "finetune.lr=3e-3"
+    refuse_earlier_name(settings, new, old.name)
+    for identity, refused in (("another run", False), (settings.identity(), True)):
+        shutil.rmtree(old, ignore_errors=True)
+        old.mkdir()
+        RunDirectory(old, identity).start("")
+        with pytest.raises(UsageError, match=r"mv .*3e-3 .*0\.003$") if refused else nullcontext():
+            refuse_earlier_name(settings, new, old.name)
+    refuse_earlier_name(settings, old, old.name)
+    new.mkdir()
+    RunDirectory(new, settings.identity()).start("")
+    refuse_earlier_name(settings, new, old.name)  # it was begun under both names: nothing is made again
 
 
 def test_run_suffix_keeps_different_overrides_apart():

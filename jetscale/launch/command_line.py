@@ -80,8 +80,11 @@ def check_command_line(argv: Sequence[str], shipped: Path) -> None:
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"--config-dir {folder}: no such folder")
+    if arguments.config_dir:
+        _check_shadowed(shipped, Path(arguments.config_dir))
     overrides = [_parsed(word, folders) for word in arguments.overrides]
     sweep = arguments.multirun or any(one.key_or_group == "hydra.mode" for one in overrides)
+    shown = arguments.cfg or arguments.info
     searched = any(one.key_or_group == "hydra.searchpath" for one in overrides)
     for override in overrides:
         if override.is_sweep_override() and not sweep:
@@ -90,10 +93,29 @@ def check_command_line(argv: Sequence[str], shipped: Path) -> None:
             )
         if override.key_or_group in _GROUPS:
             _check_choice(override, [] if searched else folders)
+            if override.key_or_group == "sweep" and not (sweep or shown):
+                raise UsageError(
+                    f"{override.input_line}: is a sweep of several runs; add -m, or --dry for its plan alone"
+                )
         elif override.is_hydra_override():
             _check_hydra(override)
         else:
             _check_key(override)
+
+
+def _check_shadowed(shipped: Path, own: Path) -> None:
+    """Refuse a file of the user that has the name of a shipped one: Hydra would take that one, silently.
+
+    Raises
+    ------
+    UsageError
+    """
+    for theirs in shipped.rglob("*.yaml"):
+        mine = own / theirs.relative_to(shipped)
+        if mine.is_file() and not mine.samefile(theirs):
+            raise UsageError(
+                f"{mine}: would not be read, since jetscale's {theirs} has the same name; rename yours"
+            )
 
 
 def _check_flags(arguments: argparse.Namespace) -> None:
@@ -129,13 +151,18 @@ def _unknown_flag(word: str) -> str:
 def _parsed(word: str, folders: Sequence[Path]) -> Override:
     if "=" not in word and not word.startswith("~"):
         for group, sign in _GROUPS.items():
-            if word in _names(group, folders):
+            if word in choices(group, folders):
                 raise UsageError(f"{word!r} is not key=value; did you mean {sign}{group}={word}?")
         raise UsageError(f"{word!r} is not key=value; see --help")
     try:
         return OverridesParser.create().parse_override(word)
     except HydraException as error:
         key, _, value = word.partition("=")
+        plain = f"{key}={_QUOTED_KEY.sub(_without_quotes, value)}"
+        if plain != word and _is_readable(plain):
+            raise UsageError(
+                f"{word}: cannot be read; keys of a mapping stand without quotes: '{plain}'"
+            ) from error
         quoted = value.replace("'", "\\'")
         why = str(error).splitlines()[0].removeprefix(f"Error parsing override '{word}'").strip(" :")
         raise UsageError(
@@ -144,8 +171,31 @@ def _parsed(word: str, folders: Sequence[Path]) -> Override:
         ) from error
 
 
-def _names(group: str, folders: Sequence[Path]) -> list[str]:
-    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.y*ml")})
+_QUOTED_KEY = re.compile(r"""(["'])([^"']+)\1(?=\s*:)""")
+"""A key as JSON has it; Hydra's grammar has none with quotes."""
+
+
+def _without_quotes(key: re.Match[str]) -> str:
+    return key[2]
+
+
+def _is_readable(word: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True
+
+
+def choices(group: str, folders: Sequence[Path]) -> list[str]:
+    """Names of the files that a group offers; Hydra reads those that end in ``.yaml``.
+
+    Parameters
+    ----------
+    group : ``experiment``, ``hydra/launcher``, ...
+    folders : of configuration files
+    """
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
 def _check_choice(override: Override, folders: Sequence[Path]) -> None:
@@ -158,7 +208,7 @@ def _check_choice(override: Override, folders: Sequence[Path]) -> None:
         raise UsageError(f"{typed}: did you mean +{typed}?")
     if not sign and (override.is_add() or override.is_force_add()):
         raise UsageError(f"{typed}: did you mean {typed.lstrip('+')}?")
-    known = _names(group, folders)
+    known = choices(group, folders)
     pattern: Any = override.value()
     chosen = pattern.filter(known) if isinstance(pattern, Glob) else _values(override)
     if folders and not chosen:
@@ -167,8 +217,23 @@ def _check_choice(override: Override, folders: Sequence[Path]) -> None:
     if group == "sweep" and len(values) > 1:
         raise UsageError(f"{typed}: a sweep is one file; run the command once for each")
     for value in values:
-        if folders and str(value).removesuffix(".yaml") not in known:
+        name = str(value).removesuffix(".yaml")
+        if folders and name not in known:
+            _refuse_other_ending(typed, [folder / group / name for folder in folders])
             raise UsageError(_no_choice(f"{sign}{group}", str(value), known))
+
+
+def _refuse_other_ending(typed: str, files: Sequence[Path]) -> None:
+    """Raise where one of the `files`, given without an ending, is there as ``.yml``, which Hydra never reads.
+
+    Raises
+    ------
+    UsageError
+    """
+    for file in files:
+        name = file.name.removesuffix(".yml")
+        if (other := file.with_name(f"{name}.yml")).is_file():
+            raise UsageError(f"{typed}: {other} is not read, since its name must end in .yaml; rename it")
 
 
 def _no_choice(group: str, name: str, known: list[str]) -> str:

@@ -12,6 +12,7 @@ composes, and no setting for its loader. `tests/launch/test_hydra_flags.py` hold
 from __future__ import annotations
 
 import copy
+from dataclasses import fields
 from typing import Any
 
 import hydra._internal.hydra as hydra_main
@@ -29,6 +30,7 @@ from jetscale.common.usage import SettingsError, UsageError
 from jetscale.training.settings import TrainSettings
 
 KEYS = tuple(replaced_keys(TrainSettings))
+_TOP_KEYS = frozenset(field.name for field in fields(TrainSettings))
 _ABSENT = object()
 
 
@@ -37,7 +39,7 @@ class ReplacingLoader(ConfigLoaderImpl):
 
     def _load_single_config(self, default: ResultDefault, repo: Any) -> Any:
         result = super()._load_single_config(default, repo)
-        _check_file(str(default.config_path), result.config)
+        _check_file(str(default.config_path), default.package, result.config)
         self._files.append(result.config)
         return result
 
@@ -100,8 +102,14 @@ def install() -> None:
     hydra_main.ConfigLoaderImpl = ReplacingLoader  # type: ignore[attr-defined]  # Hydra imports it, exports it not
 
 
-def _check_file(name: str, config: Any) -> None:
+def _check_file(name: str, package: str | None, config: Any) -> None:
     """Check the keys and values of one file, which Hydra would merge into the typed settings.
+
+    Parameters
+    ----------
+    name : of the file, without its ending
+    package : where Hydra puts its keys: by default the dotted name of its group
+    config : its content, there
 
     Raises
     ------
@@ -112,6 +120,12 @@ def _check_file(name: str, config: Any) -> None:
     assert isinstance(content, dict)
     ours = {key: value for key, value in content.items() if key not in ("hydra", "defaults")}
     if problem := next(problems(TrainSettings, ours), None):
+        group = name.partition("/")[0]
+        if package is not None and package.partition(".")[0] == group and group not in _TOP_KEYS:
+            raise SettingsError(
+                f"{name}.yaml: its first line must be `# @package _global_`; without it Hydra takes its keys "
+                f"for keys of {group!r}, which no run has"
+            )
         raise SettingsError(f"{name}.yaml: {problem}")
 
 

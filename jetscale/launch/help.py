@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 
 from jetscale.common.cli import usage
 from jetscale.common.hydra_flags import flags_parser
+from jetscale.launch.command_line import choices
 from jetscale.training.settings import TrainSettings
 
 PROGRAM = "python -m jetscale.train"
@@ -44,7 +45,7 @@ def train_help(argv: Sequence[str], conf: Path) -> str:
     folders = [conf, Path(given)] if given else [conf]
     lines = [usage(TrainSettings, PROGRAM).rstrip(), _USE.format(program=PROGRAM, conf=conf).rstrip()]
     for group in _CHOICES:
-        names = {path.stem for folder in folders for path in (folder / group).glob("*.y*ml")}
+        names = set(choices(group, folders))
         if group == "hydra/launcher":
             names |= {*_PLUGINS, *_stored(group)}
         sign = "+" if group in ("experiment", "sweep") else ""

@@ -8,12 +8,16 @@ import re
 import shlex
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -72,11 +76,46 @@ def hydra_arguments(argv: Sequence[str]) -> list[str]:
 def run_suffix(overrides: Sequence[str]) -> str:
     """Name of the folder below ``seed=<s>`` for what a run varies besides subset, width and seed.
 
-    ``finetune.lr=0.003`` stays readable; a name that is too long, or holds a slash, ends in a hash of the
-    whole.
+    However a value is typed, it has one name, the one that it has in a sweep: ``finetune.lr=3e-3`` is
+    ``finetune.lr=0.003``. A name that is too long, or holds a slash, ends in a hash of the whole.
     """
-    kept = sorted(item for item in overrides if not _NOT_IN_NAME.match(item.partition("=")[0].lstrip("+~")))
-    whole = ",".join(kept)
+    by_key = dict(_by_key(word) for word in _named(overrides))  # of two for one key the later one counts
+    return _folder(by_key.values())
+
+
+def suffix_as_typed(overrides: Sequence[str]) -> str:
+    """As `run_suffix`, with the values as they were typed: what earlier versions called a single run."""
+    return _folder(_named(overrides))
+
+
+def word_of(override: Override) -> str:
+    """An override as a sweep writes it, so that each value has one spelling.
+
+    Parameters
+    ----------
+    override : not one that is swept
+    """
+    if override.value_type is None:  # ~KEY
+        return override.get_key_element()
+    return f"{override.get_key_element()}={override.get_value_element_as_str()}"
+
+
+@lru_cache(maxsize=10_000)
+def _by_key(word: str) -> tuple[str, str]:
+    """Key of an override, and the override as a sweep writes it."""
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:  # Hydra refuses it, too
+        return word, word
+    return override.get_key_element(), word if override.is_sweep_override() else word_of(override)
+
+
+def _named(overrides: Sequence[str]) -> list[str]:
+    return [word for word in overrides if not _NOT_IN_NAME.match(word.partition("=")[0].lstrip("+~"))]
+
+
+def _folder(words: Iterable[str]) -> str:
+    whole = ",".join(sorted(words))
     name = re.sub(r"[^A-Za-z0-9.,=_+\-]+", "_", whole)
     if name != whole or len(name) > _LONGEST_NAME:
         name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"

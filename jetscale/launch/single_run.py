@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from jetscale.common.imports import quick_imports
 from jetscale.common.progress import named, of_run, waiting
-from jetscale.runs.layout import Place
+from jetscale.common.usage import UsageError
+from jetscale.runs.done import read_identity
+from jetscale.runs.layout import BEGUN, DONE, Place
 from jetscale.runs.record import RunRecord
 from jetscale.training.phase_settings import Phase
 from jetscale.training.settings import DeviceSettings, TrainSettings
@@ -57,6 +59,34 @@ def run_told(
     if alone:
         log.log(level, "%s", next_command(path))
     return record
+
+
+def refuse_earlier_name(settings: TrainSettings, path: Path, as_typed: str) -> None:
+    """Raise where a run that is not begun is there under the name that an earlier version gave its folder.
+
+    That name had the values as they were typed, ``finetune.lr=3e-3``: the run would be made a second time.
+
+    Parameters
+    ----------
+    settings : the run's
+    path : its directory
+    as_typed : the earlier name of its folder
+
+    Raises
+    ------
+    UsageError
+        One line with both folders and the command that renames.
+    """
+    earlier = path.with_name(as_typed)
+    if earlier == path or any((path / name).exists() for name in (*BEGUN, DONE)):
+        return
+    if read_identity(earlier) == settings.identity():
+        new, old = _from_here(path), _from_here(earlier)
+        raise UsageError(
+            f"{old}: this run is there already, named by an earlier version, which took values as they were "
+            f"typed; it would be made again in {new}, which holds nothing but its log; to go on with the "
+            f"other: rm -r {shlex.quote(str(new))} && mv {shlex.quote(str(old))} {shlex.quote(str(new))}"
+        )
 
 
 def _is_first() -> bool:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from jetscale.common.files import DamagedFile
 from jetscale.runs import parquet
 from jetscale.runs.layout import METRICS, N_BLOCKS
+from jetscale.runs.search import to_remove
 
 SCHEMA = pa.schema(
     [
@@ -59,8 +60,8 @@ class BlockLog:
                 self._table = read_blocks(path).select(SCHEMA.names).cast(SCHEMA)
             except (BlocksError, pa.ArrowException, KeyError) as error:
                 raise BlocksError(
-                    f"{path} is damaged ({error}); put back an undamaged copy of it, or remove the folder it "
-                    "is in to make the run anew, to the same numbers"
+                    f"{path} is damaged ({error}); put back an undamaged copy of it, or remove "
+                    f"{to_remove(path.parent)} to make the run anew, to the same numbers"
                 ) from error
 
     def evaluations(self, phase: str) -> set[tuple[int, str]]:

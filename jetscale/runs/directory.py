@@ -23,9 +23,10 @@ from jetscale.runs.done import (
     write_done,
     write_identity,
 )
-from jetscale.runs.ownership import LocksUnsupported, Owned, owning
+from jetscale.runs.ownership import LocksUnsupported, Owned, locked, owning
 from jetscale.runs.record import PretrainRecord, RunRecord
 from jetscale.runs.sealed import read_json, write_json_sealed
+from jetscale.runs.search import to_remove
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +120,8 @@ class RunDirectory:
             yield
         except DamagedRun as error:
             raise DamagedRunError(
-                f"{error}; put back an undamaged copy of it, or remove {self.path} to make the run anew, "
-                "to the same numbers"
+                f"{error}; put back an undamaged copy of it, or remove {to_remove(self.path)} to make the "
+                "run anew, to the same numbers"
             ) from error
 
     @contextmanager
@@ -177,9 +178,30 @@ class RunDirectory:
         if found != self.identity:
             raise RunDirectoryError(
                 f"{where} was written with other settings ({found[:12]}, now {self.identity[:12]}; see "
-                f"{layout.CONFIG} beside it). Give this sweep another name (study=NAME), or remove the "
-                "directory to run it anew."
+                f"{layout.CONFIG} beside it). Give this sweep another name (study=NAME), or remove "
+                f"{to_remove(self.path)} to run it anew."
             )
+
+
+@contextmanager
+def holding_library(library: Path) -> Iterator[None]:
+    """Hold a library of backbones, which is made where there is none, while a folder in it is chosen.
+
+    Raises
+    ------
+    RunDirectoryError
+        Its file system has no locks.
+    WriteError
+        It cannot be made or written in.
+    """
+    with writing(library / layout.LOCK):
+        library.mkdir(parents=True, exist_ok=True)
+        (library / layout.LOCK).touch()
+    try:
+        with locked(library):
+            yield
+    except LocksUnsupported as error:
+        raise RunDirectoryError(str(error)) from error
 
 
 def leave_traceback(directory: Path, error: BaseException) -> None:

@@ -119,7 +119,9 @@ def backbone_name(subset: str, dim: int, seed: int, identity: str) -> str:
 
     Parameters
     ----------
-    subset, dim, seed : of the pretraining
+    subset : name of its composition, in the run that was the first to want it; or ``*`` for a pattern that
+        matches any, since other runs may give the composition other names
+    dim, seed : of the pretraining
     identity : fingerprint of its settings and jets, or ``*`` for a pattern that matches any
     """
     return f"{Place(subset, dim, seed).label}-{identity[:12]}"

@@ -21,6 +21,7 @@ from typing import Any
 import xxhash
 
 from jetscale.common.files import CHECKSUM, DamagedFile, atomic_path, writing
+from jetscale.runs.search import to_remove
 
 CHECK = "check"
 """Last key of a line: XXH3-64 of its other content, the wall time left out."""
@@ -182,8 +183,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return parse_lines(complete)
     except DamagedLine as error:
         raise MetricsError(
-            f"{path}: {error}; put back an undamaged copy of the file, or remove the folder it is in to make "
-            "the run anew, to the same numbers"
+            f"{path}: {error}; put back an undamaged copy of the file, or remove {to_remove(path.parent)} to "
+            "make the run anew, to the same numbers"
         ) from error
 
 

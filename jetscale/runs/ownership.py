@@ -110,9 +110,30 @@ def owning(directory: Path) -> Iterator[None]:
     LocksUnsupported
         The file system has no locks, so that two writers could not be kept apart.
     """
+    with locked(directory, PATIENCE_SECONDS):
+        _refuse_living_owner(directory)
+        with _beating(directory / OWNER):
+            yield
+
+
+@contextmanager
+def locked(directory: Path, patience: float = -1) -> Iterator[None]:
+    """Hold the lock of `directory` (which exists), and nothing more, while the context lasts.
+
+    Parameters
+    ----------
+    patience : seconds to wait for another process; below 0 for ever
+
+    Raises
+    ------
+    Owned
+        Another process holds it for longer.
+    LocksUnsupported
+        The file system has no locks.
+    """
     lock = FileLock(directory / LOCK, fallback_to_soft=False)
     try:
-        lock.acquire(timeout=PATIENCE_SECONDS)
+        lock.acquire(timeout=patience)
     except Timeout as error:
         raise Owned(_described(directory)) from error
     except (NotImplementedError, OSError) as error:
@@ -123,9 +144,7 @@ def owning(directory: Path) -> Iterator[None]:
             "put the study on another one (on a cluster: the scratch file system)"
         ) from error
     try:
-        _refuse_living_owner(directory)
-        with _beating(directory / OWNER):
-            yield
+        yield
     finally:
         lock.release()
 

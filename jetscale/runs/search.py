@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from jetscale.common.usage import UsageError
-from jetscale.runs.layout import NOT_RUNS
+from jetscale.runs.layout import CHECKPOINTS, MARKS, NOT_RUNS
 
 
 def refuse(problem: str) -> None:
@@ -55,6 +55,25 @@ def folders_below(
             for lost in _lost(Path(folder), files, left_out):
                 unseen(f"{lost}: a link to {lost.readlink()}, which leads nowhere; repair or remove the link")
             yield Path(folder), set(files)
+
+
+def to_remove(path: Path) -> str:
+    """What to remove to have the run in `path` made anew, as the words that follow ``remove``.
+
+    Variants of a run are folders inside its own: where there are any, the folder is not to be removed.
+
+    Parameters
+    ----------
+    path : a run directory, or the folder of a backbone
+    """
+    below = sum(
+        folder != path and not MARKS.isdisjoint(files)
+        for folder, files in folders_below(path, unseen=lambda _: None)
+    )
+    if not below:
+        return str(path)
+    runs = "another run is" if below == 1 else f"{below} other runs are"
+    return f"{path / CHECKPOINTS} and the files in {path} (not the folder, {runs} below it)"
 
 
 def _lost(folder: Path, files: list[str], left_out: Collection[str]) -> list[Path]:

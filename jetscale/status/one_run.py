@@ -193,19 +193,28 @@ def _rate(lines: list[dict[str, Any]]) -> float | None:
 
 
 def _take_backbone(run: RunStatus, config: dict[str, Any], library: Path, reader: Reader) -> None:
-    """Progress of the pretraining that `run` makes or waits for: the newest living one with its name."""
+    """Progress of the pretraining that `run` makes or waits for: the newest living one of its composition.
+
+    Its folder may have the name that another run gives the composition.
+    """
     seed = whole(config, "pretrain", "seed")
     place = run.place
-    name = backbone_name(place.subset, place.dim, place.seed if seed is None else seed, "*")
+    name = backbone_name("*", place.dim, place.seed if seed is None else seed, "*")
     named = config.get("pretrain", {}).get("library") if isinstance(config.get("pretrain"), dict) else None
     # as the run finds it: relative to where the sweep was started, the folder above multirun/
     folders = [library] if not named else [library.parent.parent / str(named), library]
-    found = {backbone for folder in folders for backbone in folder.glob(name) if reader.owner(backbone)}
+    living = {backbone for folder in folders for backbone in folder.glob(name) if reader.owner(backbone)}
+    found = [backbone for backbone in living if _composition(reader.config(backbone)) == _composition(config)]
     if not found:
         return
     run.phase = "pretrain"
     newest = max(found, key=_begun)
     _take_lines(run, [line for line in reader.last_lines(newest) if line.get("phase") == "pretrain"])
+
+
+def _composition(config: dict[str, Any]) -> Any:
+    pretrain = config.get("pretrain")
+    return pretrain.get("composition") if isinstance(pretrain, dict) else None
 
 
 def _begun(folder: Path) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jetscale.common.files import fingerprint
+from jetscale.common.files import fingerprint, writing
 from jetscale.model.network import Network
-from jetscale.runs.directory import DamagedRunError, RunDirectory
-from jetscale.runs.layout import backbone_name
+from jetscale.runs.directory import DamagedRunError, RunDirectory, holding_library
+from jetscale.runs.layout import DONE, backbone_name
 from jetscale.runs.metrics import line_of, read_metrics
 from jetscale.runs.record import PretrainRecord
 from jetscale.runs.weights_file import CheckpointError
@@ -81,8 +82,7 @@ def find_or_pretrain(settings: TrainSettings, wandb: WandbRun, loggers: UserLogg
         return None
     phase, model, data = build(settings, Phase.PRETRAIN)
     identity = fingerprint({**settings.backbone_identity(), "data_fingerprint": data.fingerprint})
-    name = backbone_name(settings.subset, settings.model.dim, settings.pretrain_seed, identity)
-    directory = RunDirectory(Path(settings.pretrain.library, name), identity)
+    directory = RunDirectory(_agreed_folder(settings, identity), identity)
     with ranks.first_rank_holds(directory.claim, wait=True):
         record = ranks.agreed(_done(directory))
         if record is not None:
@@ -100,6 +100,32 @@ def find_or_pretrain(settings: TrainSettings, wandb: WandbRun, loggers: UserLogg
             outputs.checkpoints.remove()
         backbone = Backbone(directory, _in(directory, ranks.agreed(record)))
         return _told(backbone, wandb, UserLoggers())
+
+
+def _agreed_folder(settings: TrainSettings, identity: str) -> Path:
+    """Folder of the backbone `identity` in the library, the same for all that want it, whatever their subset.
+
+    A name holds the subset of the run that wanted it first, so two runs that call one composition differently
+    choose one after the other.
+    """
+    library = Path(settings.pretrain.library)
+    with ranks.first_rank_holds(partial(holding_library, library)):
+        return ranks.agreed(_folder(library, settings, identity) if ranks.is_first() else library)
+
+
+def _folder(library: Path, settings: TrainSettings, identity: str) -> Path:
+    """The folder that is there, a finished one if there is; else one that is made now."""
+
+    def named(subset: str) -> str:
+        return backbone_name(subset, settings.model.dim, settings.pretrain_seed, identity)
+
+    own = library / named(settings.subset)
+    found = sorted(library.glob(named("*")), key=lambda folder: (not (folder / DONE).exists(), folder != own))
+    if found:
+        return found[0]
+    with writing(own):
+        own.mkdir()
+    return own
 
 
 def _told(backbone: Backbone, wandb: WandbRun, loggers: UserLoggers) -> Backbone:

@@ -1,8 +1,8 @@
 """Checkpoints: whole or absent, verified on load (`jetscale.runs.weights_file`), without code in them.
 
-A checkpoint holds everything a phase needs to go on exactly: weights, their moving average, the optimiser
-and the losses since the last metrics line. The position in the data is the step itself (order is a pure
-function of it).
+A checkpoint holds everything a phase needs to go on exactly: weights, their moving average, the optimiser,
+the states of torch's random generators, and the losses since the last metrics line. The position in the data
+is the step itself (order is a pure function of it).
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jetscale.common.usage import SettingsError
 from jetscale.jets.batch import JetBatch
 from jetscale.jets.datamodule import JetDataModule
 from jetscale.jets.evaluation import EvalSet
@@ -20,6 +19,7 @@ from jetscale.model.ema import WeightAverage
 from jetscale.model.network import Network
 from jetscale.training import ranks
 from jetscale.training.evaluate import TestLoss, evaluate
+from jetscale.training.generators import Generators
 from jetscale.training.module import JetClassifier
 from jetscale.training.phase_settings import PhaseSettings
 from jetscale.training.settings import EmaSettings
@@ -64,11 +64,15 @@ class LeanClassifier(JetClassifier):
         # this rank's part of the mean; no buffer: DDP would overwrite every rank's with the first's
         self.window_S = torch.zeros(window)
         self.start_step = 0
+        self._first_kept = 0  # the first step whose loss may be in `window_S`
         self._hooks = hooks
         self._steps_here = 0  # since `start_step`, where earlier processes ended
         self._constituents_before = 0  # over all ranks, up to the last `count_constituents`
         self._constituents_here = 0  # on this rank, since then
         self._resumed: dict[str, Any] | None = None
+        # losses between the last line of an earlier start and `_first_kept`, L of them
+        self._earlier_L = torch.zeros(0, dtype=torch.float64)
+        self._generators: Generators | None = None  # of a resumed run, until its first step
 
     @contextmanager
     def feeding(self, data: JetDataModule, device: torch.device) -> Iterator[dict[str, Any]]:
@@ -127,6 +131,12 @@ class LeanClassifier(JetClassifier):
             self.average.load_state_dict(self._resumed["average"])
         self._resumed = None
 
+    def on_train_epoch_start(self) -> None:
+        """Give a resumed run its generators back: after all that a start draws, before the first step."""
+        if self._generators is not None:
+            self._generators.restore(self.device)
+            self._generators = None
+
     def test_losses(self, test: EvalSet, batch_size: int) -> Iterator[tuple[str, TestLoss]]:
         """Losses of the raw weights and then, where there is one, of their average; every rank must call.
 
@@ -154,9 +164,10 @@ class LeanClassifier(JetClassifier):
         What waits for the device and gives them, (steps,) float64 on the CPU. Steps that are taken before it
         is called change nothing.
         """
-        steps = torch.arange(since, self.step) % len(self.window_S)
+        earlier_L = self._earlier_L if since < self._first_kept else self._earlier_L[:0]
+        steps = torch.arange(max(since, self._first_kept), self.step) % len(self.window_S)
         arrived = _on_the_way(self._summed_window())
-        return lambda: arrived()[steps].double()
+        return lambda: torch.cat([earlier_L, arrived()[steps].double()])
 
     def count_constituents(self) -> int:
         """Constituents seen by all ranks so far; every rank must call."""
@@ -185,44 +196,48 @@ class LeanClassifier(JetClassifier):
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self._torch_optimizer.state_dict(),
-            "window": self._summed_window(),
+            "generators": Generators.now(self.device).everywhere(),
         }
 
-    def resume(self, state: dict[str, Any]) -> None:
+    def resume(self, state: dict[str, Any]) -> int:
         """Go on from a checkpoint's state.
 
-        Raises
-        ------
-        SettingsError
-            ``tracking.log_every`` was raised, and the next line needs losses that the checkpoint lacks.
+        Parameters
+        ----------
+        state : of `state`, and ``losses``: those of the steps since the last line of the training loss
+
+        Returns
+        -------
+        The step of that line.
         """
         self.start_step = state["step"]
         self._constituents_before = state["constituents"]
         self.model.load_state_dict(state["model"])
         self._resumed = state
+        self._generators = Generators.of_this_rank(state.get("generators", []))
+        losses = state["losses"] if "losses" in state else _losses_of_earlier_version(state)
+        line_before = self.start_step - len(losses)
+        self._first_kept = max(line_before, self.start_step - self.start_step % len(self.window_S))
+        self._earlier_L, kept_S = losses.double().split(
+            [self._first_kept - line_before, self.start_step - self._first_kept]
+        )
         if ranks.is_first():  # the others add zeros: exact whatever their number
-            self._resume_window(state["window"])
-
-    def _resume_window(self, kept_S: Tensor) -> None:
-        """Take over the losses since the last metrics line, which may now be written at other steps."""
-        step, kept, window = self.start_step, len(kept_S), len(self.window_S)
-        if kept == window:
-            self.window_S.copy_(kept_S)
-            return
-        if step % window > kept:
-            raise SettingsError(
-                f"tracking.log_every={window}: the next line is the mean loss since step "
-                f"{step - step % window}, and the checkpoint of step {step} has the losses of the last "
-                f"{kept} steps alone; take tracking.log_every={kept}, with which it was made"
-            )
-        steps = torch.arange(step - step % window, step)
-        self.window_S[steps % window] = kept_S[steps % kept]
+            places_S = torch.arange(self._first_kept, self.start_step) % len(self.window_S)
+            self.window_S[places_S] = kept_S.float()
+        return line_before
 
     @property
     def _torch_optimizer(self) -> torch.optim.Optimizer:
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         return optimizer
+
+
+def _losses_of_earlier_version(state: dict[str, Any]) -> Tensor:
+    """Losses since the last line, from a checkpoint that has a whole window of ``log_every`` steps."""
+    step, window_S = state["step"], state["window"]
+    losses: Tensor = window_S[torch.arange(step - step % len(window_S), step) % len(window_S)]
+    return losses
 
 
 def _on_the_way(tensor: Tensor) -> Callable[[], Tensor]:

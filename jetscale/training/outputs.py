@@ -9,15 +9,11 @@ from typing import Any
 from jetscale.common.files import remove_leftovers
 from jetscale.runs.blocks import BlockLog, BlocksError, disagreement
 from jetscale.runs.metrics import MetricsError, MetricsLine, MetricsLog, line_of
+from jetscale.runs.search import to_remove
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training.checkpoint import Checkpoints
 from jetscale.training.phase_settings import Phase
 from jetscale.training.user_additions import UserLoggers
-
-_WAY_OUT = (
-    "put back an undamaged copy of it, or remove the folder it is in to make the run anew, to the same "
-    "numbers"
-)
 
 
 @dataclass
@@ -68,6 +64,13 @@ class Outputs:
         if self.loggers.all:
             self.loggers.log(*map(line_of, self.metrics.until(self.phase, step)))
 
+    @property
+    def _way_out(self) -> str:
+        return (
+            f"put back an undamaged copy of it, or remove {to_remove(self.directory)} to make the run anew, "
+            "to the same numbers"
+        )
+
     def _require_whole(self, step: int, evaluations: frozenset[int], mark: dict[str, Any] | None) -> None:
         lines = self.metrics.until(self.phase, step)
         sums = {key: found for key, found in self.blocks.sums(self.phase).items() if key[0] <= step}
@@ -81,15 +84,15 @@ class Outputs:
             if missing := due - found:
                 raise error(
                     f"{path} lacks the evaluation after step {min(missing)[0]}, and the checkpoint is of "
-                    f"step {step}; {_WAY_OUT}"
+                    f"step {step}; {self._way_out}"
                 )
         if mark is not None and self.metrics.mark(self.phase, step) != mark:
             raise MetricsError(
                 f"{self.metrics.path} is damaged: its lines up to step {step} are not those that the "
-                f"checkpoint of that step was written with; {_WAY_OUT}"
+                f"checkpoint of that step was written with; {self._way_out}"
             )
         if wrong := disagreement(lines, sums):
-            raise BlocksError(f"{self.blocks.path} is damaged: it {wrong}; {_WAY_OUT}")
+            raise BlocksError(f"{self.blocks.path} is damaged: it {wrong}; {self._way_out}")
 
 
 @dataclass
@@ -102,12 +105,17 @@ class Schedule:
     log_every : steps between lines of the training loss
     checkpoint_every : steps between checkpoints
     evaluations : steps after which the test loss is taken
+    resumed_at : step that this start goes on from; 0 where it begins
+    line_before : step of the last line of the training loss up to `resumed_at`; 0 for none. It need not be a
+        multiple of `log_every`, which may have been another one then
     """
 
     steps: int
     log_every: int
     checkpoint_every: int
     evaluations: frozenset[int]
+    resumed_at: int = 0
+    line_before: int = 0
 
     def writes_line(self, step: int) -> bool:
         """Whether `step` ends a window of the training loss."""
@@ -118,5 +126,10 @@ class Schedule:
         return step % self.checkpoint_every == 0 and step < self.steps
 
     def window_start(self, step: int) -> int:
-        """First step of the window that `step` (counted from 1) is in."""
-        return (step - 1) // self.log_every * self.log_every
+        """Step of the last line before `step`: the window that `step` is in begins after it."""
+        start = (step - 1) // self.log_every * self.log_every
+        return start if start > self.resumed_at else self.line_before
+
+    def last_line(self, step: int) -> int:
+        """Step of the last line once that of `step` is written, if it has one."""
+        return step if self.writes_line(step) else self.window_start(step)

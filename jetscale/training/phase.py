@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from jetscale.common.files import fingerprint
 from jetscale.common.paper import MEAN_CONSTITUENTS
@@ -92,7 +94,7 @@ def fit_phase(
     CheckpointError
         No checkpoint can be read, or it was made on other data, with other settings or in another precision.
     SettingsError
-        A user's callback cannot be made.
+        A user's callback cannot be made, cannot work in this run, or ended the phase before its last step.
     Preempted
         The process was asked to stop (`jetscale.training.preemption`).
     """
@@ -124,8 +126,9 @@ def fit_phase(
         for message in _HUSHED:
             warnings.filterwarnings("ignore", message=message)
         NOTICE.listen()  # before the first step too: Lightning would make status 1 of a ctrl-C
-        with module.feeding(data, trainer.strategy.root_device) as batches:
+        with module.feeding(data, trainer.strategy.root_device) as batches, _refusals_told(settings):
             trainer.fit(module, **batches)
+    _require_last_step(module, outputs, settings)
     return _result(module, writer, tester, precision)
 
 
@@ -139,11 +142,12 @@ def capped_steps(phase: PhaseSettings, n_params: int) -> PhaseSettings:
     """
     if phase.max_flops is None:
         return phase
-    affordable = int(phase.max_flops / flops_6n(n_params, MEAN_CONSTITUENTS * phase.batch_size))
+    one_step = flops_6n(n_params, MEAN_CONSTITUENTS * phase.batch_size)
+    affordable = int(phase.max_flops / one_step)
     if affordable < 1:
         raise SettingsError(
-            f"max_flops={phase.max_flops:g} does not pay one step of a model with N={n_params}; "
-            f"at least {flops_6n(n_params, MEAN_CONSTITUENTS * phase.batch_size):.3g} is needed"
+            f"max_flops={phase.max_flops:.15g} does not pay one step of a model with N={n_params}; "
+            f"at least {math.ceil(one_step)} is needed"
         )
     return replace(phase, steps=min(phase.steps, affordable))
 
@@ -151,6 +155,51 @@ def capped_steps(phase: PhaseSettings, n_params: int) -> PhaseSettings:
 def _schedule(settings: TrainSettings, phase: PhaseSettings, test: EvalSet | None) -> Schedule:
     evaluations = settings.eval.evaluation_steps(phase.steps) if test else frozenset()
     return Schedule(phase.steps, settings.tracking.log_every, settings.checkpoint_every, evaluations)
+
+
+def _require_last_step(module: LeanClassifier, outputs: Outputs, settings: TrainSettings) -> None:
+    """Demand that a phase made all its steps: D and the names of what it leaves are those of the settings.
+
+    Raises
+    ------
+    SettingsError
+        It ended earlier, as Lightning does where a callback sets ``trainer.should_stop``.
+    """
+    made, steps = module.step, module.phase.steps
+    if made == steps:
+        return
+    names = ", ".join(f"callbacks.{name}" for name in settings.callbacks) or "nothing that the settings name"
+    raise SettingsError(
+        f"{outputs.phase} ended after step {made} of {steps}, without an error, and nothing finished is "
+        f"written: a loss after {made} steps would count as one after {steps}. A callback may have stopped "
+        f"the Trainer ({names}); leave out the one that does, or set {outputs.phase}.steps to the steps that "
+        "you want, or take a lightning.Trainer of your own (docs/training.md)"
+    )
+
+
+@contextmanager
+def _refusals_told(settings: TrainSettings) -> Iterator[None]:
+    """Have what Lightning refuses in a run with callbacks of the user say what to do.
+
+    Raises
+    ------
+    SettingsError
+        A callback cannot work with the Trainer of a run, for example without a logger.
+    """
+    try:
+        yield
+    except MisconfigurationException as error:
+        if not settings.callbacks:
+            raise
+        why = str(error).splitlines()[0].rstrip(".")
+        way_out = "leave the callback out, or take a lightning.Trainer of your own (docs/training.md)"
+        if not settings.loggers and "logger" in why.lower():
+            way_out = (
+                "a logger is missing, for example 'loggers.csv={_target_: "
+                "lightning.pytorch.loggers.CSVLogger}'"
+            )
+        named = [f"callbacks.{name}={entry['_target_']}" for name, entry in settings.callbacks.items()]
+        raise SettingsError(f"{', '.join(named)}: Lightning refuses: {why}; {way_out}") from error
 
 
 @contextmanager

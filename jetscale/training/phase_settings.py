@@ -43,7 +43,7 @@ class PhaseSettings:
     lr : a number, ``{table: {8: 3e-3, 16: 2e-3}}``, or ``{base: 1e-3, dim: 64, power: -0.5}`` for
         base*(d/dim)^power
     warmup : steps of linear warm-up
-    schedule : ``constant`` or ``cosine`` (to zero at the last step)
+    schedule : ``constant`` or ``cosine`` (falls after the warm-up, to zero one step after the last)
     weight_decay, beta1, beta2 : AdamW's
     clip : gradient norm limit, null for none (the paper names none)
     """

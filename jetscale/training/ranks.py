@@ -201,6 +201,15 @@ def agreed(value: Value) -> Value:
     return box[0]
 
 
+def gathered(value: Value) -> list[Value]:
+    """The `value` of every rank, in their order, on every rank; every rank must call."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def any_rank(flag: bool) -> bool:
     """Whether `flag` is set on any rank, the same answer on all; every rank must call."""
     if not dist.is_initialized():

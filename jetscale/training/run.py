@@ -13,6 +13,7 @@ from jetscale.runs.blocks import BlockLog, disagreement
 from jetscale.runs.directory import DamagedRunError, RunDirectory, leave_traceback
 from jetscale.runs.metrics import check_final
 from jetscale.runs.record import FinalLoss, PretrainRecord, RunRecord, git_state, versions
+from jetscale.runs.search import to_remove
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training import ranks
 from jetscale.training.backbone import find_or_pretrain
@@ -119,11 +120,15 @@ def _require_agreement(outputs: Outputs, record: RunRecord) -> None:
     tests = [line for line in lines if line["phase"] == outputs.phase]
     wrong = disagreement(tests, blocks.sums(outputs.phase))
     if wrong is not None:
-        raise DamagedRunError(f"{blocks.path} is damaged: it {wrong}; remove its folder to make the run anew")
+        raise DamagedRunError(
+            f"{blocks.path} is damaged: it {wrong}; remove {to_remove(outputs.directory)} to make the run "
+            "anew"
+        )
     wrong = check_final(lines, record.final_losses)
     if wrong is not None:
         raise DamagedRunError(
-            f"{metrics.path} is damaged: the run {wrong}; remove its folder to make the run anew"
+            f"{metrics.path} is damaged: the run {wrong}; remove {to_remove(outputs.directory)} to make the "
+            "run anew"
         )
 
 

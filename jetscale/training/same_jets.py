@@ -21,6 +21,7 @@ from jetscale.jets.stores.packed_store import MANIFEST, Store
 from jetscale.jets.stores.request import StoreRequest, store_request
 from jetscale.runs.directory import RunDirectoryError
 from jetscale.runs.record import JetsFrom, RunRecord
+from jetscale.runs.search import to_remove
 from jetscale.training.phase_settings import Phase
 from jetscale.training.settings import TrainSettings
 
@@ -70,7 +71,7 @@ def same_jets(settings: TrainSettings) -> Callable[[Path, RunRecord], None]:
                 raise RunDirectoryError(
                     f"{path} was made on other {name} jets: {was}, and {masked(str(request.directory))} has "
                     f"{fingerprint(now)[:12]} now. Give this sweep another name (study=NAME), put the jets "
-                    "back, or remove the directory to run it anew."
+                    f"back, or remove {to_remove(path)} to run it anew."
                 )
 
     return check

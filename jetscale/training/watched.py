@@ -12,8 +12,9 @@ from jetscale.runs.record import git_state
 from jetscale.tracking.wandb_environment import Destination
 from jetscale.tracking.wandb_run import WandbRun
 from jetscale.training import ranks
+from jetscale.training.build import design
 from jetscale.training.learning_rates import learning_rate
-from jetscale.training.phase_settings import PhaseSettings
+from jetscale.training.phase_settings import Phase, PhaseSettings
 from jetscale.training.settings import DeviceSettings, TrainSettings, public
 
 _LONGEST_NAME = 128
@@ -106,5 +107,14 @@ def wandb_of(settings: TrainSettings, directory: Path, variant: str) -> WandbRun
         directory,
         {} if mode == "disabled" else hyperparameters(settings, variant),
         destination,
-        settings.pretrain.steps if settings.pretrain.composition else 0,
+        _pretraining_steps(settings),
     )
+
+
+def _pretraining_steps(settings: TrainSettings) -> int:
+    """Steps of pretraining that the run makes, cut to ``pretrain.max_flops``; 0 from scratch."""
+    if not settings.pretrain.composition:
+        return 0
+    with torch.device("meta"):  # sizes alone: no weight is drawn
+        phase, _, _ = design(settings, Phase.PRETRAIN)
+    return phase.steps

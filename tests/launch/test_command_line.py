@@ -15,6 +15,7 @@ from jetscale.common.cli import told
 from jetscale.common.config_safety import CONF
 from jetscale.common.usage import SettingsError, UsageError
 from jetscale.launch.command_line import check_command_line, explanation
+from jetscale.launch.help import train_help
 from jetscale.launch.hydra_setup import hydra_arguments, register
 from jetscale.launch.jobs import Job, check_folders
 from jetscale.training.settings import TrainSettings
@@ -59,6 +60,8 @@ def checked(*words: str) -> list[str]:
             "budget=huge",
             "budget=huge: no such choice; choices: laptop, laptop_tuned, paper, quickstart",
         ),
+        ("+sweep=laptop", "+sweep=laptop: is a sweep of several runs; add -m, or --dry for its plan alone"),
+        ("++sweep=laptop", "++sweep=laptop: is a sweep of several runs; add -m, or --dry for its plan alone"),
         ("-m +sweep=paper,laptop", "+sweep=paper,laptop: a sweep is one file"),
         ("seed=0,1", "seed=0,1: several values are a sweep; add -m"),
         ("-m seed=0,-1", "seed=-1: must be a whole number from 0"),
@@ -91,6 +94,22 @@ def test_a_mistake_leads_to_the_right_word(words, message) -> None:
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ('finetune.lr={table:{"8":1e-3}}', "finetune.lr={table:{8:1e-3}}"),
+        ("pretrain.composition={'QCD': {'weight': 1}}", "pretrain.composition={QCD: {weight: 1}}"),
+    ],
+)
+def test_keys_in_quotes_as_json_has_them(typed, right) -> None:
+    with pytest.raises(UsageError) as refused:
+        checked(typed)
+    assert str(refused.value) == (
+        f"{typed}: cannot be read; keys of a mapping stand without quotes: '{right}'"
+    )
+    checked(right, "subset=mine")
+
+
 def test_right_ones_pass(tmp_path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment/mine.yaml").write_text("# @package _global_\nsubset: mine\n")
@@ -100,11 +119,44 @@ def test_right_ones_pass(tmp_path) -> None:
         "-m +experiment=qcd,bsm_all pretrain.composition.QCD=1,2 model.dim=range(8,64,8)",
         f"--config-dir {tmp_path} +experiment=mine study=${{subset}}-study finetune.lr={{table:{{8:1e-3}}}}",
         "+sweep=paper --cfg job --resolve",
+        "+sweep=paper --dry",
+        "+sweep=paper hydra.mode=MULTIRUN",
         "-m +experiment=glob(qcd*,exclude=*res*)",
         "pretrain.composition={} callbacks={}",
         "-m study=5 subset=1,2.5 tracking.project='2026_11'",
     ):
         checked(*words.split())
+
+
+def test_a_file_with_the_name_of_a_shipped_one_is_refused(tmp_path) -> None:
+    """Hydra would read the shipped one."""
+    for name in ("experiment/qcd.yaml", "budget/smoke.yaml", "hydra/launcher/slurm.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("# @package _global_\n")
+        with pytest.raises(UsageError) as refused:
+            checked("--config-dir", str(tmp_path), "seed=1")
+        assert str(refused.value) == (
+            f"{tmp_path / name}: would not be read, since jetscale's {CONF / name} has the same name; rename "
+            "yours"
+        )
+        (tmp_path / name).rename(tmp_path / name.replace(".yaml", "_of_mine.yaml"))
+    checked("--config-dir", str(tmp_path), "budget=smoke_of_mine", "+experiment=qcd_of_mine")
+    checked("--config-dir", str(CONF), "budget=smoke")  # the same files
+
+
+def test_a_file_with_another_ending_is_named(tmp_path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/mine.yml").write_text("# @package _global_\nsubset: mine\n")
+    for typed in ("+experiment=mine", "+experiment=mine.yml"):
+        with pytest.raises(UsageError) as refused:
+            checked("--config-dir", str(tmp_path), typed)
+        assert str(refused.value) == (
+            f"{typed}: {tmp_path}/experiment/mine.yml is not read, since its name must end in .yaml; "
+            "rename it"
+        )
+    assert "|mine|" not in train_help(["--config-dir", str(tmp_path)], CONF)
+    (tmp_path / "experiment/mine.yml").rename(tmp_path / "experiment/mine.yaml")
+    assert "|mine|" in train_help(["--config-dir", str(tmp_path)], CONF)
 
 
 def test_options_may_stand_anywhere_and_home_is_home(monkeypatch) -> None:

@@ -126,3 +126,17 @@ def test_a_mistake_in_a_file_is_named_with_the_file(tmp_path, text, message) -> 
     with pytest.raises(SettingsError) as refused:
         composed(f"hydra.searchpath=[file://{tmp_path}]", "budget=mine")
     assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize("name", ["experiment/mine", "budget/mine", "experiment/deeper/mine"])
+def test_a_file_without_its_package_is_told_of_its_first_line(tmp_path, name) -> None:
+    (tmp_path / name).parent.mkdir(parents=True)
+    file = tmp_path / f"{name}.yaml"
+    file.write_text("subset: mine\n")
+    group, _, choice = name.partition("/")
+    words = (f"hydra.searchpath=[file://{tmp_path}]", f"{'+' * (group != 'budget')}{group}={choice}")
+    with pytest.raises(SettingsError, match=rf"^{name}.yaml: its first line must be `# @package _global_`; "):
+        composed(*words)
+    file.write_text(f"# @package _global_\n{group}: mine\n")  # where it is there, the key is the mistake
+    with pytest.raises(SettingsError, match=rf"^{name}.yaml: unknown key '{group}'"):
+        composed(*words)

@@ -78,4 +78,5 @@ def test_places_and_paths_are_the_same() -> None:
         "x/dim=a/seed=0",
     ):
         assert place_of(Path(other)) is None
-    assert Path(backbone_name("qcd", 8, 0, 64 * "a")).match(backbone_name("qcd", 8, 0, "*"))
+    for subset, identity in (("qcd", "*"), ("*", 64 * "a")):
+        assert Path(backbone_name("qcd", 8, 0, 64 * "a")).match(backbone_name(subset, 8, 0, identity))

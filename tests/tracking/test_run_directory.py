@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from jetscale.runs.directory import RunDirectory, RunDirectoryError, leave_traceback
+from jetscale.runs.directory import RunDirectory, RunDirectoryError, holding_library, leave_traceback
 from tests.runs import run_record
 
 
@@ -50,3 +51,35 @@ def test_a_failure_is_told_and_forgotten_on_the_next_start(tmp_path):
     assert "ValueError: too bad" in (tmp_path / "failed.log").read_text()
     RunDirectory(tmp_path, "x").start("")
     assert not (tmp_path / "failed.json").exists()
+
+
+@pytest.mark.parametrize("variants", [(), ("finetune.lr=0.003",), ("finetune.lr=0.003", "model.depth=2")])
+def test_the_way_out_spares_the_runs_below_it(tmp_path, variants):
+    """The folders of a run's variants are inside its own."""
+    run = tmp_path / "dim=8/seed=0"
+    for folder in (run, *(run / name for name in variants)):
+        folder.mkdir(parents=True)
+        RunDirectory(folder, "a" * 64).start("")
+    (run / "checkpoints").mkdir()
+    with pytest.raises(RunDirectoryError) as refused:
+        RunDirectory(run, "b" * 64).start("")
+    below = {0: "", 1: "another run is", 2: "2 other runs are"}[len(variants)]
+    spared = f"{run}/checkpoints and the files in {run} (not the folder, {below} below it)"
+    assert f"or remove {spared if variants else run} to run it anew." in str(refused.value)
+
+
+def test_one_process_at_a_time_chooses_a_folder_of_the_library(tmp_path):
+    chosen = []
+
+    def choose():
+        with holding_library(tmp_path / "backbones"):
+            chosen.append("second")
+
+    with holding_library(tmp_path / "backbones"):
+        other = threading.Thread(target=choose)
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+        chosen.append("first")
+    other.join(10)
+    assert chosen == ["first", "second"]

@@ -20,6 +20,8 @@ from jetscale.runs.metrics import MetricsLine
 from jetscale.tracking.wandb_environment import Destination, chosen_mode
 from jetscale.tracking.wandb_run import Speed, WandbRun, kept_id, values_of
 from jetscale.tracking.wandb_service import forget_service
+from jetscale.training import watched
+from jetscale.training.settings import from_config
 from tests.tracking.wandb_server import KEY, served
 
 LINE = MetricsLine("finetune", 5, 40, 1600, 6 * 2946 * 40.0 * 40, "test", "ema", 2.25, 0.25, 1e-3, 0.5)
@@ -269,3 +271,20 @@ def test_keys_of_a_line():
         "finetune/step": 5, "finetune/test_loss_ema": 2.25, "finetune/test_accuracy_ema": 0.25,
         "finetune/lr": 1e-3, "step": 5, "jets": 40, "flops": LINE.flops, "finetune/jets_per_second": 80.0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("max_flops", "steps"), [(None, 24), (3.5e7, 4), (1e30, 24)])
+def test_steps_of_the_fine_tuning_follow_those_that_the_pretraining_makes(
+    tmp_path, monkeypatch, max_flops, steps
+):
+    """A cap on the compute cuts them."""
+    content = {
+        "subset": "qcd",
+        "model": {"dim": 8},
+        "pretrain": {
+            "composition": {"QCD": 1}, "steps": 24, "batch_size": 8, "warmup": 0, "max_flops": max_flops,
+        },
+    }  # fmt: skip
+    monkeypatch.setattr(watched, "WandbRun", lambda *arguments: arguments[-1])
+    assert watched.wandb_of(from_config(content), tmp_path, "") == steps
+    assert watched.wandb_of(from_config({}), tmp_path, "") == 0, "from scratch"

@@ -294,7 +294,8 @@ def test_a_run_names_what_made_its_jets(finished: Path) -> None:
     done = read_done(finished / PLACE)
     assert done is not None
     made = {split: jets.made_by for split, jets in (done.record.jets_from or {}).items()}
-    assert made["finetune/train"] == f"jetscale's simulator, version {SIMULATOR_VERSION}"
+    maker = f"jetscale's simulator, version {SIMULATOR_VERSION} without multiparton interactions"
+    assert made["finetune/train"] == maker
     assert len(set(made.values())) == 1
     assert local.load(finished).origins[PLACE].jets == made
 

@@ -43,7 +43,7 @@ LINE = MetricsLine("finetune", 5, 40, 1600, 1e9, "train", "raw", 2.25, None, 1e-
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    made = Disk(tmp_path / "disk", kib=256)
+    made = Disk(tmp_path / "disk", kib=320)
     yield made
     made.close()
 

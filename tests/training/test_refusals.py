@@ -12,6 +12,7 @@ from jetscale.jets.errors import JetDataError
 from jetscale.training import ranks
 from jetscale.training.budgets import budgets_told
 from jetscale.training.build import check_design
+from jetscale.training.phase_settings import Phase
 from jetscale.training.settings import DeviceSettings, from_config
 from tests.conftest import REPO
 
@@ -57,6 +58,10 @@ def test_a_shell_of_four_tasks_is_told_how_to_start(monkeypatch) -> None:
         ),
         ({"finetune": {"max_flops": 1e12}}, "finetune.steps=195 within max_flops=1e+12: the learning rate"),
         ({"finetune": {"max_flops": 10.0}}, "finetune.max_flops=10 does not pay one step of a model"),
+        (
+            {"model": {"dim": 8}, "finetune": {"batch_size": 16, "max_flops": 11036159, "warmup": 0}},
+            "finetune.max_flops=11036159 does not pay one step of a model with N=2874; at least 11036160 is",
+        ),
         ({"subset": "a", "pretrain": {"composition": {"X_bbx": 1}}}, "'X_bbx' matches no class"),
         (
             {"model": {"arch": "deepsets", "depth": 2}},
@@ -85,6 +90,11 @@ def test_the_name_of_a_network_is_checked_and_part_of_a_run_unless_it_is_the_fir
     check_design(from_config({"model": {"arch": "deepsets", "dim": 9}}))  # heads are a transformer's
     with pytest.raises(SettingsError, match=r"^model\.dim=9 must be a positive multiple of model\.head"):
         from_config({"model": {"dim": 9}})
+
+
+def test_the_least_compute_that_is_named_pays_a_step() -> None:
+    least = {"batch_size": 16, "max_flops": 11036160, "warmup": 0}
+    assert check_design(from_config({"model": {"dim": 8}, "finetune": least}))[Phase.FINETUNE][0].steps == 1
 
 
 def test_a_warm_up_as_long_as_the_phase_is_one() -> None:

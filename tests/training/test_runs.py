@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -94,7 +95,7 @@ def test_deep_sets_killed_in_either_phase_go_on_to_the_last_bit(train, warm, tmp
 @pytest.mark.slow
 def test_a_backbone_of_another_network_is_refused_by_name(train, tmp_path):
     train("+experiment=qcd", *TINY)
-    (backbone,) = (tmp_path / "multirun/backbones").iterdir()
+    (backbone,) = (tmp_path / "multirun/backbones").glob("qcd-*")
     directory = RunDirectory(backbone, json.loads((backbone / "done.json").read_text())["identity"])
     record = directory.done_pretraining()
     assert record is not None
@@ -155,6 +156,16 @@ def test_a_backbone_is_shared_by_what_it_is_not_by_name(train, tmp_path):
     assert len(list((tmp_path / "multirun/backbones").glob("qcd-*"))) == 1
     train("+experiment=qcd", *TINY, "pretrain.seed=3", "seed=2", "pretrain.lr=2e-3", "study=other")
     assert len(list((tmp_path / "multirun/backbones").glob("qcd-*"))) == 2
+
+
+@pytest.mark.slow
+def test_one_composition_under_two_names_is_pretrained_once(train, tmp_path):
+    words = ("pretrain.composition={QCD:100}", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    train("-m", *TINY, "subset=aa,bb", *words)  # both want it at the same time
+    train("+experiment=qcd", *TINY)
+    (backbone,) = (tmp_path / "multirun/backbones").glob("*-dim=8-*")
+    found = [json.loads((run / "done.json").read_text())["pretrain"] for run in runs_under(tmp_path)]
+    assert [Path(one["path"]).name for one in found] == [backbone.name] * 3
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from jetscale.launch.hydra_setup import run_suffix
 from jetscale.runs.metrics import MetricsLine
 from jetscale.training import phase as phases
 from jetscale.training.phase_settings import PretrainSettings
+from jetscale.training.run import run
 from jetscale.training.settings import TrainSettings, from_config
 from jetscale.training.user_additions import require_plain_state, user_callbacks, user_loggers
 from tests.runs import TINY, killed_after, metrics_of
@@ -117,24 +118,66 @@ class Witness(Callback):
         )
 
 
-def test_the_order_of_a_run_is_the_documented_one(simulated_data, tmp_path, monkeypatch: Any) -> None:
-    """Test lines come before a user's callback, the checkpoint with its state after it."""
+@pytest.fixture
+def settings(simulated_data: Path) -> TrainSettings:
+    """Of a tiny run on the simulated jets."""
     from hydra import compose, initialize_config_dir
 
     from jetscale.common.config_safety import CONF
     from jetscale.launch.hydra_setup import register
-    from jetscale.training.run import run
 
-    witness = Witness()
-    monkeypatch.setattr(phases, "user_callbacks", lambda _: {"witness": witness})
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        settings = from_config(compose("train", overrides=[*TINY, f"data.dir={simulated_data}"]))
+        return from_config(compose("train", overrides=[*TINY, f"data.dir={simulated_data}"]))
+
+
+def test_the_order_of_a_run_is_the_documented_one(settings, tmp_path, monkeypatch: Any) -> None:
+    """Test lines come before a user's callback, the checkpoint with its state after it."""
+    witness = Witness()
+    monkeypatch.setattr(phases, "user_callbacks", lambda _: {"witness": witness})
     run(settings, tmp_path / "run")
     assert witness.order == [
         "MetricsWriter", "TestEvaluator", "Witness", "Checkpointer", "Preemption", "PhaseProgress",
     ]  # fmt: skip
     assert [witness.checkpoints[step] for step in (6, 7, 8)] == [False, False, True]
+
+
+class Stopper(Callback):
+    """Ends a phase, as Lightning's `EarlyStopping` and `Timer` do."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: object) -> None:
+        trainer.should_stop = pl_module.step >= self.after
+
+
+@pytest.mark.parametrize("phase", ["pretrain", "finetune"])
+def test_a_phase_that_a_callback_ends_is_not_finished(settings, tmp_path, monkeypatch: Any, phase) -> None:
+    """Its D would be that of all steps, and a backbone would be found by others."""
+    settings.pretrain.library = str(tmp_path / "library")
+    if phase == "pretrain":
+        settings.subset, settings.pretrain.composition = "qcd", {"QCD": 1}
+    steps = 24 if phase == "pretrain" else 40
+    monkeypatch.setattr(phases, "user_callbacks", lambda _: {"mine": Stopper(13)})
+    with pytest.raises(SettingsError, match=rf"^{phase} ended after step 13 of {steps}, .*{phase}\.steps"):
+        run(settings, tmp_path / "run")
+    assert not [*tmp_path.rglob("done.json"), *tmp_path.rglob("final.pt")]
+    monkeypatch.setattr(phases, "user_callbacks", lambda _: {"mine": Stopper(steps)})
+    settings.finetune.steps = steps  # at the last step there is nothing left to end
+    assert run(settings, tmp_path / "again").steps == steps
+
+
+def test_what_lightning_refuses_is_told_with_the_callback_and_the_way_out(settings, tmp_path) -> None:
+    target = "lightning.pytorch.callbacks.DeviceStatsMonitor"
+    settings.callbacks = {"stats": {"_target_": target}}
+    message = (
+        rf"^callbacks\.stats={target}: Lightning refuses: .*logger.*; a logger is missing, .*loggers\.csv="
+    )
+    with pytest.raises(SettingsError, match=message):
+        run(settings, tmp_path / "run")
+    settings.loggers = {"csv": {"_target_": CSV}}
+    assert run(settings, tmp_path / "run").steps == 40
 
 
 SETTINGS = {"lr": 1e-3, "subset": "scratch", "model": {"dim": 8}}

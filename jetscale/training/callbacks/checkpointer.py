@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 
+from jetscale.runs.search import to_remove
 from jetscale.runs.weights_file import CheckpointError
 from jetscale.training import ranks
 from jetscale.training.callbacks.metrics_writer import MetricsWriter
@@ -62,6 +63,8 @@ class Checkpointer(L.Callback):
         self._writer.require_finite_losses(module)
         state = {**module.state(), "stamp": self._stamp, "seconds": self._writer.seconds}
         state |= {"identity": self._identity, "precision": self._precision}
+        since = self._writer.schedule.last_line(module.step)
+        state["losses"] = module.window_losses(since)()
         if not ranks.is_first():
             return
         outputs = self._writer.outputs
@@ -90,10 +93,13 @@ class Checkpointer(L.Callback):
             if state["stamp"] != self._stamp:
                 raise CheckpointError(
                     f"{outputs.checkpoints.newest()} was made on other data ({state['stamp'][:12]}, now "
-                    f"{self._stamp[:12]}); put the data back, or remove the run directory to start anew"
+                    f"{self._stamp[:12]}); put the data back, or remove {to_remove(outputs.directory)} to "
+                    "start anew"
                 )
             self._require_same_run(state)
-            module.resume(state)
+            schedule = self._writer.schedule
+            schedule.resumed_at = state["step"]
+            schedule.line_before = module.resume(state)
             self._writer.seconds_before = state["seconds"]
             for name, kept in state.get("callbacks", {}).items():
                 self._users[name].load_state_dict(kept)
@@ -111,12 +117,13 @@ class Checkpointer(L.Callback):
         then, now = state.get("identity", self._identity)[:12], self._identity[:12]
         if then != now:
             raise CheckpointError(
-                f"{path} is of a run with other settings ({then}, now {now}); remove the folder of this run "
-                "to start it anew"
+                f"{path} is of a run with other settings ({then}, now {now}); remove "
+                f"{to_remove(self._writer.outputs.directory)} to start this one anew"
             )
         then, now = state.get("precision", self._precision), self._precision
         if then != now:
             raise CheckpointError(
                 f"{path} was made with the precision {then}, and device.precision=auto means {now} here; go "
-                "on where the run was begun, or remove its folder to start it anew"
+                f"on where the run was begun, or remove {to_remove(self._writer.outputs.directory)} to start "
+                "it anew"
             )
