@@ -127,11 +127,17 @@ def _refuse_unused(command: Command, question: str) -> None:
     used = (question, *_USED[question], *_ALWAYS)
     default = Command()
     for one in fields(Command):
-        if one.name not in used and getattr(command, one.name) != getattr(default, one.name):
-            raise UsageError(
-                f"{one.name}={getattr(command, one.name)} has nothing to do with {question}, which uses"
-                f" {', '.join(_USED[question])} and subset: leave it out, or ask for it apart"
-            )
+        value = getattr(command, one.name)
+        if one.name in used or value == getattr(default, one.name):
+            continue
+        if isinstance(value, Prices):
+            typed = ", ".join(f"{one.name}.{key}={price:g}" for key, price in vars(value).items() if price)
+        else:
+            typed = f"{one.name}={value}"
+        raise UsageError(
+            f"{typed} has nothing to do with {question}, which uses"
+            f" {', '.join(_USED[question])} and subset: leave it out, or ask for it apart"
+        )
 
 
 def _answer(command: Command) -> Plan | Predictions | TotalPlan | NextRuns:
@@ -154,8 +160,8 @@ def _answer(command: Command) -> Plan | Predictions | TotalPlan | NextRuns:
             f"{', '.join(given + points)}: ask one thing at a time: one of {', '.join(budgets)}, or"
             " a prediction at two of N, D and C"
         )
-    question = given[0] if given else "N, D and C" if points else "budget"
-    _refuse_unused(command, question)
+    if given or points:
+        _refuse_unused(command, given[0] if given else "N, D and C")
     if command.total_budget:
         of = command.price
         return plan_total(

@@ -179,7 +179,7 @@ def test_a_saved_fit_says_the_same_as_the_one_in_memory(tmp_path: Path) -> None:
 
 def test_settings_that_the_answer_does_not_hang_on_are_refused(tmp_path: Path) -> None:
     for words, message in (
-        (["budget=1e21", "price.simulate=1e12"], "price=.* has nothing to do with budget"),
+        (["budget=1e21", "price.simulate=1e12"], "price.simulate=1e\\+12 has nothing to do with budget"),
         (["runs_for=a", "budget=1e9", "N=3e6"], "N=3000000.0 has nothing to do with runs_for"),
         (["runs_for=a", "gpu_hours=10"], "gpu_hours=10.0 has nothing to do with runs_for"),
         (["total_budget=1e9", "reference=qcd"], "reference=qcd has nothing to do with total_budget"),
@@ -188,6 +188,8 @@ def test_settings_that_the_answer_does_not_hang_on_are_refused(tmp_path: Path) -
     ):
         with pytest.raises(UsageError, match=message):
             main([f"results={tmp_path}", *words])
+    with pytest.raises(UsageError, match="give exactly one of budget=FLOPs"):
+        main([f"results={STUDY}", "rate=1e12"])
     with pytest.raises(UsageError, match="reference=scrach: no such subset; there are bsm_all"):
         plan(STUDY, 1e12, reference="scrach")
 

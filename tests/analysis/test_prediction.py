@@ -341,5 +341,17 @@ def test_d_and_c_say_where_a_run_is_where_c_is_no_multiple_of_n_and_d(tmp_path: 
     (by_C,) = predict_loss(fitted, D=2e7, C=by_N.at["C"]).predictions.values()
     assert by_C.at["N"] == pytest.approx(3e5, rel=1e-9)
     assert by_C.loss.value == pytest.approx(by_N.loss.value, rel=1e-9)
+    (far,) = predict_loss(fitted, D=1e30, C=1e10).predictions.values()
+    assert far.at["N"] > 0
     with pytest.raises(UsageError, match="give two of N=, D= and C="):
         predict_loss(fitted, C=1e13)
+
+
+def test_an_exponent_above_1_has_an_interval() -> None:
+    """It has no logit, on whose scale intervals of exponents are else taken."""
+    draws = 1.02 + 0.05 * np.random.default_rng(0).standard_normal(400)
+    found = summarise(1.02, draws, "wild", np.inf, "logit")
+    plain = summarise(1.02, draws, "wild", np.inf, "linear")
+    assert found.ci95 == plain.ci95
+    assert found.ci95 is not None
+    assert np.isfinite(found.ci95).all()

@@ -220,12 +220,14 @@ def test_help_is_quick(command: str) -> None:
     assert not imported & {"torch", "scipy", "matplotlib", "pandas", "rich"}
 
 
-def test_a_diverged_run_is_named(tmp_path: Path) -> None:
-    path = write_sweep(tmp_path / "sweep", {"scratch": falling}, widths=(8, 16), noise=0.01)
+@pytest.mark.parametrize(("seeds", "named"), [((0, 1, 2), ["seed=1"]), ((0, 1), ["seed=0", "seed=1"])])
+def test_a_diverged_run_is_named(tmp_path: Path, seeds: tuple[int, ...], named: list[str]) -> None:
+    """Of two seeds it cannot be told which is off: both are as far from their mean."""
+    path = write_sweep(tmp_path / "sweep", {"scratch": falling}, widths=(8, 16), seeds=seeds, noise=0.01)
     assert not [text for text in analysed(path)["warnings"] if "explain" in text]
     lost = path / "scratch/dim=16/seed=1/finetune.lr=0.008"
     shutil.rmtree(lost)
     write_run(lost, "scratch", 16, 1, 8e-3, {"raw": 5.3, "ema": 5.3})
     (text,) = (text for text in analysed(path)["warnings"] if "explain" in text)
-    assert "dim=16/seed=1/finetune.lr=0.008 ends at a loss that is" in text
-    assert "scratch dim=16" in text
+    names = " or ".join(f"scratch/dim=16/{seed}/finetune.lr=0.008" for seed in named)
+    assert f"run {names} ends at a loss that is a factor" in text

@@ -22,6 +22,7 @@ from jetscale.analysis.answers.total_budget import (
 from jetscale.analysis.answers.total_plan import plan_total
 from jetscale.analysis.fitting.cost import Cost
 from jetscale.analysis.fitting.numbers import Quantity, plain
+from jetscale.analysis.output.report import page
 from jetscale.analysis.output.sentences import answers
 from jetscale.analysis.plan import main
 from jetscale.analysis.settings import UncertaintySettings
@@ -260,6 +261,8 @@ def test_from_a_table_to_the_plan(tmp_path: Path) -> None:
     )
     result = fit(load_losses(tmp_path / "t.csv"), settings)
     result.save(tmp_path / "fit")
+    html = page(json.loads(json.dumps(plain(result.to_json()))), result.losses, {})
+    assert "<td>bsm_all</td><td>N 3000</td>" in html  # a stranger's table has no widths
     results, frame = json.loads((tmp_path / "fit/results.json").read_text()), result.losses.frame
     total, plan = results["total_budget"], plan_total(result, float(frame["flops"].max()))
     assert total["splits"]["bsm_all"]["D_pre"] == json.loads(

@@ -25,6 +25,7 @@ from jetscale.analysis.fitting.outliers import FEW, MIN_DOF, SIGMAS, SMALLEST
 
 Array = NDArray[np.float64]
 
+TIE = 1e-6  # of a residual: nearer ones are alike
 PAPER_RATE = 1e-3  # arXiv:2606.19781, for every width
 
 
@@ -140,25 +141,26 @@ def run_variance(scans: list[Scan]) -> tuple[float | None, int]:
     return (squares / dof if dof else None), dof
 
 
-def far_off(scans: list[Scan]) -> list[tuple[int, int, float]]:
-    """Runs that no effect of rate and seed explains: scan, run of it, and residual of ln L.
+def far_off(scans: list[Scan]) -> list[tuple[int, list[int], float]]:
+    """Runs that no effect of rate and seed explains: scan, runs of it, and largest residual of ln L.
 
-    Their scale is the median of the absolute residuals, which such runs do not move; the limit is that of
-    `jetscale.analysis.fitting.outliers`. Of each scan only the farthest is named: it pulls on the others.
+    A run that is off pulls on the whole of its scan, so each scan is judged by the scatter in the others: by
+    the median of the absolute residuals, which other runs that are off do not move, and the limit of
+    `jetscale.analysis.fitting.outliers`. Of each scan only the farthest run is named; of two seeds both,
+    since they are as far from their mean.
     """
-    several = [number for number, one in enumerate(scans) if one.dof > 0]
-    dof = sum(scans[number].dof for number in several)
-    if dof < MIN_DOF:
-        return []
-    every = np.abs(np.concatenate([scans[number].residuals for number in several]))
-    sigma = float(np.median(every) / 0.6745 * np.sqrt(len(every) / dof))
-    limit = max(SIGMAS * (1 + FEW / dof) * sigma, SMALLEST)
     found = []
-    for number in several:
-        residuals = scans[number].residuals
-        run = int(np.abs(residuals).argmax())
-        if abs(residuals[run]) > limit:
-            found.append((number, run, float(residuals[run])))
+    for number, one in enumerate(scans):
+        others = [other for other in scans if other is not one and other.dof > 0]
+        dof = sum(other.dof for other in others)
+        if one.dof == 0 or dof < MIN_DOF:
+            continue
+        every = np.abs(np.concatenate([other.residuals for other in others]))
+        sigma = float(np.median(every) / 0.6745 * np.sqrt(len(every) / dof))
+        off = np.abs(one.residuals)
+        if off.max() > max(SIGMAS * (1 + FEW / dof) * sigma, SMALLEST):
+            runs = np.flatnonzero(off > (1 - TIE) * off.max())
+            found.append((number, [int(run) for run in runs], float(off.max())))
     return found
 
 

@@ -137,10 +137,11 @@ def analyse(path: Path, weights: str = "") -> Rates:
 def _far_off(named: list[tuple[list[str], Scan]]) -> list[str]:
     """Name runs whose last loss neither their rate nor their seed explains, such as diverged ones."""
     found = []
-    for number, run, residual in rate_rule.far_off([one for _, one in named]):
+    for number, runs, residual in rate_rule.far_off([one for _, one in named]):
         names, one = named[number]
+        called = " or ".join(names[run] for run in runs)
         found.append(
-            f"run {names[run]} ends at a loss that is {np.exp(residual):.3g} times what its rate and seed"
+            f"run {called} ends at a loss that is a factor {np.exp(residual):.3g} from what its rate and seed"
             f" explain; it widens every interval and can move the optimum of {one.subset} dim={one.dim}:"
             " look at its losses, and train it again"
         )

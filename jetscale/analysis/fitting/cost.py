@@ -170,7 +170,8 @@ class Cost:
         def missing(log_N: float) -> float:  # C rises with N
             return float(self.log_flops(np.array(log_N), np.array(log_D))) - log_C
 
-        return float(brentq(missing, start - _REACH, start + _REACH, xtol=1e-12))
+        reach = _REACH / MIN_ELASTICITY  # C may rise that slowly with N
+        return float(brentq(missing, start - reach, start + reach, xtol=1e-12))
 
     def optimum(self, surfaces: Surfaces, log_C: Array) -> tuple[Array, Array]:
         """Return ln N* and ln D* (R, K) at budgets of shape (K,) or (R, K).

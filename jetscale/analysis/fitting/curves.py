@@ -175,7 +175,7 @@ class CurveSet:
         return (squares / dof, dof) if dof else (0.0, 0)
 
     def used(self, evaluations: int) -> NDArray[np.bool_]:
-        """Which evaluations the points are made of, (E,).
+        """Which evaluations the points are made of, (E,), apart from those that set a running minimum before.
 
         Parameters
         ----------

@@ -233,8 +233,10 @@ def summarise(
             reach = normal_reach(level) * sd
             return float(value - reach), float(value + reach)
         to, back = _SCALES[scale]
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             on_scale, centre = to(found), to(np.array(value))
+            if np.isnan(on_scale).any() or np.isnan(centre):  # an exponent above 1 has no logit
+                (to, back), on_scale, centre = _SCALES["linear"], found, np.array(value)
             low, high = back(
                 centre + _stretch(level, dof) * (np.percentile(on_scale, tails) - np.median(on_scale))
             )
