@@ -4,12 +4,13 @@ import errno
 import json
 import os
 import re
-import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from jetscale.common.files import (
+    ABANDONED,
     DamagedFile,
     WriteError,
     atomic_path,
@@ -85,21 +86,16 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "last.pt", "part.pt"]
 
 
-def test_leftovers_of_one_file_are_removed_once_their_writer_is_gone(tmp_path):
-    ended = subprocess.Popen(["true"])
-    ended.wait()
+def test_leftovers_of_one_file_are_removed_once_nobody_writes_to_them(tmp_path):
     out = tmp_path / "s[1].parquet"
-    kept = (
-        ".s[1].1.part.parquet",
-        f".s[1].{os.getpid()}.part.parquet",
-        ".s[1].me.part.parquet",
-        "s[1].parquet",
-    )
-    others = (f".s1.{ended.pid}.part.parquet", f".s[1].{ended.pid}.part.root")
-    for name in (*kept, *others, f".s[1].{ended.pid}.part.parquet"):
+    others = (".s1.77.part.parquet", ".s[1].77.part.root", ".s[1].me.part.parquet", ".s[1].2.77.part.parquet")
+    for name in ("s[1].parquet", *others, ".s[1].77.part.parquet", ".s[1].78.part.parquet"):
         (tmp_path / name).touch()
+        if "78" not in name:  # whose writer is at work
+            os.utime(tmp_path / name, (0, time.time() - 1.1 * ABANDONED))
     remove_leftovers_of(out)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((*kept, *others))
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == sorted(("s[1].parquet", *others, ".s[1].78.part.parquet"))
 
 
 def test_a_full_disk_promises_nothing_of_what_the_next_start_does(tmp_path):

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ CHECKSUM = "xxh3_128"
 """Name of the checksum where it is stored."""
 SEAL = "checksum"
 """Last key of a sealed JSON file."""
+ABANDONED = 3600.0
+"""Seconds without a write after which a temporary file is that of a writer which was killed."""
 _BLOCK = 1 << 18  # stays in the core's own cache between read and hash
 
 
@@ -113,22 +116,15 @@ def remove_leftovers(directory: Path) -> None:
 
 
 def remove_leftovers_of(path: Path) -> None:
-    """Remove what killed writers of `path` left beside it; the process of each is gone from this machine."""
-    for leftover in path.parent.glob(f".{glob.escape(path.stem)}.*.part{glob.escape(path.suffix)}"):
-        process = leftover.name.removeprefix(f".{path.stem}.").partition(".")[0]
-        if process.isdigit() and not _runs(int(process)):
-            leftover.unlink(missing_ok=True)
+    """Remove what killed writers of `path` left beside it: files unchanged for `ABANDONED` seconds.
 
-
-def _runs(process: int) -> bool:
-    """Whether there is a process of this number on this machine."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):  # somebody else's; or no number of a process
-        return True
-    return True
+    Whether a writer still runs cannot be told by its process: it may be on another machine.
+    """
+    temporary = re.compile(rf"\.{re.escape(path.stem)}\.\d+\.part{re.escape(path.suffix)}")
+    for leftover in path.parent.glob(f".*.part{glob.escape(path.suffix)}"):
+        with suppress(FileNotFoundError):  # its writer has just ended
+            if temporary.fullmatch(leftover.name) and time.time() - leftover.stat().st_mtime > ABANDONED:
+                leftover.unlink()
 
 
 def fsync_directory(directory: Path) -> None:

@@ -36,6 +36,8 @@ Jets = tuple[Tensor, Tensor, Tensor]
 Probabilities = Callable[[Jets], npt.NDArray[np.float32]]
 
 _INPUTS = ("x", "pid", "mask")
+CARD = "README.md"
+FILES = ("model.onnx", "backbone.pt2", "model.pt2", "model.safetensors")
 
 
 def export(settings: Export) -> None:
@@ -50,11 +52,13 @@ def export(settings: Export) -> None:
     _packages()
     tagger = load(settings.run, settings.weights or None)
     out = Path(settings.out) if settings.out else tagger.run.path / "export"
-    _refuse_another_readme(out / "README.md")
+    _refuse_other_files(out)
     features = tagger.inputs.features
     example = _jets(tagger, (3, 7), seed=0)[1]
     program = _exported(PaddedTagger(tagger.network, features).eval(), example)
     backbone = _exported(PaddedBackbone(tagger.network, features).eval(), example)
+    with atomic_path(out / CARD) as aside:  # first: it shows the next export whose the other files are
+        aside.write_text(model_card(tagger))
     with atomic_path(out / "model.onnx") as aside, atomic_path(out / "backbone.pt2") as aside_backbone:
         _write_onnx(program, aside)
         difference = _compared(tagger, _by_onnx_runtime(aside))
@@ -65,8 +69,6 @@ def export(settings: Export) -> None:
     with atomic_path(out / "model.safetensors") as aside:
         state = {name: value.contiguous() for name, value in tagger.network.state_dict().items()}
         aside.write_bytes(_package("safetensors.torch").save(state, metadata=_facts(tagger)))
-    with atomic_path(out / "README.md") as aside:
-        aside.write_text(model_card(tagger))
     sys.stdout.write(
         f"{out}: model.onnx, model.pt2, backbone.pt2, model.safetensors, README.md; ONNX Runtime differs by "
         f"at most {difference:.1e} in a probability\n"
@@ -87,10 +89,18 @@ def _package(name: str) -> Any:
         ) from error
 
 
-def _refuse_another_readme(path: Path) -> None:
-    if path.exists() and not path.read_bytes().startswith(HEADING.encode()):
+def _refuse_other_files(out: Path) -> None:
+    """Refuse a folder with files of these names that no export has written: it would have left its card."""
+    card = out / CARD
+    if card.exists() and not (card.is_file() and card.read_bytes().startswith(HEADING.encode())):
         raise UsageError(
-            f"{path}: is there and is no model card of a tagger; name another folder (out=FOLDER)"
+            f"{card}: is there and is no model card of a tagger; name another folder (out=FOLDER)"
+        )
+    there = [name for name in FILES if (out / name).exists()]
+    if there and not card.exists():
+        raise UsageError(
+            f"{out / there[0]}: is there, and no model card beside it ({CARD}), so it may not be of an"
+            " export; name another folder (out=FOLDER)"
         )
 
 

@@ -5,10 +5,10 @@ Shapes: J jets in all, B jets of a batch, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -67,8 +67,9 @@ class Tagger:
         UsageError
             A file is not there.
         """
-        if isinstance(jets, Iterator) or (isinstance(jets, np.ndarray) and jets.dtype.names is None):
-            jets = list(jets)  # of Path.glob, or an array of names
+        if isinstance(jets, Iterator) or _is_one_column(jets):
+            # of Path.glob, or names or records in an array or a column of pandas
+            jets = list(cast("Iterable[Any]", jets))
         if not is_named(jets):
             return self._joined(list(self._scored(open_arrays(jets, self.inputs.columns))))
         found: list[Scores] = []
@@ -100,3 +101,10 @@ def load(run: str | Path, weights: str | None = None) -> Tagger:
     found = finished_run(Path(run).expanduser())
     network, kind = found.network(weights)
     return Tagger(found, network, found.class_names, found.inputs, kind)
+
+
+def _is_one_column(jets: Any) -> bool:
+    """Whether these are one array or one column of a data frame, whose entries are names or records."""
+    if isinstance(jets, np.ndarray):
+        return jets.dtype.names is None
+    return hasattr(jets, "iloc") and not hasattr(jets, "columns")

@@ -96,7 +96,7 @@ class _ParquetWriter:
     def wrote(path: Path) -> bool:
         """Whether a parquet file has exactly the columns that this class writes, in type too.
 
-        Nothing else writes them like this: pandas, for one, makes every column nullable.
+        pandas, for one, makes every column nullable, so a table of its own is another one.
         """
         found = pq.read_schema(path)
         scores = [name for name in found.names if name.startswith(_SCORE)]

@@ -19,7 +19,7 @@ from jetscale.jets.reading.manifests import MPI_KEY, VERSION_KEY, manifest_path
 from jetscale.jets.stores import opening
 from jetscale.jets.stores.building import ensure_store
 from jetscale.jets.stores.opening import open_store
-from jetscale.jets.stores.packed_store import LABELS, MANIFEST, SKETCHES
+from jetscale.jets.stores.packed_store import LABELS, MANIFEST, SKETCHES, WARNINGS
 from jetscale.jets.stores.request import StoreRequest
 from jetscale.jets.stores.sketches import shared
 from tests.jets.stores import PART_BYTES, request
@@ -112,6 +112,22 @@ def test_a_warning_ends_when_its_advice_was_followed(
     for split in ("train", "test"):
         ensure_store(wanted(data, split), workers=1)
     assert not caplog.messages
+
+
+def test_a_warning_that_an_earlier_version_kept_is_not_repeated(
+    first: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = ensure_store(wanted(first.parents[1]), workers=1)
+    manifest = read_sealed(store.path / MANIFEST)
+    kept = (
+        "HToBB_000.root: has the same jets as HToBB_100.root, of which test.store was made: a loss on jets"
+        " that are in train and in test means nothing; remove one of the two files, and its store"
+    )
+    write_sealed(store.path / MANIFEST, {**manifest, WARNINGS: [kept, "another warning"]})
+    caplog.clear()
+    opening._warned.cache_clear()  # another process
+    opening.open_store(wanted(first.parents[1]))
+    assert caplog.messages == ["another warning"]
 
 
 def test_other_jets_are_not_taken_for_the_same(write: SimpleNamespace, first: Path) -> None:

@@ -107,6 +107,14 @@ def test_a_readme_of_something_else_is_kept(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"README.md: is there and is no model card.*\(out=FOLDER\)"):
         main(["export", f"run={run}", f"out={tmp_path}"])
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    (tmp_path / "README.md").unlink()
+    (tmp_path / "model.onnx").write_text("another network")
+    with pytest.raises(UsageError, match=r"model.onnx: is there, and no model card beside it"):
+        main(["export", f"run={run}", f"out={tmp_path}"])
+    (tmp_path / "README.md").mkdir()
+    with pytest.raises(UsageError, match=r"README.md: is there and is no model card"):
+        main(["export", f"run={run}", f"out={tmp_path}"])
+    assert (tmp_path / "model.onnx").read_text() == "another network"
 
 
 def test_what_is_refused(tagger: Tagger, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

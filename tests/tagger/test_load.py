@@ -174,7 +174,8 @@ def test_runs_below_a_folder_are_named_without_their_copies(run: Path, tmp_path:
 
 def test_names_of_files_in_any_form(tagger: Tagger, files: list[Path]) -> None:
     expected = tagger.scores(files[:2])
-    for form in (iter(files[:2]), np.array([str(file) for file in files[:2]]), np.array(files[:2])):
+    names = [str(file) for file in files[:2]]
+    for form in (iter(files[:2]), np.array(names), np.array(files[:2]), pd.Series(names)):
         assert np.array_equal(tagger.scores(form), expected)
     assert np.array_equal(tagger.scores(files[0].parent.glob(files[0].name)), expected[:20])
 

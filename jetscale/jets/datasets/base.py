@@ -81,7 +81,12 @@ class Anatomy:
 
 
 class JetReader(Protocol):
-    """One open jet file of a dataset."""
+    """One open jet file of a dataset.
+
+    Three further methods may be there, so that jets without usable labels can be scored: `leave_labels_out()`
+    returns whether the file has no labels, and then reads none; `ignore_labels()` reads none from now on;
+    `check_labels(step)` reads the labels alone, at most `step` jets at a time, and raises JetDataError.
+    """
 
     n_jets: int
 

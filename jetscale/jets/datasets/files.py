@@ -26,7 +26,7 @@ from jetscale.jets.reading.sanity import check_jets
 STEP = 5_000
 """Jets read at once: 15 MB of JetClass. With larger steps the arrays leave cache and heap: slower."""
 
-_LABELS_AT_ONCE = 100_000
+_LABELS_AT_ONCE = 20_000  # some formats read all columns for it
 
 
 @dataclass(frozen=True)

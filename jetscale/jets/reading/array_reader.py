@@ -86,7 +86,9 @@ def _records(arrays: Any) -> Any:
     """What is no mapping as one, or as an array, whose fields are then asked for; empty if it is neither."""
     if isinstance(arrays, ak.Array):
         return arrays
-    if hasattr(arrays, "iloc"):  # a data frame; without its index, by which pandas would take slices
+    if hasattr(arrays, "iloc") and hasattr(
+        arrays, "columns"
+    ):  # a data frame; without its index, by which pandas would take slices
         return arrays.to_dict("list")
     try:
         return ak.Array(arrays)

@@ -73,6 +73,14 @@ def known_sketches(request: StoreRequest) -> Mapping[str, str]:
     return {}
 
 
+def was_of_other_splits(message: str) -> bool:
+    """Whether a warning is of the kind that earlier versions kept in the store: it stands for good there.
+
+    `in_other_splits` says what is true now.
+    """
+    return " was made: a loss on jets that are in " in message
+
+
 def in_other_splits(store: Store, request: StoreRequest) -> list[str]:
     """A message for each file whose jets are in the store of another split too, as both stores are now.
 

@@ -8,7 +8,7 @@ from functools import cache
 from jetscale.jets.datasets.base import DATASETS
 from jetscale.jets.errors import JetDataError
 from jetscale.jets.reading.locations import RemoteFolder
-from jetscale.jets.stores.duplicates import in_other_splits
+from jetscale.jets.stores.duplicates import in_other_splits, was_of_other_splits
 from jetscale.jets.stores.packed_store import Store
 from jetscale.jets.stores.request import StoreRequest
 
@@ -27,7 +27,8 @@ def open_store(request: StoreRequest) -> Store:
     """
     store = Store.open(request.path)
     check_settings(store, request)
-    for message in (*store.warnings, *in_other_splits(store, request)):
+    kept = (message for message in store.warnings if not was_of_other_splits(message))
+    for message in (*kept, *in_other_splits(store, request)):
         _warned(message)
     if not isinstance(request.directory, RemoteFolder):
         _check_files(store, request)
