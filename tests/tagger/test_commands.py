@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ import pytest
 import uproot
 from PIL import Image
 
+from jetscale.common.files import ABANDONED
 from jetscale.common.usage import UsageError
 from jetscale.jets.errors import JetDataError
 from jetscale.tagger import predict as predict_module
@@ -349,14 +352,13 @@ def test_a_pattern_finds_folders_and_no_hidden_files(
 
 
 def test_predict_removes_what_a_killed_one_left(run: Path, files: list[Path], tmp_path: Path) -> None:
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    for name in (f".s.{ended.pid}.part.parquet", ".s.1.part.parquet", f".t.{ended.pid}.part.parquet"):
+    long_ago, at_work, other = ".s.77.part.parquet", ".s.78.part.parquet", ".t.77.part.parquet"
+    for name in (long_ago, at_work, other):
         (tmp_path / name).touch()
+        if name != at_work:
+            os.utime(tmp_path / name, (0, time.time() - 1.1 * ABANDONED))
     main(["predict", f"run={run}", f"files={files[0]}", f"out={tmp_path}/s.parquet"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".s.1.part.parquet", f".t.{ended.pid}.part.parquet", "s.parquet",
-    ]  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == [at_work, other, "s.parquet"]
 
 
 BAD_LABELS = {
