@@ -83,7 +83,7 @@ def passing_stops_on(launch: Launch) -> Launch:
     A launch with the same arguments and results. It raises `Preempted` where this process was asked to stop,
     once its workers have stopped.
     """
-    from jetscale.training.preemption import Preempted, heard, leave_the_terminal
+    from jetscale.training.preemption import Preempted, hear
 
     def launching(overrides: Sequence[Sequence[str]], first: int) -> Sequence[Any]:
         asked: list[int] = []
@@ -94,15 +94,13 @@ def passing_stops_on(launch: Launch) -> Launch:
                     worker.kill()
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
-            if number == signal.SIGHUP:
-                leave_the_terminal()
             asked.append(number)
             log.warning("asked to stop; the workers write their checkpoints (ctrl-C again: at once)")
             for worker in multiprocessing.active_children():
                 worker.terminate()
 
         os.environ[DRIVER] = str(os.getpid())
-        before = {which: signal.signal(which, pass_on) for which in heard()}
+        before = hear(pass_on)
         results: Sequence[Any] = ()
         try:
             results = launch(overrides, first)
@@ -160,13 +158,12 @@ def _in_worker() -> bool:
 
 
 def _watch_driver() -> None:
-    from jetscale.training.preemption import heard
+    from jetscale.training.preemption import hear
 
     driver = os.environ.get(DRIVER)
     if driver is None or any(thread.name == "parent" for thread in threading.enumerate()):
         return
-    for number in heard():
-        signal.signal(number, _stop)
+    hear(_stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the driver too, which passes it on
     if os.getppid() != int(driver):
         os._exit(1)  # it ended while this process was starting
@@ -175,12 +172,10 @@ def _watch_driver() -> None:
 
 def _stop(number: int, _: object) -> None:
     """Handler of signals while nothing trains: leave the current run, and begin no other."""
-    from jetscale.training.preemption import EXIT_STATUS, Preempted, leave_the_terminal
+    from jetscale.training.preemption import EXIT_STATUS, Preempted
 
     global _asked
     _asked = True
-    if number == signal.SIGHUP:
-        leave_the_terminal()
     if _running:
         raise Preempted("asked to stop", number)
     if _driver_gone.is_set():

@@ -76,7 +76,8 @@ def files_named(words: str | Path | Sequence[str | Path]) -> list[Path]:
     several = [words] if isinstance(words, (str, Path)) else list(words)
     found = [path for word in several for part in _parted(str(word)) for path in _files_of(part)]
     if not found and any(str(word) for word in several):
-        raise UsageError(f"files={words}: names no file with jets, only scores that predict wrote")
+        named = ",".join(map(str, several))
+        raise UsageError(f"files={named}: names no file with jets, only scores that predict wrote")
     if not found:
         raise UsageError("no files are named; give files=jets.root, a folder, or a pattern, 'x_*.root'")
     return found

@@ -14,8 +14,9 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 EXIT_STATUS = 75
 """EX_TEMPFAIL of sysexits.h: try again later."""
@@ -26,14 +27,35 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 log = logging.getLogger(__name__)
 
 
-def heard() -> list[signal.Signals]:
-    """Return the `SIGNALS` that this process obeys: all, or without SIGHUP under ``nohup``."""
+Handler = Callable[[int, Any], object]
+
+
+def hear(handler: Handler) -> dict[signal.Signals, Any]:
+    """Have a handler called for every signal that asks this process to stop.
+
+    Under ``nohup``, which has SIGHUP ignored, it stays ignored. Where SIGHUP comes, the terminal is closed
+    and writing to it would fail, so from then on that goes to ``/dev/null``.
+
+    Parameters
+    ----------
+    handler : called with the number of the signal and a frame
+
+    Returns
+    -------
+    The handlers before, by signal, to put back.
+    """
+
+    def heard(number: int, frame: Any) -> None:
+        if number == signal.SIGHUP:
+            _leave_the_terminal()
+        handler(number, frame)
+
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [number for number in SIGNALS if not (ignored and number == signal.SIGHUP)]
+    obeyed = [number for number in SIGNALS if not (ignored and number == signal.SIGHUP)]
+    return {number: signal.signal(number, heard) for number in obeyed}
 
 
-def leave_the_terminal() -> None:
-    """Send to ``/dev/null`` what this process writes to a terminal: it is closed, so writing would fail."""
+def _leave_the_terminal() -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):
         if stat.S_ISCHR(os.fstat(stream).st_mode):
@@ -84,15 +106,12 @@ class Notice:
     def listen(self) -> None:
         """From now on note the signals; Lightning's own handlers, set before, would act on them at once."""
         if threading.current_thread() is threading.main_thread():
-            for number in heard():
-                signal.signal(number, self._note)
+            hear(self._note)
 
     def _note(self, number: int, _: object) -> None:
         if number == self.number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        if number == signal.SIGHUP:
-            leave_the_terminal()
         if number == signal.SIGINT:
             log.warning("interrupted; stopping after this step, with a checkpoint (ctrl-C again: at once)")
             self.number = number  # also after another signal, so that a second ctrl-C is seen as one

@@ -14,7 +14,8 @@ from jetscale.analysis import FitSettings, fit, load_losses
 from jetscale.analysis.__main__ import main
 from jetscale.analysis.checks.synthetic import Noise, curves_table
 from jetscale.analysis.errors.resampling import draw
-from jetscale.analysis.fitting.curves import build, plateau_end, smoother
+from jetscale.analysis.fitting.curves import build
+from jetscale.analysis.fitting.local_lines import plateau_end, smoother
 from jetscale.analysis.fitting.surface import Surfaces
 from jetscale.analysis.settings import PAPER_STEPS, CurveSettings, CurveSteps, UncertaintySettings
 from jetscale.common.usage import UsageError

@@ -338,6 +338,8 @@ def test_scores_beside_the_jets_are_no_jets(
     assert said == [f"{tmp_path}: {left_out}", f"{tmp_path}/*: {left_out}"]
     with pytest.raises(UsageError, match=r"is one of the files to score; choose another name"):
         main(["predict", f"run={run}", f"files={out}", f"out={out}"])
+    with pytest.raises(UsageError, match=r"files=.*a_\*: names no file with jets, only scores"):
+        main(["predict", f"run={run}", f"files={tmp_path}/a_*", f"out={tmp_path}/third{suffix}"])
 
 
 def test_a_pattern_finds_folders_and_no_hidden_files(

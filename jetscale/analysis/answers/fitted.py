@@ -70,14 +70,11 @@ def behind(rows: pd.DataFrame, points: CurveSet) -> Fitted:
     points : what was made of them.
     """
     used = rows[points.used(len(rows))]
-    first = {"N": points.log_N, "D": points.log_D, "C": points.log_C}
-    reach = {
-        axis: (
-            min(float(np.exp(values.min())), float(used[COLUMN[axis]].max())),
-            float(used[COLUMN[axis]].max()),
-        )
-        for axis, values in first.items()
-    }
+    reach = {}
+    for axis, log_P in (("N", points.log_N), ("D", points.log_D), ("C", points.log_C)):
+        last = float(used[COLUMN[axis]].max())
+        first = min(float(np.exp(log_P.min())), last)  # of a single value exp(ln x) may round above x
+        reach[axis] = (first, last)
     return Fitted(used, reach)
 
 
